@@ -1,0 +1,25 @@
+"""splitcodec: send what the model needs, not the picture."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from splitcodec.device.client import Device
+    from splitcodec.edge.answer import Edge
+
+__version__ = "0.1.0"
+__all__ = ["Device", "Edge", "__version__"]
+
+
+def __getattr__(name: str) -> object:
+    """Import a shore only when it is asked for: a device has no use for the edge, nor an edge for the device."""
+    if name == "Device":
+        from splitcodec.device.client import Device
+
+        return Device
+    if name == "Edge":
+        from splitcodec.edge.answer import Edge
+
+        return Edge
+    raise AttributeError(f"module 'splitcodec' has no attribute {name!r}")

@@ -1,0 +1,128 @@
+"""Stages 1 to 5 of 7 on one shore: a picture in, a packet or an answer out.   inside: image, encoder, wire, link
+
+    packet = Device("efficientnet-lite0").encode("cat.jpg", level=3)
+
+`encode` needs no network; `ask` also sends the packet over a link, any function from packet bytes to answer bytes.
+"""
+
+from __future__ import annotations
+
+import operator
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from splitcodec.device.encoder import Encoder
+from splitcodec.device.image import crop_bhwc, load_picture
+from splitcodec.errors import SettingsError
+from splitcodec.wire.answer import Answer, parse_answer
+from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.coder import BY_CHANNEL, Coder
+from splitcodec.wire.packet import Packet, pack
+
+Picture = str | Path | bytes | Image.Image | NDArray[Any]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A packet, its rate level, and the milliseconds of the stages "preprocess", "encoder" and "coding"."""
+
+    packet: bytes
+    level: int
+    ms: dict[str, float]
+
+
+@final
+class Device:
+    """The device's half of a bundle, opened; safe to share between threads.
+
+    `bundle` is a zoo name, a folder, a zip or an opened bundle; its device half will do. `threads` goes to ONNX Runtime
+    (none: its choice); `plain_coder=True` forces the coder in Python, `False` demands constriction.
+
+    Raises BundleError, GraphError, MissingExtra or SettingsError.
+    """
+
+    def __init__(
+        self,
+        bundle: str | Path | Bundle = "efficientnet-lite0",
+        *,
+        threads: int | None = None,
+        plain_coder: bool | None = None,
+    ) -> None:
+        self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+        self.encoder = Encoder(self.bundle, threads=threads)
+        self._coder = Coder(self.bundle.tables[0], plain=plain_coder)
+
+    def crop(self, picture: Picture) -> NDArray[np.uint8]:
+        """Return what the network will see of a picture: uint8 (1, crop, crop, 3). Raises PictureError."""
+        manifest = self.bundle.manifest
+        return crop_bhwc(load_picture(picture), resize=manifest.resize, crop=manifest.crop)
+
+    def symbols(self, picture: Picture, *, level: int | None = None) -> NDArray[np.int32]:
+        """Return the picture's symbols at a level (none: the bundle's default): int32 (C, rows, columns)."""
+        level = self._level(level)
+        return self.bundle.tables[0].quantise(self.encoder.latent_chw(self.crop(picture)), level)
+
+    def pack(self, symbols_chw: NDArray[Any], *, level: int) -> bytes:
+        """Return the packet of symbols, integers (C, rows, columns) within the tables' range.
+
+        Raises SettingsError, TablesError, or PacketGrid for more symbols than the bundle allows.
+        """
+        level = self._level(level)
+        payload = self._coder.encode(symbols_chw, level)
+        packet = Packet(
+            level=level,
+            coding=BY_CHANNEL,
+            table_set=0,
+            fingerprint=self.bundle.fingerprint[:4],
+            rows=symbols_chw.shape[1],
+            cols=symbols_chw.shape[2],
+            payload=payload,
+        )
+        return pack(packet)
+
+    def encode(self, picture: Picture, *, level: int | None = None) -> bytes:
+        """Return the packet of a picture at a rate level (none: the bundle's default); its length is the rate.
+
+        Raises PictureError, SettingsError for a level that the bundle does not have, GraphError.
+        """
+        return self.encode_timed(picture, level=level).packet
+
+    def encode_timed(self, picture: Picture, *, level: int | None = None) -> Encoded:
+        """Do as `encode`, and say how long each stage took."""
+        level = self._level(level)
+        begin = time.perf_counter()
+        image_bhwc = self.crop(picture)
+        cropped = time.perf_counter()
+        latent_chw = self.encoder.latent_chw(image_bhwc)
+        encoded = time.perf_counter()
+        packet = self.pack(self.bundle.tables[0].quantise(latent_chw, level), level=level)
+        done = time.perf_counter()
+        seconds = {"preprocess": cropped - begin, "encoder": encoded - cropped, "coding": done - encoded}
+        return Encoded(packet, level, {stage: round(1000 * spent, 3) for stage, spent in seconds.items()})
+
+    def ask(self, picture: Picture, *, link: Callable[[bytes], bytes], level: int | None = None) -> Answer:
+        """Encode a picture, send the packet over `link` and return the edge's answer.
+
+        Raises as `encode`, LinkGarbled if what comes back is not an answer, and what the link raises (LinkError).
+        """
+        return parse_answer(link(self.encode(picture, level=level)))
+
+    def _level(self, level: int | None) -> int:
+        manifest = self.bundle.manifest
+        if level is None:
+            return manifest.default_level
+        try:
+            number = -1 if isinstance(level, bool) else operator.index(level)
+        except TypeError:
+            number = -1
+        if not 0 <= number < manifest.levels:
+            raise SettingsError(f"level {level!r}; {self.bundle.ident} has levels 0 to {manifest.levels - 1}")
+        return number

@@ -1,0 +1,206 @@
+"""Stage 1 of 7: image file -> uint8 picture.   before: nothing   after: device/encoder.py
+
+Pictures come as cameras and the web make them: rotated by an EXIF tag, grey, with a palette, in CMYK, half transparent,
+16 bits deep, truncated, or made to fill the memory of whoever opens them. All of that ends here: behind this file a
+picture is 8-bit RGB, upright, of bounded size. Training and evaluation use this same file, so that the network sees
+what the device will show it.
+
+What is decided, so that two machines decide alike:
+- transparent pixels lie on white, as on a page;
+- 16-bit grey is divided by 257 and rounded (65535 -> 255); 16-bit colour files lose their low byte inside Pillow;
+- 32-bit "I" pictures count as 16-bit ones if they fit, since that is how Pillow opens 16-bit PGM; floats are refused;
+- CMYK goes to RGB by Pillow's formula; colour profiles are not applied; of an animation the first frame counts.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+import warnings
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from splitcodec.errors import PictureError, PictureNotFound, PictureTooLarge, PictureUnreadable, SettingsError
+
+MAX_PIXELS = 64_000_000
+MAX_RESIZED_SIDE = 16_384
+
+# Pixel formats only: EPS would start Ghostscript, and an ICO may hide a picture larger than its header says.
+# The names are Pillow's.
+_RASTER = (
+    "AVIF",
+    "BMP",
+    "DIB",
+    "GIF",
+    "HEIF",
+    "JPEG",
+    "JPEG2000",
+    "JXL",
+    "MPO",
+    "PCX",
+    "PNG",
+    "PPM",
+    "QOI",
+    "SGI",
+    "TGA",
+)
+_FORMATS = frozenset((*_RASTER, "TIFF", "WEBP"))
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_warnings_lock = threading.Lock()  # warnings.catch_warnings changes the whole process
+
+
+def load_picture(
+    source: str | Path | bytes | Image.Image | NDArray[Any], *, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Open whatever a picture comes as and return it upright, as 8-bit RGB.
+
+    `source` is a path, the bytes of a file, a PIL image (left as it is) or an array of uint8 or uint16, (H, W),
+    (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA.
+
+    Raises PictureNotFound, PictureTooLarge (more than `max_pixels`, known from the header before anything is decoded)
+    or PictureUnreadable (not a picture, truncated, another shape or type of array).
+    """
+    if isinstance(source, Image.Image):
+        return _as_rgb(source, name="the PIL image", max_pixels=max_pixels)
+    if isinstance(source, np.ndarray):
+        return _as_rgb(_from_array(source, max_pixels=max_pixels), name="the array", max_pixels=max_pixels)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _from_file(io.BytesIO(source), name=f"the picture of {len(source)} bytes", max_pixels=max_pixels)
+    if not isinstance(source, str | Path):
+        raise PictureUnreadable(
+            f"a {type(source).__name__} is not a picture; pass a path, a file's bytes, a PIL image or a uint8 array"
+        )
+    try:
+        with open(source, "rb") as file:
+            return _from_file(file, name=str(source), max_pixels=max_pixels)
+    except FileNotFoundError:
+        raise PictureNotFound(f"{source}: no such file; expected a picture, check the path") from None
+    except IsADirectoryError:
+        raise PictureUnreadable(f"{source} is a folder; expected one picture file") from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a null byte
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise PictureUnreadable(f"{source!s:.200}: cannot be read ({reason}); check the file") from None
+
+
+def crop_bhwc(picture: Image.Image, *, resize: int, crop: int) -> NDArray[np.uint8]:
+    """Resize the short side to `resize` (bicubic, antialiased) and cut `crop` x `crop` from the centre.
+
+    Returns uint8 (1, crop, crop, 3). Rounding is torchvision's: the long side becomes int(resize * long / short), the
+    crop starts at int(round((side - crop) / 2)), so results equal Resize + CenterCrop on PIL images bit for bit.
+
+    Raises PictureTooLarge where the resized long side would exceed 16,384 (a picture of 10000 x 2, say).
+    """
+    if not 1 <= crop <= resize:
+        raise SettingsError(f"crop {crop} with resize {resize}: expected 1 <= crop <= resize")
+    if picture.mode != "RGB":
+        raise PictureUnreadable(f"a PIL image of mode {picture.mode}; expected RGB, pass it through load_picture first")
+    width, height = picture.size
+    short, long = min(width, height), max(width, height)
+    long_resized = int(resize * long / short)
+    if long_resized > MAX_RESIZED_SIDE:
+        raise PictureTooLarge(
+            f"a picture of {width} x {height} would grow to {long_resized} pixels on its long side; "
+            f"at most {MAX_RESIZED_SIDE} are allowed, so cut it to a less extreme shape first"
+        )
+    size = (resize, long_resized) if width <= height else (long_resized, resize)
+    resized = picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)
+    left, top = round((size[0] - crop) / 2.0), round((size[1] - crop) / 2.0)
+    image_hwc = np.asarray(resized.crop((left, top, left + crop, top + crop)), dtype=np.uint8)
+    return np.ascontiguousarray(image_hwc[None])
+
+
+def _from_file(file: IO[bytes], *, name: str, max_pixels: int) -> Image.Image:
+    try:
+        # Pillow warns of large pictures and odd metadata; the size is judged below, the rest does not matter here.
+        with _warnings_lock, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            picture = Image.open(file)
+    except Image.DecompressionBombError as error:
+        raise PictureTooLarge(
+            f"{name}: {str(error).split(',', maxsplit=1)[0]}; at most {max_pixels} are allowed"
+        ) from None
+    except UnidentifiedImageError:
+        raise PictureUnreadable(f"{name}: not a picture; expected JPEG, PNG, WebP, AVIF, TIFF or the like") from None
+    except Exception as error:  # hostile headers make Pillow's plugins raise nearly anything
+        raise PictureUnreadable(f"{name}: not a readable picture ({_one_line(error)})") from None
+    with picture:
+        if picture.format not in _FORMATS:
+            raise PictureUnreadable(f"{name}: {picture.format} is not read here; expected JPEG, PNG, WebP or TIFF")
+        return _as_rgb(picture, name=name, max_pixels=max_pixels)
+
+
+def _from_array(array: NDArray[Any], *, max_pixels: int) -> Image.Image:
+    grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
+    if not (grey or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
+        raise PictureUnreadable(f"an array of shape {array.shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
+    if array.dtype not in (np.uint8, np.uint16):
+        raise PictureUnreadable(
+            f"an array of {array.dtype}; expected uint8 (0 to 255) or uint16 (0 to 65535), so convert it first"
+        )
+    _check_size(array.shape[1], array.shape[0], name="the array", max_pixels=max_pixels)
+    eight_bit = array if array.dtype == np.uint8 else _to_eight_bits(array)
+    return Image.fromarray(np.ascontiguousarray(eight_bit[:, :, 0] if grey and array.ndim == 3 else eight_bit))
+
+
+def _as_rgb(picture: Image.Image, *, name: str, max_pixels: int) -> Image.Image:
+    _check_size(*picture.size, name=name, max_pixels=max_pixels)
+    try:
+        picture.load()
+        upright = _upright(picture)
+        if upright.mode.startswith("I"):
+            return Image.fromarray(_grey_from_integers(np.asarray(upright))).convert("RGB")
+        if upright.mode == "F":
+            raise PictureUnreadable(f"{name}: 32-bit floats have no agreed white; expected 8 or 16 bits per channel")
+        if upright.has_transparency_data or upright.mode == "La":
+            rgba = (upright.convert("LA") if upright.mode == "La" else upright).convert("RGBA")
+            return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+        return upright.convert("RGB")
+    except PictureError:
+        raise
+    except Exception as error:  # truncated or hostile data make Pillow's plugins raise nearly anything
+        raise PictureUnreadable(f"{name}: damaged or truncated ({_one_line(error)}); make the file again") from None
+
+
+def _check_size(width: int, height: int, *, name: str, max_pixels: int) -> None:
+    if width < 1 or height < 1:
+        raise PictureUnreadable(f"{name}: {width} x {height} pixels; expected at least 1 x 1")
+    if width * height > max_pixels:
+        raise PictureTooLarge(
+            f"{name}: {width} x {height} = {width * height} pixels; at most {max_pixels} are allowed, shrink it first"
+        )
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    try:
+        turn = _UPRIGHT.get(picture.getexif().get(_ORIENTATION_TAG, 1))
+    except Exception:  # damaged EXIF says nothing about the pixels
+        return picture
+    return picture if turn is None else picture.transpose(turn)
+
+
+def _grey_from_integers(raw_hw: NDArray[Any]) -> NDArray[np.uint8]:
+    low, high = int(raw_hw.min()), int(raw_hw.max())
+    if low < 0 or high > 65_535:
+        raise PictureUnreadable(f"32-bit integers from {low} to {high} have no agreed white; expected 0 to 65535")
+    return _to_eight_bits(raw_hw)
+
+
+def _to_eight_bits(raw: NDArray[Any]) -> NDArray[np.uint8]:
+    return ((raw.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -1,0 +1,208 @@
+"""Stage 5 of 7: packet -> the edge -> answer.   before: wire/packet.py   after: edge/answer.py
+
+A link is a function, bytes -> bytes: a packet goes in, the answer's JSON comes out. `http` reaches a server,
+`Edge.respond` is a link without any network, and `slow` puts a simulated radio in front of either. Whatever else
+carries bytes (MQTT, a serial line) is written as one more such function.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, final
+
+import httpx
+
+from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError
+from splitcodec.wire.answer import MAX_BYTES
+
+Link = Callable[[bytes], bytes]
+
+BACKOFF_S = 0.2  # doubled after each try, plus up to as much again by chance, so that a fleet does not return in step
+LONGEST_WAIT_S = 30.0  # whatever Retry-After says
+_PASSING = frozenset({502, 503, 504})
+# A proxy from the environment is for the world outside: never send loopback through it.
+_LOOPBACK: dict[str, None] = {"all://localhost": None, "all://127.0.0.1": None, "all://[::1]": None}
+
+
+def http(
+    url: str,
+    *,
+    tasks: Sequence[str] = (),
+    timeout_s: float = 10.0,
+    retries: int = 2,
+    token: str | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> HttpLink:
+    """Return a link to the edge server at `url`, such as "http://192.168.0.7:8080".
+
+    `timeout_s` is for each try, `retries` are on top of the first try and follow lost connections, time-outs and the
+    statuses 502, 503 and 504 (waiting as Retry-After asks, at most 30 s). `tasks` are the answers to ask for (none: the
+    edge's default), `token` is sent as a bearer token.
+
+    Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense.
+    """
+    return HttpLink(url, tasks=tasks, timeout_s=timeout_s, retries=retries, token=token, sleep=sleep)
+
+
+@final
+class HttpLink:
+    """A link over HTTP that keeps its connection; safe to share between threads. Close it, or use it in `with`."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        tasks: Sequence[str],
+        timeout_s: float,
+        retries: int,
+        token: str | None,
+        sleep: Callable[[float], None],
+    ) -> None:
+        if not (math.isfinite(timeout_s) and timeout_s > 0):
+            raise SettingsError(f"time-out of {timeout_s} s; expected more than 0")
+        if retries < 0:
+            raise SettingsError(f"{retries} retries; expected 0 or more")
+        if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
+            raise SettingsError("the token holds characters that HTTP does not carry; expected printable ASCII")
+        self.url = _checked_url(url)
+        self._tries = 1 + retries
+        self._timeout_s = timeout_s
+        self._sleep = sleep
+        self._params = {"tasks": ",".join(tasks)} if tasks else {}
+        headers = {
+            "content-type": "application/octet-stream",
+            "accept-encoding": "identity",
+            "user-agent": "splitcodec",
+        }
+        if token is not None:
+            headers["authorization"] = f"Bearer {token}"
+        self._client = httpx.Client(headers=headers, timeout=timeout_s, mounts=_LOOPBACK)
+        weakref.finalize(self, self._client.close)  # for a link that is used once and dropped
+
+    def __call__(self, packet: bytes) -> bytes:
+        """Send one packet and return the body of the answer, at most 1 MiB."""
+        trouble = ""
+        for turn in range(self._tries):
+            wait_s = BACKOFF_S * 2**turn * (1.0 + random.random())  # noqa: S311 - jitter, not a secret
+            try:
+                status, headers, body = self._post(packet)
+            except httpx.TimeoutException:
+                trouble = f"no answer within {self._timeout_s:g} s"
+            except httpx.TransportError as error:
+                trouble = " ".join(str(error).split())[:200] or type(error).__name__
+            else:
+                if status == 200:
+                    return body
+                if status not in _PASSING:
+                    raise self._refusal(status, headers, body)
+                trouble = f"status {status}" + (f", {detail}" if (detail := _detail(headers, body)) else "")
+                wait_s = _retry_after_s(headers.get("retry-after"), otherwise=wait_s)
+            if turn + 1 < self._tries:
+                self._sleep(wait_s)
+        tries = "1 try" if self._tries == 1 else f"{self._tries} tries"
+        raise LinkDown(
+            f"{self.url} does not answer after {tries} ({trouble}); "
+            "check the address, and that `splitcodec serve` is running there"
+        )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._client.close()
+
+    def __enter__(self) -> HttpLink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _post(self, packet: bytes) -> tuple[int, httpx.Headers, bytes]:
+        # httpx times each read; a server that drips bytes would hold us for ever without a clock of our own.
+        deadline = time.monotonic() + self._timeout_s
+        body = bytearray()
+        with self._client.stream("POST", f"{self.url}/v1/answer", content=packet, params=self._params) as response:
+            for chunk in response.iter_raw():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise LinkGarbled(
+                        f"{self.url} sent more than {MAX_BYTES} bytes; is this an edge? Check the address"
+                    )
+                if time.monotonic() > deadline:
+                    raise httpx.ReadTimeout("the answer drips")
+            return response.status_code, response.headers, bytes(body)
+
+    def _refusal(self, status: int, headers: httpx.Headers, body: bytes) -> LinkRefused | LinkGarbled:
+        if detail := _detail(headers, body):
+            return LinkRefused(f"{self.url} refused the packet ({status}): {detail}")
+        if 300 <= status < 400:
+            place = headers.get("location", "nowhere")[:200]
+            return LinkGarbled(f"{self.url} answered {status} and points to {place}; give that address instead")
+        kind = headers.get("content-type", "no content type")[:80]
+        return LinkGarbled(
+            f"{self.url} answered {status} with {kind}, expected JSON from an edge; "
+            "check the address, and that `splitcodec serve` is running there"
+        )
+
+
+def slow(link: Link, *, kbit_per_s: float, rtt_ms: float, sleep: Callable[[float], None] = time.sleep) -> Link:
+    """Return `link` behind a simulated radio: really wait for the bytes both ways and for the round trip.
+
+    `kbit_per_s` counts 1000 bits; only packet and answer bytes are counted, not what HTTP puts around them.
+    """
+    _check_radio(kbit_per_s=kbit_per_s, rtt_ms=rtt_ms)
+
+    def slowed(packet: bytes) -> bytes:
+        sleep(airtime_ms(len(packet), kbit_per_s=kbit_per_s, rtt_ms=rtt_ms / 2) / 1000)
+        answer = link(packet)
+        sleep(airtime_ms(len(answer), kbit_per_s=kbit_per_s, rtt_ms=rtt_ms / 2) / 1000)
+        return answer
+
+    return slowed
+
+
+def airtime_ms(n_bytes: int, *, kbit_per_s: float, rtt_ms: float) -> float:
+    """Return the milliseconds that `n_bytes` take at `kbit_per_s` (1000 bits per second), plus `rtt_ms`."""
+    _check_radio(kbit_per_s=kbit_per_s, rtt_ms=rtt_ms)
+    return n_bytes * 8 / kbit_per_s + rtt_ms
+
+
+def _check_radio(*, kbit_per_s: float, rtt_ms: float) -> None:
+    if not (math.isfinite(kbit_per_s) and kbit_per_s > 0):
+        raise SettingsError(f"a rate of {kbit_per_s} kbit/s; expected more than 0")
+    if not (math.isfinite(rtt_ms) and rtt_ms >= 0):
+        raise SettingsError(f"a round trip of {rtt_ms} ms; expected 0 or more")
+
+
+def _checked_url(url: str) -> str:
+    try:
+        parts = httpx.URL(url)
+        parts.raw_host.decode("ascii").encode("idna")  # what the socket will do, and it would raise a UnicodeError
+    except (httpx.InvalidURL, TypeError, UnicodeError) as error:
+        raise SettingsError(
+            f"{str(url)[:200]!r} is no URL ({error}); expected something like http://host:8080"
+        ) from None
+    if parts.scheme not in ("http", "https") or not parts.host or parts.query or parts.fragment:
+        raise SettingsError(f"{url[:200]!r} is no address of an edge; expected one like http://host:8080")
+    return url.rstrip("/")
+
+
+def _detail(headers: httpx.Headers, body: bytes) -> str:
+    """Return what a problem document (RFC 9457) says, or nothing if this is none."""
+    if not headers.get("content-type", "").startswith("application/problem+json"):
+        return ""
+    try:
+        problem: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return ""
+    detail = problem.get("detail") or problem.get("title") if isinstance(problem, dict) else None
+    return " ".join(detail.split())[:500] if isinstance(detail, str) else ""
+
+
+def _retry_after_s(header: str | None, *, otherwise: float) -> float:
+    if header is None or not (header.isascii() and header.isdigit()):
+        return otherwise  # the other form, a date, needs a clock that a small device may not have
+    return min(float(header[:9]), LONGEST_WAIT_S)

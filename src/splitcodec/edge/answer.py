@@ -1,0 +1,155 @@
+"""Stages 6 and 7 of 7 on one shore: packet bytes -> answer.   before: device/link.py   inside: decoder, tail
+
+    answer = Edge("efficientnet-lite0").answer(packet)
+
+One edge may hold several bundles; the fingerprint in the packet says which one it was made with. Whatever the bytes,
+the outcome is an answer or a SplitcodecError.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitcodec.edge.decoder import Decoder
+from splitcodec.edge.tail import TASKS, Tail, check_top, unknown_task
+from splitcodec.errors import BundleNotFound, GraphError, PacketBundle, SettingsError, TaskError
+from splitcodec.session import Graph
+from splitcodec.wire.answer import Answer, dump_answer
+from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.packet import Packet, unpack
+
+UNCOMPRESSED = -1  # the level of an answer that no packet was needed for
+
+
+@final
+class Edge:
+    """One or more bundles, opened and run once; safe to share between threads.
+
+    Each bundle is a zoo name, a folder, a zip or an opened bundle (none: "efficientnet-lite0"). Of bundles with equal
+    fingerprints the highest version answers. `max_symbols` lowers the bundles' own limit on symbols per packet,
+    `threads` goes to ONNX Runtime (none: its choice).
+
+    Raises BundleError (BundlePart for a device's half), GraphError, SettingsError.
+    """
+
+    def __init__(
+        self, *bundles: str | Path | Bundle, threads: int | None = None, max_symbols: int | None = None
+    ) -> None:
+        if max_symbols is not None and max_symbols < 1:
+            raise SettingsError(f"max_symbols {max_symbols}; expected at least 1")
+        opened = [one if isinstance(one, Bundle) else open_bundle(one) for one in bundles or ("efficientnet-lite0",)]
+        self.bundles = tuple(opened)
+        self._lines = tuple(_Line(bundle, threads=threads, max_symbols=max_symbols) for bundle in opened)
+        self._routes: dict[bytes, _Line] = {}
+        for line in self._lines:
+            rival = self._routes.setdefault(line.bundle.fingerprint[:4], line)
+            if rival.bundle.fingerprint != line.bundle.fingerprint:
+                raise SettingsError(
+                    f"{rival.bundle.ident} and {line.bundle.ident} differ, yet their fingerprints begin alike; "
+                    "serve them apart"
+                )
+            if line.bundle.manifest.version > rival.bundle.manifest.version:
+                self._routes[line.bundle.fingerprint[:4]] = line
+
+    def answer(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = 5) -> Answer:
+        """Return the answer to one packet, with the milliseconds of the stages "decode", "decoder" and "tail".
+
+        `tasks` (none: "classify") are run on the same features; `top` is the number of guesses.
+        Raises PacketError, TaskError, SettingsError, GraphError; never anything but a SplitcodecError, whatever the
+        bytes.
+        """
+        begin = time.perf_counter()
+        fields = unpack(packet)
+        line = self._route(fields)
+        wanted = line.check_tasks(tasks)
+        check_top(top)
+        symbols_chw = line.decoder.symbols(fields)
+        decoded = time.perf_counter()
+        feature_bchw = line.decoder.feature_bchw(symbols_chw, fields.level, table_set=fields.table_set)
+        featured = time.perf_counter()
+        answers = {task: line.tails[task].classify(feature_bchw, top=top)[0] for task in wanted}
+        done = time.perf_counter()
+        ms = _ms(decode=decoded - begin, decoder=featured - decoded, tail=done - featured)
+        return Answer(bundle=line.bundle.ident, level=fields.level, answers=answers, ms=ms)
+
+    def respond(self, packet: bytes) -> bytes:
+        """Return the answer as JSON: a link without a network. Raises as `answer`."""
+        return dump_answer(self.answer(packet))
+
+    def picture_answer(self, image_bhwc: NDArray[np.uint8], *, top: int = 5, bundle: str | None = None) -> Answer:
+        """Return what the uncompressed teacher says of a picture, uint8 (1, H, W, 3): head and tail, no packet.
+
+        `bundle` is a name@version (none: the first). The level is -1, the stages are "head" and "tail".
+        Raises BundleNotFound, BundlePart without `head.onnx`, TaskError, GraphError, SettingsError.
+        """
+        check_top(top)
+        line = self._line(bundle)
+        line.check_tasks(("classify",))
+        if len(image_bhwc) != 1:
+            raise GraphError(f"{len(image_bhwc)} pictures; expected 1")
+        head = line.head
+        begin = time.perf_counter()
+        feature_bchw = head(np.ascontiguousarray(image_bhwc))
+        featured = time.perf_counter()
+        answers = {"classify": line.tails["classify"].classify(feature_bchw, top=top)[0]}
+        ms = _ms(head=featured - begin, tail=time.perf_counter() - featured)
+        return Answer(bundle=line.bundle.ident, level=UNCOMPRESSED, answers=answers, ms=ms)
+
+    def _route(self, packet: Packet) -> _Line:
+        if (line := self._routes.get(packet.fingerprint)) is None:
+            loaded = ", ".join(f"{one.ident} ({one.fingerprint[:4].hex()})" for one in self.bundles)
+            raise PacketBundle(
+                f"made with a bundle of fingerprint {packet.fingerprint.hex()}; loaded here: {loaded}; "
+                "give both shores the same bundle"
+            )
+        return line
+
+    def _line(self, ident: str | None) -> _Line:
+        for line in self._lines:
+            if ident in (None, line.bundle.ident):
+                return line
+        raise BundleNotFound(f"{ident}: not loaded here; loaded: {', '.join(one.ident for one in self.bundles)}")
+
+
+@final
+class _Line:
+    """One bundle's decoder and tails. The teacher's head is opened when somebody first asks for it."""
+
+    def __init__(self, bundle: Bundle, *, threads: int | None, max_symbols: int | None) -> None:
+        self.bundle = bundle
+        self._threads = threads
+        self.decoder = Decoder(bundle, threads=threads, max_symbols=max_symbols)
+        self.tails = {task: Tail(bundle, task, threads=threads) for task in bundle.manifest.tasks if task in TASKS}
+        self._warm_up()
+
+    @cached_property
+    def head(self) -> Graph:
+        return Graph(self.bundle.graph("head"), name=f"{self.bundle.ident}: head.onnx", threads=self._threads)
+
+    def check_tasks(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
+        wanted = ("classify",) if tasks is None else tuple(dict.fromkeys(tasks))
+        if isinstance(tasks, str) or not wanted:
+            raise TaskError(f"tasks {tasks!r}; expected a list of at least one task")
+        for task in wanted:
+            if task not in self.tails:
+                raise unknown_task(task, self.bundle)
+        return wanted
+
+    def _warm_up(self) -> None:
+        # Also holds the graphs against each other now, rather than at the first packet.
+        side = max(1, self.bundle.manifest.crop // self.bundle.manifest.stride)
+        zeros_chw = np.zeros((self.bundle.manifest.channels, side, side), np.int32)
+        feature_bchw = self.decoder.feature_bchw(zeros_chw, 0)
+        for tail in self.tails.values():
+            tail.logits(feature_bchw)
+
+
+def _ms(**seconds: float) -> dict[str, float]:
+    return {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}

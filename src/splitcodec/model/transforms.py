@@ -1,0 +1,85 @@
+"""Encoder and decoder: dense convolutions, batch norm while training, ReLU; no layer that is slow on weak processors.
+
+The encoder starts as the teacher's own first layers (the stem) and thins out into the latent; the decoder may be large,
+since the edge is strong. Batch norm is folded away at export.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor, nn
+
+
+def conv(below: int, above: int, kernel: int, *, stride: int = 1, act: bool = True) -> nn.Sequential:
+    """Convolution, batch norm and (unless told otherwise) ReLU; pads by half the kernel."""
+    layers: list[nn.Module] = [
+        nn.Conv2d(below, above, kernel, stride=stride, padding=(kernel - 1) // 2, bias=False),
+        nn.BatchNorm2d(above),
+    ]
+    if act:
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+@final
+class Residual(nn.Module):
+    """x + two 3 x 3 convolutions of it."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv(width, width, 3), conv(width, width, 3, act=False))
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, H, W) to the same shape."""
+        out: Tensor = self.act(x + self.body(x))
+        return out
+
+
+@final
+class Squeeze(nn.Module):
+    """The encoder above its stem: stem features (B, below, h, w) to the latent (B, channels, h / 2^k, w / 2^k).
+
+    One 3 x 3 convolution per entry of `widths`; the first `halvings` of them have stride 2.
+    """
+
+    def __init__(self, below: int, channels: int, *, widths: tuple[int, ...], halvings: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for place, width in enumerate(widths):
+            layers.append(conv(below, width, 3, stride=2 if place < halvings else 1))
+            below = width
+        layers.append(nn.Conv2d(below, channels, 1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map stem features to the latent before gain."""
+        out: Tensor = self.layers(x)
+        return out
+
+
+@final
+class Decoder(nn.Module):
+    """Latent (B, channels, h, w) to the teacher's feature (B, out, h * up, w * up), up = 1, 2, 4 ...
+
+    Residual blocks at latent resolution (cheap there), then a pixel shuffle per doubling with its own residual blocks.
+    """
+
+    def __init__(
+        self, channels: int, out: int, *, width: int, blocks: int, up: int, up_width: int, up_blocks: int
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [conv(channels, width, 3), *(Residual(width) for _ in range(blocks))]
+        below = width
+        while up > 1:
+            layers += [conv(below, up_width * 4, 1), nn.PixelShuffle(2), conv(up_width, up_width, 3)]
+            layers += [Residual(up_width) for _ in range(up_blocks)]
+            below, up = up_width, up // 2
+        layers.append(nn.Conv2d(below, out, 1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, latent_bchw: Tensor) -> Tensor:
+        """Map a latent, after division by the gain, to the feature at the teacher's cut."""
+        out: Tensor = self.layers(latent_bchw)
+        return out

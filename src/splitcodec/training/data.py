@@ -1,0 +1,123 @@
+"""Photographs -> training crops. Any folder of pictures serves; labels are not needed.
+
+The batch of step n depends on the seed and n alone, so a resumed run goes on exactly where it stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from splitcodec.device.image import crop_bhwc, load_picture
+from splitcodec.errors import DataError, PictureError
+
+ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
+
+
+def find_photographs(folders: Sequence[Path]) -> list[Path]:
+    """List the pictures below the folders, sorted; raises DataError when there are none."""
+    found: list[Path] = []
+    for folder in folders:
+        if not folder.is_dir():
+            raise DataError(f"no folder at {folder}; give a folder of photographs")
+        found += [p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file()]
+    if not found:
+        names = ", ".join(str(f) for f in folders)
+        raise DataError(f"no photographs below {names}; expected files ending in {', '.join(sorted(ENDINGS))}")
+    return sorted(found)
+
+
+def split_holdout(paths: Sequence[Path], holdout: int, *, seed: int) -> tuple[list[Path], list[Path]]:
+    """Set `holdout` photographs aside (at most a tenth); returns (training, held out), the same ones for a seed."""
+    order = np.random.default_rng(seed).permutation(len(paths))
+    count = min(holdout, len(paths) // 10)
+    return [paths[i] for i in sorted(order[count:])], [paths[i] for i in sorted(order[:count])]
+
+
+def centre_crops(paths: Sequence[Path], *, resize: int, crop: int) -> Tensor:
+    """Return the crops that the device would make: uint8 (N, 3, crop, crop)."""
+    crops = [crop_bhwc(load_picture(p), resize=resize, crop=crop) for p in paths]
+    return torch.from_numpy(np.concatenate(crops)).permute(0, 3, 1, 2)
+
+
+@final
+class Photographs:
+    """Training photographs, decoded once as long as memory allows, cropped at random."""
+
+    def __init__(
+        self, paths: Sequence[Path], *, crop: int, smallest_crop: float, jitter: float, memory_mb: int, seed: int
+    ) -> None:
+        if not paths:
+            raise DataError("no photographs left to train on; add some, or lower data.holdout in the recipe")
+        self.paths, self.crop, self.smallest_crop, self.jitter, self.seed = paths, crop, smallest_crop, jitter, seed
+        self._room = memory_mb * 1_000_000
+        self._kept: dict[int, NDArray[np.uint8]] = {}
+        self._broken: set[int] = set()
+
+    def batches(self, first_step: int, last_step: int, *, batch: int, stream: int) -> Iterator[Tensor]:
+        """Yield uint8 (batch, 3, crop, crop) for each step, made ahead of time by threads.
+
+        `stream` tells apart stages and processes. Raises DataError when most photographs cannot be read.
+        """
+        with ThreadPoolExecutor(2) as pool:
+            ahead: list[Future[Tensor]] = []
+            for step in range(first_step, last_step):
+                while len(ahead) < 4 and step + len(ahead) < last_step:
+                    ahead.append(pool.submit(self._batch, step + len(ahead), batch, stream))
+                yield ahead.pop(0).result()
+
+    def _batch(self, step: int, batch: int, stream: int) -> Tensor:
+        random = np.random.default_rng((self.seed, stream, step))
+        out = np.empty((batch, self.crop, self.crop, 3), np.uint8)
+        for place in range(batch):
+            out[place] = self._random_crop(self._picture(random), random)
+        return torch.from_numpy(out).permute(0, 3, 1, 2)
+
+    def _picture(self, random: np.random.Generator) -> NDArray[np.uint8]:
+        for _ in range(100):
+            index = int(random.integers(len(self.paths)))
+            if index in self._kept:
+                return self._kept[index]
+            try:
+                picture = load_picture(self.paths[index])
+            except PictureError:
+                self._broken.add(index)
+                continue
+            short = min(picture.size)
+            if short > 2 * self.crop:  # no crop needs more
+                scale = 2 * self.crop / short
+                picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
+            array = np.asarray(picture)
+            if array.nbytes <= self._room:
+                self._room -= array.nbytes
+                self._kept[index] = array
+            return array
+        raise DataError(f"{len(self._broken)} photographs cannot be read, {self.paths[index]} among them; mend the folder")
+
+    def _random_crop(self, array: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
+        """Random resized crop (Szegedy et al. 2015), mirrored half of the time, with slightly changed colours."""
+        rows, cols = array.shape[:2]
+        area = rows * cols * random.uniform(self.smallest_crop, 1.0)
+        ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
+        wide = min(cols, max(1.0, math.sqrt(area * ratio)))
+        high = min(rows, max(1.0, math.sqrt(area / ratio)))
+        left, top = random.uniform(0, cols - wide), random.uniform(0, rows - high)
+        how = Image.Resampling.BICUBIC if random.random() < 0.7 else Image.Resampling.BILINEAR
+        picture = Image.fromarray(array).resize((self.crop, self.crop), how, box=(left, top, left + wide, top + high))
+        if random.random() < 0.5:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.jitter:
+            gain = 1 + random.uniform(-self.jitter, self.jitter) + random.uniform(-0.25, 0.25, 3) * self.jitter
+            centre = 128 + random.uniform(-128, 128) * self.jitter
+            table = (np.arange(256)[:, None] - 128) * gain + centre
+            picture = picture.point(np.clip(table.T, 0, 255).astype(np.uint8).ravel().tolist())
+        return np.asarray(picture)

@@ -1,0 +1,144 @@
+"""A run's folder: recipe, checkpoints and logs; everything written atomically, nothing unpickled from outside.
+
+    runs/x/  recipe.yaml  provenance.json  log.jsonl  report.json  student.safetensors  config.json
+             checkpoint/{student.safetensors, trainer.pt, state.json}    tensorboard/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, final
+
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from splitcodec.errors import OutputError, RunError
+from splitcodec.training.recipe import Recipe, read_recipe
+
+
+@dataclass(slots=True)
+class State:
+    """Where a run stands."""
+
+    stage: str = "stage1"
+    step: int = 0
+    """Steps done in this stage."""
+    images: int = 0
+    """Pictures seen in all stages."""
+    seconds: float = 0.0
+    """Wall time spent training, over all sessions."""
+
+
+@final
+class Run:
+    """The folder of one training run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def begin(self, recipe: Recipe, *, photographs: int, folders: list[str]) -> None:
+        """Write the recipe and where it was started; refuse a folder that holds another recipe's run."""
+        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+        path = self.folder / "recipe.yaml"
+        if path.exists() and self.recipe() != recipe:
+            raise RunError(f"{self.folder} holds a run of another recipe; choose another --out, or remove it")
+        self._write("recipe.yaml", text.encode())
+        provenance = {
+            "recipe": recipe.name,
+            "commit": _commit(),
+            "photographs": photographs,
+            "folders": folders,
+            "torch": torch.__version__,
+            "python": sys.version.split()[0],
+        }
+        self._write("provenance.json", json.dumps(provenance, indent=1).encode())
+
+    def recipe(self) -> Recipe:
+        """Read the recipe of this run."""
+        return read_recipe(self.folder / "recipe.yaml")
+
+    def provenance(self) -> dict[str, Any]:
+        """Read how and on what this run was trained."""
+        out: dict[str, Any] = json.loads((self.folder / "provenance.json").read_bytes())
+        return out
+
+    def save(self, student: Mapping[str, Tensor], trainer: dict[str, Any], state: State) -> None:
+        """Write a checkpoint; a kill in the middle leaves the last one usable."""
+        name = "checkpoint.b" if (self.folder / "checkpoint.a").exists() else "checkpoint.a"
+        place = self.folder / name
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            save_file({k: v.contiguous().cpu() for k, v in student.items()}, place / "student.safetensors")
+            torch.save(trainer, place / "trainer.pt")
+            (place / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
+        except OSError as error:
+            raise OutputError(f"cannot write the checkpoint {place}: {error}; free some space and start again") from error
+        other = self.folder / ("checkpoint.a" if name == "checkpoint.b" else "checkpoint.b")
+        if other.exists():
+            for file in other.iterdir():
+                file.unlink()
+            other.rmdir()
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any], State] | None:
+        """Return the last whole checkpoint, or None for a new run. Raises RunError when none of those here is whole."""
+        places = [p for p in (self.folder / "checkpoint.a", self.folder / "checkpoint.b") if p.exists()]
+        for place in sorted(places, key=lambda p: p.stat().st_mtime):
+            try:
+                state = State(**json.loads((place / "state.json").read_bytes()))
+                student = load_file(place / "student.safetensors")
+                trainer = torch.load(place / "trainer.pt", weights_only=True, map_location="cpu")
+            except Exception:  # noqa: S112, PERF203  # half a checkpoint, killed while it was written: try the other
+                continue
+            return student, trainer, state
+        if places:
+            raise RunError(f"no checkpoint in {self.folder} is whole; remove its checkpoint folders to start anew")
+        return None
+
+    def finish(self, student: Mapping[str, Tensor], report: dict[str, Any]) -> None:
+        """Write the final weights (safetensors), their configuration and the report."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        save_file({k: v.contiguous().cpu() for k, v in student.items()}, self.folder / "student.safetensors")
+        self._write("config.json", self.recipe().model_dump_json(indent=1).encode())
+        self._write("report.json", json.dumps(report, indent=1).encode())
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the final weights, or those of the last checkpoint of a run still going on."""
+        path = self.folder / "student.safetensors"
+        if path.exists():
+            return load_file(path)
+        found = self.load()
+        if found is None:
+            raise RunError(f"{self.folder} holds no trained student; run `splitcodec train RECIPE --out {self.folder}`")
+        return found[0]
+
+    def log(self, line: Mapping[str, object]) -> None:
+        """Append one line of JSON to log.jsonl."""
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def _write(self, name: str, data: bytes) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = self.folder / (name + ".part")
+            part.write_bytes(data)
+            os.replace(part, self.folder / name)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.folder / name}: {error}") from error
+
+
+def _commit() -> str:
+    try:
+        found = subprocess.run(  # noqa: S607
+            ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False, timeout=5
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi")
+
+from splitcodec import Device, Edge
+from splitcodec.device.link import http
+from splitcodec.edge.server import BackgroundServer, Settings, create_app, read_settings
+from splitcodec.errors import GraphError, LinkRefused, SettingsError
+from splitcodec.wire.answer import Answer
+from splitcodec.wire.bundle import Bundle
+
+
+@pytest.fixture(scope="module")
+def edge(tiny: Bundle) -> Edge:
+    return Edge(tiny, threads=1)
+
+
+@pytest.fixture(scope="module")
+def server(edge: Edge) -> Iterator[BackgroundServer]:
+    with BackgroundServer(create_app(edge, Settings(max_body_bytes=4096))) as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: BackgroundServer) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.url, trust_env=False) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def packet(tiny: Bundle) -> bytes:
+    return Device(tiny, threads=1).encode(Image.new("RGB", (90, 70), (200, 30, 30)))
+
+
+def problem_of(response: httpx.Response) -> dict[str, Any]:
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: dict[str, Any] = response.json()
+    assert set(problem) == {"type", "title", "status", "detail"}
+    assert problem["status"] == response.status_code
+    return problem
+
+
+def test_a_device_asks_and_gets_the_edges_answer(server: BackgroundServer, edge: Edge, tiny: Bundle) -> None:
+    device = Device(tiny, threads=1)
+    picture = Image.new("RGB", (90, 70), (20, 200, 60))
+    with http(server.url, tasks=("classify",), retries=0) as link:
+        for level in range(3):
+            answer = device.ask(picture, link=link, level=level)
+            assert answer["answers"] == edge.answer(device.encode(picture, level=level))["answers"]
+        with pytest.raises(LinkRefused, match=r"400\): 9 bytes"):
+            link(b"no packet")
+
+
+@pytest.mark.parametrize("content_type", [None, "application/octet-stream", "application/json", "text/plain", "x"])
+def test_any_content_type_will_do(client: httpx.Client, packet: bytes, content_type: str | None) -> None:
+    headers = {} if content_type is None else {"content-type": content_type}
+    response = client.post("/v1/answer?tasks=classify&top=2", content=packet, headers=headers)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    assert set(response.json()) == {"bundle", "level", "answers", "ms"}
+    assert len(response.json()["answers"]["classify"]) == 2
+
+
+def test_refused_packets_are_400_and_named(client: httpx.Client, packet: bytes) -> None:
+    for body, name in ((b"", "PacketTooShort"), (packet[:-1] + b"\0", "PacketChecksum")):
+        response = client.post("/v1/answer", content=body)
+        assert response.status_code == 400
+        problem = problem_of(response)
+        assert problem["type"] == f"urn:splitcodec:{name}"
+        assert problem["title"] == name
+
+
+def test_an_unknown_task_is_404_and_named(client: httpx.Client, packet: bytes) -> None:
+    response = client.post("/v1/answer", params={"tasks": "classify,detect"}, content=packet)
+    assert response.status_code == 404
+    assert problem_of(response)["type"] == "urn:splitcodec:TaskError"
+
+
+@pytest.mark.parametrize("top", ["0", "-1", "many", "1001", "9" * 5000])
+def test_a_wrong_top_is_422_and_named(client: httpx.Client, packet: bytes, top: str) -> None:
+    response = client.post("/v1/answer", params={"top": top}, content=packet)
+    assert response.status_code == 422
+    problem = problem_of(response)
+    assert "query.top" in problem["detail"]
+    assert len(problem["detail"]) <= 500
+
+
+def test_unknown_places_and_methods_are_problems_too(client: httpx.Client) -> None:
+    assert problem_of(client.get("/nowhere"))["status"] == 404
+    response = client.get("/v1/answer")
+    assert problem_of(response)["status"] == 405
+    assert response.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("size", [4097, 5_000_000])
+def test_a_body_too_large_is_a_413_problem(client: httpx.Client, size: int) -> None:
+    detail = problem_of(client.post("/v1/answer", content=bytes(size)))["detail"]
+    assert "4096 bytes" in detail
+
+    def chunks() -> Iterator[bytes]:
+        for _ in range(size // 1000 + 1):
+            yield bytes(1000)
+
+    response = client.post("/v1/answer", content=chunks())
+    assert response.status_code == 413
+    assert problem_of(response)["detail"] == detail
+
+
+def test_a_body_at_the_limit_is_read(client: httpx.Client) -> None:
+    assert problem_of(client.post("/v1/answer", content=bytes(4096)))["title"] == "PacketChecksum"
+
+
+def test_what_goes_wrong_inside_is_not_told(
+    edge: Edge, packet: bytes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for error, kind in ((RuntimeError("secret"), "about:blank"), (GraphError("secret"), "urn:splitcodec:GraphError")):
+
+        def fail(*_: object, error: Exception = error, **__: object) -> Answer:
+            raise error
+
+        monkeypatch.setattr(edge, "answer", fail)
+        with BackgroundServer(create_app(edge, Settings())) as server, caplog.at_level(logging.ERROR):
+            response = httpx.post(f"{server.url}/v1/answer", content=packet, trust_env=False)
+        assert response.status_code == 500
+        assert problem_of(response)["type"] == kind
+        assert "secret" not in response.text
+        assert "secret" in caplog.text
+
+
+def test_bundles_and_health_are_told(client: httpx.Client, tiny: Bundle) -> None:
+    (bundle,) = client.get("/v1/bundle").json()
+    assert bundle["bundle"] == "tiny@1"
+    assert bundle["fingerprint"] == tiny.fingerprint.hex()
+    assert bundle["levels"] == 3
+    assert bundle["tasks"] == ["classify"]
+    assert client.get("/healthz").json() == {"status": "ok"}
+    assert client.get("/readyz").json() == {"status": "ready"}
+    assert "/v1/answer" in client.get("/openapi.json").json()["paths"]
+
+
+def test_no_more_than_so_many_packets_at_once(edge: Edge, packet: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    running, most, lock, real = 0, 0, threading.Lock(), edge.answer
+
+    def watched(*args: Any, **options: Any) -> Answer:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.02)
+        with lock:
+            running -= 1
+        return real(*args, **options)
+
+    monkeypatch.setattr(edge, "answer", watched)
+    with BackgroundServer(create_app(edge, Settings(concurrency=3))) as server, http(server.url) as link:
+        threads = [threading.Thread(target=link, args=(packet,)) for _ in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert most == 3
+
+
+def test_a_background_server_starts_fast_and_frees_its_port(edge: Edge) -> None:
+    begin = time.monotonic()
+    with BackgroundServer(create_app(edge, Settings())) as server:
+        assert time.monotonic() - begin < 2
+        assert server.url == f"http://127.0.0.1:{server.port}"
+        port = server.port
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def test_a_taken_port_is_refused_by_name(edge: Edge, server: BackgroundServer) -> None:
+    with pytest.raises(SettingsError, match=f"127.0.0.1:{server.port}.*another"):
+        BackgroundServer(create_app(edge, Settings()), port=server.port)
+    with pytest.raises(SettingsError, match="cannot listen"):
+        BackgroundServer(create_app(edge, Settings()), host="no-such-host.invalid")
+
+
+def test_settings_come_from_options_then_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLITCODEC_PORT", "9000")
+    assert read_settings().port == 9000
+    assert read_settings({"port": None, "host": "0.0.0.0"}) == Settings(host="0.0.0.0", port=9000)
+    assert read_settings({"port": 1}).port == 1
+
+
+@pytest.mark.parametrize("wrong", [{"port": 70_000}, {"max_body_bytes": "x"}, {"concurrency": 0}, {"prot": 1}])
+def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match=next(iter(wrong))):
+        read_settings(wrong)
+
+
+def test_a_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLITCODEC_PORT", "abc")
+    with pytest.raises(SettingsError, match="port"):
+        read_settings()
+
+
+def test_serve_announces_logs_to_stderr_and_ends_on_interrupt(tiny_folder: Path) -> None:
+    code = f"""
+import sys
+from splitcodec import Edge
+from splitcodec.edge.server import read_settings, serve
+edge = Edge({str(tiny_folder)!r}, threads=1)
+try:
+    serve(edge, read_settings({{"port": 0}}), announce=lambda url: print(url, flush=True))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as run:
+        assert run.stdout is not None
+        url = run.stdout.readline().strip()
+        assert httpx.get(f"{url}/healthz", trust_env=False).json() == {"status": "ok"}
+        run.send_signal(2)
+        out, err = run.communicate(timeout=20)
+    assert run.returncode == 130
+    assert out == ""
+    assert "GET /healthz" in err
+
+
+def test_problem_documents_are_plain_json(client: httpx.Client) -> None:
+    assert json.loads(client.get("/nowhere").content)["type"] == "about:blank"
