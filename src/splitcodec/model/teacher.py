@@ -91,7 +91,9 @@ def load_teacher(
         feature = rest(early)
     for name, found in ((stem or cut, early), (cut, feature)):
         if not isinstance(found, Tensor) or found.ndim != 4:
-            raise TeacherError(f"layer {name!r} of {model} gives no feature map (B, C, H, W); name a convolutional layer")
+            raise TeacherError(
+                f"layer {name!r} of {model} gives no feature map (B, C, H, W); name a convolutional layer"
+            )
     return Teacher(
         stem=head,
         rest=rest,
@@ -187,7 +189,9 @@ def _last_of(graph: fx.Graph, layer: str) -> fx.Node:
         if any(name == layer or name.startswith(layer + ".") for name in stack):
             found = node
     if found is None:
-        names = {name for node in graph.nodes for name in (node.meta.get("nn_module_stack") or {}) if name.count(".") < 2}
+        names = {
+            name for node in graph.nodes for name in (node.meta.get("nn_module_stack") or {}) if name.count(".") < 2
+        }
         raise TeacherError(f"the teacher has no layer {layer!r}; it has {', '.join(sorted(names))}")
     return found
 

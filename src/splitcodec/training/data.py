@@ -101,7 +101,9 @@ class Photographs:
                 self._room -= array.nbytes
                 self._kept[index] = array
             return array
-        raise DataError(f"{len(self._broken)} photographs cannot be read, {self.paths[index]} among them; mend the folder")
+        raise DataError(
+            f"{len(self._broken)} photographs cannot be read, {self.paths[index]} among them; mend the folder"
+        )
 
     def _random_crop(self, array: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
         """Random resized crop (Szegedy et al. 2015), mirrored half of the time, with slightly changed colours."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as nnf
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from splitcodec.model.bottleneck import Bottleneck
@@ -29,8 +28,10 @@ from splitcodec.model.transforms import Decoder, Squeeze
 from splitcodec.training.data import Photographs, centre_crops, find_photographs, split_holdout
 from splitcodec.training.recipe import Recipe, StageRecipe
 from splitcodec.training.run import Run, State
+from splitcodec.training.tabulate import Counts, count_symbols, dump_counts, empty_counts
 
 CHECKPOINT_SECONDS = 120.0
+COUNTED = 2000  # photographs whose symbols are counted for the tables
 
 
 class Errors(NamedTuple):
@@ -143,6 +144,8 @@ def train(
         done = trainer.stage(name, stage, source, check, state, found[1] if found else None, deadline)
         if not done:
             return {"finished": False, "images": state.images}
+    some = training[:: max(1, len(training) // COUNTED)]
+    counts = trainer.count(centre_crops(some, resize=recipe.teacher.resize, crop=crop))
     final = {
         "finished": True,
         "images": state.images,
@@ -151,6 +154,7 @@ def train(
         "holdout": trainer.validate(check),
     }
     if fabric.is_global_zero:
+        run.keep_counts(dump_counts(counts))
         run.finish(student.state_dict(), final)
     return final
 
@@ -301,9 +305,24 @@ class _Trainer:
             seen += len(part)
         student.train()
         return [
-            {"level": level, "agreement": 100 * same[level].item() / seen, "kilobytes": bits[level].item() / seen / 8000}
+            {
+                "level": level,
+                "agreement": 100 * same[level].item() / seen,
+                "kilobytes": bits[level].item() / seen / 8000,
+            }
             for level in range(levels)
         ]
+
+    @torch.no_grad()
+    def count(self, crops: Tensor) -> Counts:
+        """Count symbols of training photographs, cropped as the device crops them."""
+        counts = empty_counts(self.student.bottleneck.levels, self.student.bottleneck.channels)
+        self.student.eval()
+        for part in crops.split(32):
+            stem = self.stem(self.scale(part))
+            for level in range(len(counts)):
+                count_symbols(counts, level, self.student.symbols(stem, level))
+        return counts
 
 
 def _logits(out: Tensor | tuple[Tensor, ...]) -> Tensor:

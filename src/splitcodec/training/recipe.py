@@ -124,7 +124,9 @@ class Recipe(_Strict):
     def _batches(self) -> Recipe:
         for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
             if stage is not None and stage.batch % len(self.levels.lambdas):
-                raise ValueError(f"{name}.batch must be a multiple of the number of levels ({len(self.levels.lambdas)})")
+                raise ValueError(
+                    f"{name}.batch must be a multiple of the number of levels ({len(self.levels.lambdas)})"
+                )
         return self
 
 

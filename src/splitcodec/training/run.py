@@ -1,7 +1,8 @@
 """A run's folder: recipe, checkpoints and logs; everything written atomically, nothing unpickled from outside.
 
-    runs/x/  recipe.yaml  provenance.json  log.jsonl  report.json  student.safetensors  config.json
-             checkpoint/{student.safetensors, trainer.pt, state.json}    tensorboard/
+runs/x/  recipe.yaml  provenance.json  log.jsonl  tensorboard/
+         checkpoint.a or .b/{student.safetensors, trainer.pt, state.json}
+         student.safetensors  config.json  symbols.npz  report.json      (when it is done)
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from splitcodec.errors import OutputError, RunError
 from splitcodec.training.recipe import Recipe, read_recipe
+from splitcodec.training.tabulate import Counts, load_counts
 
 
 @dataclass(slots=True)
@@ -80,7 +82,9 @@ class Run:
             torch.save(trainer, place / "trainer.pt")
             (place / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
         except OSError as error:
-            raise OutputError(f"cannot write the checkpoint {place}: {error}; free some space and start again") from error
+            raise OutputError(
+                f"cannot write the checkpoint {place}: {error}; free some space and start again"
+            ) from error
         other = self.folder / ("checkpoint.a" if name == "checkpoint.b" else "checkpoint.b")
         if other.exists():
             for file in other.iterdir():
@@ -95,7 +99,7 @@ class Run:
                 state = State(**json.loads((place / "state.json").read_bytes()))
                 student = load_file(place / "student.safetensors")
                 trainer = torch.load(place / "trainer.pt", weights_only=True, map_location="cpu")
-            except Exception:  # noqa: S112, PERF203  # half a checkpoint, killed while it was written: try the other
+            except Exception:  # noqa: S112  # half a checkpoint, killed while it was written: try the other
                 continue
             return student, trainer, state
         if places:
@@ -108,6 +112,21 @@ class Run:
         save_file({k: v.contiguous().cpu() for k, v in student.items()}, self.folder / "student.safetensors")
         self._write("config.json", self.recipe().model_dump_json(indent=1).encode())
         self._write("report.json", json.dumps(report, indent=1).encode())
+
+    def keep_counts(self, data: bytes) -> None:
+        """Keep how often each symbol occurred on the training photographs; tables are built from it."""
+        self._write("symbols.npz", data)
+
+    def counts(self) -> Counts | None:
+        """Return what `keep_counts` kept, or None for a run still going on."""
+        path = self.folder / "symbols.npz"
+        return load_counts(path.read_bytes()) if path.exists() else None
+
+    def report(self) -> dict[str, Any]:
+        """Return the final report; empty for a run still going on."""
+        path = self.folder / "report.json"
+        out: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
+        return out
 
     def weights(self) -> dict[str, Tensor]:
         """Return the final weights, or those of the last checkpoint of a run still going on."""
@@ -136,7 +155,7 @@ class Run:
 
 def _commit() -> str:
     try:
-        found = subprocess.run(  # noqa: S607
+        found = subprocess.run(
             ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False, timeout=5
         )
     except (OSError, subprocess.TimeoutExpired):

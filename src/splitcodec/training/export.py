@@ -1,0 +1,153 @@
+"""A trained run -> a bundle: ONNX graphs, integer tables, golden vectors, model card."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import splitcodec
+from splitcodec.errors import RecipeError
+from splitcodec.model.student import Student
+from splitcodec.model.teacher import Teacher, imagenet_labels
+from splitcodec.training.distill import build_student, build_teacher
+from splitcodec.training.graphs import Cost, FromPixels, LogitsOnly, cost, folded, to_onnx
+from splitcodec.training.recipe import Recipe
+from splitcodec.training.run import Run
+from splitcodec.training.tabulate import build_tables
+from splitcodec.wire.bundle import Bundle, Colour, Manifest, write_bundle
+
+MAX_SIDE = 1024
+
+Golden = Callable[[Bundle], bytes]
+"""Makes golden/vectors.npz with a bundle that lacks only them."""
+
+
+def export(run_folder: Path, out: Path, *, golden: Golden) -> Bundle:
+    """Write the run's student as a bundle folder `out`, which must not exist yet.
+
+    A run still going on is exported from its last checkpoint. Raises RunError, RecipeError, OutputError, BundleError.
+    """
+    run = Run(run_folder)
+    recipe = run.recipe()
+    teacher = build_teacher(recipe)
+    student = build_student(recipe, teacher)
+    student.load_state_dict(run.weights())
+    student.eval()
+    graphs, price = _graphs(recipe, teacher, student)
+    tables = BytesIO()
+    built = build_tables(student.bottleneck, run.counts())
+    built.save(tables)
+    labels, wnids = _labels(recipe)
+    side, stride = MAX_SIDE, teacher.stem_stride * 2**recipe.student.halvings
+    provenance: dict[str, Any] = {
+        **run.provenance(),
+        "report": run.report(),
+        "splitcodec": splitcodec.__version__,
+        **({"wnids": wnids} if wnids else {}),
+    }
+    manifest = Manifest(
+        name=recipe.name,
+        version=recipe.version,
+        colour=_colour(recipe),
+        stride=stride,
+        resize=recipe.teacher.resize,
+        crop=recipe.teacher.crop,
+        channels=recipe.student.channels,
+        levels=len(recipe.levels.lambdas),
+        default_level=recipe.levels.default,
+        max_symbols=recipe.student.channels * (side // stride) ** 2,
+        max_side=side,
+        classes=tuple(labels),
+        tasks=("classify",),
+        encoder={"macs": price.macs, "parameters": price.parameters, "bytes": len(graphs["encoder.onnx"])},
+        provenance=provenance,
+    )
+    files = {**graphs, "tables.npz": tables.getvalue(), "MODEL_CARD.md": _card(recipe, manifest).encode()}
+    draft = write_bundle(out.with_name(out.name + ".draft"), manifest, files=files)
+    try:
+        vectors = golden(draft)
+    finally:
+        _remove(draft.path)
+    return write_bundle(out, manifest, files={**files, "golden/vectors.npz": vectors})
+
+
+def _graphs(recipe: Recipe, teacher: Teacher, student: Student) -> tuple[dict[str, bytes], Cost]:
+    colour, crop = _colour(recipe), recipe.teacher.crop
+    stride = teacher.stem_stride * 2**recipe.student.halvings
+    pixels = torch.zeros(2, crop, crop, 3, dtype=torch.uint8)
+    encoder = FromPixels(
+        nn.Sequential(teacher.stem, folded(student.squeeze)), scale=colour.scale, offset=colour.offset
+    ).eval()
+    head = FromPixels(nn.Sequential(teacher.stem, teacher.rest), scale=colour.scale, offset=colour.offset).eval()
+    decoder, tail = folded(student.decoder), LogitsOnly(teacher.tail).eval()
+    with torch.no_grad():
+        latent, feature = encoder(pixels), head(pixels)
+    image, plane = {"rows": 1, "cols": 2, "step": stride}, {"rows": 2, "cols": 3, "step": 1}
+    graphs = {
+        "encoder.onnx": to_onnx(encoder, pixels, source="image_bhwc", target="latent_bchw", **image),
+        "head.onnx": to_onnx(head, pixels, source="image_bhwc", target="feature_bchw", **image),
+        "decoder.onnx": to_onnx(decoder, latent, source="latent_bchw", target="feature_bchw", **plane),
+        "tail_classify.onnx": to_onnx(tail, feature, source="feature_bchw", target="logits", **plane),
+    }
+    return graphs, cost(encoder, pixels[:1])
+
+
+def _colour(recipe: Recipe) -> Colour:
+    return Colour(scale=1 / (255 * recipe.teacher.std), offset=-recipe.teacher.mean / recipe.teacher.std)
+
+
+def _labels(recipe: Recipe) -> tuple[list[str], list[str]]:
+    if recipe.teacher.classes is None:
+        pairs = imagenet_labels()
+        return [label for _, label in pairs], [wnid for wnid, _ in pairs]
+    try:
+        lines = recipe.teacher.classes.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise RecipeError(f"teacher.classes: cannot read {recipe.teacher.classes}: {error.strerror}") from error
+    return [line.strip() for line in lines if line.strip()], []
+
+
+def _card(recipe: Recipe, manifest: Manifest) -> str:
+    known = manifest.provenance
+    report = known.get("report") or {}
+    held = "\n".join(
+        f"| {p['level']} | {p['kilobytes'] * 1000:.0f} | {p['agreement']:.1f} |" for p in report.get("holdout", [])
+    )
+    return f"""# {manifest.ident}
+
+Entropic student of `{recipe.teacher.model}` (weights: {recipe.teacher.weights}), cut after `{recipe.teacher.cut}`.
+The device runs the teacher's layers up to `{recipe.student.stem}` and {len(recipe.student.widths) + 1} convolutions:
+{manifest.encoder["macs"] / 1e6:.1f} M multiply-accumulates at {manifest.crop} x {manifest.crop},
+{manifest.encoder["parameters"]:,} parameters. {manifest.levels} rate levels, {manifest.channels} latent channels, stride
+{manifest.stride}.
+
+Trained by `splitcodec train` on {known.get("photographs")} unlabelled photographs ({", ".join(known.get("folders", []))};
+{report.get("images", "unknown number of")} pictures seen, {report.get("seconds", 0) / 60:.0f} minutes) at commit
+{known.get("commit")}. The tail is the teacher's own, untouched.
+
+Held-out photographs of the same folders: agreement with the uncompressed teacher, sizes estimated from the prior.
+
+| level | bytes (estimate) | agreement, % |
+|---|---|---|
+{held}
+
+Answers are no better than the teacher's: ImageNet-1k classes, centre crops of photographs. Not for decisions about people.
+
+Recipe:
+
+```json
+{json.dumps(recipe.model_dump(mode="json"), indent=1)}
+```
+"""
+
+
+def _remove(folder: Path) -> None:
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    folder.rmdir()
