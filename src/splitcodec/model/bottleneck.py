@@ -3,11 +3,13 @@
 Prior: the non-parametric, fully factorized density of Balle, Minnen, Singh, Hwang, Johnston, "Variational image
 compression with a scale hyperprior" (ICLR 2018), appendix 6.1, here for levels x channels densities side by side.
 Gains: Cui, Wang, Gao, Guo, Feng, Bai, "Asymmetric gained deep image compression with continuous rate adaptation" (CVPR
-2021), with the inverse gain tied to the gain. The cumulative only serves to build integer tables; it never meets the coder.
+2021), with the inverse gain tied to the gain. The cumulative only serves to build integer tables; it never meets the
+coder.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import NamedTuple, final
 
@@ -40,7 +42,7 @@ class FactorizedPrior(nn.Module):
         self.matrices = nn.ParameterList()
         self.biases = nn.ParameterList()
         self.factors = nn.ParameterList()
-        for below, above in zip(sizes[:-1], sizes[1:], strict=True):
+        for below, above in itertools.pairwise(sizes):
             start = math.log(math.expm1(1 / scale / above))
             self.matrices.append(nn.Parameter(torch.full((count, above, below), start)))
             self.biases.append(nn.Parameter(torch.rand(count, above, 1) - 0.5))
@@ -57,11 +59,15 @@ class FactorizedPrior(nn.Module):
         return x.squeeze(1)
 
     def likelihood(self, y_kn: Tensor) -> Tensor:
-        """Return the mass of the unit interval around `y_kn` (count, N)."""
+        """Return the mass of the unit interval around `y_kn` (count, N), at least 1e-9 so that its logarithm exists."""
+        return self.mass(y_kn).clamp_min(_FLOOR)
+
+    def mass(self, y_kn: Tensor) -> Tensor:
+        """Return the mass of the unit interval around `y_kn` (count, N), as it is."""
         both = self.logits(torch.cat((y_kn - 0.5, y_kn + 0.5), dim=1))
         lower, upper = both.chunk(2, dim=1)
         sign = -torch.sign(lower + upper).detach()
-        return torch.abs(torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower)).clamp_min(_FLOOR)
+        return torch.abs(torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower))
 
 
 @final
@@ -86,7 +92,8 @@ class Bottleneck(nn.Module):
         gain = self.log_gain_lc.exp()[:, None, :, None]
         noisy = y * gain + torch.rand_like(y) - 0.5
         per_density = noisy.permute(0, 2, 1, 3).reshape(self.levels * channels, each * rows * cols)
-        nats = -torch.log(self.prior.likelihood(per_density)).view(self.levels, channels, each, -1)
+        with torch.autocast(per_density.device.type, enabled=False):  # half precision is too coarse for differences
+            nats = -torch.log(self.prior.likelihood(per_density)).view(self.levels, channels, each, -1)
         bits_b = nats.sum(dim=(1, 3)).reshape(batch) / math.log(2)
         return Coded((noisy / gain).view_as(latent_bchw), bits_b)
 
@@ -100,5 +107,5 @@ class Bottleneck(nn.Module):
         grid = torch.arange(low, high + 1, dtype=torch.float64, device=self.log_gain_lc.device)
         prior = FactorizedPrior(self.levels * self.channels).to(grid)
         prior.load_state_dict(self.prior.state_dict())
-        mass = prior.likelihood(grid.expand(self.levels * self.channels, -1))
+        mass = prior.mass(grid.expand(self.levels * self.channels, -1))
         return mass.view(self.levels, self.channels, -1).cpu().numpy()

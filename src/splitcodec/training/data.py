@@ -44,8 +44,13 @@ def split_holdout(paths: Sequence[Path], holdout: int, *, seed: int) -> tuple[li
 
 
 def centre_crops(paths: Sequence[Path], *, resize: int, crop: int) -> Tensor:
-    """Return the crops that the device would make: uint8 (N, 3, crop, crop)."""
-    crops = [crop_bhwc(load_picture(p), resize=resize, crop=crop) for p in paths]
+    """Return the crops that the device would make: uint8 (N, 3, crop, crop). Broken photographs are left out."""
+    crops = [np.empty((0, crop, crop, 3), np.uint8)]
+    for path in paths:
+        try:
+            crops.append(crop_bhwc(load_picture(path), resize=resize, crop=crop))
+        except PictureError:
+            continue
     return torch.from_numpy(np.concatenate(crops)).permute(0, 3, 1, 2)
 
 

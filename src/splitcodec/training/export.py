@@ -12,10 +12,9 @@ import torch
 from torch import nn
 
 import splitcodec
-from splitcodec.errors import RecipeError
 from splitcodec.model.student import Student
-from splitcodec.model.teacher import Teacher, imagenet_labels
-from splitcodec.training.distill import build_student, build_teacher
+from splitcodec.model.teacher import PACKAGED, Teacher
+from splitcodec.training.build import MAX_GRID, build_student, build_teacher, class_names, latent_stride
 from splitcodec.training.graphs import Cost, FromPixels, LogitsOnly, cost, folded, to_onnx
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
@@ -43,8 +42,9 @@ def export(run_folder: Path, out: Path, *, golden: Golden) -> Bundle:
     tables = BytesIO()
     built = build_tables(student.bottleneck, run.counts())
     built.save(tables)
-    labels, wnids = _labels(recipe)
-    side, stride = MAX_SIDE, teacher.stem_stride * 2**recipe.student.halvings
+    labels, wnids = class_names(recipe)
+    stride = latent_stride(recipe, teacher)
+    side = max(recipe.teacher.crop, min(MAX_SIDE, MAX_GRID * stride))
     provenance: dict[str, Any] = {
         **run.provenance(),
         "report": run.report(),
@@ -79,7 +79,7 @@ def export(run_folder: Path, out: Path, *, golden: Golden) -> Bundle:
 
 def _graphs(recipe: Recipe, teacher: Teacher, student: Student) -> tuple[dict[str, bytes], Cost]:
     colour, crop = _colour(recipe), recipe.teacher.crop
-    stride = teacher.stem_stride * 2**recipe.student.halvings
+    stride = latent_stride(recipe, teacher)
     pixels = torch.zeros(2, crop, crop, 3, dtype=torch.uint8)
     encoder = FromPixels(
         nn.Sequential(teacher.stem, folded(student.squeeze)), scale=colour.scale, offset=colour.offset
@@ -102,33 +102,29 @@ def _colour(recipe: Recipe) -> Colour:
     return Colour(scale=1 / (255 * recipe.teacher.std), offset=-recipe.teacher.mean / recipe.teacher.std)
 
 
-def _labels(recipe: Recipe) -> tuple[list[str], list[str]]:
-    if recipe.teacher.classes is None:
-        pairs = imagenet_labels()
-        return [label for _, label in pairs], [wnid for wnid, _ in pairs]
-    try:
-        lines = recipe.teacher.classes.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise RecipeError(f"teacher.classes: cannot read {recipe.teacher.classes}: {error.strerror}") from error
-    return [line.strip() for line in lines if line.strip()], []
-
-
 def _card(recipe: Recipe, manifest: Manifest) -> str:
     known = manifest.provenance
     report = known.get("report") or {}
     held = "\n".join(
         f"| {p['level']} | {p['kilobytes'] * 1000:.0f} | {p['agreement']:.1f} |" for p in report.get("holdout", [])
     )
+    weights = recipe.teacher.weights if recipe.teacher.weights == PACKAGED else Path(recipe.teacher.weights).name
+    shown = recipe.model_dump(mode="json")
+    shown["teacher"]["weights"] = weights  # a file's name, not where it lay
+    if recipe.teacher.classes is not None:
+        shown["teacher"]["classes"] = recipe.teacher.classes.name
+    seconds, images = report.get("seconds", 0), report.get("images", "unknown number of")
+    folders = ", ".join(known.get("folders", []))
     return f"""# {manifest.ident}
 
-Entropic student of `{recipe.teacher.model}` (weights: {recipe.teacher.weights}), cut after `{recipe.teacher.cut}`.
+Entropic student of `{recipe.teacher.model}` (weights: {weights}), cut after `{recipe.teacher.cut}`.
 The device runs the teacher's layers up to `{recipe.student.stem}` and {len(recipe.student.widths) + 1} convolutions:
 {manifest.encoder["macs"] / 1e6:.1f} M multiply-accumulates at {manifest.crop} x {manifest.crop},
-{manifest.encoder["parameters"]:,} parameters. {manifest.levels} rate levels, {manifest.channels} latent channels, stride
-{manifest.stride}.
+{manifest.encoder["parameters"]:,} parameters. {manifest.levels} rate levels, {manifest.channels} latent channels,
+stride {manifest.stride}.
 
-Trained by `splitcodec train` on {known.get("photographs")} unlabelled photographs ({", ".join(known.get("folders", []))};
-{report.get("images", "unknown number of")} pictures seen, {report.get("seconds", 0) / 60:.0f} minutes) at commit
+Trained by `splitcodec train` on {known.get("photographs")} unlabelled photographs ({folders};
+{images} pictures seen, {seconds / 60:.0f} minutes) at commit
 {known.get("commit")}. The tail is the teacher's own, untouched.
 
 Held-out photographs of the same folders: agreement with the uncompressed teacher, sizes estimated from the prior.
@@ -137,14 +133,19 @@ Held-out photographs of the same folders: agreement with the uncompressed teache
 |---|---|---|
 {held}
 
-Answers are no better than the teacher's: ImageNet-1k classes, centre crops of photographs. Not for decisions about people.
+Answers are no better than the teacher's: {_classes(recipe, manifest)}, centre crops of photographs. Not for decisions
+about people.
 
 Recipe:
 
 ```json
-{json.dumps(recipe.model_dump(mode="json"), indent=1)}
+{json.dumps(shown, indent=1)}
 ```
 """
+
+
+def _classes(recipe: Recipe, manifest: Manifest) -> str:
+    return "ImageNet-1k classes" if recipe.teacher.classes is None else f"{len(manifest.classes)} classes of its own"
 
 
 def _remove(folder: Path) -> None:

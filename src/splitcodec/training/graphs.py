@@ -100,7 +100,8 @@ def to_onnx(module: nn.Module, example: Tensor, *, source: str, target: str, row
             verbose=False,
         )
         model = onnx.load(path)
-    return _slim(model).SerializeToString()
+    slim: bytes = _slim(model).SerializeToString()
+    return slim
 
 
 def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -108,7 +109,7 @@ def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
     casts = []
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)
-        if array.dtype != np.float32 or array.size < 64:
+        if array.dtype != np.float32 or array.size < 64 or np.abs(array).max() > np.finfo(np.float16).max:
             continue
         small = numpy_helper.from_array(array.astype(np.float16), tensor.name + "_f16")
         casts.append(helper.make_node("Cast", [small.name], [tensor.name], to=TensorProto.FLOAT))

@@ -35,6 +35,12 @@ class TeacherRecipe(_Strict):
     mean: float = 0.5
     std: PositiveFloat = 0.5
 
+    @model_validator(mode="after")
+    def _room(self) -> TeacherRecipe:
+        if self.resize < self.crop:
+            raise ValueError(f"resize {self.resize} must be at least crop {self.crop}")
+        return self
+
 
 class DecoderRecipe(_Strict):
     """Sizes of `model.transforms.Decoder`."""
@@ -54,6 +60,12 @@ class StudentRecipe(_Strict):
     halvings: Annotated[int, Field(ge=0)] = 1
     channels: PositiveInt = 64
     decoder: DecoderRecipe = DecoderRecipe()
+
+    @model_validator(mode="after")
+    def _enough(self) -> StudentRecipe:
+        if self.halvings > len(self.widths):
+            raise ValueError(f"halvings {self.halvings} needs as many widths, not {len(self.widths)}")
+        return self
 
 
 class LevelsRecipe(_Strict):
@@ -109,7 +121,7 @@ class StageRecipe(_Strict):
 class Recipe(_Strict):
     """A whole run: teacher, student, levels, photographs, stage 1 (everything) and stage 2 (decoder alone)."""
 
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,63}$")]
+    name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$")]
     version: PositiveInt = 1
     teacher: TeacherRecipe
     student: StudentRecipe
@@ -131,7 +143,10 @@ class Recipe(_Strict):
 
 
 def read_recipe(path: Path, *, changes: tuple[str, ...] = ()) -> Recipe:
-    """Read a recipe; `changes` are `a.b=value` with YAML values. Raises RecipeError naming the key and what is wrong."""
+    """Read a recipe; `changes` are `a.b=value` with YAML values.
+
+    Raises RecipeError naming the key and what is wrong.
+    """
     try:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -163,4 +178,7 @@ def _apply(data: dict[str, Any], change: str) -> None:
         if not isinstance(inner, dict):
             raise RecipeError(f"--set {change!r}: {parent} holds a value, not keys")
         place = inner
-    place[last] = yaml.safe_load(value)
+    try:
+        place[last] = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"--set {change!r}: the value is not YAML: {' '.join(str(error).split())}") from error

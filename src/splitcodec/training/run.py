@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,12 +19,15 @@ from typing import Any, final
 
 import torch
 import yaml
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from splitcodec.errors import OutputError, RunError
 from splitcodec.training.recipe import Recipe, read_recipe
 from splitcodec.training.tabulate import Counts, load_counts
+
+_PLACES = ("checkpoint.a", "checkpoint.b")
 
 
 @dataclass(slots=True)
@@ -74,42 +78,45 @@ class Run:
 
     def save(self, student: Mapping[str, Tensor], trainer: dict[str, Any], state: State) -> None:
         """Write a checkpoint; a kill in the middle leaves the last one usable."""
-        name = "checkpoint.b" if (self.folder / "checkpoint.a").exists() else "checkpoint.a"
-        place = self.folder / name
+        whole = self._checkpoints()
+        place = next(p for p in map(self.folder.joinpath, _PLACES) if p not in whole[:1])
         try:
+            _empty(place)
             place.mkdir(parents=True, exist_ok=True)
             save_file({k: v.contiguous().cpu() for k, v in student.items()}, place / "student.safetensors")
             torch.save(trainer, place / "trainer.pt")
-            (place / "state.json").write_text(json.dumps(asdict(state)), encoding="utf-8")
-        except OSError as error:
+            part = place / "state.json.part"
+            part.write_text(json.dumps(asdict(state)), encoding="utf-8")
+            os.replace(part, place / "state.json")  # from here on the checkpoint is whole
+            for old in whole[:1]:
+                _empty(old)
+                old.rmdir()
+        except (
+            OSError,
+            SafetensorError,
+            RuntimeError,
+        ) as error:  # torch and safetensors have their own for a full disk
             raise OutputError(
-                f"cannot write the checkpoint {place}: {error}; free some space and start again"
+                f"cannot write the checkpoint {place}: {_line(error)}; free some space and start again"
             ) from error
-        other = self.folder / ("checkpoint.a" if name == "checkpoint.b" else "checkpoint.b")
-        if other.exists():
-            for file in other.iterdir():
-                file.unlink()
-            other.rmdir()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any], State] | None:
         """Return the last whole checkpoint, or None for a new run. Raises RunError when none of those here is whole."""
-        places = [p for p in (self.folder / "checkpoint.a", self.folder / "checkpoint.b") if p.exists()]
-        for place in sorted(places, key=lambda p: p.stat().st_mtime):
+        for place in self._checkpoints():
             try:
                 state = State(**json.loads((place / "state.json").read_bytes()))
                 student = load_file(place / "student.safetensors")
                 trainer = torch.load(place / "trainer.pt", weights_only=True, map_location="cpu")
-            except Exception:  # noqa: S112  # half a checkpoint, killed while it was written: try the other
+            except Exception:  # noqa: S112  # damaged: try the other
                 continue
             return student, trainer, state
-        if places:
+        if any((self.folder / name).exists() for name in _PLACES):
             raise RunError(f"no checkpoint in {self.folder} is whole; remove its checkpoint folders to start anew")
         return None
 
     def finish(self, student: Mapping[str, Tensor], report: dict[str, Any]) -> None:
         """Write the final weights (safetensors), their configuration and the report."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        save_file({k: v.contiguous().cpu() for k, v in student.items()}, self.folder / "student.safetensors")
+        self._write("student.safetensors", save({k: v.contiguous().cpu() for k, v in student.items()}))
         self._write("config.json", self.recipe().model_dump_json(indent=1).encode())
         self._write("report.json", json.dumps(report, indent=1).encode())
 
@@ -132,7 +139,8 @@ class Run:
         """Return the final weights, or those of the last checkpoint of a run still going on."""
         path = self.folder / "student.safetensors"
         if path.exists():
-            return load_file(path)
+            weights: dict[str, Tensor] = load_file(path)
+            return weights
         found = self.load()
         if found is None:
             raise RunError(f"{self.folder} holds no trained student; run `splitcodec train RECIPE --out {self.folder}`")
@@ -140,8 +148,16 @@ class Run:
 
     def log(self, line: Mapping[str, object]) -> None:
         """Append one line of JSON to log.jsonl."""
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise OutputError(f"cannot write {self.folder / 'log.jsonl'}: {error}") from error
+
+    def _checkpoints(self) -> list[Path]:
+        """Return the checkpoints that were written to their end, the newest first."""
+        states = [p for p in (self.folder / name / "state.json" for name in _PLACES) if p.exists()]
+        return [p.parent for p in sorted(states, key=lambda p: p.stat().st_mtime_ns, reverse=True)]
 
     def _write(self, name: str, data: bytes) -> None:
         try:
@@ -153,11 +169,24 @@ class Run:
             raise OutputError(f"cannot write {self.folder / name}: {error}") from error
 
 
+def _empty(place: Path) -> None:
+    """Remove a checkpoint's files, its mark of being whole first."""
+    for file in sorted(place.glob("*"), key=lambda p: p.name != "state.json"):
+        file.unlink()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
 def _commit() -> str:
+    """Return the commit of the checkout that this code runs from."""
+    git = shutil.which("git")
+    if git is None:
+        return "unknown"
+    command = [git, "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
     try:
-        found = subprocess.run(
-            ["git", "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False, timeout=5
-        )
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=5)
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return found.stdout.strip() or "unknown"

@@ -1,0 +1,71 @@
+# make demo | test | check | wheel | evaluate | train   (make help lists them)
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+SLIM := .venv-edge
+PIP := pip install --quiet --disable-pip-version-check
+# `make evaluate DATA=...`, `make train PHOTOS=...`
+DATA ?= ../shared/data/imagenet-sample
+PHOTOS ?= ../shared/data/photos
+RUN ?= runs/efficientnet_lite0
+
+.PHONY: help demo test test-all test-slim check format wheel evaluate train export soak clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.edge  ## photographs -> packets -> a slow link -> answers; writes demo-out/index.html
+	$(BIN)/splitcodec demo
+
+test: test-all test-slim  ## all tests, and those of the runtime again where torch is not installed
+
+test-all: $(VENV)/.dev
+	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+
+test-slim: $(SLIM)/.slim
+	$(SLIM)/bin/python -c "import importlib.util as u; assert u.find_spec('torch') is None, 'torch is installed'"
+	$(SLIM)/bin/python -m pytest -q tests/wire tests/device tests/edge tests/hostile tests/golden tests/test_session.py tests/test_torch_free.py tests/test_readme.py
+
+check: $(VENV)/.dev  ## lint, types, import rules
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev  ## rewrite the code in the house style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+wheel: $(VENV)/.dev  ## build dist/splitcodec-*.whl
+	$(BIN)/python -m build --wheel --outdir dist
+
+evaluate: $(VENV)/.dev  ## measure the shipped bundle: reports/rate_accuracy/ (DATA=folder)
+	$(BIN)/splitcodec evaluate --bundle efficientnet-lite0 --data $(DATA) --codecs jpeg,webp,avif --out reports/rate_accuracy
+
+train: $(VENV)/.dev  ## train the shipped bundle again (PHOTOS=folder, RUN=folder)
+	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \
+	$(BIN)/splitcodec train recipes/efficientnet_lite0.yaml --photos $(PHOTOS) --out $(RUN)
+
+soak: $(VENV)/.dev  ## tests that take long
+	$(BIN)/python -m pytest -m soak --timeout 3600
+
+clean:  ## remove what make made (not runs/)
+	rm -rf $(VENV) $(SLIM) dist build demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(BIN)/python:
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'splitcodec needs Python 3.11 or newer')"
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.edge: pyproject.toml | $(BIN)/python
+	$(BIN)/$(PIP) -e '.[edge]'
+	touch $@
+
+# torch's wheel is large: the first time this takes a minute or two
+$(VENV)/.dev: pyproject.toml | $(BIN)/python
+	$(BIN)/$(PIP) -e '.[dev]'
+	touch $@ $(VENV)/.edge
+
+$(SLIM)/.slim: pyproject.toml
+	$(PYTHON) -m venv $(SLIM)
+	$(SLIM)/bin/$(PIP) -e '.[edge]' 'pytest>=8.4' 'pytest-timeout>=2.4' 'hypothesis>=6.130'
+	touch $@

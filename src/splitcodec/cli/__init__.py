@@ -1,0 +1,54 @@
+"""The command line: parse, call, print. Every other room is imported inside the command that needs it.
+
+Progress and logs go to stderr, results to stdout; `--json` prints JSON alone. Exit codes: 0 done, 2 refused or failed,
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+from splitcodec.cli import arena, device, edge, models
+from splitcodec.cli.show import complain
+from splitcodec.errors import SplitcodecError
+
+app = typer.Typer(
+    name="splitcodec",
+    help="Send what the model needs, not the picture: packets of features from a weak device, answers from the edge.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for room in (edge, device, models, arena):
+    room.add_to(app)
+
+
+@app.callback(invoke_without_command=True)
+def _top(version: bool = typer.Option(False, "--version", help="Print the version and leave.")) -> None:
+    if version:
+        from splitcodec import __version__
+
+        print(__version__)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command line; every refusal becomes one line on stderr and exit code 2."""
+    try:
+        app()
+    except SplitcodecError as error:
+        complain(error)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(2)
+    except OSError as error:
+        complain(f"{error.filename or 'the system'}: {error.strerror or error}; mend that and try again")
+        sys.exit(2)

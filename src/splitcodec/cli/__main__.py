@@ -1,0 +1,5 @@
+"""`python -m splitcodec.cli`."""
+
+from splitcodec.cli import main
+
+main()

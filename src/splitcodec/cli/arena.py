@@ -1,0 +1,58 @@
+"""Commands that measure: evaluate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from splitcodec.cli.show import DEFAULT_BUNDLE, BundleOption, JsonOption, ThreadsOption, print_json, progress
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    app.command("evaluate", rich_help_panel="Measuring")(evaluate)
+
+
+def evaluate(
+    data: Annotated[
+        Path,
+        typer.Option("--data", metavar="DIR", help="Labelled photographs: <class index>_*.jpg, or wnid folders."),
+    ],
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    codecs: Annotated[str, typer.Option("--codecs", help="Image codecs to compare with: jpeg,webp,avif.")] = "",
+    points: Annotated[
+        list[Path] | None, typer.Option("--points", metavar="FILE", help="Points of other programs; repeatable.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Writes rd.json, rd.png, report.md.")] = None,
+    threads: ThreadsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Measure top-1 against bytes: every level through real packets, the uncompressed teacher, image codecs."""
+    from splitcodec.evaluation.rate import evaluate as measure
+
+    with progress() as bar:
+        task = bar.add_task("evaluating", total=None, note="")
+
+        def tell(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        report = measure(
+            bundle,
+            data,
+            codecs=[name.strip() for name in codecs.split(",") if name.strip()],
+            points_files=points or [],
+            progress=tell,
+            threads=threads,
+        )
+    if out is not None:
+        from splitcodec.evaluation.report import write_report
+
+        write_report(report, out)
+    if json_:
+        print_json(report.to_json())
+    else:
+        from splitcodec.evaluation.report import markdown
+
+        print(markdown(report))

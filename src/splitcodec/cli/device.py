@@ -1,0 +1,135 @@
+"""Commands of the device's shore: encode, ask."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from splitcodec.cli.show import (
+    DEFAULT_BUNDLE,
+    BundleOption,
+    JsonOption,
+    LevelOption,
+    ThreadsOption,
+    each,
+    guesses,
+    leave,
+    print_json,
+    print_table,
+)
+from splitcodec.errors import OutputError
+
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs: JPEG, PNG, WebP, AVIF, ...")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    app.command("encode", rich_help_panel="On the device")(encode)
+    app.command("ask", rich_help_panel="On the device")(ask)
+
+
+def encode(
+    images: Images,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the packets.")] = Path(),
+    level: LevelOption = None,
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    threads: ThreadsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Turn photographs into packets ([b].spc[/b]) and say how many bytes each takes.
+
+    The packet is all that has to travel. A packet takes its picture's name; where another packet of that name is there
+    already, a number is added. Pictures that cannot be read are reported, and the others are still done.
+    """
+    from splitcodec.device.client import Device
+
+    device = Device(bundle, threads=threads)
+
+    def one(image: Path) -> dict[str, Any]:
+        encoded = device.encode_timed(image, level=level)
+        packet = _store(out, image.stem, encoded.packet)
+        ms = round(sum(encoded.ms.values()), 3)
+        return {
+            "image": str(image),
+            "packet": str(packet),
+            "bytes": len(encoded.packet),
+            "level": encoded.level,
+            "ms": ms,
+        }
+
+    done, failures = each(images, one, what="encoding")
+    if json_:
+        print_json(done)
+    elif done:
+        rows = [(d["image"], d["packet"], d["bytes"], d["level"], f"{d['ms']:.1f}") for d in done]
+        print_table(f"{device.bundle.ident}", ("image", "packet", "bytes", "level", "ms"), rows, left=2)
+    leave(failures)
+
+
+def ask(
+    images: Images,
+    url: Annotated[str, typer.Option("--url", metavar="URL", help="The edge server, such as http://10.0.0.2:8080.")],
+    level: LevelOption = None,
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
+    retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries when nobody answers.")] = 2,
+    threads: ThreadsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Encode photographs here, send the packets to a server, print its answers.
+
+    With --json one photograph gives one object, several give a list.
+    """
+    import time
+
+    from splitcodec.device.client import Device
+    from splitcodec.device.link import http
+    from splitcodec.wire.answer import parse_answer
+
+    device = Device(bundle, threads=threads)
+    wanted = [task.strip() for task in tasks.split(",") if task.strip()]
+    link = http(url, tasks=wanted, timeout_s=timeout, retries=retries)
+
+    def one(image: Path) -> dict[str, Any]:
+        encoded = device.encode_timed(image, level=level)
+        begin = time.perf_counter()
+        answer = parse_answer(link(encoded.packet))
+        trip = round(1000 * (time.perf_counter() - begin) - sum(answer["ms"].values()), 3)
+        ms = {**encoded.ms, "link": max(trip, 0.0), **answer["ms"]}
+        return {**answer, "ms": ms, "image": str(image), "bytes": len(encoded.packet)}
+
+    try:
+        done, failures = each(images, one, what="asking")
+    finally:
+        link.close()
+    if json_:
+        print_json(done[0] if len(images) == 1 and done else done)
+    elif done:
+        rows = [(d["image"], guesses(d), d["bytes"], d["level"], f"{sum(d['ms'].values()):.1f}") for d in done]
+        print_table(f"{device.bundle.ident} at {url}", ("image", "answer", "bytes", "level", "ms"), rows, left=2)
+    leave(failures)
+
+
+def _store(folder: Path, stem: str, packet: bytes) -> Path:
+    """Write a packet under a free name (or one that holds these very bytes); a reader never sees half of it."""
+    part = folder / f".{stem}.{os.getpid()}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path, number = folder / f"{stem}.spc", 0
+        while path.exists() and (not path.is_file() or path.read_bytes() != packet):
+            number += 1
+            path = folder / f"{stem}-{number}.spc"
+        part.write_bytes(packet)
+        os.replace(part, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise OutputError(
+            f"cannot write a packet to {folder}: {error.strerror or error}; free space or choose -o"
+        ) from None
+    return path

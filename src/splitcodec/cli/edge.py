@@ -1,0 +1,112 @@
+"""Commands of the edge's shore, and the demo that sees both: answer, serve, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from splitcodec.cli.show import (
+    DEFAULT_BUNDLE,
+    BundleOption,
+    JsonOption,
+    ThreadsOption,
+    each,
+    guesses,
+    leave,
+    print_json,
+    print_table,
+)
+from splitcodec.errors import PacketError
+
+_LARGEST_FILE = 1 << 20
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    app.command("demo", rich_help_panel="Start here")(demo)
+    app.command("answer", rich_help_panel="At the edge")(answer)
+    app.command("serve", rich_help_panel="At the edge")(serve)
+
+
+def answer(
+    packets: Annotated[list[Path], typer.Argument(metavar="PACKET...", help="Packets made by `encode`.")],
+    bundle: Annotated[
+        list[str] | None, typer.Option("--bundle", "-b", metavar="B", help="Bundles to answer with; repeatable.")
+    ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, max=1000, help="Number of guesses.")] = 5,
+    tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
+    threads: ThreadsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Answer packets in this process, as the edge does.
+
+    With --json one packet gives one object, several give a list.
+    """
+    from splitcodec.edge.answer import Edge
+
+    edge = Edge(*(bundle or [DEFAULT_BUNDLE]), threads=threads)
+    wanted = [task.strip() for task in tasks.split(",") if task.strip()]
+
+    def one(path: Path) -> dict[str, Any]:
+        try:
+            with path.open("rb") as file:
+                data = file.read(_LARGEST_FILE)
+        except OSError as error:
+            raise PacketError(f"{path}: {error.strerror}; give a packet made by `splitcodec encode`") from None
+        return {**edge.answer(data, tasks=wanted, top=top), "packet": str(path)}
+
+    done, failures = each(packets, one, what="answering")
+    if json_:
+        print_json(done[0] if len(packets) == 1 and done else done)
+    elif done:
+        rows = [(d["packet"], guesses(d), d["level"], f"{sum(d['ms'].values()):.1f}") for d in done]
+        print_table(", ".join(b.ident for b in edge.bundles), ("packet", "answer", "level", "ms"), rows, left=2)
+    leave(failures)
+
+
+def serve(
+    bundle: Annotated[
+        list[str] | None, typer.Option("--bundle", "-b", metavar="B", help="Bundles to serve; repeatable.")
+    ] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on. Default: 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port; 0 takes a free one. Default: 8080.")] = None,
+    max_body_bytes: Annotated[
+        int | None, typer.Option("--max-body-bytes", help="Largest packet taken. Default: 65536.")
+    ] = None,
+    threads: ThreadsOption = None,
+) -> None:
+    """Run the edge server: POST a packet to /v1/answer, get an answer.
+
+    Also /v1/bundle, /healthz and /readyz. Options may come from the environment: SPLITCODEC_HOST, SPLITCODEC_PORT, ...
+    """
+    import sys
+
+    from splitcodec.edge.answer import Edge
+    from splitcodec.edge.server import read_settings
+    from splitcodec.edge.server import serve as run
+
+    settings = read_settings({"host": host, "port": port, "max_body_bytes": max_body_bytes, "threads": threads})
+    edge = Edge(*(bundle or [DEFAULT_BUNDLE]), threads=settings.threads)
+    loaded = ", ".join(b.ident for b in edge.bundles)
+    run(edge, settings, announce=lambda url: print(f"serving {loaded} at {url}", file=sys.stderr, flush=True))
+
+
+def demo(
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the page.")] = Path("demo-out"),
+    kbit_per_s: Annotated[float, typer.Option("--kbit-per-s", min=0.1, help="Rate of the simulated link.")] = 37.5,
+    rtt_ms: Annotated[float, typer.Option("--rtt-ms", min=0.0, help="Its round-trip time.")] = 100.0,
+    json_: JsonOption = False,
+) -> None:
+    """Show the whole trip: photographs, packets, a slow link, a server on loopback, answers; and the same as a page."""
+    import sys
+
+    from splitcodec.demo.run import run_demo
+
+    result = run_demo(bundle, out=out, kbit_per_s=kbit_per_s, rtt_ms=rtt_ms, say=lambda t: print(t, file=sys.stderr))
+    if json_:
+        print_json(result.to_json())
+        return
+    print(result.to_text())

@@ -1,0 +1,183 @@
+"""Commands around bundles and training: info, check, bundle pack, bundle split, train, export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from splitcodec.cli.show import JsonOption, print_json, print_table, progress
+from splitcodec.errors import MissingExtra, SettingsError
+
+BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A zoo name, a folder or a .zip.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    app.command("info", rich_help_panel="Bundles")(info)
+    app.command("check", rich_help_panel="Bundles")(check)
+    bundles = typer.Typer(help="Pack a bundle into one file, or split off the device's half.", no_args_is_help=True)
+    bundles.command("pack")(pack)
+    bundles.command("split")(split)
+    app.add_typer(bundles, name="bundle", rich_help_panel="Bundles")
+    app.command("train", rich_help_panel="Training")(train)
+    app.command("export", rich_help_panel="Training")(export)
+
+
+def info(bundle: BundleArgument, json_: JsonOption = False) -> None:
+    """Say what a bundle holds: encoder cost, levels, tasks, files, and where it comes from."""
+    from splitcodec.wire.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    manifest = opened.manifest
+    levels = [{"level": level, "default": level == manifest.default_level} for level in range(manifest.levels)]
+    provenance = {key: value for key, value in manifest.provenance.items() if key != "wnids"}
+    facts: dict[str, Any] = {
+        "bundle": opened.ident,
+        "fingerprint": opened.fingerprint.hex(),
+        "half": "device" if opened.is_device_half else "both",
+        "encoder": dict(manifest.encoder),
+        "levels": manifest.levels,
+        "default_level": manifest.default_level,
+        "tasks": list(manifest.tasks),
+        "classes": len(manifest.classes),
+        "latent": {"channels": manifest.channels, "stride": manifest.stride},
+        "picture": {"resize": manifest.resize, "crop": manifest.crop},
+        "limits": {"max_symbols": manifest.max_symbols, "max_side": manifest.max_side},
+        "files": {name: entry.bytes for name, entry in manifest.files.items()},
+        "provenance": provenance,
+    }
+    if json_:
+        print_json(facts)
+        return
+    cost = manifest.encoder
+    rows = [
+        ("fingerprint", opened.fingerprint.hex()[:16] + "..."),
+        ("encoder", f"{cost['macs'] / 1e6:.1f} M MACs, {cost['parameters']:,} parameters, {cost['bytes']:,} bytes"),
+        ("latent", f"{manifest.channels} channels, stride {manifest.stride}"),
+        ("picture", f"short side to {manifest.resize}, centre crop {manifest.crop}"),
+        ("levels", f"0 to {levels[-1]['level']}, default {manifest.default_level}"),
+        ("tasks", ", ".join(manifest.tasks) + f" ({len(manifest.classes)} classes)"),
+        ("files", ", ".join(f"{name} {entry.bytes:,}" for name, entry in manifest.files.items())),
+        ("recipe", f"{provenance.get('recipe')} at commit {provenance.get('commit')}"),
+    ]
+    print_table(opened.ident, ("", ""), rows, left=2)
+
+
+def check(bundle: BundleArgument, json_: JsonOption = False) -> None:
+    """Replay a bundle's golden vectors on this machine: hashes, coder bit for bit, encoder, answers."""
+    from splitcodec.evaluation.golden import replay
+    from splitcodec.wire.bundle import open_bundle
+
+    result = replay(open_bundle(bundle))
+    if json_:
+        print_json(result.to_json())
+        return
+    answers = "same answers" if result.answers else "answers not replayed (the device's half)"
+    print(
+        f"{result.bundle}: {result.pictures} pictures x {result.levels} levels replay; packets bit for bit with "
+        f"{' and '.join(result.coders)}; encoder symbols {100 * result.symbols_equal:.3f} % equal at the worst level; "
+        f"{answers}"
+    )
+
+
+def pack(
+    bundle: BundleArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The .zip to write.")],
+) -> None:
+    """Write a bundle as one self-contained .zip."""
+    from splitcodec.wire.bundle import open_bundle, write_zip
+
+    if out.suffix != ".zip":
+        raise SettingsError(f"--out {out}: expected a name that ends in .zip")
+    write_zip(open_bundle(bundle), out)
+    print(f"{out}: {out.stat().st_size:,} bytes")
+
+
+def split(
+    bundle: BundleArgument,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write.")],
+) -> None:
+    """Write the device's half of a bundle: manifest, tables, encoder and golden vectors."""
+    from splitcodec.wire.bundle import open_bundle, split_device
+
+    half = split_device(open_bundle(bundle), out)
+    print(f"{out}: {sum(entry.bytes for entry in half.manifest.files.values()):,} bytes, fingerprint unchanged")
+
+
+def train(
+    recipe: Annotated[
+        Path, typer.Argument(metavar="RECIPE", help="A YAML file; see recipes/ and docs/train-your-own.md.")
+    ],
+    photos: Annotated[
+        list[Path],
+        typer.Option("--photos", metavar="DIR", help="A folder of photographs, labels not needed; repeatable."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="The run's folder; resumes what is there.")],
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. stage1.images=1000.")
+    ] = None,
+    devices: Annotated[int, typer.Option("--devices", min=1, help="Processes, one per GPU (DDP).")] = 1,
+    json_: JsonOption = False,
+) -> None:
+    """Distil a student from the recipe's teacher. Killed at any time, the same command goes on where it stopped."""
+    try:
+        from splitcodec.training import distill
+        from splitcodec.training.recipe import read_recipe
+    except ModuleNotFoundError as error:
+        raise _no_train(error) from None
+
+    wanted = read_recipe(recipe, changes=tuple(changes or ()))
+    with progress() as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(now: distill.Progress) -> None:
+            if now.message:
+                bar.console.print(f"{now.stage}: {now.message}")
+                return
+            if now.stage not in tasks:
+                tasks[now.stage] = bar.add_task(now.stage, total=now.of_images, note="")
+            task = tasks[now.stage]
+            sizes = " ".join(f"{size:.2f}" for size in now.kilobytes)
+            note = f"loss {now.loss:.3f}, kB {sizes}, {now.images_per_s:.0f} images/s"
+            bar.update(task, completed=now.images, note=note)
+
+        final = distill.train(wanted, photos=photos, out=out, report=tell, devices=devices)
+    if json_:
+        print_json(final)
+    else:
+        print(
+            f"{out}: {final['images']:,} pictures seen in {final.get('seconds', 0) / 60:.0f} minutes; next: "
+            f"splitcodec export {out} -o BUNDLE"
+        )
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder written by `train`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The bundle's folder; must not exist yet.")],
+    json_: JsonOption = False,
+) -> None:
+    """Write a trained run as a bundle: graphs, integer tables, golden vectors, model card."""
+    try:
+        from splitcodec.training import export as exporter
+    except ModuleNotFoundError as error:
+        raise _no_train(error) from None
+    from splitcodec.demo.photos import shipped
+    from splitcodec.device.client import Device
+    from splitcodec.edge.answer import Edge
+    from splitcodec.evaluation.golden import make_golden
+    from splitcodec.wire.bundle import Bundle
+
+    def golden(bundle: Bundle) -> bytes:
+        return make_golden(Device(bundle), Edge(bundle), [photo.path for photo in shipped()])
+
+    bundle = exporter.export(run, out, golden=golden)
+    if json_:
+        print_json({"bundle": bundle.ident, "folder": str(out), "encoder": dict(bundle.manifest.encoder)})
+    else:
+        print(f"{out}: {bundle.ident}; next: splitcodec check {out}")
+
+
+def _no_train(error: ModuleNotFoundError) -> MissingExtra:
+    return MissingExtra(f"training needs {error.name}; install it with: pip install 'splitcodec[train]'")

@@ -1,0 +1,99 @@
+"""What all commands share: options, JSON, tables, progress on stderr, and doing the others when one fails."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from splitcodec.errors import SplitcodecError
+
+DEFAULT_BUNDLE = "efficientnet-lite0"
+
+BundleOption = Annotated[
+    str, typer.Option("--bundle", "-b", metavar="B", help="A zoo name (name or name@version), a folder or a .zip.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+LevelOption = Annotated[
+    int | None,
+    typer.Option("--level", "-l", metavar="N", help="Rate level: 0 costs the fewest bytes. Default: the bundle's own."),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", min=1, metavar="N", help="Threads for the network. Default: all cores.")
+]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def complain(error: object) -> None:
+    """Print one line on stderr: which refusal, and what it says."""
+    kind = f"{type(error).__name__}: " if isinstance(error, SplitcodecError) else ""
+    print("splitcodec: " + kind + " ".join(str(error).split()), file=sys.stderr)
+
+
+def print_json(value: Any) -> None:
+    """Print JSON alone."""
+    print(json.dumps(value, indent=1, allow_nan=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> None:
+    """Print a table on stdout; the first `left` columns are text, the others are flush right."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="left" if place < left else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*(str(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 120).print(table)
+
+
+def progress() -> Progress:
+    """Return a progress bar on stderr."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def each(items: Sequence[T], do: Callable[[T], R], *, what: str) -> tuple[list[R], int]:
+    """Do all items, also when some are refused; complain of those. Returns the results and the number of failures."""
+    done: list[R] = []
+    failures = 0
+    with progress() as bar:
+        task = bar.add_task(what, total=len(items), note="")
+        for item in items:
+            try:
+                done.append(do(item))
+            except SplitcodecError as error:
+                failures += 1
+                complain(type(error)(f"{_named(item)}: {error}" if str(item) not in str(error) else str(error)))
+            bar.advance(task)
+    return done, failures
+
+
+def leave(failures: int) -> None:
+    """Leave with 2 if something failed."""
+    if failures:
+        raise typer.Exit(2)
+
+
+def guesses(answer: Any, *, top: int = 3) -> str:
+    """Return the best guesses of an answer as text."""
+    found = answer["answers"].get("classify", [])
+    return ", ".join(f"{g['label'].split(',')[0]} {100 * g['p']:.0f} %" for g in found[:top])
+
+
+def _named(item: object) -> str:
+    return str(item) if isinstance(item, str | Path) else type(item).__name__

@@ -1,0 +1,1 @@
+"""Measuring what ships: packets through the shipped path against image codecs on the same network. Never torch."""

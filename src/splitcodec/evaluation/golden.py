@@ -1,0 +1,206 @@
+"""Golden vectors: pictures whose symbols, packets and answers a bundle carries, to be had again on any machine.
+
+`golden/vectors.npz` holds N pictures, L levels, no pickles:
+
+    image_bhwc     uint8 (N, crop, crop, 3)    what `Device.crop` gave
+    symbols_lnchw  int16 (L, N, C, rows, cols)
+    packet_len_ln  int32 (L, N)                bytes per packet
+    packets        uint8 (sum of them)         one after the other, level by level
+    top_ln         int32 (L, N)                the class index answered first
+
+What lies behind the rounding must come back bit for bit. The encoder is a float network, so a symbol that fell near a
+rounding edge may move to its neighbour on another processor: rarely, and never further.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
+from splitcodec.errors import BundleFormat, GoldenMismatch, MissingExtra
+from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.coder import Coder
+from splitcodec.wire.manifest import Manifest
+from splitcodec.wire.npz import read_arrays
+from splitcodec.wire.packet import unpack
+
+FILE = "golden/vectors.npz"
+MAX_BYTES = 64 << 20
+EQUAL = 0.99  # of the encoder's symbols
+_EXPECTED = {
+    "image_bhwc": ("|u1", 4),
+    "symbols_lnchw": ("<i2", 5),
+    "packets": ("|u1", 1),
+    "packet_len_ln": ("<i4", 2),
+    "top_ln": ("<i4", 2),
+}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class GoldenResult:
+    """What a replay held together. `symbols_equal` is the share of the encoder's symbols, at the worst level.
+
+    `coders` were both held against the golden packets; `answers` is False for a device's half, which has none.
+    """
+
+    bundle: str
+    pictures: int
+    levels: int
+    coders: tuple[str, ...]
+    symbols_equal: float
+    answers: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        return {
+            "bundle": self.bundle,
+            "ok": True,
+            "pictures": self.pictures,
+            "levels": self.levels,
+            "coders": list(self.coders),
+            "symbols_equal": round(self.symbols_equal, 6),
+            "answers": self.answers,
+        }
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Golden:
+    """The arrays of the file, held against each other and against the manifest; packets cut apart, [level][picture]."""
+
+    image_bhwc: NDArray[np.uint8]
+    symbols_lnchw: NDArray[np.int16]
+    packet_ln: list[list[bytes]]
+    top_ln: NDArray[np.int32]
+
+
+def make_golden(device: Device, edge: Edge, pictures: Sequence[Image.Image | str | Path]) -> bytes:
+    """Return the file of golden vectors of an opened bundle for some pictures, of which few will do.
+
+    Raises as `Device.encode` and `Edge.answer` do.
+    """
+    image_bhwc = np.concatenate([device.crop(picture) for picture in pictures])
+    tables = device.bundle.tables[0]
+    latents = [device.encoder.latent_chw(image_hwc[None]) for image_hwc in image_bhwc]
+    levels = range(tables.levels)
+    symbols = [[tables.quantise(latent_chw, level) for latent_chw in latents] for level in levels]
+    packet_ln = [[device.pack(chw, level=level) for chw in symbols[level]] for level in levels]
+    top_ln = [[_top(edge, packet) for packet in row] for row in packet_ln]
+    file = io.BytesIO()
+    np.savez_compressed(
+        file,
+        allow_pickle=False,
+        image_bhwc=image_bhwc,
+        symbols_lnchw=np.array(symbols, dtype="<i2"),
+        packets=np.frombuffer(b"".join(packet for row in packet_ln for packet in row), dtype=np.uint8),
+        packet_len_ln=np.array([[len(packet) for packet in row] for row in packet_ln], dtype="<i4"),
+        top_ln=np.array(top_ln, dtype="<i4"),
+    )
+    return file.getvalue()
+
+
+def replay(bundle: str | Path | Bundle, *, threads: int | None = None) -> GoldenResult:
+    """Replay a bundle's golden vectors on this machine.
+
+    Symbols must give their packet and packets their symbols, bit for bit, by the plain coder and by constriction where
+    it is installed; the encoder's symbols must be at least 99 % equal and none off by more than 1; packets must get
+    their answer (unless this is a device's half).
+
+    Raises GoldenMismatch naming picture and level, BundleFormat for a file that does not parse, BundlePart without one.
+    """
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    golden = _read(opened.read(FILE), opened.manifest)
+    devices = _devices(opened, threads=threads)
+    for name, device in devices.items():
+        _replay_coder(device, golden, coder=name)
+    equal = _replay_encoder(devices["plain"], golden)
+    if not opened.is_device_half:
+        _replay_answers(Edge(opened, threads=threads), golden)
+    levels, pictures = golden.top_ln.shape
+    return GoldenResult(opened.ident, pictures, levels, tuple(devices), equal, not opened.is_device_half)
+
+
+def _devices(bundle: Bundle, *, threads: int | None) -> dict[str, Device]:
+    devices = {"plain": Device(bundle, threads=threads, plain_coder=True)}
+    with contextlib.suppress(MissingExtra):
+        devices["constriction"] = Device(bundle, threads=threads, plain_coder=False)
+    return devices
+
+
+def _replay_coder(device: Device, golden: _Golden, *, coder: str) -> None:
+    decoder = Coder(device.bundle.tables[0], plain=coder == "plain")
+    for level, row in enumerate(golden.packet_ln):
+        for picture, packet in enumerate(row):
+            symbols_chw = golden.symbols_lnchw[level, picture].astype(np.int32)
+            where = f"picture {picture}, level {level}, coder {coder}"
+            got = device.pack(symbols_chw, level=level)
+            if got != packet:
+                raise _mismatch(device.bundle, f"{where}: symbols gave another packet of {len(got)} bytes")
+            back_chw = decoder.decode(unpack(packet).payload, symbols_chw.shape, level=level)
+            if not np.array_equal(back_chw, symbols_chw):
+                raise _mismatch(device.bundle, f"{where}: the packet gave other symbols")
+
+
+def _replay_encoder(device: Device, golden: _Golden) -> float:
+    tables = device.bundle.tables[0]
+    latents = [device.encoder.latent_chw(image_hwc[None]) for image_hwc in golden.image_bhwc]
+    symbols = [[tables.quantise(latent_chw, level) for latent_chw in latents] for level in range(tables.levels)]
+    off_lnchw = np.abs(np.array(symbols) - golden.symbols_lnchw)
+    if off_lnchw.max() > 1:
+        level, picture = (int(k) for k in np.unravel_index(int(off_lnchw.argmax()), off_lnchw.shape)[:2])
+        what = f"picture {picture}, level {level}: a symbol is off by {int(off_lnchw.max())}, expected at most 1"
+        raise _mismatch(device.bundle, what)
+    equal_l = (off_lnchw == 0).reshape(tables.levels, -1).mean(axis=1)
+    if equal_l.min() < EQUAL:
+        what = f"level {int(equal_l.argmin())}: {100 * equal_l.min():.2f} % of the symbols are equal, expected 99 %"
+        raise _mismatch(device.bundle, what)
+    return float(equal_l.min())
+
+
+def _replay_answers(edge: Edge, golden: _Golden) -> None:
+    for level, row in enumerate(golden.packet_ln):
+        for picture, packet in enumerate(row):
+            got, wanted = _top(edge, packet), int(golden.top_ln[level, picture])
+            if got != wanted:
+                what = f"picture {picture}, level {level}: answer {got}, expected {wanted}"
+                raise _mismatch(edge.bundles[0], what)
+
+
+def _top(edge: Edge, packet: bytes) -> int:
+    return edge.answer(packet, top=1)["answers"]["classify"][0]["index"]
+
+
+def _mismatch(bundle: Bundle, what: str) -> GoldenMismatch:
+    return GoldenMismatch(f"{bundle.ident}: {what}; do not use this bundle on this machine, and report it")
+
+
+def _read(data: bytes, manifest: Manifest) -> _Golden:
+    arrays = read_arrays(data, expected=_EXPECTED, max_bytes=MAX_BYTES, what=f"{manifest.ident}: {FILE}")
+    pictures, side = len(arrays["image_bhwc"]), manifest.crop // manifest.stride
+    expected = {
+        "image_bhwc": (pictures, manifest.crop, manifest.crop, 3),
+        "symbols_lnchw": (manifest.levels, pictures, manifest.channels, side, side),
+        "packet_len_ln": (manifest.levels, pictures),
+        "top_ln": (manifest.levels, pictures),
+    }
+    for name, shape in expected.items():
+        if arrays[name].shape != shape or pictures == 0:
+            raise BundleFormat(f"{manifest.ident}: {FILE}: {name} has shape {arrays[name].shape}, expected {shape}")
+    length_ln = arrays["packet_len_ln"]
+    if length_ln.min() < 1 or int(length_ln.sum(dtype=np.int64)) != arrays["packets"].size:
+        raise BundleFormat(f"{manifest.ident}: {FILE}: packet lengths do not add up to {arrays['packets'].size} bytes")
+    ends = np.cumsum(length_ln, dtype=np.int64)
+    flat = [arrays["packets"][end - length : end].tobytes() for end, length in zip(ends, length_ln.flat, strict=True)]
+    packet_ln = [flat[level * pictures : (level + 1) * pictures] for level in range(manifest.levels)]
+    return _Golden(arrays["image_bhwc"], arrays["symbols_lnchw"], packet_ln, arrays["top_ln"])

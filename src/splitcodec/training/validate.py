@@ -1,0 +1,74 @@
+"""How good the student is on photographs it has not seen, and which symbols it makes of those it has."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from splitcodec.model.bottleneck import Bottleneck
+from splitcodec.model.student import Student
+from splitcodec.training.build import Halves
+from splitcodec.training.tabulate import Counts, count_symbols, empty_counts
+
+_BATCH = 32
+_LEAST_MASS = 1e-9
+
+
+@torch.no_grad()
+def validate(
+    student: Student, halves: Halves, *, check: Tensor, autocast: Callable[[], AbstractContextManager[None]]
+) -> list[dict[str, float]]:
+    """Code held-out crops uint8 (N, 3, H, W) with rounding: agreement with the teacher in per cent, and size, per level.
+
+    Sizes are estimates, kilobytes under the prior. Empty where there are no crops.
+    """
+    if not len(check):
+        return []
+    student.eval()
+    levels = student.bottleneck.levels
+    same, bits = torch.zeros(levels), torch.zeros(levels)
+    for part in torch.split(check, _BATCH):
+        with autocast():
+            stem = halves.stem(halves.scale(part))
+            wanted = _logits(halves.tail(halves.rest(stem))).argmax(1)
+            for level in range(levels):
+                symbols = student.symbols(stem, level)
+                got = _logits(halves.tail(student.reproduce(symbols, level))).argmax(1)
+                same[level] += (got == wanted).sum().cpu()
+                bits[level] += _bits(student.bottleneck, symbols, level=level)
+    student.train()
+    seen = len(check)
+    return [
+        {"level": level, "agreement": 100 * same[level].item() / seen, "kilobytes": bits[level].item() / seen / 8000}
+        for level in range(levels)
+    ]
+
+
+@torch.no_grad()
+def count(student: Student, halves: Halves, *, crops: Tensor) -> Counts:
+    """Count the symbols of crops uint8 (N, 3, H, W), computed in float32 as the device computes them."""
+    counts = empty_counts(student.bottleneck.levels, student.bottleneck.channels)
+    student.eval()
+    for part in torch.split(crops, _BATCH):
+        stem = halves.stem(halves.scale(part))
+        for level in range(len(counts)):
+            count_symbols(counts, level, student.symbols(stem, level))
+    return counts
+
+
+def _logits(out: Tensor | tuple[Tensor, ...]) -> Tensor:
+    return out[0] if isinstance(out, tuple) else out
+
+
+def _bits(bottleneck: Bottleneck, symbols_bchw: Tensor, *, level: int) -> float:
+    """Code length of rounded symbols under one level's prior."""
+    low, high = int(symbols_bchw.min()), int(symbols_bchw.max())
+    mass_cs = np.maximum(bottleneck.masses(low, high)[level], _LEAST_MASS)
+    bits_cs = -torch.log2(torch.from_numpy(mass_cs))
+    index = (symbols_bchw.long() - low).cpu()
+    channel = torch.arange(bottleneck.channels)[None, :, None, None].expand_as(index)
+    return float(bits_cs[channel, index].sum())

@@ -1,0 +1,143 @@
+"""Where a bundle's files lie: a folder or a zip, either of them foreign. Nothing is ever unpacked to disk.
+
+Every name, size and kind is checked when the bundle is opened; a file is read when it is asked for, and never more
+bytes of it than announced.
+"""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Protocol, final
+
+from splitcodec.errors import BundleFormat, BundleHash, BundleNotFound, BundlePart, BundleUnsafe
+from splitcodec.wire.manifest import is_file_name
+
+MAX_FILES = 64
+MAX_TOTAL = 256 << 20  # bytes of all files together, unpacked
+MAX_RATIO = 200  # unpacked to packed, of a zip's file; the weights of a graph hardly shrink
+_RATIO_FREE = 1 << 20  # a file below this size may shrink as much as it likes
+MANIFEST = "manifest.json"
+
+
+class Source(Protocol):
+    """The files of a bundle: a Folder or a Zip."""
+
+    path: Path
+
+    def size(self, name: str) -> int | None:
+        """Return a file's size in bytes, None if there is no such file."""
+        ...
+
+    def read(self, name: str, *, limit: int) -> bytes:
+        """Return a file's bytes; BundleHash if they are more than `limit`, BundlePart if there is no such file."""
+        ...
+
+
+@final
+class Folder:
+    """A bundle in a folder. Files that the manifest does not name are never touched. Raises BundleUnsafe for links."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def size(self, name: str) -> int | None:
+        """Return a regular file's size, None if there is none."""
+        at = self._file(name)
+        return at.stat().st_size if at.is_file() else None
+
+    def read(self, name: str, *, limit: int) -> bytes:
+        """Return a file's bytes, reading no more than `limit` + 1 of them."""
+        at = self._file(name)
+        if not at.is_file():
+            raise BundlePart(f"{self.path}: no file {name}")
+        try:
+            with at.open("rb") as file:
+                return _bounded(file.read(limit + 1), limit=limit, name=name)
+        except OSError as error:
+            raise BundleNotFound(f"{self.path}: cannot read {name}: {error.strerror or error}") from error
+
+    def _file(self, name: str) -> Path:
+        at = self.path
+        for part in name.split("/"):
+            at = at / part
+            if at.is_symlink():
+                raise BundleUnsafe(f"{self.path}: {name} is a symbolic link; copy the bundle with its files")
+        return at
+
+
+@final
+class Zip:
+    """A bundle in a zip archive, files at its root. Raises BundleUnsafe for anything that a bundle never needs."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with zipfile.ZipFile(path) as archive:
+                entries = archive.infolist()
+        except OSError as error:
+            raise BundleNotFound(f"{path}: cannot read: {error.strerror or error}") from error
+        except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
+            raise BundleFormat(f"{path}: not a readable zip archive ({error})") from error
+        self._check(entries)
+        self._sizes = {entry.filename: entry.file_size for entry in entries if not entry.is_dir()}
+
+    def size(self, name: str) -> int | None:
+        """Return the size that the zip's directory announces; `read` holds the data against it."""
+        return self._sizes.get(name)
+
+    def read(self, name: str, *, limit: int) -> bytes:
+        """Unpack one file in memory, no more than `limit` + 1 bytes of it."""
+        if name not in self._sizes:
+            raise BundlePart(f"{self.path}: no file {name}")
+        try:
+            with zipfile.ZipFile(self.path) as archive, archive.open(name) as file:
+                return _bounded(file.read(limit + 1), limit=limit, name=name)
+        except OSError as error:
+            raise BundleNotFound(f"{self.path}: cannot read {name}: {error.strerror or error}") from error
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+            raise BundleFormat(f"{self.path}: {name} does not unpack ({error}); get the bundle again") from error
+
+    def _check(self, entries: list[zipfile.ZipInfo]) -> None:
+        if len(entries) > MAX_FILES:
+            raise BundleUnsafe(f"{self.path}: {len(entries)} files, at most {MAX_FILES} are allowed")
+        names = [entry.filename for entry in entries]
+        if len(set(names)) != len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise BundleUnsafe(f"{self.path}: {twice[:100]!r} occurs twice")
+        for entry in entries:
+            self._check_entry(entry)
+        total = sum(entry.file_size for entry in entries)
+        if total > MAX_TOTAL:
+            raise BundleUnsafe(f"{self.path}: unpacks to {total} bytes, at most {MAX_TOTAL} are allowed")
+
+    def _check_entry(self, entry: zipfile.ZipInfo) -> None:
+        name = entry.filename.removesuffix("/") if entry.is_dir() else entry.filename
+        if name != MANIFEST and not is_file_name(name):
+            raise BundleUnsafe(f"{self.path}: {entry.filename[:100]!r}, expected plain names inside the bundle")
+        mode = entry.external_attr >> 16
+        if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
+            raise BundleUnsafe(f"{self.path}: {name} is a link or device, expected a plain file")
+        if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise BundleUnsafe(f"{self.path}: {name} is encrypted or packed otherwise than by deflate")
+        if entry.file_size > max(_RATIO_FREE, MAX_RATIO * entry.compress_size):
+            raise BundleUnsafe(
+                f"{self.path}: {name} unpacks from {entry.compress_size} to {entry.file_size} bytes: a zip bomb"
+            )
+
+
+def open_source(path: Path) -> Source:
+    """Return the folder or zip at `path`. Raises BundleNotFound, BundleFormat, BundleUnsafe."""
+    if path.is_dir():
+        return Folder(path)
+    if path.is_file():
+        return Zip(path)
+    raise BundleNotFound(f"{path}: no such folder or zip")
+
+
+def _bounded(data: bytes, *, limit: int, name: str) -> bytes:
+    if len(data) > limit:
+        raise BundleHash(f"{name}: more than the {limit} bytes that are expected of it")
+    return data

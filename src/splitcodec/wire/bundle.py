@@ -1,0 +1,257 @@
+"""The bundle: graphs, integer tables and a manifest in a folder or a zip; what the two shores agree on beforehand.
+
+The fingerprint covers what both shores must share and nothing else, so an edge may improve its decoder without asking
+its devices. Files are read when asked for, held against their hash, and graphs are searched for references to other
+files; a bundle from a stranger can be wrong but do no harm. docs/bundle-format.md is the norm.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from io import BytesIO
+from pathlib import Path
+from typing import final
+
+from splitcodec.errors import (
+    BundleFormat,
+    BundleHash,
+    BundleNotFound,
+    BundlePart,
+    BundleUnsafe,
+    OutputError,
+    TablesError,
+)
+from splitcodec.wire import archive, packet
+from splitcodec.wire.graphs import check_graph
+from splitcodec.wire.manifest import MAX_BYTES, Colour, FileEntry, Manifest, is_file_name
+from splitcodec.wire.tables import Tables
+
+__all__ = [
+    "Bundle",
+    "Colour",
+    "FileEntry",
+    "Manifest",
+    "fingerprint_of",
+    "open_bundle",
+    "split_device",
+    "write_bundle",
+    "write_zip",
+    "zoo_names",
+]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """An opened bundle. `tables` holds one entry per table set, `fingerprint` is 32 bytes, `path` its folder or zip."""
+
+    manifest: Manifest
+    tables: tuple[Tables, ...]
+    fingerprint: bytes
+    source: archive.Source
+
+    @property
+    def ident(self) -> str:
+        """Return `name@version`."""
+        return self.manifest.ident
+
+    @property
+    def path(self) -> Path:
+        """Return the folder or zip that was opened."""
+        return self.source.path
+
+    @property
+    def is_device_half(self) -> bool:
+        """Say whether the edge's graphs are left out, as by `split_device`."""
+        return not self.has("decoder.onnx")
+
+    def has(self, file_name: str) -> bool:
+        """Say whether the bundle holds that file."""
+        return file_name in self.manifest.files
+
+    def read(self, file_name: str) -> bytes:
+        """Return a file's bytes, held against size and hash; a graph also against references to other files.
+
+        Raises BundlePart if the bundle does not hold it, BundleHash if it changed, BundleUnsafe.
+        """
+        entry = self.manifest.files.get(file_name)
+        if entry is None:
+            half = "the device's half of a bundle" if self.is_device_half else "a bundle"
+            raise BundlePart(f"{self.ident}: {half} without {file_name}; use one that holds it")
+        data = _read_checked(self.source, file_name, entry=entry)
+        if file_name.endswith(".onnx"):
+            check_graph(data, name=f"{self.ident}: {file_name}")
+        return data
+
+    def graph(self, stem: str) -> bytes:
+        """Return the graph `<stem>.onnx`; see `read`."""
+        return self.read(f"{stem}.onnx")
+
+
+def open_bundle(source: str | Path) -> Bundle:
+    """Open a bundle: a zoo name ("efficientnet-lite0" is its newest version, or with "@1"), a folder or a zip.
+
+    A string that names both a bundle of the zoo and a folder means the zoo's; write "./name" for the folder. Manifest
+    and tables are read and checked now, other files when asked for.
+    Raises BundleNotFound, BundleFormat, BundleHash, BundleUnsafe, BundlePart.
+    """
+    files = archive.open_source(_locate(source))
+    size = files.size(archive.MANIFEST)
+    if size is None:
+        raise BundleNotFound(f"{files.path}: no {archive.MANIFEST} at its root, so it is not a bundle")
+    if size > MAX_BYTES:
+        raise BundleUnsafe(f"{files.path}: a manifest of {size} bytes, at most {MAX_BYTES} are read")
+    manifest = Manifest.from_json(files.read(archive.MANIFEST, limit=MAX_BYTES))
+    _check_files(manifest, files)
+    tables = tuple(_tables(files, name, manifest=manifest) for name in manifest.table_sets)
+    return Bundle(manifest=manifest, tables=tables, fingerprint=fingerprint_of(manifest, tables), source=files)
+
+
+def zoo_names() -> list[str]:
+    """Return the bundles that ship with the package, as name@version, oldest version first."""
+    found = (entry.name for entry in _zoo().iterdir() if (entry / archive.MANIFEST).is_file())
+    return sorted((name for name in found if _split_ident(name)[1]), key=_split_ident)
+
+
+def fingerprint_of(manifest: Manifest, tables: Sequence[Tables]) -> bytes:
+    """Return the SHA-256 (32 bytes) of what both shores must share, put together as docs/bundle-format.md says."""
+    shared = {
+        "channels": manifest.channels,
+        "codings": sorted(manifest.codings),
+        "colour": {"offset": float(manifest.colour.offset), "scale": float(manifest.colour.scale)},
+        "levels": manifest.levels,
+        "packet": packet.VERSION,
+        "stride": manifest.stride,
+        "table_sets": len(tables),
+    }
+    digest = hashlib.sha256(json.dumps(shared, sort_keys=True, separators=(",", ":")).encode() + b"\n")
+    for one in tables:
+        digest.update(one.shared_bytes())
+    return digest.digest()
+
+
+def write_bundle(folder: str | Path, manifest: Manifest, *, files: Mapping[str, bytes]) -> Bundle:
+    """Write a new bundle folder and return it opened. `manifest.files` is replaced by the hashes of `files`.
+
+    All or nothing: it is written beside its place, opened as a check, and then renamed. Raises OutputError if `folder`
+    exists or cannot be written, and whatever `open_bundle` and `Bundle.read` raise for a bundle that is wrong.
+    """
+    target = Path(folder)
+    for name in files:
+        if not is_file_name(name):
+            raise OutputError(f"{name!r} cannot be the name of a bundle's file")
+    entries = {name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in sorted(files.items())}
+    manifest = replace(manifest, files=entries)
+    if target.exists():
+        raise OutputError(f"{target} exists; choose another folder or remove it first")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+            draft = Path(temporary) / "bundle"
+            draft.mkdir()
+            for name, data in {**files, archive.MANIFEST: manifest.to_json()}.items():
+                (draft / name).parent.mkdir(parents=True, exist_ok=True)
+                (draft / name).write_bytes(data)
+            checked = open_bundle(draft)
+            for name in manifest.files:
+                checked.read(name)
+            draft.rename(target)
+    except OSError as error:
+        raise OutputError(f"cannot write the bundle {target}: {error.strerror or error}") from error
+    return open_bundle(target)
+
+
+def write_zip(bundle: Bundle, path: str | Path) -> None:
+    """Write the bundle as one zip; the same bundle gives the same bytes. Raises OutputError, and as `Bundle.read`."""
+    target = Path(path)
+    packed = BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as out:
+        for name in (archive.MANIFEST, *bundle.manifest.files):
+            data = bundle.manifest.to_json() if name == archive.MANIFEST else bundle.read(name)
+            entry = zipfile.ZipInfo(name)  # 1980: no clock in the bytes
+            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
+            out.writestr(entry, data)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
+            draft = Path(temporary) / "bundle.zip"
+            draft.write_bytes(packed.getvalue())
+            draft.replace(target)
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
+
+
+def split_device(bundle: Bundle, folder: str | Path) -> Bundle:
+    """Write the device's half: tables, encoder graphs, golden vectors, card; same fingerprint. See `write_bundle`."""
+    kept = re.compile(r"tables(\.\d+)?\.npz|encoder(\..+)?\.onnx|golden/.+|MODEL_CARD\.md")
+    files = {name: bundle.read(name) for name in bundle.manifest.files if kept.fullmatch(name)}
+    return write_bundle(folder, bundle.manifest, files=files)
+
+
+def _locate(source: str | Path) -> Path:
+    if isinstance(source, str):
+        name, version = _split_ident(source)
+        fitting = [one for one in zoo_names() if _split_ident(one)[0] == name and version in (0, _split_ident(one)[1])]
+        if fitting:
+            return _zoo() / fitting[-1]
+    path = Path(source)
+    if not path.exists():
+        names = ", ".join(zoo_names()) or "none"
+        raise BundleNotFound(f"{source}: no such folder or zip, nor a bundle of the zoo, which holds {names}")
+    return path
+
+
+def _zoo() -> Path:
+    return Path(str(resources.files("splitcodec.zoo")))
+
+
+def _split_ident(text: str) -> tuple[str, int]:
+    """Return (name, version) of name@version; version 0 where there is none."""
+    match = re.fullmatch(r"(.+)@([1-9]\d{0,8})", text)
+    return (match[1], int(match[2])) if match else (text, 0)
+
+
+def _check_files(manifest: Manifest, files: archive.Source) -> None:
+    path = files.path
+    if len(manifest.files) > archive.MAX_FILES:
+        raise BundleUnsafe(f"{path}: {len(manifest.files)} files, at most {archive.MAX_FILES} are allowed")
+    total = sum(entry.bytes for entry in manifest.files.values())
+    if total > archive.MAX_TOTAL:
+        raise BundleUnsafe(f"{path}: {total} bytes, at most {archive.MAX_TOTAL} are allowed")
+    for name, entry in manifest.files.items():
+        size = files.size(name)
+        if size is None:
+            raise BundlePart(f"{path}: {name} is missing; get the bundle again")
+        if size != entry.bytes:
+            raise BundleHash(f"{path}: {name} has {size} bytes, the manifest says {entry.bytes}; get the bundle again")
+    for name in manifest.table_sets:
+        if name not in manifest.files:
+            raise BundlePart(f"{path}: the manifest lists no {name}")
+
+
+def _tables(files: archive.Source, name: str, *, manifest: Manifest) -> Tables:
+    what = f"{manifest.ident}: {name}"
+    try:
+        tables = Tables.load(_read_checked(files, name, entry=manifest.files[name]), what=what)
+    except TablesError as error:
+        raise BundleFormat(f"{what}: {error}") from error
+    if (tables.levels, tables.channels) != (manifest.levels, manifest.channels):
+        raise BundleFormat(
+            f"{what}: {tables.levels} levels and {tables.channels} channels, the manifest says {manifest.levels} and "
+            f"{manifest.channels}"
+        )
+    return tables
+
+
+def _read_checked(files: archive.Source, name: str, *, entry: FileEntry) -> bytes:
+    data = files.read(name, limit=entry.bytes)
+    if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
+        raise BundleHash(f"{files.path}: {name} differs from its hash in the manifest; get the bundle again")
+    return data

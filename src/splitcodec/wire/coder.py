@@ -1,0 +1,167 @@
+"""Stage 3 of 7: symbols -> payload bytes, and back.   before: tables.py   after: packet.py
+
+An ANS coder with 24-bit frequencies, a 64-bit state and 32-bit words: that of the library `constriction`, which is used
+where it can be imported. It has no wheel for Linux on aarch64, so the same coder stands below in plain Python, bit for
+bit; a test holds the two together. docs/wire-format.md is the norm for both.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from importlib import import_module
+from itertools import accumulate
+from types import ModuleType
+from typing import Any, NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitcodec.errors import MissingExtra, PacketPayload
+from splitcodec.wire.tables import PRECISION_BITS, Tables
+
+BY_CHANNEL = 0  # coding id: the row of a symbol depends on level and channel, context 0
+EMPTY = b"\0"  # the payload of an empty stream: a packet always holds at least one byte of payload
+
+
+def _constriction() -> ModuleType | None:
+    try:
+        return import_module("constriction")
+    except ImportError:
+        return None
+
+
+@final
+class Coder:
+    """The entropy coder of one table set under coding id 0, by channel.
+
+    Stateless between calls. `plain=None` takes constriction where it can be imported and the plain twin elsewhere;
+    `plain=True` insists on the twin, `plain=False` on constriction (MissingExtra if it is not there).
+    """
+
+    def __init__(self, tables: Tables, *, plain: bool | None = None) -> None:
+        self._tables = tables
+        self._constriction = None if plain else _constriction()
+        if plain is False and self._constriction is None:
+            raise MissingExtra("constriction cannot be imported; install it, or leave the choice of the coder open")
+        self.plain = self._constriction is None
+        self._fast: dict[int, Any] = {}
+        self._plain: dict[int, _Row] = {}
+
+    def encode(self, symbols_chw: NDArray[Any], level: int) -> bytes:
+        """Return the payload of integer symbols (C, H, W): at least one byte, trailing zero bytes trimmed.
+
+        Raises TablesError for symbols outside their table's range: the device clips first.
+        """
+        columns_cn = self._tables.columns(symbols_chw, level)
+        row_c = self._tables.rows_of(level).tolist()
+        if self._constriction is None:
+            words = _encode(columns_cn.tolist(), [self._row(k) for k in row_c])
+        else:
+            coder = self._constriction.stream.stack.AnsCoder()
+            for columns_n, k in zip(columns_cn[::-1], reversed(row_c), strict=True):
+                coder.encode_reverse(columns_n, self._model(k))
+            words = coder.get_compressed()
+        return np.asarray(words, dtype="<u4").tobytes().rstrip(b"\0") or EMPTY
+
+    def decode(self, payload: bytes, shape_chw: tuple[int, int, int], *, level: int) -> NDArray[np.int32]:
+        """Return the symbols of a payload: int32 (C, H, W).
+
+        Raises PacketPayload unless `payload` is exactly what `encode` writes for these symbols, TablesError for a
+        level or a channel count that the tables do not have. The caller bounds `shape_chw` (packet.admit).
+        """
+        channels, rows, cols = shape_chw
+        row_c = self._tables.rows_of(level)
+        low_c, _ = self._tables.range_of(level)
+        symbols_cn = np.zeros((channels, rows * cols), dtype=np.int32)
+        self._tables.check_shape(symbols_cn.reshape(shape_chw))
+        words = _words(payload, symbols=symbols_cn.size)
+        if self._constriction is None:
+            empty = _decode(words.tolist(), [self._row(k) for k in row_c.tolist()], symbols_cn)
+        else:
+            coder = self._constriction.stream.stack.AnsCoder(words)
+            for channel, k in enumerate(row_c.tolist()):
+                symbols_cn[channel] = coder.decode(self._model(k), rows * cols)
+            empty = bool(coder.is_empty())
+        if not empty:
+            raise PacketPayload(
+                f"payload of {len(payload)} bytes: the coder is not empty after {symbols_cn.size} symbols; "
+                "was it made with this bundle's tables?"
+            )
+        return (symbols_cn + low_c[:, None]).reshape(shape_chw)
+
+    def _model(self, k: int) -> Any:
+        if k not in self._fast and self._constriction is not None:
+            # constriction adds 1 to every weight and scales the rest to fill 2^24: with freq - 1 its scale is exactly 1
+            weights = self._tables.freq_ks[k, : self._tables.size_k[k]].astype(np.float64) - 1.0
+            self._fast[k] = self._constriction.stream.model.Categorical(np.ascontiguousarray(weights), perfect=False)
+        return self._fast[k]
+
+    def _row(self, k: int) -> _Row:
+        if k not in self._plain:
+            self._plain[k] = _Row.of(self._tables.freq_ks[k, : self._tables.size_k[k]].tolist())
+        return self._plain[k]
+
+
+class _Row(NamedTuple):
+    """One table, laid out for the loops below."""
+
+    steps: list[tuple[int, int, int, int]]  # per column: frequency, 2^40 * frequency, 2^24 - frequency, cumulative
+    left: list[int]  # cumulative frequency before each column
+    freq: list[int]
+    common: int  # the most frequent column
+
+    @staticmethod
+    def of(freq: list[int]) -> _Row:
+        left = [0, *accumulate(freq)][:-1]
+        steps = [(f, f << 40, (1 << PRECISION_BITS) - f, c) for f, c in zip(freq, left, strict=True)]
+        return _Row(steps, left, freq, freq.index(max(freq)))
+
+
+def _encode(columns_cn: list[list[int]], row_c: list[_Row]) -> list[int]:
+    words: list[int] = []
+    x = 0
+    for columns, row in zip(reversed(columns_cn), reversed(row_c), strict=True):
+        for freq, limit, rest, left in map(row.steps.__getitem__, reversed(columns)):
+            if x >= limit:
+                words.append(x & 0xFFFFFFFF)
+                x >>= 32
+            x += x // freq * rest + left  # = (x // freq << 24) + x % freq + left
+    while x:
+        words.append(x & 0xFFFFFFFF)
+        x >>= 32
+    return words
+
+
+def _decode(words: list[int], row_c: list[_Row], symbols_cn: NDArray[np.int32]) -> bool:
+    x = 0
+    for _ in range(2):
+        if words:
+            x = x << 32 | words.pop()
+    for channel, (_, left, freq, common) in enumerate(row_c):
+        low, span = left[common], freq[common]
+        high = low + span
+        columns = [common] * symbols_cn.shape[1]
+        for n in range(len(columns)):
+            q = x & 0xFFFFFF
+            if low <= q < high:
+                x = (x >> 24) * span + q - low
+            else:
+                s = bisect_right(left, q) - 1
+                columns[n] = s
+                x = (x >> 24) * freq[s] + q - left[s]
+            if x < 0x100000000 and words:
+                x = x << 32 | words.pop()
+        symbols_cn[channel] = columns
+    return x == 0 and not words
+
+
+def _words(payload: bytes, *, symbols: int) -> NDArray[np.uint32]:
+    longest = max(1, symbols * PRECISION_BITS // 8)  # no symbol costs more than 24 bits
+    if not 1 <= len(payload) <= longest:
+        raise PacketPayload(f"payload of {len(payload)} bytes for {symbols} symbols, expected 1 to {longest}")
+    if payload == EMPTY:
+        return np.zeros(0, dtype=np.uint32)
+    if payload[-1] == 0:
+        raise PacketPayload("payload ends in a zero byte; trailing zero bytes must be trimmed")
+    padded = payload + bytes(-len(payload) % 4)
+    return np.frombuffer(padded, dtype="<u4").astype(np.uint32)

@@ -1,0 +1,234 @@
+"""Beside stages 2, 3 and 6 of 7: the integer tables, the only numbers that both shores must agree on to the last bit.
+
+A float network on both sides of an entropy coder does not decode reliably across processors, so everything that the
+coder sees is an integer: frequencies that sum to 2^24, and the symbol value of each row's first column. The gains are
+float32; the device multiplies by them and rounds, the edge divides, and no coder ever sees them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from splitcodec.errors import OutputError, TablesError
+from splitcodec.wire.npz import read_arrays
+
+PRECISION_BITS = 24
+TOTAL = 1 << PRECISION_BITS
+MAX_LEVELS = 16  # four bits in the packet
+MAX_SIZE = 65_536  # symbols of one table
+MAX_BYTES = 64 << 20  # all arrays of a table file, unpacked
+SYMBOL_LOW, SYMBOL_HIGH = -32_768, 32_767  # golden vectors keep symbols as int16
+GAIN_LOW, GAIN_HIGH = 1e-6, 1e6
+
+_DTYPES = {"freq_ks": "<u4", "size_k": "<i4", "offset_k": "<i4", "table_of_lxc": "<i4", "gain_lc": "<f4"}
+_DIMENSIONS = {"freq_ks": 2, "size_k": 1, "offset_k": 1, "table_of_lxc": 3, "gain_lc": 2}
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Tables:
+    """The tables of one bundle; every array is checked, C-contiguous and read-only.
+
+    `freq_ks` uint32 (K, S): row k holds size_k[k] frequencies, each at least 1, summing to 2^24, then zeros.
+    `size_k` int32 (K,): 2 to 65536.  `offset_k` int32 (K,): the symbol value of column 0.
+    `table_of_lxc` int32 (levels, contexts, channels): the row of a symbol.  `gain_lc` float32 (levels, channels).
+    Raises TablesError.
+    """
+
+    freq_ks: NDArray[np.uint32]
+    size_k: NDArray[np.int32]
+    offset_k: NDArray[np.int32]
+    table_of_lxc: NDArray[np.int32]
+    gain_lc: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        for name, dtype in _DTYPES.items():
+            object.__setattr__(self, name, _settled(name, getattr(self, name), np.dtype(dtype)))
+        _check_rows(self.freq_ks, self.size_k, self.offset_k)
+        rows = len(self.size_k)
+        levels, contexts, channels = self.table_of_lxc.shape
+        if not (1 <= levels <= MAX_LEVELS and contexts >= 1 and channels >= 1):
+            raise TablesError(
+                f"table_of_lxc: shape {self.table_of_lxc.shape}, expected 1 to {MAX_LEVELS} levels and at least one "
+                "context and channel"
+            )
+        if self.table_of_lxc.min() < 0 or self.table_of_lxc.max() >= rows:
+            raise TablesError(f"table_of_lxc: names a row outside 0 to {rows - 1}")
+        if self.gain_lc.shape != (levels, channels):
+            raise TablesError(f"gain_lc: shape {self.gain_lc.shape}, expected {(levels, channels)}")
+        if not bool(np.all((self.gain_lc >= GAIN_LOW) & (self.gain_lc <= GAIN_HIGH))):
+            raise TablesError(f"gain_lc: a gain outside {GAIN_LOW:g} to {GAIN_HIGH:g}")
+
+    @property
+    def levels(self) -> int:
+        """Number of rate levels."""
+        return int(self.table_of_lxc.shape[0])
+
+    @property
+    def contexts(self) -> int:
+        """Number of contexts; one under coding id 0."""
+        return int(self.table_of_lxc.shape[1])
+
+    @property
+    def channels(self) -> int:
+        """Number of latent channels."""
+        return int(self.table_of_lxc.shape[2])
+
+    def rows_of(self, level: int) -> NDArray[np.int32]:
+        """Return the table row of every channel at `level`, context 0: int32 (channels,). Raises TablesError."""
+        if not 0 <= level < self.levels:
+            raise TablesError(f"level {level}: these tables have levels 0 to {self.levels - 1}")
+        row_c: NDArray[np.int32] = self.table_of_lxc[level, 0]
+        return row_c
+
+    def range_of(self, level: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the lowest and highest symbol value of every channel at `level`, both int32 (channels,), inclusive."""
+        row_c = self.rows_of(level)
+        low_c = self.offset_k[row_c]
+        return low_c, (low_c + self.size_k[row_c] - 1).astype(np.int32)
+
+    def clip(self, symbols_chw: NDArray[Any], level: int) -> NDArray[np.int32]:
+        """Move symbols outside their table's range to its nearest end: (C, H, W) -> int32 (C, H, W)."""
+        low_c, high_c = self.range_of(level)
+        self.check_shape(symbols_chw)
+        clipped_chw: NDArray[np.int32] = np.clip(symbols_chw, low_c[:, None, None], high_c[:, None, None]).astype(
+            np.int32
+        )
+        return clipped_chw
+
+    def quantise(self, latent_chw: NDArray[np.float32], level: int) -> NDArray[np.int32]:
+        """Multiply by the gain, round half to even and clip: float32 (C, H, W) -> int32 (C, H, W). The device's side.
+
+        Raises TablesError if the latent holds NaN.
+        """
+        self.rows_of(level)
+        self.check_shape(latent_chw)
+        scaled_chw = np.rint(latent_chw.astype(np.float32, copy=False) * self.gain_lc[level][:, None, None])
+        if bool(np.isnan(scaled_chw).any()):
+            raise TablesError("the latent holds NaN; the encoder graph or its input is damaged")
+        return self.clip(scaled_chw, level)
+
+    def dequantise(self, symbols_chw: NDArray[np.int32], level: int) -> NDArray[np.float32]:
+        """Divide by the gain: int32 (C, H, W) -> float32 (C, H, W). The edge's side."""
+        self.rows_of(level)
+        self.check_shape(symbols_chw)
+        latent_chw: NDArray[np.float32] = symbols_chw.astype(np.float32) / self.gain_lc[level][:, None, None]
+        return latent_chw
+
+    def bits(self, symbols_chw: NDArray[np.int32], level: int) -> float:
+        """Return the ideal code length of (C, H, W) symbols in bits, the sum of 24 - log2(frequency).
+
+        Raises TablesError as `columns` does.
+        """
+        freq_cn = np.take_along_axis(self.freq_ks[self.rows_of(level)], self.columns(symbols_chw, level), axis=1)
+        return float(np.sum(PRECISION_BITS - np.log2(freq_cn)))
+
+    def columns(self, symbols_chw: NDArray[Any], level: int) -> NDArray[np.int32]:
+        """Return each symbol's column in its row: integers (C, H, W) -> int32 (C, H * W), C-contiguous.
+
+        Raises TablesError for another shape or dtype, and for symbols outside their table's range.
+        """
+        self.check_shape(symbols_chw)
+        if symbols_chw.dtype.kind not in "iu":
+            raise TablesError(f"symbols of dtype {symbols_chw.dtype}, expected integers; quantise the latent first")
+        low_c, high_c = self.range_of(level)
+        symbols_cn = symbols_chw.reshape(self.channels, -1)
+        if symbols_cn.size:
+            outside_c = (symbols_cn.min(axis=1) < low_c) | (symbols_cn.max(axis=1) > high_c)
+            if bool(outside_c.any()):
+                channel = int(np.argmax(outside_c))
+                raise TablesError(
+                    f"channel {channel} holds symbols {symbols_cn[channel].min()} to {symbols_cn[channel].max()}, "
+                    f"its table at level {level} has {low_c[channel]} to {high_c[channel]}; clip first"
+                )
+        return np.ascontiguousarray(symbols_cn - low_c[:, None], dtype=np.int32)
+
+    def check_shape(self, array_chw: NDArray[Any]) -> None:
+        """Raise TablesError unless the array is (channels, H, W)."""
+        if array_chw.ndim != 3 or array_chw.shape[0] != self.channels:
+            raise TablesError(f"array of shape {array_chw.shape}, expected ({self.channels}, rows, columns)")
+
+    def shared_bytes(self) -> bytes:
+        """Return the canonical bytes of all arrays, for the fingerprint: name, dtype, shape, little-endian data."""
+        parts = []
+        for name, dtype in _DTYPES.items():
+            array = getattr(self, name)
+            shape = ",".join(str(side) for side in array.shape)
+            parts.append(f"{name} {dtype} {shape}\n".encode() + array.astype(dtype).tobytes())
+        return b"".join(parts)
+
+    def save(self, file: str | Path | BinaryIO) -> None:
+        """Write a compressed .npz file without pickles; the same tables give the same bytes. Raises OutputError."""
+        try:
+            np.savez_compressed(file, allow_pickle=False, **{name: getattr(self, name) for name in _DTYPES})
+        except OSError as error:
+            raise OutputError(f"cannot write the tables: {error}") from error
+
+    @staticmethod
+    def load(data: bytes, *, what: str = "tables.npz") -> Tables:
+        """Return the tables in the .npz file `data`. Raises BundleFormat if it is no such file, TablesError."""
+        expected = {name: (dtype, _DIMENSIONS[name]) for name, dtype in _DTYPES.items()}
+        return Tables(**read_arrays(data, expected=expected, max_bytes=MAX_BYTES, what=what))
+
+
+def quantise_mass(mass: ArrayLike) -> NDArray[np.uint32]:
+    """Turn probability mass (n,), n from 2 to 65536, into frequencies: each at least 1, summing to 2^24.
+
+    Largest remainder: every entry gets 1, the other 2^24 - n are shared out in proportion, and what rounding down
+    leaves goes to the largest remainders (the first of equal ones). `mass` need not sum to one. Raises TablesError.
+    """
+    mass_n = np.asarray(mass, dtype=np.float64)
+    if mass_n.ndim != 1 or not 2 <= len(mass_n) <= MAX_SIZE:
+        raise TablesError(f"mass of shape {mass_n.shape}, expected (n,) with n from 2 to {MAX_SIZE}")
+    with np.errstate(over="ignore"):
+        total = mass_n.sum()
+    if not np.isfinite(total) or mass_n.min() < 0 or total < np.finfo(np.float64).tiny:
+        raise TablesError("mass must be finite, not negative, and not all zero")
+    free = TOTAL - len(mass_n)
+    share_n = mass_n / total * free
+    whole_n = np.floor(share_n).astype(np.int64)
+    left = free - int(whole_n.sum())
+    order_n = np.argsort(whole_n - share_n, kind="stable")
+    if left > 0:
+        whole_n += left // len(mass_n)
+        whole_n[order_n[: left % len(mass_n)]] += 1
+    elif left < 0:  # rounding of the division may overshoot by an ulp's worth
+        whole_n[int(np.argmax(whole_n))] += left
+    freq_n: NDArray[np.uint32] = (whole_n + 1).astype(np.uint32)
+    return freq_n
+
+
+def _settled(name: str, value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
+    if not isinstance(value, np.ndarray):
+        raise TablesError(f"{name}: a {type(value).__name__}, expected an array of {dtype.name}")
+    if value.dtype.newbyteorder("=") != dtype.newbyteorder("="):
+        raise TablesError(f"{name}: dtype {value.dtype}, expected {dtype.name}")
+    if value.ndim != _DIMENSIONS[name]:
+        raise TablesError(f"{name}: {value.ndim} dimensions, expected {_DIMENSIONS[name]}")
+    array = np.array(value, dtype=dtype.newbyteorder("="), order="C", copy=True)
+    array.flags.writeable = False
+    return array
+
+
+def _check_rows(freq_ks: NDArray[np.uint32], size_k: NDArray[np.int32], offset_k: NDArray[np.int32]) -> None:
+    rows, widest = freq_ks.shape
+    if rows < 1 or size_k.shape != (rows,) or offset_k.shape != (rows,):
+        raise TablesError(f"{rows} rows in freq_ks, {len(size_k)} in size_k, {len(offset_k)} in offset_k: must agree")
+    if size_k.min() < 2 or size_k.max() > min(widest, MAX_SIZE):
+        raise TablesError(f"size_k: {size_k.min()} to {size_k.max()}, expected 2 to {min(widest, MAX_SIZE)}")
+    high_k = offset_k.astype(np.int64) + size_k - 1
+    if offset_k.min() < SYMBOL_LOW or high_k.max() > SYMBOL_HIGH:
+        raise TablesError(f"offset_k: symbols outside {SYMBOL_LOW} to {SYMBOL_HIGH}")
+    used_ks = np.arange(widest) < size_k[:, None]
+    if not bool(np.array_equal(freq_ks > 0, used_ks)):
+        raise TablesError("freq_ks: every frequency must be at least 1, and zero after the row's size")
+    total_k = freq_ks.sum(axis=1, dtype=np.uint64)
+    wrong_k = total_k != TOTAL
+    if bool(wrong_k.any()):
+        row = int(np.argmax(wrong_k))
+        raise TablesError(f"freq_ks: row {row} sums to {total_k[row]}, expected 2^{PRECISION_BITS} = {TOTAL}")

@@ -1,0 +1,1 @@
+"""Bundles that ship with the package: one folder per bundle, named `<name>@<version>`; see docs/bundle-format.md."""

@@ -1,0 +1,230 @@
+"""The command line from outside: what it prints where, exit codes, one line for every refusal."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
+from splitcodec.edge.server import BackgroundServer, Settings, create_app
+from splitcodec.evaluation.golden import FILE, make_golden
+from splitcodec.wire.bundle import Bundle, write_bundle
+
+
+def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the installed command in a fresh interpreter."""
+    command = [sys.executable, "-m", "splitcodec.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=120)
+
+
+def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
+    """Exit code 2, one line on stderr that says `words`, no traceback, nothing on stdout."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    for word in words:
+        assert word in lines[0]
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("photos")
+    paths = []
+    for number, colour in enumerate(("tomato", "teal", "gold")):
+        paths.append(folder / f"{number}_{colour}.png")
+        Image.linear_gradient("L").convert("RGB").resize((90, 80)).point(lambda v, n=number: (v * (n + 1)) % 256).save(
+            paths[-1]
+        )
+    return paths
+
+
+@pytest.fixture(scope="module")
+def golden_folder(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory, photos: Sequence[Path]) -> Path:
+    from splitcodec.wire.bundle import open_bundle
+
+    tiny = open_bundle(tiny_folder)
+    files = {name: tiny.read(name) for name in tiny.manifest.files}
+    files[FILE] = make_golden(Device(tiny), Edge(tiny), list(photos))
+    out = tmp_path_factory.mktemp("golden") / "tiny"
+    write_bundle(out, tiny.manifest, files=files)
+    return out
+
+
+@pytest.fixture(scope="module")
+def server(tiny_folder: Path) -> Iterator[str]:
+    with BackgroundServer(create_app(Edge(tiny_folder), Settings())) as background:
+        yield background.url
+
+
+def test_encode_then_answer(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None:
+    done = run("encode", *photos, "-o", tmp_path, "--bundle", tiny_folder, "--level", 2, "--json")
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert [m["image"] for m in made] == [str(p) for p in photos]
+    for entry in made:
+        assert set(entry) == {"image", "packet", "bytes", "level", "ms"}
+        packet = Path(entry["packet"])
+        assert packet.parent == tmp_path
+        assert packet.suffix == ".spc"
+        assert packet.stat().st_size == entry["bytes"]
+        assert entry["level"] == 2
+    one = json.loads(run("answer", made[0]["packet"], "--bundle", tiny_folder, "--json").stdout)
+    expected = Edge(tiny_folder).answer(Path(made[0]["packet"]).read_bytes())
+    assert one["answers"] == expected["answers"]
+    assert set(one["ms"]) == {"decode", "decoder", "tail"}
+    several = json.loads(run("answer", *(m["packet"] for m in made), "--bundle", tiny_folder, "--json").stdout)
+    assert [a["packet"] for a in several] == [m["packet"] for m in made]
+
+
+def test_packets_of_one_name_get_numbers_and_none_is_lost(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None:
+    for folder, photo in zip("abc", photos, strict=True):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "cat.png").write_bytes(photo.read_bytes())
+    images = [tmp_path / folder / "cat.png" for folder in "abc"]
+    out = tmp_path / "out"
+    first = json.loads(run("encode", *images, "-o", out, "-b", tiny_folder, "--json").stdout)
+    assert [Path(m["packet"]).name for m in first] == ["cat.spc", "cat-1.spc", "cat-2.spc"]
+    again = json.loads(run("encode", *images, "-o", out, "-b", tiny_folder, "--json").stdout)
+    assert [m["packet"] for m in again] == [m["packet"] for m in first]
+    assert len(list(out.iterdir())) == 3
+
+
+def test_one_bad_picture_does_not_stop_the_others(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None:
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"not a picture")
+    done = run("encode", photos[0], bad, photos[1], "-o", tmp_path / "out", "-b", tiny_folder, "--json")
+    assert done.returncode == 2
+    assert len(json.loads(done.stdout)) == 2
+    assert "bad.jpg" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ask_over_http(server: str, tiny_folder: Path, photos: list[Path]) -> None:
+    done = run("ask", photos[0], "--url", server, "-b", tiny_folder, "--level", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    packet = Device(tiny_folder).encode(photos[0], level=1)
+    assert answer["bytes"] == len(packet)
+    assert answer["answers"] == Edge(tiny_folder).answer(packet)["answers"]
+    assert {"preprocess", "encoder", "coding", "link", "decode", "decoder", "tail"} == set(answer["ms"])
+
+
+def test_info(tiny_folder: Path) -> None:
+    facts = json.loads(run("info", tiny_folder, "--json").stdout)
+    assert facts["bundle"] == "tiny@1"
+    assert set(facts["encoder"]) == {"macs", "parameters", "bytes"}
+    assert facts["levels"] == 3
+    assert "tiny@1" in run("info", tiny_folder).stdout
+
+
+def test_check(golden_folder: Path, tmp_path: Path) -> None:
+    assert "replay" in run("check", golden_folder).stdout
+    half = tmp_path / "half"
+    assert run("bundle", "split", golden_folder, "-o", half).returncode == 0
+    facts = json.loads(run("check", half, "--json").stdout)
+    assert facts["answers"] is False
+
+
+def test_check_refuses_a_changed_file(golden_folder: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(golden_folder, copy)
+    graph = copy / "encoder.onnx"
+    data = bytearray(graph.read_bytes())
+    data[len(data) // 2] ^= 1
+    graph.write_bytes(data)
+    refused(run("check", copy), "BundleHash", "encoder.onnx")
+
+
+def test_pack_makes_a_bundle_that_works(golden_folder: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "tiny.zip"
+    assert run("bundle", "pack", golden_folder, "-o", packed).returncode == 0
+    assert run("check", packed).returncode == 0
+    refused(run("bundle", "pack", golden_folder, "-o", tmp_path / "tiny.rar"), ".zip")
+
+
+def test_evaluate(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None:
+    done = run("evaluate", "-b", tiny_folder, "--data", photos[0].parent, "--codecs", "jpeg", "--json", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["bundle"] == "tiny@1"
+    assert report["images"] == 3
+    assert {p["method"] for p in report["points"]} == {"splitcodec", "jpeg"}
+    assert set(report["bd_rate"]) == {"jpeg"}
+    assert json.loads((tmp_path / "rd.json").read_text())["points"] == report["points"]
+    assert (tmp_path / "rd.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "report.md").stat().st_size > 500
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["info", "no-such-bundle"], ["BundleNotFound", "no-such-bundle"]),
+        (["encode", "nowhere.jpg", "-b", "TINY"], ["PictureNotFound", "nowhere.jpg"]),
+        (["encode", "PHOTO", "-b", "TINY", "--level", "9"], ["SettingsError", "0 to 2"]),
+        (["answer", "nowhere.spc", "-b", "TINY"], ["nowhere.spc"]),
+        (["answer", "PHOTO", "-b", "TINY"], ["PacketChecksum"]),
+        (["answer", "PACKET", "-b", "TINY", "--tasks", "juggle"], ["TaskError", "juggle"]),
+        (["ask", "PHOTO", "-b", "TINY", "--url", "http://127.0.0.1:9", "--retries", "0"], ["LinkDown", "127.0.0.1:9"]),
+        (["ask", "PHOTO", "-b", "TINY", "--url", "ftp://x"], ["ftp://x"]),
+        (["evaluate", "-b", "TINY", "--data", "EMPTY"], ["DataError", "empty"]),
+        (["evaluate", "-b", "TINY", "--data", "EMPTY", "--codecs", "gif"], ["SettingsError", "gif", "jpeg"]),
+        (["encode", "PHOTO", "-b", "TINY", "-o", "PHOTO"], ["OutputError"]),
+        (["serve", "-b", "TINY", "--port", "99999"], ["SettingsError", "port"]),
+    ],
+)
+def test_refusals(
+    arguments: list[str], words: list[str], tiny_folder: Path, photos: list[Path], tmp_path: Path, tiny: Bundle
+) -> None:
+    (tmp_path / "empty").mkdir()
+    packet = tmp_path / "p.spc"
+    packet.write_bytes(Device(tiny).encode(photos[0]))
+    names = {"TINY": tiny_folder, "PHOTO": photos[0], "EMPTY": tmp_path / "empty", "PACKET": packet}
+    refused(run(*(names.get(a, a) for a in arguments), cwd=tmp_path), *words)
+
+
+def test_wrong_options_leave_with_two(tiny_folder: Path) -> None:
+    done = run("encode", "--no-such-option")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_serve_runs_and_stops_when_interrupted(tiny_folder: Path, photos: list[Path]) -> None:
+    import os
+    import re
+    import signal
+
+    command = [sys.executable, "-m", "splitcodec.cli", "serve", "-b", str(tiny_folder), "--port", "0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        found = None
+        while found is None:
+            found = re.search(r"http://[\d.]+:\d+", process.stderr.readline())
+        asked = run("ask", photos[0], "--url", found[0], "-b", tiny_folder, "--json")
+        os.kill(process.pid, signal.SIGINT)
+        rest = process.stderr.read()
+        code = process.wait(20)
+    assert asked.returncode == 0, asked.stderr
+    assert code in (0, 130)
+    assert "Traceback" not in rest
+
+
+def test_commands_start_without_torch() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "splitcodec.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert "torch" not in done.stderr
+    assert "onnxruntime" not in done.stderr

@@ -1,0 +1,94 @@
+"""docs/wire-format.md and docs/bundle-format.md mean what they say: decoder, example and fingerprint are run here."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.coder import Coder
+from splitcodec.wire.packet import HEADER, Packet, pack, unpack
+from tests.golden.test_packets import GOLDEN, tables_of
+
+DOCS = Path(__file__).parents[2] / "docs"
+WIRE, BUNDLE = ((DOCS / name).read_text(encoding="utf-8") for name in ("wire-format.md", "bundle-format.md"))
+Decode = Callable[[bytes, list[list[int]], list[int], list[int], int, int], list[list[list[int]]]]
+
+
+def block(language: str) -> str:
+    found = re.search(rf"^```{language}\n(.*?)^```", WIRE, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[1]
+
+
+@pytest.fixture(scope="module")
+def example() -> dict[str, Any]:
+    parsed: dict[str, Any] = json.loads(block("json"))
+    return parsed
+
+
+@pytest.fixture(scope="module")
+def decode() -> Decode:
+    """Return the decoder printed in the document."""
+    names: dict[str, Any] = {}
+    exec(block("python"), names)
+    printed: Decode = names["decode"]
+    return printed
+
+
+@pytest.mark.parametrize("plain", [True, None], ids=["plain", "chosen"])
+def test_the_worked_example(example: dict[str, Any], plain: bool | None) -> None:
+    symbols = np.array(example["symbols_chw"])
+    tables = tables_of(example)
+    payload = Coder(tables, plain=plain).encode(symbols, example["level"])
+    assert payload.hex() == example["payload"]
+    padded = payload + bytes(-len(payload) % 4)
+    assert [f"{word:08x}" for word in np.frombuffer(padded, "<u4")] == example["words"]
+    packet = Packet(example["level"], 0, 0, bytes.fromhex(example["fingerprint"]), rows=2, cols=3, payload=payload)
+    assert pack(packet).hex() == example["packet"]
+    assert f"{tables.bits(symbols, example['level']):.2f} bits" in WIRE
+
+
+def test_the_printed_decoder_reads_the_worked_example(example: dict[str, Any], decode: Decode) -> None:
+    payload = bytes.fromhex(example["packet"])[HEADER:-4]
+    rows_of_channel = example["table_of_lxc"][example["level"]][0]
+    assert decode(payload, example["freq"], example["offset"], rows_of_channel, 2, 3) == example["symbols_chw"]
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=["level 0", "level 1"])
+def test_the_printed_decoder_reads_the_golden_packets(case: dict[str, Any], decode: Decode) -> None:
+    got, tables = unpack(bytes.fromhex(case["packet"])), GOLDEN["tables"]
+    rows_of_channel = tables["table_of_lxc"][got.level][0]
+    symbols = decode(got.payload, tables["freq"], tables["offset"], rows_of_channel, got.rows, got.cols)
+    assert symbols == case["symbols_chw"]
+
+
+@pytest.mark.parametrize("payload", [b"", b"\0\0", b"\1\0", b"\1\2\3\4\5\6\7", bytes(range(1, 40))])
+def test_the_printed_decoder_refuses(decode: Decode, payload: bytes) -> None:
+    with pytest.raises(ValueError, match=r"payload too long, or none|not canonical|coder not empty"):
+        decode(payload, [[1 << 23, 1 << 23]], [0], [0, 0], 1, 1)
+
+
+def test_the_fingerprint_is_put_together_as_the_document_says(tiny: Bundle) -> None:
+    line = re.search(r"`(\{\"channels\".*\})`", BUNDLE)
+    assert line is not None
+    digest = hashlib.sha256(line[1].encode() + b"\n")
+    tables = tiny.tables[0]
+    for name, dtype in re.findall(r"^\| `(\w+_\w+)` \| `(<\w\w)` ", BUNDLE, re.MULTILINE):
+        array = getattr(tables, name)
+        digest.update(f"{name} {dtype} {','.join(map(str, array.shape))}\n".encode() + array.astype(dtype).tobytes())
+    assert digest.digest() == tiny.fingerprint
+    assert tiny.fingerprint.hex() in BUNDLE
+    assert f"`freq_ks <u4 {','.join(map(str, tables.freq_ks.shape))}`" in BUNDLE
+
+
+def test_every_key_of_the_manifest_is_in_the_document(tiny: Bundle) -> None:
+    keys = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \| ", BUNDLE.split("## 2")[1].split("## 3")[0], re.MULTILINE)
+    assert {key.strip("` ") for row in keys for key in row.split(",")} == set(json.loads(tiny.manifest.to_json()))

@@ -1,0 +1,38 @@
+"""The README's Python lines run as they stand, and its list of files is the tree."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import threading
+from pathlib import Path
+
+import pytest
+
+from splitcodec.edge.answer import Edge
+from splitcodec.edge.server import BackgroundServer, Settings, create_app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_python_lines_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    (lines,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    monkeypatch.chdir(ROOT)
+    with BackgroundServer(create_app(Edge(), Settings())) as server, contextlib.redirect_stdout(io.StringIO()) as printed:
+        exec(compile(lines.replace("http://127.0.0.1:8080", server.url), "README.md", "exec"), {})
+    assert "tabby" in printed.getvalue()
+    assert threading.active_count() >= 1
+
+
+def test_tree_names_every_source_file() -> None:
+    listed = set(re.findall(r"^\s{4,}(\w+(?:\.py)?)\s", README, re.M))
+    for path in (ROOT / "src" / "splitcodec").rglob("*.py"):
+        if path.name != "__init__.py" and path.name != "__main__.py":
+            assert path.stem in listed, f"{path.relative_to(ROOT)} is missing in the README's tree"
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", README):
+        assert (ROOT / target).exists(), target

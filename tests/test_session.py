@@ -1,0 +1,90 @@
+"""Graphs: they run, they repeat themselves, and ONNX Runtime's complaints come through one door."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from splitcodec.errors import GraphError, SettingsError
+from splitcodec.session import Graph
+from splitcodec.wire.bundle import Bundle
+from tests.wire.protobuf import model, node
+
+
+@pytest.fixture(scope="module")
+def encoder(tiny: Bundle) -> Graph:
+    return Graph(tiny.graph("encoder"), name="encoder.onnx", threads=1)
+
+
+@pytest.fixture(scope="module")
+def fork() -> Graph:
+    nodes = node("Abs", "x", "y") + node("Neg", "x", "z")
+    return Graph(model(nodes, inputs=("x",), outputs=("y", "z")), name="fork.onnx", threads=1)
+
+
+def image(height: int, width: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    return np.random.default_rng(1).integers(0, 256, (1, height, width, 3), dtype=np.uint8)
+
+
+def test_a_graph_says_what_it_takes_and_gives(encoder: Graph) -> None:
+    assert encoder.input_name == "image_bhwc"
+    assert encoder.input_shape == ("batch", "height", "width", 3)
+    assert encoder.output_names == ("latent_bchw",)
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (16, 160)])
+def test_batch_and_spatial_axes_are_free(encoder: Graph, height: int, width: int) -> None:
+    latent = encoder(np.concatenate([image(height, width)] * 2))
+    assert latent.dtype == np.float32
+    assert latent.shape == (2, 4, height // 16, width // 16)
+    assert np.array_equal(latent[0], latent[1])
+
+
+def test_the_same_answer_from_every_thread(encoder: Graph) -> None:
+    one = image(64, 64)
+    with ThreadPoolExecutor(4) as pool:
+        latents = list(pool.map(encoder, [one] * 8))
+    assert all(np.array_equal(latent, latents[0]) for latent in latents)
+
+
+def test_all_outputs_by_name(fork: Graph) -> None:
+    outputs = fork.outputs(np.array([-1, 2], np.float32))
+    assert {name: value.tolist() for name, value in outputs.items()} == {"y": [1, 2], "z": [1, -2]}
+    with pytest.raises(GraphError, match=r"fork\.onnx: outputs y, z, expected one"):
+        fork(np.zeros(2, np.float32))
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((1, 64, 64, 3), np.float32), np.zeros((64, 64, 3), np.uint8), np.zeros((1, 64, 64, 4), np.uint8)]
+)
+def test_another_input_is_refused_on_one_line(
+    encoder: Graph, array: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+) -> None:
+    with pytest.raises(GraphError, match=r"encoder\.onnx: .* came, the graph takes tensor\(uint8\)") as refusal:
+        encoder(array)
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", b"\x1c\0\0\0ORTM" + bytes(40)])
+def test_what_is_no_graph_is_refused(data: bytes) -> None:
+    with pytest.raises(GraphError, match=r"x\.onnx: ONNX Runtime refuses the graph"):
+        Graph(data, name="x.onnx")
+
+
+def test_an_unknown_operator_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(GraphError, match="refuses the graph"):
+        Graph(model(node("NoSuchOperator", "x", "y"), inputs=("x",), outputs=("y",)), name="x.onnx")
+    assert capfd.readouterr().err == ""
+
+
+def test_two_inputs_are_refused() -> None:
+    with pytest.raises(GraphError, match="2 inputs, expected 1"):
+        Graph(model(node("Abs", "x", "y"), inputs=("x", "w"), outputs=("y",)), name="x.onnx")
+
+
+@pytest.mark.parametrize("threads", [0, -1])
+def test_fewer_than_one_thread(tiny: Bundle, threads: int) -> None:
+    with pytest.raises(SettingsError, match="expected at least 1"):
+        Graph(tiny.graph("encoder"), name="encoder.onnx", threads=threads)

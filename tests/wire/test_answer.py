@@ -1,0 +1,111 @@
+"""The answer: there and back, and whatever else an address may send."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from splitcodec.errors import LinkGarbled
+from splitcodec.wire.answer import MAX_BYTES, Answer, Guess, dump_answer, parse_answer
+
+ONE: Answer = {
+    "bundle": "tiny@1",
+    "level": 2,
+    "answers": {"classify": [{"index": 3, "label": "jaguar é", "p": 0.75}]},
+    "ms": {"decode": 0.25, "tail": 1.5},
+}
+label = st.text(max_size=10)
+millis = st.floats(0, 1e6)
+guesses = st.builds(Guess, index=st.integers(0, 10**6), label=label, p=st.floats(0, 1))
+answers = st.builds(
+    Answer,
+    bundle=label,
+    level=st.integers(-1, 15),
+    answers=st.dictionaries(label, st.lists(guesses, max_size=3), max_size=3),
+    ms=st.dictionaries(label, millis, max_size=3),
+)
+
+
+@given(answers)
+def test_round_trip(answer: Answer) -> None:
+    assert parse_answer(dump_answer(answer)) == answer
+
+
+def test_it_is_one_line_of_utf8() -> None:
+    data = dump_answer(ONE)
+    assert b"\n" not in data
+    assert "é".encode() in data
+
+
+def test_whole_numbers_are_read_as_floats() -> None:
+    guess = {"index": 0, "label": "x", "p": 1}
+    got = parse_answer(json.dumps({**ONE, "answers": {"classify": [guess]}, "ms": {"tail": 2}}).encode())
+    assert isinstance(got["answers"]["classify"][0]["p"], float)
+    assert isinstance(got["ms"]["tail"], float)
+
+
+def guess_with(**changed: Any) -> dict[str, Any]:
+    return {"answers": {"classify": [{"index": 3, "label": "x", "p": 0.5, **changed}]}}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"bundle": 1}, "bundle: '1', expected text"),
+        ({"level": "2"}, "level: '2', expected an integer"),
+        ({"level": True}, "level: 'True', expected an integer"),
+        ({"level": 1.0}, "level: '1.0', expected an integer"),
+        ({"answers": []}, "answers: '\\[\\]', expected an object"),
+        ({"answers": {"classify": {}}}, "answers.classify: '{}', expected a list"),
+        ({"answers": {"classify": [1]}}, "answers.classify: '1', expected an object"),
+        ({"ms": {"tail": "1"}}, "ms.tail: '1', expected a finite number"),
+        ({"ms": {"tail": None}}, "ms.tail: 'None', expected a finite number"),
+        ({"extra": 1}, "answer: keys .* expected"),
+        ({"bundle": "\ud800"}, "bundle: .* expected text"),
+        ({"ms": {"\ud800": 1}}, "name of a task or stage: .* expected text"),
+        (guess_with(p=1.5), "classify.p: 1.5, expected a probability"),
+        (guess_with(p=True), "classify.p: 'True', expected a finite number"),
+        (guess_with(index=0.5), "classify.index: '0.5', expected an integer"),
+        (guess_with(label=None), "expected text"),
+        (guess_with(more=1), "keys .* expected"),
+    ],
+)
+def test_wrong_types_and_keys_are_named(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(LinkGarbled, match=message):
+        parse_answer(json.dumps({**ONE, **changed}).encode())
+
+
+def test_a_missing_key_is_named() -> None:
+    with pytest.raises(LinkGarbled, match="answer: keys"):
+        parse_answer(b'{"bundle": "x"}')
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"<html>502 Bad Gateway</html>",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"[" * 200_000,
+        b'{"bundle": NaN}',
+        b'{"bundle":"x","level":0,"answers":{},"ms":{"tail":1e999}}',
+        b" " * (MAX_BYTES + 1),
+    ],
+)
+def test_what_is_no_answer_is_refused_on_one_line(data: bytes) -> None:
+    with pytest.raises(LinkGarbled) as refusal:
+        parse_answer(data)
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 300
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists, max_leaves=5))
+def test_any_json_is_refused_by_name(value: Any) -> None:
+    with pytest.raises(LinkGarbled):
+        parse_answer(json.dumps({**ONE, "answers": value, "ms": value}).encode())
