@@ -9,7 +9,7 @@ DATA ?= ../shared/data/imagenet-sample
 PHOTOS ?= ../shared/data/photos
 RUN ?= runs/efficientnet_lite0
 
-.PHONY: help demo test test-all test-slim check format wheel evaluate train export soak clean
+.PHONY: help demo test test-all test-slim check format wheel evaluate results train soak clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,6 +31,7 @@ check: $(VENV)/.dev  ## lint, types, import rules
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python benchmarks/results.py --check
 
 format: $(VENV)/.dev  ## rewrite the code in the house style
 	$(BIN)/ruff check --fix
@@ -41,6 +42,9 @@ wheel: $(VENV)/.dev  ## build dist/splitcodec-*.whl
 
 evaluate: $(VENV)/.dev  ## measure the shipped bundle: reports/rate_accuracy/ (DATA=folder)
 	$(BIN)/splitcodec evaluate --bundle efficientnet-lite0 --data $(DATA) --codecs jpeg,webp,avif --out reports/rate_accuracy
+
+results: $(VENV)/.dev  ## write docs/results.md and README's table out of reports/
+	$(BIN)/python benchmarks/results.py
 
 train: $(VENV)/.dev  ## train the shipped bundle again (PHOTOS=folder, RUN=folder)
 	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \

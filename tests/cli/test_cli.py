@@ -84,7 +84,7 @@ def test_encode_then_answer(tiny_folder: Path, photos: list[Path], tmp_path: Pat
     assert [a["packet"] for a in several] == [m["packet"] for m in made]
 
 
-def test_packets_of_one_name_get_numbers_and_none_is_lost(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None:
+def test_clashing_names_get_numbers_and_none_is_lost(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None:
     for folder, photo in zip("abc", photos, strict=True):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "cat.png").write_bytes(photo.read_bytes())
@@ -153,7 +153,8 @@ def test_pack_makes_a_bundle_that_works(golden_folder: Path, tmp_path: Path) -> 
 
 
 def test_evaluate(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None:
-    done = run("evaluate", "-b", tiny_folder, "--data", photos[0].parent, "--codecs", "jpeg", "--json", "--out", tmp_path)
+    data = photos[0].parent
+    done = run("evaluate", "-b", tiny_folder, "--data", data, "--codecs", "jpeg", "--json", "--out", tmp_path)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["bundle"] == "tiny@1"

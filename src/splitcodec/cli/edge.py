@@ -11,6 +11,7 @@ from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleOption,
     JsonOption,
+    LevelOption,
     ThreadsOption,
     each,
     guesses,
@@ -97,16 +98,26 @@ def demo(
     bundle: BundleOption = DEFAULT_BUNDLE,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the page.")] = Path("demo-out"),
     kbit_per_s: Annotated[float, typer.Option("--kbit-per-s", min=0.1, help="Rate of the simulated link.")] = 37.5,
-    rtt_ms: Annotated[float, typer.Option("--rtt-ms", min=0.0, help="Its round-trip time.")] = 100.0,
+    rtt_ms: Annotated[float, typer.Option("--rtt-ms", min=0.0, help="Its round-trip time.")] = 60.0,
+    level: LevelOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Show the whole trip: photographs, packets, a slow link, a server on loopback, answers; and the same as a page."""
-    import sys
-
     from splitcodec.demo.run import run_demo
+    from splitcodec.demo.trip import Trip
 
-    result = run_demo(bundle, out=out, kbit_per_s=kbit_per_s, rtt_ms=rtt_ms, say=lambda t: print(t, file=sys.stderr))
+    def tell(trip: Trip) -> None:
+        if not json_:
+            print("\n".join(trip.lines()), flush=True)
+
+    if not json_:
+        print(f"{bundle} over a simulated link of {kbit_per_s:g} kbit/s, round trip {rtt_ms:g} ms", flush=True)
+    result = run_demo(bundle, out=out, level=level, kbit_per_s=kbit_per_s, rtt_ms=rtt_ms, on_trip=tell)
     if json_:
         print_json(result.to_json())
         return
-    print(result.to_text())
+    if pairs := result.compared:
+        ours = sum(trip.packet_bytes for trip, _ in pairs)
+        theirs = sum(len(jpeg.data) for _, jpeg in pairs)
+        print(f"In all {ours:,} bytes in packets; {theirs:,} in JPEGs that the same network reads as well.")
+    print(f"The same as a page, with the pictures: {result.page}")

@@ -163,14 +163,15 @@ def export(
         from splitcodec.training import export as exporter
     except ModuleNotFoundError as error:
         raise _no_train(error) from None
-    from splitcodec.demo.photos import shipped
+    from splitcodec.demo.photos import PHOTOGRAPHS
     from splitcodec.device.client import Device
+    from splitcodec.device.image import load_picture
     from splitcodec.edge.answer import Edge
     from splitcodec.evaluation.golden import make_golden
     from splitcodec.wire.bundle import Bundle
 
     def golden(bundle: Bundle) -> bytes:
-        return make_golden(Device(bundle), Edge(bundle), [photo.path for photo in shipped()])
+        return make_golden(Device(bundle), Edge(bundle), [load_picture(photo.read()) for photo in PHOTOGRAPHS[:3]])
 
     bundle = exporter.export(run, out, golden=golden)
     if json_:

@@ -77,8 +77,9 @@ class Trip:
             else f"JPEG read as well: {len(jpeg.data):,} bytes, {jpeg.airtime_ms / 1000:.2f} s"
         )
         stages = "  ".join(f"{stage} {spent:.1f}" for stage, spent in self.ms.items())
+        ours = f"{self.packet_bytes:,} bytes, {self.airtime_ms / 1000:.2f} s on the link"
         return [
-            f"{self.photograph.title}: {self.packet_bytes:,} bytes, {self.airtime_ms / 1000:.2f} s on the link ({against})",
+            f"{self.photograph.title}: {ours} ({against})",
             f"  answers  {_told(self.guesses[:3])}",
             f"  teacher  {_told(self.teacher[:3])}",
             f"  ms       {stages}",

@@ -52,7 +52,7 @@ def evaluate(
     `threads` pictures are read at a time (none: as many as there are cores), each graph on one thread; scores and bytes
     do not depend on it. Pictures that cannot be read are left out and listed. `points_files` add other scripts' points.
 
-    Raises SettingsError, DataError, BundleError (BundlePart without head and tail), TaskError, MissingExtra, GraphError.
+    Raises SettingsError, DataError, BundleError (BundlePart without head or tail), TaskError, MissingExtra, GraphError.
     """
     if threads is not None and threads < 1:
         raise SettingsError(f"threads {threads}; expected at least 1")
@@ -111,7 +111,8 @@ def _read_all(
                 try:
                     reads[place] = future.result()
                 except PictureError as error:
-                    skipped[place] = (pictures[place].path.name, str(error))
+                    path = pictures[place].path
+                    skipped[place] = (path.name, str(error).removeprefix(f"{path}: "))
                 progress(done, len(pictures))
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)

@@ -52,7 +52,9 @@ def plot(report: Report) -> bytes:
     axes = figure.add_subplot()
     axes.axhline(report.teacher_top1, color="#555555", linewidth=1.2, linestyle=(0, (6, 3)))
     label = f"teacher, uncompressed: {report.teacher_top1:.1f} %"
-    axes.annotate(label, (0.01, report.teacher_top1), xycoords=("axes fraction", "data"), va="bottom", fontsize=9)
+    axes.annotate(
+        label, (0.01, report.teacher_top1), xycoords=("axes fraction", "data"), va="bottom", fontsize=9, zorder=5
+    )
     for k, method in enumerate(sorted(report.methods, key=lambda name: name != OURS)):
         colour = _OURS_COLOUR if method == OURS else _COLOURS[(k - 1) % len(_COLOURS)]
         marker = "o" if method == OURS else _MARKERS[(k - 1) % len(_MARKERS)]
@@ -134,9 +136,9 @@ def markdown(report: Report) -> str:
         "",
         "## BD-rate",
         "",
-        f"Bytes of {OURS} against each method over equal scores, from {WIDEST:g} to {NEAREST:g} points below the teacher",
-        "or the overlap of the hulls; log bytes, piecewise cubic (PCHIP). Negative: fewer bytes. A dash: fewer than",
-        f"{FEWEST} points on a hull, or no overlap.",
+        f"Bytes of {OURS} against each method over equal scores, from {WIDEST:g} to {NEAREST:g} points below the",
+        "teacher or the overlap of the hulls; log bytes, piecewise cubic (PCHIP). Negative: fewer bytes. A dash: fewer",
+        f"than {FEWEST} points on a hull, or no overlap.",
         "",
         *_table(
             ("against", "bytes"),

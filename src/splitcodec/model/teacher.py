@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, final
+from typing import Final, cast, final
 
 import timm
 import torch
@@ -145,7 +145,7 @@ def _traced(network: nn.Module, name: str) -> fx.GraphModule:
     """Trace, with timm's compound layers taken apart and batch norm folded."""
     _take_apart(network)
     try:
-        return fuse(network)
+        return cast("fx.GraphModule", fuse(network))
     except Exception as error:
         raise TeacherError(f"torch.fx cannot trace {name}: {error}; choose a convolutional classifier") from error
 
@@ -183,7 +183,7 @@ def _fixed_padding(conv: Conv2dSame) -> nn.Module:
 
 def _last_of(graph: fx.Graph, layer: str) -> fx.Node:
     """Return the node that computes the output of the module called `layer`."""
-    found = None
+    found: fx.Node | None = None
     for node in graph.nodes:
         stack = node.meta.get("nn_module_stack") or {}
         if any(name == layer or name.startswith(layer + ".") for name in stack):

@@ -55,7 +55,7 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
 
 def latent_stride(recipe: Recipe, teacher: Teacher) -> int:
     """Return the latent's stride in pixels. Raises RecipeError where decoder, crop or packet cannot follow it."""
-    crop, stride = recipe.teacher.crop, teacher.stem_stride * 2**recipe.student.halvings
+    crop, stride = recipe.teacher.crop, teacher.stem_stride << recipe.student.halvings
     up, rest = divmod(stride, teacher.stride)
     if rest or up & (up - 1) or not up:
         raise RecipeError(
@@ -94,7 +94,7 @@ class Halves:
         self._device, self._colour = fabric.device, recipe.teacher
         on_cpu = fabric.device.type == "cpu"
         for part in teacher.modules():
-            part.to(fabric.device, memory_format=torch.channels_last)
+            part.to(fabric.device).to(memory_format=torch.channels_last)
         self.stem, self.rest, self.tail = (fast(part) if on_cpu else part for part in teacher.modules())
 
     def scale(self, image_u8: Tensor) -> Tensor:

@@ -61,7 +61,7 @@ def train(
     Killed at any time, the same call resumes at the last checkpoint. `stop_after_s` ends the session early, resumable.
     Raises RecipeError, DataError, TeacherError, RunError, OutputError.
     """
-    fabric = Fabric(accelerator="auto", devices=devices, precision=recipe.precision)  # type: ignore[arg-type]
+    fabric = Fabric(accelerator="auto", devices=devices, precision=recipe.precision)
     fabric.launch()
     fabric.seed_everything(recipe.seed + fabric.global_rank, verbose=False)
     paths = find_photographs(photos)

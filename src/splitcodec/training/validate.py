@@ -22,9 +22,9 @@ _LEAST_MASS = 1e-9
 def validate(
     student: Student, halves: Halves, *, check: Tensor, autocast: Callable[[], AbstractContextManager[None]]
 ) -> list[dict[str, float]]:
-    """Code held-out crops uint8 (N, 3, H, W) with rounding: agreement with the teacher in per cent, and size, per level.
+    """Code held-out crops uint8 (N, 3, H, W) with rounding: agreement with the teacher, and size, per level.
 
-    Sizes are estimates, kilobytes under the prior. Empty where there are no crops.
+    Agreement is in per cent. Sizes are estimates, kilobytes under the prior. Empty where there are no crops.
     """
     if not len(check):
         return []
