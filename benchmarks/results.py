@@ -48,8 +48,8 @@ def summary(rate: dict[str, Any]) -> str:
             "",
             f"BD-rate (bytes at equal accuracy): {against}. The photographs are a one-per-class sample, probably of",
             "ImageNet's training split, so every score is higher than on the validation split (the teacher's published",
-            "top-1 there: 75.5 %). Repeat it with `make evaluate DATA=DIR`; [docs/results.md](docs/results.md) has every",
-            "point, its interval and the machine.",
+            "top-1 there: 75.5 %). Repeat it with `make evaluate DATA=DIR`; [docs/results.md](docs/results.md) has",
+            "every point, its interval and the machine.",
         ]
     )
 

@@ -36,8 +36,8 @@ p { margin: .5rem 0; }
 .sum, article { background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
 .sum { padding: .9rem 1.1rem; }
 .sum b { display: block; font-size: 1.75rem; line-height: 1.2; color: var(--ours); font-variant-numeric: tabular-nums; }
-article { padding: 1.1rem; margin: 1.2rem 0; display: grid; gap: 1.2rem; grid-template-columns: 14rem 1fr; }
-.pictures { display: grid; gap: .8rem; align-content: start; }
+article { padding: 1.1rem; margin: 1.2rem 0; display: grid; gap: 1.2rem; grid-template-columns: 22rem 1fr; }
+.pictures { display: grid; gap: .8rem; align-content: start; grid-template-columns: 1fr 1fr; }
 figure { margin: 0; }
 img { width: 100%; height: auto; display: block; border-radius: 8px; }
 figcaption { font-size: .8rem; margin-top: .25rem; }
@@ -49,7 +49,8 @@ figcaption { font-size: .8rem; margin-top: .25rem; }
 .bar.ours { background: var(--ours); }
 table { border-collapse: collapse; width: 100%; font-size: .92rem; }
 th { text-align: left; font-weight: 500; font-size: .8rem; }
-td, th { padding: .15rem .6rem .15rem 0; vertical-align: top; }
+td, th { padding: .15rem 0; vertical-align: top; }
+td:nth-child(3), th:nth-child(3) { padding-left: 1.4rem; }
 td.p { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .stages { display: flex; flex-wrap: wrap; gap: .35rem; font-size: .82rem; }
 .stages span { border: 1px solid var(--line); border-left: 4px solid var(--line); border-radius: 4px;
@@ -57,7 +58,7 @@ td.p { text-align: right; white-space: nowrap; font-variant-numeric: tabular-num
 .stages .device { border-left-color: var(--device); }
 .stages .link { border-left-color: var(--link); }
 .stages .edge { border-left-color: var(--edge); }
-@media (max-width: 40rem) { article { grid-template-columns: 1fr; } .pictures { grid-template-columns: 1fr 1fr; } }
+@media (max-width: 48rem) { article { grid-template-columns: 1fr; } }
 """
 
 
@@ -88,7 +89,8 @@ does so for the packet, and is at least as probable as for the packet (or as for
 One photograph can be lucky either way; <code>splitcodec evaluate</code> measures many.</p>
 <p class="soft"><b>Time on the link</b> is calculated alike for both: bytes there and answer back at the link's rate,
 plus the round trip. <b>Milliseconds per stage</b> were measured; the link's hold the real waiting and the HTTP around
-it. Bundle {escape(result.bundle)}; {escape(machine)}; device, server and link shared this machine.</p>
+it (blue: device, yellow: link, green: edge). Bundle {escape(result.bundle)}; {escape(machine)}; device, server and link
+shared this machine.</p>
 </main>
 </body>
 </html>

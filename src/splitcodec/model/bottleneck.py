@@ -35,7 +35,7 @@ class Coded(NamedTuple):
 class FactorizedPrior(nn.Module):
     """`count` one-dimensional densities, each a small monotone network (widths 1, 3, 3, 3, 1)."""
 
-    def __init__(self, count: int, *, widths: tuple[int, ...] = (3, 3, 3), init_scale: float = 2.0) -> None:
+    def __init__(self, count: int, *, widths: tuple[int, ...] = (3, 3, 3), init_scale: float = 10.0) -> None:
         super().__init__()
         sizes = (1, *widths, 1)
         scale = init_scale ** (1 / (len(widths) + 1))
@@ -74,7 +74,7 @@ class FactorizedPrior(nn.Module):
 class Bottleneck(nn.Module):
     """Gains and priors of all levels; level 0 costs the fewest bytes."""
 
-    def __init__(self, levels: int, channels: int, *, first_gain: float = 1.0, last_gain: float = 4.0) -> None:
+    def __init__(self, levels: int, channels: int, *, first_gain: float = 3.0, last_gain: float = 20.0) -> None:
         super().__init__()
         self.levels, self.channels = levels, channels
         start = torch.linspace(math.log(first_gain), math.log(last_gain), levels)

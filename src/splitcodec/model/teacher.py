@@ -83,7 +83,7 @@ def load_teacher(
     network.eval().requires_grad_(requires_grad=False)
     graph = _traced(network, model)
     head, tail = _split(graph, cut, later)
-    rest: nn.Module = nn.Identity()
+    rest: nn.Module = nn.Identity().eval()
     if stem is not None and stem != cut:
         head, rest = _split(head, stem, ())
     with torch.no_grad():

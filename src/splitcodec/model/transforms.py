@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import final
 
+import torch
 from torch import Tensor, nn
 
 
@@ -78,8 +79,15 @@ class Decoder(nn.Module):
             below, up = up_width, up // 2
         layers.append(nn.Conv2d(below, out, 1))
         self.layers = nn.Sequential(*layers)
+        self.register_buffer("mean", torch.zeros(1, out, 1, 1))
+        self.register_buffer("spread", torch.ones(1, out, 1, 1))
+
+    def aim_at(self, feature_bchw: Tensor) -> None:
+        """Set the last layer's scale to that of some of the teacher's features, channel by channel."""
+        self.get_buffer("mean").copy_(feature_bchw.float().mean(dim=(0, 2, 3), keepdim=True))
+        self.get_buffer("spread").copy_(feature_bchw.float().std(dim=(0, 2, 3), keepdim=True).clamp_min(1e-3))
 
     def forward(self, latent_bchw: Tensor) -> Tensor:
         """Map a latent, after division by the gain, to the feature at the teacher's cut."""
-        out: Tensor = self.layers(latent_bchw)
+        out: Tensor = self.layers(latent_bchw) * self.get_buffer("spread") + self.get_buffer("mean")
         return out

@@ -101,3 +101,9 @@ class Halves:
         """Map pixels (B, 3, H, W) to what the stem takes."""
         image = image_u8.to(self._device, memory_format=torch.channels_last)
         return (image.float() / 255 - self._colour.mean) / self._colour.std
+
+    @torch.no_grad()
+    def feature(self, image_u8: Tensor) -> Tensor:
+        """Return the teacher's feature at the cut, for pixels (B, 3, H, W)."""
+        out: Tensor = self.rest(self.stem(self.scale(image_u8)))
+        return out

@@ -23,13 +23,14 @@ from torch.utils.tensorboard import SummaryWriter
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves, build_student, build_teacher
 from splitcodec.training.data import Photographs, centre_crops, find_photographs, split_holdout
-from splitcodec.training.losses import Errors, compare, schedule
+from splitcodec.training.losses import Errors, compare, ramp, schedule
 from splitcodec.training.recipe import Recipe, StageRecipe
 from splitcodec.training.run import Run, State
 from splitcodec.training.tabulate import dump_counts
 from splitcodec.training.validate import count, validate
 
 CHECKPOINT_SECONDS = 120.0
+SAMPLED = 64  # photographs that tell the scale of the teacher's features
 COUNTED = 2000  # photographs whose symbols are counted for the tables
 
 
@@ -84,7 +85,9 @@ def train(
     trainer = _Trainer(fabric, recipe, halves=halves, student=student, run=run, report=report)
     found = run.load()
     state = State()
-    if found is not None:
+    if found is None:
+        student.decoder.aim_at(halves.feature(source.first(SAMPLED)))
+    else:
         student.load_state_dict(found[0])
         state = found[2]
     deadline = time.monotonic() + stop_after_s
@@ -174,7 +177,7 @@ class _Trainer:
             with fabric.autocast():
                 errors = compare(halves.tail, reproduced.feature_bchw, feature, behind=behind)
             kilobytes_l = reproduced.bits_b.view(levels, -1).mean(1) / 8000
-            rate = (self.lambdas * kilobytes_l).mean()
+            rate = ramp(state.step / steps, stage.rate_ramp) * (self.lambdas * kilobytes_l).mean()
             distortion = stage.feature * errors.feature + stage.later * errors.later + stage.logits * errors.logits
             loss = distortion if tuning else distortion + rate
             optimizer.zero_grad()

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import splitcodec
+from splitcodec.errors import OutputError
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import PACKAGED, Teacher
 from splitcodec.training.build import MAX_GRID, build_student, build_teacher, class_names, latent_stride
@@ -32,6 +33,8 @@ def export(run_folder: Path, out: Path, *, golden: Golden) -> Bundle:
 
     A run still going on is exported from its last checkpoint. Raises RunError, RecipeError, OutputError, BundleError.
     """
+    if out.exists():  # said before minutes of work rather than after
+        raise OutputError(f"{out} exists; choose another folder or remove it first")
     run = Run(run_folder)
     recipe = run.recipe()
     teacher = build_teacher(recipe)

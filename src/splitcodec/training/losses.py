@@ -47,3 +47,12 @@ def schedule(done: float, warmup: float) -> float:
     if done < warmup:
         return done / warmup
     return 0.5 * (1 + math.cos(math.pi * min(1.0, (done - warmup) / (1 - warmup))))
+
+
+def ramp(done: float, share: float) -> float:
+    """Rise from a fiftieth to 1 within the first `share` of a stage, by equal factors.
+
+    A rate that counts in full from the start silences most latent channels before they have learned anything, and they
+    never come back.
+    """
+    return 1.0 if done >= share else 0.02 ** (1 - done / share)

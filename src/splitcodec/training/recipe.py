@@ -74,8 +74,8 @@ class LevelsRecipe(_Strict):
     lambdas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=16)]
     """Loss units per 1,000 bytes."""
     default: Annotated[int, Field(ge=0)]
-    first_gain: PositiveFloat = 1.0
-    last_gain: PositiveFloat = 4.0
+    first_gain: PositiveFloat = 3.0
+    last_gain: PositiveFloat = 20.0
 
     @model_validator(mode="after")
     def _ordered(self) -> LevelsRecipe:
@@ -114,6 +114,8 @@ class StageRecipe(_Strict):
     """Weight of the KL divergence of the student's answer from the teacher's."""
     tail_from: Share = 0.0
     """Share of the stage after which the errors behind the cut join in (the tail costs time)."""
+    rate_ramp: Share = 0.25
+    """Share of the stage within which the lambdas rise from a fiftieth to their full value."""
     prior_rate: PositiveFloat = 10.0
     gain_rate: PositiveFloat = 8.0
 

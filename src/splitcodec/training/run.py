@@ -28,6 +28,7 @@ from splitcodec.training.recipe import Recipe, read_recipe
 from splitcodec.training.tabulate import Counts, load_counts
 
 _PLACES = ("checkpoint.a", "checkpoint.b")
+_FULL_DISK = (SafetensorError, RuntimeError)  # what safetensors and torch say in place of OSError
 
 
 @dataclass(slots=True)
@@ -91,11 +92,7 @@ class Run:
             for old in whole[:1]:
                 _empty(old)
                 old.rmdir()
-        except (
-            OSError,
-            SafetensorError,
-            RuntimeError,
-        ) as error:  # torch and safetensors have their own for a full disk
+        except (OSError, *_FULL_DISK) as error:
             raise OutputError(
                 f"cannot write the checkpoint {place}: {_line(error)}; free some space and start again"
             ) from error

@@ -84,5 +84,5 @@ def _range(prior: NDArray[np.float64], seen: NDArray[np.int64]) -> tuple[int, in
     high = max(int(np.searchsorted(cumulative, 1 - _TAIL_MASS / 2)), REACH + 1)
     if seen.any():
         found = np.flatnonzero(seen)
-        low, high = min(int(found[0]), REACH - 1), max(int(found[-1]), REACH + 1)
+        low, high = min(int(found[0]), low), max(int(found[-1]), high)
     return max(low, 0), min(high, 2 * REACH)

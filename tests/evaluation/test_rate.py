@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
+from splitcodec.errors import BundlePart, DataError, SettingsError
+from splitcodec.evaluation.codecs import JPEG
+from splitcodec.evaluation.rate import evaluate
+from splitcodec.evaluation.result import Report
+from splitcodec.wire.bundle import Bundle, split_device
+from tests.evaluation.conftest import COUNT
+
+
+def test_the_json_is_that_of_the_design(report: Report) -> None:
+    body = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    assert (body["bundle"], body["task"], body["images"]) == ("tiny@1", "classify", COUNT)
+    assert body["teacher_top1"] == pytest.approx(100 * (COUNT - 1) / COUNT, abs=1e-3)
+    ours = [point for point in body["points"] if point["method"] == "splitcodec"]
+    assert [point["setting"] for point in ours] == ["level 0", "level 1", "level 2"]
+    assert [point["setting"] for point in body["points"] if point["method"] == "jpeg"] == [
+        f"quality {setting}" for setting in JPEG.sweep
+    ]
+    assert all(point["encode_ms"] > 0 for point in body["points"] if point["method"] != "other")
+    assert set(body["bd_rate"]) == {"jpeg", "other"}
+    assert body["bd_rate"]["other"] is None
+    assert all(0 < extra <= 16 for extra in body["overhead_bytes"].values())
+    assert len(body["overhead_bytes"]) == 3
+
+
+def test_bytes_and_scores_are_those_of_device_and_edge(report: Report, tiny: Bundle, labelled: Path) -> None:
+    device, edge = Device(tiny, threads=1), Edge(tiny, threads=1)
+    for level in range(3):
+        sizes, right = [], []
+        for path in sorted(labelled.glob("*.png")):
+            packet = device.encode(path, level=level)
+            sizes.append(len(packet))
+            right.append(edge.answer(packet)["answers"]["classify"][0]["index"] == int(path.name[:4]))
+        point = next(one for one in report.points if one.name == f"splitcodec level {level}")
+        assert point.bytes_mean == pytest.approx(np.mean(sizes))
+        assert point.top1 == pytest.approx(100 * np.mean(right))
+
+
+def test_the_codecs_files_are_what_is_counted(report: Report, tiny: Bundle, labelled: Path) -> None:
+    device = Device(tiny, threads=1)
+    sizes = [len(JPEG.encode(device.crop(path)[0], 50)) for path in sorted(labelled.glob("*.png"))]
+    assert next(one for one in report.points if one.name == "jpeg quality 50").bytes_mean == pytest.approx(
+        np.mean(sizes)
+    )
+
+
+def test_broken_pictures_are_left_out_and_listed(report: Report) -> None:
+    (name, reason), *others = report.skipped
+    assert name == "0003_broken.jpg"
+    assert reason.startswith("not a picture")
+    assert others == []
+
+
+def test_every_difference_has_an_interval_around_it(report: Report) -> None:
+    assert {(one.a, one.b.split()[0]) for one in report.contrasts} == {
+        (f"splitcodec level {level}", rival) for level in range(3) for rival in ("teacher", "jpeg")
+    }
+    assert all(one.low <= one.top1 <= one.high for one in report.contrasts)
+    for point in report.points:
+        assert (point.top1_ci95 is None) == (point.method == "other")
+
+
+def test_threads_change_nothing_and_progress_reaches_the_end(tiny: Bundle, labelled: Path, report: Report) -> None:
+    told: list[tuple[int, int]] = []
+    again = evaluate(tiny, labelled, codecs=[], progress=lambda done, total: told.append((done, total)), threads=1)
+    ours = [one for one in report.points if one.method == "splitcodec"]
+    assert [(one.bytes_mean, one.top1) for one in again.points] == [(one.bytes_mean, one.top1) for one in ours]
+    assert told == [(done, COUNT + 1) for done in range(COUNT + 2)]
+    assert again.bd_rate == {}
+
+
+def test_what_makes_no_sense_is_refused_at_once(tiny: Bundle, labelled: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="codec 'bpg'"):
+        evaluate(tiny, labelled, codecs=["bpg"])
+    with pytest.raises(SettingsError, match="threads 0"):
+        evaluate(tiny, labelled, threads=0)
+    with pytest.raises(DataError, match="no labelled picture"):
+        evaluate(tiny, tmp_path)
+    with pytest.raises(BundlePart, match="decoder"):
+        evaluate(split_device(tiny, tmp_path / "half"), labelled)
+    (tmp_path / "0001_a.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match="none of 1 pictures can be read"):
+        evaluate(tiny, tmp_path, codecs=[])

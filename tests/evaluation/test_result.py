@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from splitcodec.errors import DataError
+from splitcodec.evaluation.result import read_points
+
+POINT: dict[str, Any] = {"method": "bmshj2018", "setting": "quality 1", "bytes_mean": 812.5, "top1": 41.2}
+
+
+def write(path: Path, body: object) -> Path:
+    path.write_text(json.dumps(body))
+    return path
+
+
+def test_points_of_other_scripts_are_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.json", {"images": 500, "points": [POINT | {"encode_ms": 9.5, "else": 1}]})
+    more = write(tmp_path / "b.json", {"points": [POINT | {"setting": "quality 2"}]})
+    first, second = read_points([file, more], images=500, taken=["splitcodec"])
+    assert (first.method, first.setting, first.bytes_mean, first.top1, first.encode_ms) == (
+        "bmshj2018",
+        "quality 1",
+        812.5,
+        41.2,
+        9.5,
+    )
+    assert second.encode_ms is None
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ([POINT], "expected a JSON object with a list 'points'"),
+        ({"images": 10, "points": [POINT]}, "measured on 10 images, this run on 500"),
+        ({"points": [POINT, POINT]}, "'bmshj2018 quality 1' comes twice"),
+        ({"points": [POINT | {"method": "jpeg"}]}, "'jpeg' is measured by this run itself"),
+        ({"points": [POINT | {"method": 5}]}, r"points\[0\]: method is 5"),
+        ({"points": [POINT | {"bytes_mean": 0}]}, "bytes_mean is 0, expected a number above 0"),
+        ({"points": [POINT | {"top1": float("nan")}]}, "top1 is nan"),
+        ({"points": [POINT | {"top1": True}]}, "top1 is True"),
+        ({"points": ["x"]}, r"points\[0\]: expected an object"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, body: object, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_points([write(tmp_path / "a.json", body)], images=500, taken=["jpeg"])
+
+
+def test_a_file_that_is_missing_or_no_json_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        read_points([tmp_path / "none.json"], images=1, taken=[])
+    (tmp_path / "bad.json").write_bytes(b"\xff{")
+    with pytest.raises(DataError, match="not JSON"):
+        read_points([tmp_path / "bad.json"], images=1, taken=[])

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from splitcodec.model.bottleneck import Bottleneck, FactorizedPrior
+
+
+def test_masses_sum_to_one() -> None:
+    torch.manual_seed(0)
+    mass = Bottleneck(3, 5).masses(-2047, 2047)
+    assert mass.shape == (3, 5, 4095)
+    assert mass.min() >= 0
+    np.testing.assert_allclose(mass.sum(axis=2), 1.0, atol=1e-9)
+
+
+def test_masses_far_out_vanish() -> None:
+    """No floor: it would give a table a column for every symbol within reach."""
+    torch.manual_seed(0)
+    assert Bottleneck(2, 2).masses(-2047, -1000).sum() < 1e-9
+
+
+def test_likelihood_is_the_difference_of_the_cumulative() -> None:
+    torch.manual_seed(1)
+    prior = FactorizedPrior(4).double()
+    with torch.no_grad():
+        for factor in prior.factors:
+            factor.uniform_(-0.5, 0.5)
+    y = torch.linspace(-12, 12, 101, dtype=torch.float64).expand(4, -1)
+    wanted = torch.sigmoid(prior.logits(y + 0.5)) - torch.sigmoid(prior.logits(y - 0.5))
+    torch.testing.assert_close(prior.mass(y), wanted, rtol=1e-7, atol=1e-15)
+    assert (prior.logits(y).diff(dim=1) > 0).all()
+
+
+def test_likelihood_keeps_a_floor_and_a_gradient() -> None:
+    prior = FactorizedPrior(1)
+    assert prior.likelihood(torch.full((1, 1), 1e6)).item() == pytest.approx(1e-9)
+    y = torch.full((1, 3), 5.0, requires_grad=True)
+    torch.autograd.backward(prior.likelihood(y).sum())
+    assert y.grad is not None
+    assert torch.isfinite(y.grad).all()
+    assert (y.grad != 0).all()
+
+
+def test_training_approaches_the_entropy_of_a_known_distribution() -> None:
+    torch.manual_seed(2)
+    neck = Bottleneck(1, 1, first_gain=1.0, last_gain=1.0)
+    optimizer = torch.optim.Adam(neck.prior.parameters(), lr=3e-2)
+    for _ in range(400):
+        optimizer.zero_grad()
+        torch.autograd.backward(neck(1.0 + 3.0 * torch.randn(1, 1, 32, 32)).bits_b.mean())
+        optimizer.step()
+    edges = torch.arange(-40.5, 41.5, dtype=torch.float64)
+    true = torch.special.ndtr((edges - 1.0) / 3.0).diff().numpy()
+    true /= true.sum()
+    entropy = -(true * np.log2(np.maximum(true, 1e-300))).sum()
+    found = -(true * np.log2(np.maximum(neck.masses(-40, 40)[0, 0], 1e-12))).sum()
+    assert entropy <= found + 1e-9
+    assert found < entropy + 0.03
+
+
+def test_pictures_are_coded_at_their_own_level_in_order() -> None:
+    torch.manual_seed(3)
+    neck = Bottleneck(4, 2, first_gain=0.5, last_gain=8.0)
+    latent = 3 * torch.randn(1, 2, 16, 16).expand(8, -1, -1, -1).contiguous()
+    coded = neck(latent)
+    error = (coded.latent_bchw - latent).square().mean(dim=(1, 2, 3)).view(4, 2).mean(1)
+    wanted = [1 / 12 / gain**2 for gain in neck.gains()[:, 0]]  # of uniform noise, seen behind the gain
+    np.testing.assert_allclose(error.detach().numpy(), wanted, rtol=0.25)
+    assert coded.bits_b.shape == (8,)
+    assert coded.latent_bchw.shape == latent.shape
+
+
+def test_bits_are_those_of_each_picture_alone() -> None:
+    torch.manual_seed(4)
+    neck = Bottleneck(2, 3)
+    quiet, loud = torch.zeros(1, 3, 4, 4), 20 * torch.randn(1, 3, 4, 4)
+    bits = neck(torch.cat((quiet, loud, quiet, loud))).bits_b
+    assert (bits[[1, 3]] > 2 * bits[[0, 2]]).all()
+
+
+def test_gains_rise_from_first_to_last() -> None:
+    gains = Bottleneck(5, 2, first_gain=0.5, last_gain=8.0).gains()
+    assert gains.shape == (5, 2)
+    assert gains.dtype == np.float32
+    np.testing.assert_allclose(gains[[0, 2, 4], 0], [0.5, 2.0, 8.0], rtol=1e-6)
+
+
+def test_every_parameter_learns() -> None:
+    torch.manual_seed(5)
+    neck = Bottleneck(2, 3)
+    latent = torch.randn(4, 3, 5, 5, requires_grad=True)
+    coded = neck(latent)
+    (coded.bits_b.sum() + coded.latent_bchw.square().sum()).backward()
+    for name, parameter in [("latent", latent), *neck.named_parameters()]:
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_the_rate_is_computed_in_float32_under_autocast() -> None:
+    """bfloat16 has 8 bits: differences of a cumulative drown in its rounding."""
+    torch.manual_seed(6)
+    neck = Bottleneck(2, 3)
+    latent = torch.randn(4, 3, 8, 8).bfloat16()
+    torch.manual_seed(7)
+    wanted = neck(latent).bits_b
+    torch.manual_seed(7)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = neck(latent).bits_b
+    assert found.dtype == torch.float32
+    assert torch.equal(found, wanted)
+
+
+def test_channels_last_latents_are_the_same_latents() -> None:
+    neck = Bottleneck(2, 3)
+    latent = torch.randn(4, 3, 8, 6)
+    torch.manual_seed(8)
+    flat = neck(latent).latent_bchw
+    torch.manual_seed(8)
+    last = neck(latent.to(memory_format=torch.channels_last)).latent_bchw
+    gain = neck.log_gain_lc.exp().repeat_interleave(2, 0)[:, :, None, None]
+    for found in (flat, last):  # the noise may lie elsewhere, but never beyond half a step
+        assert ((found - latent).abs() * gain).max() <= 0.5001

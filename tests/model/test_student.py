@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from splitcodec.model.bottleneck import Bottleneck
+from splitcodec.model.student import Student
+from splitcodec.model.transforms import Decoder, Squeeze
+
+
+@pytest.fixture
+def student() -> Student:
+    torch.manual_seed(0)
+    return Student(
+        Squeeze(8, 4, widths=(12, 10), halvings=1),
+        Bottleneck(3, 4, first_gain=1.0, last_gain=16.0),
+        Decoder(4, 6, width=8, blocks=1, up=2, up_width=8, up_blocks=1),
+    )
+
+
+def test_shapes(student: Student) -> None:
+    stem = torch.randn(6, 8, 12, 16)
+    out = student(stem)
+    assert out.feature_bchw.shape == (6, 6, 12, 16)
+    assert out.bits_b.shape == (6,)
+    assert student.symbols(stem, 1).shape == (6, 4, 6, 8)
+
+
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_symbols_are_integers_and_reproduce_reads_them_back(student: Student, level: int) -> None:
+    student.eval()
+    stem = torch.randn(2, 8, 8, 8)
+    with torch.no_grad():
+        symbols = student.symbols(stem, level)
+        latent = student.latent(stem)
+        gain = torch.from_numpy(student.bottleneck.gains()[level])[:, None, None]
+        found = student.reproduce(symbols, level)
+        wanted = student.decoder(symbols / gain)
+    assert torch.equal(symbols, symbols.round())
+    assert ((symbols / gain - latent).abs() <= 0.5 / gain + 1e-5).all()
+    torch.testing.assert_close(found, wanted)
+
+
+def test_higher_levels_reproduce_the_latent_better(student: Student) -> None:
+    student.eval()
+    stem = torch.randn(2, 8, 16, 16)
+    with torch.no_grad():
+        latent = student.latent(stem)
+        gains = torch.from_numpy(student.bottleneck.gains())[:, :, None, None]
+        errors = [(student.symbols(stem, k) / gains[k] - latent).square().mean().item() for k in range(3)]
+    assert errors[0] > errors[1] > errors[2]
+
+
+@pytest.mark.parametrize(("halvings", "stride"), [(0, 1), (1, 2), (2, 4)])
+def test_squeeze_halves_as_often_as_told(halvings: int, stride: int) -> None:
+    squeeze = Squeeze(3, 5, widths=(4, 4), halvings=halvings)
+    assert squeeze(torch.zeros(1, 3, 16, 32)).shape == (1, 5, 16 // stride, 32 // stride)
+
+
+@pytest.mark.parametrize("up", [1, 2, 4])
+def test_decoder_doubles_as_often_as_told(up: int) -> None:
+    decoder = Decoder(5, 7, width=8, blocks=1, up=up, up_width=4, up_blocks=0)
+    assert decoder(torch.zeros(1, 5, 3, 4)).shape == (1, 7, 3 * up, 4 * up)
+
+
+def test_a_decoder_that_aims_at_a_feature_starts_at_its_scale() -> None:
+    torch.manual_seed(0)
+    decoder = Decoder(5, 3, width=8, blocks=1, up=1, up_width=4, up_blocks=0)
+    latent = torch.randn(16, 5, 8, 8)
+    with torch.no_grad():
+        before = decoder(latent)
+        decoder.aim_at(torch.randn(64, 3, 16, 16) * 50 + torch.tensor([0.0, 100.0, -400.0])[:, None, None])
+        after = decoder(latent)
+    wanted = 50 * before + torch.tensor([0.0, 100.0, -400.0])[:, None, None]
+    torch.testing.assert_close(after, wanted, rtol=0.03, atol=5)
+    other = Decoder(5, 3, width=8, blocks=1, up=1, up_width=4, up_blocks=0)
+    other.load_state_dict(decoder.state_dict())  # a resumed run keeps it
+    assert torch.equal(other.get_buffer("spread"), decoder.get_buffer("spread"))

@@ -1,0 +1,67 @@
+"""The bundles that ship: within their limits, true to their golden vectors, and of use."""
+
+from __future__ import annotations
+
+import pytest
+
+from splitcodec.demo.photos import PHOTOGRAPHS
+from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
+from splitcodec.evaluation.golden import replay
+from splitcodec.wire.bundle import Bundle, open_bundle, zoo_names
+
+
+@pytest.fixture(scope="module")
+def default() -> Bundle:
+    return open_bundle("efficientnet-lite0")
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_every_file_is_what_the_manifest_says(name: str) -> None:
+    bundle = open_bundle(name)
+    assert bundle.ident == name
+    for file in bundle.manifest.files:
+        assert len(bundle.read(file)) == bundle.manifest.files[file].bytes
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_golden_vectors_replay(name: str) -> None:
+    assert replay(name).answers
+
+
+def test_default_bundle_is_small_enough_for_its_device(default: Bundle) -> None:
+    assert default.manifest.encoder["macs"] <= 150e6
+    assert default.manifest.encoder["parameters"] <= 300_000
+    assert sum(entry.bytes for entry in default.manifest.files.values()) <= 20e6
+    assert default.manifest.levels >= 6
+
+
+def test_every_level_costs_more_than_the_one_below(default: Bundle) -> None:
+    device = Device(default)
+    sizes = [
+        sum(len(device.encode(photo.read(), level=level)) for photo in PHOTOGRAPHS)
+        for level in range(default.manifest.levels)
+    ]
+    assert sizes == sorted(sizes)
+    assert sizes[0] < 1000 * len(PHOTOGRAPHS) < sizes[-1]
+
+
+def test_high_levels_answer_as_the_uncompressed_teacher(default: Bundle) -> None:
+    device, edge = Device(default), Edge(default)
+    for photo in PHOTOGRAPHS:
+        packet = device.encode(photo.read(), level=default.manifest.levels - 1)
+        top3 = [guess["index"] for guess in edge.answer(packet, top=3)["answers"]["classify"]]
+        assert edge.picture_answer(device.crop(photo.read()))["answers"]["classify"][0]["index"] in top3, photo.name
+
+
+def test_the_latent_grid_follows_the_picture(default: Bundle) -> None:
+    import numpy as np
+
+    device, edge = Device(default), Edge(default)
+    stride, channels = default.manifest.stride, default.manifest.channels
+    image_bhwc = np.random.default_rng(3).integers(0, 256, (1, 10 * stride, 24 * stride, 3), dtype=np.uint8)
+    latent_chw = device.encoder.latent_chw(image_bhwc)
+    assert latent_chw.shape == (channels, 10, 24)
+    symbols_chw = default.tables[0].quantise(latent_chw, 2)
+    answer = edge.answer(device.pack(symbols_chw, level=2))
+    assert answer["answers"]["classify"]

@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from splitcodec.device.image import crop_bhwc, load_picture
+from splitcodec.errors import DataError
+from splitcodec.training.data import Photographs, centre_crops, find_photographs, split_holdout
+
+
+def _source(paths: list[Path], *, memory_mb: int = 100, jitter: float = 0.2, seed: int = 1) -> Photographs:
+    return Photographs(paths, crop=48, smallest_crop=0.35, jitter=jitter, memory_mb=memory_mb, seed=seed)
+
+
+def _batches(source: Photographs, first: int, last: int, *, stream: int = 0) -> list[Tensor]:
+    return list(source.batches(first, last, batch=3, stream=stream))
+
+
+def test_photographs_are_found_below_and_in_order(photos: Path) -> None:
+    found = find_photographs([photos])
+    assert len(found) == 24
+    assert found == sorted(found)
+    assert len(find_photographs([photos / "more", photos / "more"])) == 4
+
+
+def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "folder.jpg").mkdir()
+    with pytest.raises(DataError, match=r"no photographs below .*expected files ending in \.avif"):
+        find_photographs([tmp_path])
+    with pytest.raises(DataError, match=r"no folder at .*nowhere; give a folder of photographs"):
+        find_photographs([tmp_path / "nowhere"])
+
+
+def test_the_holdout_is_apart_and_the_same_for_a_seed() -> None:
+    paths = [Path(f"{n}.jpg") for n in range(50)]
+    training, held = split_holdout(paths, 4, seed=3)
+    assert len(held) == 4
+    assert sorted(training + held) == sorted(paths)
+    assert split_holdout(paths, 4, seed=3) == (training, held)
+    assert split_holdout(paths, 4, seed=4) != (training, held)
+    assert len(split_holdout(paths, 1000, seed=3)[1]) == 5
+    assert split_holdout(paths[:9], 4, seed=3)[1] == []
+
+
+def test_batches_depend_on_seed_stream_and_step_alone(photos: Path) -> None:
+    paths = find_photographs([photos])
+    whole = _batches(_source(paths), 0, 6)
+    assert whole[0].shape == (3, 3, 48, 48)
+    assert whole[0].dtype == torch.uint8
+    rest = _batches(_source(paths, memory_mb=1), 4, 6)  # resumed, and with other pictures in memory
+    assert all(torch.equal(a, b) for a, b in zip(whole[4:], rest, strict=True))
+    assert not torch.equal(whole[0], whole[1])
+    assert not torch.equal(whole[0], _batches(_source(paths), 0, 1, stream=1)[0])
+    assert not torch.equal(whole[0], _batches(_source(paths, seed=2), 0, 1)[0])
+    assert _batches(_source(paths), 6, 6) == []
+
+
+def test_memory_is_bounded(photos: Path) -> None:
+    source = _source(find_photographs([photos]))
+    source._room = 60_000  # two pictures
+    _batches(source, 0, 4)
+    assert 1 <= sum(a.nbytes for a in source._kept.values()) <= 60_000
+    assert source._room >= 0
+
+
+def test_broken_photographs_are_skipped(photos: Path, tmp_path: Path) -> None:
+    good = tmp_path / "a.jpg"
+    shutil.copy(photos / "00.jpg", good)
+    (tmp_path / "b.jpg").write_bytes(b"no picture")
+    (tmp_path / "c.jpg").write_bytes(good.read_bytes()[:300])
+    paths = find_photographs([tmp_path])
+    assert [p.name for p in paths] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert len(_batches(_source(paths), 0, 4)) == 4
+    assert len(centre_crops(paths, resize=60, crop=48)) == 1
+
+
+def test_broken_photographs_alone_are_refused(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.png"):
+        (tmp_path / name).write_bytes(b"no picture")
+    paths = find_photographs([tmp_path])
+    with pytest.raises(DataError, match=r"2 photographs cannot be read, .* among them"):
+        _batches(_source(paths), 0, 1)
+    with pytest.raises(DataError, match="no photographs left to train on"):
+        _source([])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 200), (48, 48), (500, 130)])
+def test_pictures_of_any_size_serve(tmp_path: Path, size: tuple[int, int]) -> None:
+    Image.new("RGB", size, (10, 200, 90)).save(tmp_path / "a.png")
+    (batch,) = _batches(_source([tmp_path / "a.png"], jitter=0.0), 0, 1)
+    assert (batch == torch.tensor([10, 200, 90])[:, None, None]).all()
+
+
+def test_grey_pictures_become_three_equal_channels(tmp_path: Path) -> None:
+    Image.fromarray(np.arange(100, dtype=np.uint8)[None].repeat(60, axis=0)).save(tmp_path / "a.png")
+    (batch,) = _batches(_source([tmp_path / "a.png"], jitter=0.0), 0, 1)
+    assert torch.equal(batch[:, 0], batch[:, 1])
+    assert torch.equal(batch[:, 0], batch[:, 2])
+    assert batch.float().std() > 1
+
+
+def test_jitter_changes_colours_within_bounds(tmp_path: Path) -> None:
+    Image.new("RGB", (60, 60), (128, 128, 128)).save(tmp_path / "a.png")
+    source = Photographs([tmp_path / "a.png"], crop=8, smallest_crop=1.0, jitter=0.2, memory_mb=1, seed=0)
+    batch = torch.cat(list(source.batches(0, 8, batch=4, stream=0))).float()
+    assert batch.std() > 5
+    assert batch.min() >= 128 * 0.8 - 1
+    assert batch.max() <= 128 * 1.2 + 1
+
+
+def test_centre_crops_are_the_device_s_own(photos: Path) -> None:
+    paths = find_photographs([photos])[:3]
+    found = centre_crops(paths, resize=60, crop=48).permute(0, 2, 3, 1).numpy()
+    for path, crop in zip(paths, found, strict=True):
+        assert np.array_equal(crop, crop_bhwc(load_picture(path), resize=60, crop=48)[0])
+
+
+def test_centre_crops_of_nothing() -> None:
+    assert centre_crops([], resize=60, crop=48).shape == (0, 3, 48, 48)

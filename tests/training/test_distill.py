@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from splitcodec.errors import DataError, RecipeError, RunError, TeacherError
+from splitcodec.training import distill
+from splitcodec.training.distill import Progress, train
+from splitcodec.training.recipe import Recipe
+from splitcodec.training.run import Run
+
+Make = Callable[[], dict[str, Any]]
+
+
+def _quiet(_: Progress) -> None:
+    pass
+
+
+def _same(found: Path, wanted: Path) -> None:
+    a, b = Run(found).weights(), Run(wanted).weights()
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+    counts_a, counts_b = Run(found).counts(), Run(wanted).counts()
+    assert counts_a is not None
+    assert counts_b is not None
+    assert (counts_a == counts_b).all()
+    assert Run(found).report()["holdout"] == Run(wanted).report()["holdout"]
+
+
+def test_a_run_ends_with_everything_that_export_needs(finished: Path, recipe: Recipe) -> None:
+    done = Run(finished)
+    report, counts = done.report(), done.counts()
+    assert report["finished"]
+    assert report["images"] == 24 + 12
+    assert report["photographs"] == 22
+    assert [level["level"] for level in report["holdout"]] == [0, 1]
+    assert all(0 <= level["agreement"] <= 100 and level["kilobytes"] > 0 for level in report["holdout"])
+    assert counts is not None
+    assert counts.shape[:2] == (2, 6)
+    assert (counts.sum(axis=2) == 22 * 8 * 8).all()
+    assert done.recipe() == recipe
+    assert json.loads((finished / "config.json").read_bytes())["name"] == "tiny-run"
+    assert list((finished / "tensorboard").iterdir())
+    lines = [json.loads(line) for line in (finished / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in lines if "loss" in line] == [6, 3]
+    assert all(math.isfinite(line["loss"]) for line in lines if "loss" in line)
+    assert not any(str(finished.parent) in json.dumps(line) for line in lines)
+
+
+def test_stopped_and_resumed_after_every_step_gives_exactly_the_same_weights(
+    tmp_path: Path, recipe: Recipe, photos: Path, finished: Path
+) -> None:
+    images = []
+    for _ in range(20):
+        torch.rand(3)  # a session's own random numbers must not matter
+        final = train(recipe, photos=[photos], out=tmp_path, report=_quiet, stop_after_s=0.0)
+        images.append(final["images"])
+        if final["finished"]:
+            break
+    assert images[:3] == [4, 8, 12]
+    assert images[-1] == 36
+    assert len(images) > 6
+    _same(tmp_path, finished)
+
+
+@pytest.mark.parametrize("killed_at", [1, 4, 6])
+def test_killed_while_writing_a_checkpoint_gives_exactly_the_same_weights(
+    *, tmp_path: Path, recipe: Recipe, photos: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
+) -> None:
+    """Steps are lost, then done again: the same batches, the same noise, the same optimizer."""
+    real, left = torch.save, killed_at
+
+    def killed(value: object, path: Path) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            path.write_bytes(b"half a file")
+            raise KeyboardInterrupt
+        real(value, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(distill, "CHECKPOINT_SECONDS", -1.0)
+        patch.setattr(torch, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(recipe, photos=[photos], out=tmp_path, report=_quiet)
+    train(recipe, photos=[photos], out=tmp_path, report=_quiet)
+    _same(tmp_path, finished)
+
+
+def test_a_finished_run_started_again_stays_as_it_is(
+    tmp_path: Path, recipe: Recipe, photos: Path, finished: Path
+) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    final = train(recipe, photos=[photos], out=tmp_path / "run", report=_quiet)
+    assert final["images"] == 36
+    _same(tmp_path / "run", finished)
+
+
+def _changed(make: Make, **changes: Any) -> Recipe:
+    data = make()
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        place = data
+        for parent in parents:
+            place = place[parent]
+        place[last] = value
+    return Recipe.model_validate(data)
+
+
+def test_training_lowers_the_loss_and_reports_its_progress(tmp_path: Path, recipe_data: Make, photos: Path) -> None:
+    wanted = _changed(
+        recipe_data,
+        stage1={"images": 640, "batch": 8, "learning_rate": 1e-2},
+        levels__lambdas=[1e-3, 1e-4],
+        stage2__batch=2,
+        precision="32-true",
+    )
+    seen: list[Progress] = []
+    train(wanted, photos=[photos], out=tmp_path, report=seen.append)
+    bars = [p for p in seen if not p.message]
+    first = [p for p in bars if p.stage == "stage1"]
+    assert first[-1].loss < 0.95 * first[0].loss
+    assert [p.images for p in first] == [160, 320, 480, 640]
+    assert all(p.of_images == 640 and len(p.kilobytes) == 2 and p.images_per_s > 0 for p in first)
+    last = bars[-1]
+    assert (last.stage, last.images, last.of_images) == ("stage2", 12, 12)
+    assert [p.stage for p in seen if "agreement held out" in p.message] == ["stage1", "stage2"]
+
+
+def test_stage_2_changes_the_decoder_alone(tmp_path: Path, recipe: Recipe, photos: Path, recipe_data: Make) -> None:
+    train(_changed(recipe_data, stage2=None), photos=[photos], out=tmp_path / "one", report=_quiet)
+    train(recipe, photos=[photos], out=tmp_path / "two", report=_quiet)
+    one, two = Run(tmp_path / "one").weights(), Run(tmp_path / "two").weights()
+    changed = {name.split(".")[0] for name in one if not torch.equal(one[name], two[name])}
+    assert changed == {"decoder"}
+
+
+def test_few_photographs_leave_nothing_to_hold_out(tmp_path: Path, recipe: Recipe, photos: Path) -> None:
+    (tmp_path / "few").mkdir()
+    for name in ("00.jpg", "01.png"):
+        shutil.copy(photos / name, tmp_path / "few")
+    (tmp_path / "few" / "broken.jpg").write_bytes(b"no picture")
+    final = train(recipe, photos=[tmp_path / "few"], out=tmp_path / "run", report=_quiet)
+    assert final["finished"]
+    assert final["holdout"] == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "says"),
+    [
+        ({"student__halvings": 0}, RecipeError, r"student\.halvings: the latent's stride would be 2, the cut's is 4"),
+        ({"teacher__crop": 60}, RecipeError, r"teacher\.crop: 60 pixels with a latent of stride 8"),
+        ({"teacher__classes": "nowhere.txt"}, RecipeError, r"teacher\.classes: cannot read nowhere\.txt"),
+        ({"teacher__classes": None}, TeacherError, "size mismatch"),
+        ({"teacher__cut": "blocks.77"}, TeacherError, "no layer 'blocks.77'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained_is_refused_before_anything_is_written(
+    *, tmp_path: Path, photos: Path, recipe_data: Make, changes: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says):
+        train(_changed(recipe_data, **changes), photos=[photos], out=tmp_path / "run", report=_quiet)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_file_of_class_names_is_refused(tmp_path: Path, photos: Path, recipe_data: Make) -> None:
+    (tmp_path / "names.txt").write_text("\n \n")
+    wanted = _changed(recipe_data, teacher__classes=str(tmp_path / "names.txt"))
+    with pytest.raises(RecipeError, match=r"teacher\.classes: .*names\.txt is empty"):
+        train(wanted, photos=[photos], out=tmp_path / "run", report=_quiet)
+
+
+def test_no_photographs_and_another_run_s_folder_are_refused(
+    tmp_path: Path, recipe: Recipe, recipe_data: Make, photos: Path, finished: Path
+) -> None:
+    with pytest.raises(DataError, match="no photographs below"):
+        train(recipe, photos=[tmp_path], out=tmp_path / "run", report=_quiet)
+    with pytest.raises(RunError, match="another recipe"):
+        train(_changed(recipe_data, seed=5), photos=[photos], out=finished, report=_quiet)

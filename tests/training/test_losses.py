@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from splitcodec.training.losses import compare, ramp, relative, schedule
+
+
+class _Tail(nn.Module):
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        return feature.mean(dim=(2, 3)), 3 * feature
+
+
+def test_a_perfect_copy_loses_nothing() -> None:
+    feature = torch.randn(4, 5, 6, 6)
+    assert [e.item() for e in compare(_Tail(), feature, feature, behind=True)] == [0, 0, 0]
+
+
+def test_errors_are_in_units_of_the_teacher_s_variance() -> None:
+    torch.manual_seed(0)
+    feature = torch.randn(8, 2, 32, 32) * torch.tensor([1.0, 100.0])[None, :, None, None]
+    nothing = feature.mean(dim=(0, 2, 3), keepdim=True).expand_as(feature)
+    errors = compare(_Tail(), nothing, feature, behind=False)
+    assert errors.feature.item() == pytest.approx(1.0, abs=1e-3)
+    assert errors.later.item() == errors.logits.item() == 0
+    wanted = torch.randn(4, 3, 50, 50)
+    assert relative(torch.zeros_like(wanted), 7 * wanted).item() == pytest.approx(1.0, abs=1e-2)
+
+
+def test_the_answer_s_error_is_the_kl_divergence() -> None:
+    torch.manual_seed(1)
+    found, feature = torch.randn(3, 5, 4, 4), torch.randn(3, 5, 4, 4)
+    p, q = (x.mean(dim=(2, 3)).softmax(1) for x in (feature, found))
+    wanted = (p * (p / q).log()).sum(1).mean()
+    torch.testing.assert_close(compare(_Tail(), found, feature, behind=True).logits, wanted)
+
+
+def test_a_tail_without_later_layers() -> None:
+    class Plain(nn.Module):
+        def forward(self, feature: Tensor) -> Tensor:
+            return feature.mean(dim=(2, 3))
+
+    errors = compare(Plain(), torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4), behind=True)
+    assert errors.later.item() == 0
+    assert errors.logits.item() > 0
+
+
+def test_errors_lead_back_to_the_decoded_feature() -> None:
+    found = torch.randn(2, 3, 4, 4, requires_grad=True)
+    errors = compare(_Tail(), found, torch.randn(2, 3, 4, 4), behind=True)
+    torch.autograd.backward((errors.feature, errors.later, errors.logits))
+    assert found.grad is not None
+    assert found.grad.abs().sum() > 0
+
+
+def test_the_schedule_warms_up_and_ends_at_zero() -> None:
+    assert schedule(0.0, 0.1) == 0
+    assert schedule(0.05, 0.1) == pytest.approx(0.5)
+    assert schedule(0.1, 0.1) == pytest.approx(1.0)
+    assert schedule(0.55, 0.1) == pytest.approx(0.5)
+    assert schedule(1.0, 0.1) == pytest.approx(0.0)
+    assert schedule(0.0, 0.0) == 1
+
+
+def test_the_rate_rises_by_equal_factors_to_its_full_weight() -> None:
+    found = [ramp(done, 0.25) for done in (0.0, 0.0625, 0.125, 0.1875, 0.25, 0.9)]
+    assert found[0] == pytest.approx(0.02)
+    assert found[4:] == [1.0, 1.0]
+    factors = [b / a for a, b in itertools.pairwise(found[:5])]
+    assert factors == pytest.approx([factors[0]] * 4)
+    assert ramp(0.0, 0.0) == 1.0
