@@ -1,0 +1,63 @@
+"""`train`, `export`, `check`, `encode`, `answer`, `evaluate`: a user's own photographs and teacher, by command alone."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "splitcodec.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
+
+
+def test_from_photographs_to_answers(photos: Path, recipe_data: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+    recipe, out, bundle = tmp_path / "recipe.yaml", tmp_path / "run", tmp_path / "bundle"
+    recipe.write_text(yaml.safe_dump(recipe_data()), encoding="utf-8")
+    trained = run("train", recipe, "--photos", photos, "--out", out, "--set", "stage1.images=16", "--json")
+    assert trained.returncode == 0, trained.stderr
+    assert json.loads(trained.stdout)["images"] == 16 + 12
+    exported = run("export", out, "-o", bundle)
+    assert exported.returncode == 0, exported.stderr
+    assert run("check", bundle).returncode == 0
+    picture = sorted(photos.glob("*.jpg"))[0]
+    encoded = run("encode", picture, "-b", bundle, "-o", tmp_path, "--json")
+    packet = json.loads(encoded.stdout)[0]["packet"]
+    answer = json.loads(run("answer", packet, "-b", bundle, "--json").stdout)
+    assert answer["answers"]["classify"][0]["label"].startswith("kind ")
+    labelled = tmp_path / "labelled"
+    labelled.mkdir()
+    for number, path in enumerate(sorted(photos.glob("*.jpg"))[:4]):
+        (labelled / f"{number}_x.jpg").write_bytes(path.read_bytes())
+    report = json.loads(run("evaluate", "-b", bundle, "--data", labelled, "--json").stdout)
+    assert [p["setting"] for p in report["points"]] == ["level 0", "level 1"]
+    again = run("export", out, "-o", bundle)
+    assert again.returncode == 2
+    assert "OutputError" in again.stderr
+
+
+def test_a_wrong_key_is_named(photos: Path, recipe_data: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({**recipe_data(), "lerning_rate": 1}), encoding="utf-8")
+    done = run("train", recipe, "--photos", photos, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "RecipeError" in done.stderr
+    assert "lerning_rate" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_empty_folder_is_refused(recipe_data: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
+    recipe, empty = tmp_path / "recipe.yaml", tmp_path / "empty"
+    recipe.write_text(yaml.safe_dump(recipe_data()), encoding="utf-8")
+    empty.mkdir()
+    done = run("train", recipe, "--photos", empty, "--out", tmp_path / "run")
+    assert done.returncode == 2
+    assert "DataError" in done.stderr
+    assert "Traceback" not in done.stderr
