@@ -1,4 +1,4 @@
-"""`train`, `export`, `check`, `encode`, `answer`, `evaluate`: a user's own photographs and teacher, by command alone."""
+"""From `train` to `evaluate`: a user's own photographs and teacher, by command alone."""
 
 from __future__ import annotations
 

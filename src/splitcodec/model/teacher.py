@@ -37,7 +37,7 @@ class Teacher:
     (to the logits alone where no later layers are named).
     """
 
-    stem: fx.GraphModule
+    stem: nn.Module
     rest: nn.Module
     tail: fx.GraphModule
     stem_width: int

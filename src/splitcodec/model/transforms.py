@@ -6,6 +6,7 @@ since the edge is strong. Batch norm is folded away at export.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
@@ -21,6 +22,21 @@ def conv(below: int, above: int, kernel: int, *, stride: int = 1, act: bool = Tr
     if act:
         layers.append(nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+@final
+class PerColour(nn.Module):
+    """(x - mean) / std, each colour its own: for teachers that were trained so."""
+
+    def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
+        super().__init__()
+        for name, values in (("mean", mean), ("std", std)):
+            each = [values] * 3 if isinstance(values, float | int) else list(values)
+            self.register_buffer(name, torch.tensor(each).view(1, 3, 1, 1))
+
+    def forward(self, image_bchw: Tensor) -> Tensor:
+        """Map colours in [0, 1] to what the teacher takes."""
+        return (image_bchw - self.get_buffer("mean")) / self.get_buffer("std")
 
 
 @final

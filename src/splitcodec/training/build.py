@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import final
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 
 from splitcodec.errors import RecipeError
 from splitcodec.model.bottleneck import Bottleneck
 from splitcodec.model.frozen import fast
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import Teacher, imagenet_labels, load_teacher
-from splitcodec.model.transforms import Decoder, Squeeze
+from splitcodec.model.transforms import Decoder, PerColour, Squeeze
 from splitcodec.training.recipe import Recipe
 
 MAX_GRID = 255  # rows and columns of a latent, as the packet counts them
@@ -21,16 +22,19 @@ MAX_GRID = 255  # rows and columns of a latent, as the packet counts them
 
 def build_teacher(recipe: Recipe) -> Teacher:
     """Load and cut the recipe's teacher. Raises TeacherError, RecipeError."""
-    teacher = recipe.teacher
-    return load_teacher(
-        teacher.model,
-        weights=teacher.weights,
-        cut=teacher.cut,
+    wanted = recipe.teacher
+    teacher = load_teacher(
+        wanted.model,
+        weights=wanted.weights,
+        cut=wanted.cut,
         stem=recipe.student.stem,
-        later=teacher.later,
+        later=wanted.later,
         classes=len(class_names(recipe)[0]),
-        crop=teacher.crop,
+        crop=wanted.crop,
     )
+    if isinstance(wanted.mean, tuple) or isinstance(wanted.std, tuple):
+        return replace(teacher, stem=nn.Sequential(PerColour(wanted.mean, wanted.std), teacher.stem))
+    return teacher
 
 
 def build_student(recipe: Recipe, teacher: Teacher) -> Student:
@@ -91,7 +95,7 @@ class Halves:
     """The teacher's parts as training runs them: moved to the device, and fast on CPUs."""
 
     def __init__(self, fabric: Fabric, recipe: Recipe, *, teacher: Teacher) -> None:
-        self._device, self._colour = fabric.device, recipe.teacher
+        self._device, self._affine = fabric.device, recipe.teacher.affine()
         on_cpu = fabric.device.type == "cpu"
         for part in teacher.modules():
             part.to(fabric.device).to(memory_format=torch.channels_last)
@@ -100,7 +104,8 @@ class Halves:
     def scale(self, image_u8: Tensor) -> Tensor:
         """Map pixels (B, 3, H, W) to what the stem takes."""
         image = image_u8.to(self._device, memory_format=torch.channels_last)
-        return (image.float() / 255 - self._colour.mean) / self._colour.std
+        scale, offset = self._affine
+        return image.float() * scale + offset
 
     @torch.no_grad()
     def feature(self, image_u8: Tensor) -> Tensor:

@@ -102,7 +102,8 @@ def _graphs(recipe: Recipe, teacher: Teacher, student: Student) -> tuple[dict[st
 
 
 def _colour(recipe: Recipe) -> Colour:
-    return Colour(scale=1 / (255 * recipe.teacher.std), offset=-recipe.teacher.mean / recipe.teacher.std)
+    scale, offset = recipe.teacher.affine()
+    return Colour(scale=scale, offset=offset)
 
 
 def _card(recipe: Recipe, manifest: Manifest) -> str:

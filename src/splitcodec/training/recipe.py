@@ -32,14 +32,21 @@ class TeacherRecipe(_Strict):
     """A text file with one class name a line, in the order of the logits; without it, ImageNet-1k."""
     resize: PositiveInt = 256
     crop: PositiveInt = 224
-    mean: float = 0.5
-    std: PositiveFloat = 0.5
+    mean: float | tuple[float, float, float] = 0.5
+    """Pixels in [0, 1] become (x - mean) / std; one number for all colours, or three for red, green and blue."""
+    std: PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat] = 0.5
 
     @model_validator(mode="after")
     def _room(self) -> TeacherRecipe:
         if self.resize < self.crop:
             raise ValueError(f"resize {self.resize} must be at least crop {self.crop}")
         return self
+
+    def affine(self) -> tuple[float, float]:
+        """Return (a, b) of a * pixel + b, which scales uint8 pixels; what differs between colours comes after it."""
+        if isinstance(self.mean, tuple) or isinstance(self.std, tuple):
+            return 1 / 255, 0.0
+        return 1 / (255 * self.std), -self.mean / self.std
 
 
 class DecoderRecipe(_Strict):
@@ -163,10 +170,22 @@ def read_recipe(path: Path, *, changes: tuple[str, ...] = ()) -> Recipe:
         return Recipe.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"]) or "recipe"
-        more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+        key = ".".join(_keys(data, first["loc"])) or "recipe"
+        others = {tuple(_keys(data, one["loc"])) for one in error.errors()} - {tuple(_keys(data, first["loc"]))}
+        more = f" (and {len(others)} more)" if others else ""
         hint = "unknown key; remove it or mend its spelling" if first["type"] == "extra_forbidden" else first["msg"]
         raise RecipeError(f"{path}: {key}: {hint}{more}") from error
+
+
+def _keys(data: Any, loc: tuple[int | str, ...]) -> list[str]:
+    """Return the keys that lead to a complaint: of pydantic's path, what is a key of ours (and not a type's name)."""
+    found = []
+    for part in loc:
+        if not isinstance(data, dict | list):
+            break
+        found.append(str(part))
+        data = data.get(part) if isinstance(data, dict) else data[int(part)]
+    return found
 
 
 def _apply(data: dict[str, Any], change: str) -> None:

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from splitcodec.device.client import Device
+from splitcodec.training.build import build_teacher
+from splitcodec.training.distill import train
+from splitcodec.training.export import export
+from splitcodec.training.recipe import Recipe
+from splitcodec.wire.manifest import Colour
+
+
+def test_each_colour_may_have_its_own_scale(
+    recipe_data: Callable[[], dict[str, Any]], photos: Path, tmp_path: Path
+) -> None:
+    data = recipe_data()
+    plain = build_teacher(Recipe.model_validate(data))
+    mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    data["teacher"].update(mean=mean, std=std)
+    data["stage1"]["images"] = data["stage2"]["images"] = 4
+    recipe = Recipe.model_validate(data)
+    teacher = build_teacher(recipe)
+    image = torch.rand(2, 3, 64, 64)
+    scaled = torch.stack([(image[:, c] - mean[c]) / std[c] for c in range(3)], dim=1)
+    torch.testing.assert_close(teacher.head(image), plain.head(scaled))
+    train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None)
+    bundle = export(tmp_path / "run", tmp_path / "bundle", golden=lambda _: b"none")
+    assert bundle.manifest.colour == Colour(scale=1 / 255, offset=0.0)
+    assert Device(bundle).encode(next(photos.glob("*.png")))
