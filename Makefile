@@ -20,11 +20,11 @@ demo: $(VENV)/.edge  ## photographs -> packets -> a slow link -> answers; writes
 test: test-all test-slim  ## all tests, and those of the runtime again where torch is not installed
 
 test-all: $(VENV)/.dev
-	OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 test-slim: $(SLIM)/.slim
 	$(SLIM)/bin/python -c "import importlib.util as u; assert u.find_spec('torch') is None, 'torch is installed'"
-	$(SLIM)/bin/python -m pytest -q tests/wire tests/device tests/edge tests/hostile tests/golden tests/test_session.py tests/test_torch_free.py tests/test_readme.py
+	OMP_NUM_THREADS=1 $(SLIM)/bin/python -m pytest -q tests/wire tests/device tests/edge tests/hostile tests/golden tests/test_session.py tests/test_torch_free.py tests/test_readme.py
 
 check: $(VENV)/.dev  ## lint, types, import rules
 	$(BIN)/ruff check
