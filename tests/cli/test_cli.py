@@ -154,13 +154,27 @@ def test_pack_makes_a_bundle_that_works(golden_folder: Path, tmp_path: Path) -> 
 
 def test_evaluate(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None:
     data = photos[0].parent
-    done = run("evaluate", "-b", tiny_folder, "--data", data, "--codecs", "jpeg", "--json", "--out", tmp_path)
+    done = run(
+        "evaluate",
+        "-b",
+        tiny_folder,
+        "--data",
+        data,
+        "--codecs",
+        "jpeg",
+        "--sweep",
+        "full",
+        "--json",
+        "--out",
+        tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["bundle"] == "tiny@1"
     assert report["images"] == 3
     assert {p["method"] for p in report["points"]} == {"splitcodec", "jpeg"}
     assert set(report["bd_rate"]) == {"jpeg"}
+    assert {p["resolution"] for p in report["points"] if p["method"] == "jpeg"} == {64, 48, 32, 24}
     assert json.loads((tmp_path / "rd.json").read_text())["points"] == report["points"]
     assert (tmp_path / "rd.png").read_bytes().startswith(b"\x89PNG")
     assert (tmp_path / "report.md").stat().st_size > 500

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitcodec.evaluation.hull import bd_rate, bytes_at, upper_hull
+from splitcodec.evaluation.hull import bd_accuracy, bd_rate, bytes_at, upper_hull
 
 points = st.lists(
     st.tuples(st.floats(10, 1e5, allow_nan=False), st.floats(0, 100, allow_nan=False)), min_size=1, max_size=30
@@ -55,6 +55,14 @@ def test_bd_rate_looks_no_further_than_15_to_half_a_point_below_the_teacher() ->
     assert whole is not None
     assert -60 < inside < -45
     assert whole < inside
+
+
+def test_a_curve_so_many_points_higher_has_that_bd_accuracy() -> None:
+    higher = [(size, score + 3) for size, score in CURVE]
+    assert bd_accuracy(upper_hull(CURVE), upper_hull(higher)) == pytest.approx(3.0)
+    assert bd_accuracy(upper_hull(higher), upper_hull(CURVE)) == pytest.approx(-3.0)
+    assert bd_accuracy(upper_hull(CURVE), upper_hull(CURVE)[:3]) is None
+    assert bd_accuracy(upper_hull(CURVE), upper_hull([(100 * size, score) for size, score in CURVE])) is None
 
 
 def test_there_is_no_bd_rate_from_three_points_nor_without_overlap() -> None:

@@ -1,19 +1,23 @@
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundlePart, DataError, SettingsError
-from splitcodec.evaluation.codecs import JPEG
+from splitcodec.evaluation.codecs import HEVC, JPEG, Codec
 from splitcodec.evaluation.rate import evaluate
 from splitcodec.evaluation.result import Report
+from splitcodec.evaluation.sweep import Setting
 from splitcodec.wire.bundle import Bundle, split_device
 from tests.evaluation.conftest import COUNT
+from tests.evaluation.test_codecs import able
 
 
 def test_the_json_is_that_of_the_design(report: Report) -> None:
@@ -22,12 +26,16 @@ def test_the_json_is_that_of_the_design(report: Report) -> None:
     assert body["teacher_top1"] == pytest.approx(100 * (COUNT - 1) / COUNT, abs=1e-3)
     ours = [point for point in body["points"] if point["method"] == "splitcodec"]
     assert [point["setting"] for point in ours] == ["level 0", "level 1", "level 2"]
-    assert [point["setting"] for point in body["points"] if point["method"] == "jpeg"] == [
-        f"quality {setting}" for setting in JPEG.sweep
+    jpeg = [point for point in body["points"] if point["method"] == "jpeg"]
+    assert [point["setting"] for point in jpeg if point["resolution"] == 64] == [f"quality {q}" for q in JPEG.sweep]
+    assert [point["setting"] for point in jpeg if point["resolution"] < 64] == [
+        f"quality {q}, {side} px" for side in (48, 32) for q in JPEG.few
     ]
+    assert all(0 < point["payload_mean"] < point["bytes_mean"] for point in ours + jpeg)
     assert all(point["encode_ms"] > 0 for point in body["points"] if point["method"] != "other")
     assert set(body["bd_rate"]) == {"jpeg", "other"}
-    assert body["bd_rate"]["other"] is None
+    assert set(body["bd_rate_payload"]) == set(body["bd_accuracy"]) == set(body["bd_rate"])
+    assert body["bd_rate"]["other"] is body["bd_rate_payload"]["other"] is body["bd_accuracy"]["other"] is None
     assert all(0 < extra <= 16 for extra in body["overhead_bytes"].values())
     assert len(body["overhead_bytes"]) == 3
 
@@ -47,10 +55,44 @@ def test_bytes_and_scores_are_those_of_device_and_edge(report: Report, tiny: Bun
 
 def test_the_codecs_files_are_what_is_counted(report: Report, tiny: Bundle, labelled: Path) -> None:
     device = Device(tiny, threads=1)
-    sizes = [len(JPEG.encode(device.crop(path)[0], 50)) for path in sorted(labelled.glob("*.png"))]
-    assert next(one for one in report.points if one.name == "jpeg quality 50").bytes_mean == pytest.approx(
-        np.mean(sizes)
+    crops = [device.crop(path)[0] for path in sorted(labelled.glob("*.png"))]
+    point = next(one for one in report.points if one.name == "jpeg quality 50")
+    assert point.bytes_mean == pytest.approx(np.mean([len(data) for data in JPEG.encode(crops, 50)]))
+    (flat,) = JPEG.encode([np.full((64, 64, 3), 128, np.uint8)], 50)
+    assert point.payload_mean == pytest.approx(point.bytes_mean - len(flat))
+
+
+def test_lower_resolutions_are_scaled_up_for_the_same_network(report: Report, tiny: Bundle, labelled: Path) -> None:
+    device, edge, right = Device(tiny, threads=1), Edge(tiny, threads=1), []
+    for path in sorted(labelled.glob("*.png")):
+        small = Image.fromarray(device.crop(path)[0]).resize((32, 32), Image.Resampling.BICUBIC)
+        file = io.BytesIO()
+        small.save(file, "JPEG", quality=40, optimize=True)
+        image = np.asarray(Image.open(file).resize((64, 64), Image.Resampling.BICUBIC))
+        right.append(edge.picture_answer(image[None])["answers"]["classify"][0]["index"] == int(path.name[:4]))
+    point = next(one for one in report.points if one.name == "jpeg quality 40, 32 px")
+    assert point.top1 == pytest.approx(100 * np.mean(right))
+
+
+def test_codecs_that_take_many_pictures_at_once_score_as_picture_by_picture(tiny: Bundle, labelled: Path) -> None:
+    def brief(codec: Codec, crop: int) -> list[Setting]:
+        return [Setting(codec, 33), Setting(codec, 33, 32)]
+
+    able(HEVC)
+    told: list[int] = []
+    found = evaluate(
+        tiny, labelled, codecs=["hevc"], sweep=brief, progress=lambda done, _: told.append(done), threads=2
     )
+    assert told == list(range(COUNT + 2))
+    assert [name for name, _ in found.skipped] == ["0003_broken.jpg"]
+    device, edge = Device(tiny, threads=1), Edge(tiny, threads=1)
+    paths = sorted(labelled.glob("*.png"))
+    files = [HEVC.encode([device.crop(path)[0]], 33)[0] for path in paths]
+    tops = [edge.picture_answer(HEVC.decode([data])[0][None])["answers"]["classify"][0]["index"] for data in files]
+    whole, small = found.of("hevc")[::-1]
+    assert (whole.setting, small.setting) == ("qp 33", "qp 33, 32 px")
+    assert whole.bytes_mean == pytest.approx(np.mean([len(data) for data in files]))
+    assert whole.top1 == pytest.approx(100 * np.mean([t == int(p.name[:4]) for t, p in zip(tops, paths, strict=True)]))
 
 
 def test_broken_pictures_are_left_out_and_listed(report: Report) -> None:

@@ -27,9 +27,11 @@ def test_the_plot_is_a_picture_of_some_size(report: Report) -> None:
 
 def test_the_tables_hold_every_point_and_survive_a_bar_in_a_name(report: Report) -> None:
     text = markdown(report)
-    assert text.count("\n| jpeg | quality") == 9
+    assert text.count("\n| jpeg | quality") == 15
     assert text.count("\n| splitcodec | level") == 3
-    assert "| other | a\\|b | 300 | 50.00 |" in text
+    assert "| other | a\\|b | 300 |  | 50.00 |" in text
+    assert "## BD-rate and BD-accuracy" in text
+    assert "\n| other | - | - | - |" in text
     assert "left out: 0003_broken.jpg (not a picture" in text
 
 

@@ -18,7 +18,9 @@ def write(path: Path, body: object) -> Path:
 
 
 def test_points_of_other_scripts_are_read(tmp_path: Path) -> None:
-    file = write(tmp_path / "a.json", {"images": 500, "points": [POINT | {"encode_ms": 9.5, "else": 1}]})
+    file = write(
+        tmp_path / "a.json", {"images": 500, "points": [POINT | {"encode_ms": 9.5, "payload_mean": 700, "else": 1}]}
+    )
     more = write(tmp_path / "b.json", {"points": [POINT | {"setting": "quality 2"}]})
     first, second = read_points([file, more], images=500, taken=["splitcodec"])
     assert (first.method, first.setting, first.bytes_mean, first.top1, first.encode_ms) == (
@@ -28,7 +30,8 @@ def test_points_of_other_scripts_are_read(tmp_path: Path) -> None:
         41.2,
         9.5,
     )
-    assert second.encode_ms is None
+    assert first.payload_mean == 700
+    assert second.encode_ms is second.payload_mean is None
 
 
 @pytest.mark.parametrize(
@@ -42,6 +45,7 @@ def test_points_of_other_scripts_are_read(tmp_path: Path) -> None:
         ({"points": [POINT | {"bytes_mean": 0}]}, "bytes_mean is 0, expected a number above 0"),
         ({"points": [POINT | {"top1": float("nan")}]}, "top1 is nan"),
         ({"points": [POINT | {"top1": True}]}, "top1 is True"),
+        ({"points": [POINT | {"payload_mean": "x"}]}, "payload_mean is 'x'"),
         ({"points": ["x"]}, r"points\[0\]: expected an object"),
     ],
 )

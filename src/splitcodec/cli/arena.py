@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from splitcodec.cli.show import DEFAULT_BUNDLE, BundleOption, JsonOption, ThreadsOption, print_json, progress
+
+
+class SweepChoice(StrEnum):
+    """How much of a codec's settings and resolutions to try: full takes about twice the time of lean."""
+
+    lean = "lean"
+    full = "full"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -21,7 +29,10 @@ def evaluate(
         typer.Option("--data", metavar="DIR", help="Labelled photographs: <class index>_*.jpg, or wnid folders."),
     ],
     bundle: BundleOption = DEFAULT_BUNDLE,
-    codecs: Annotated[str, typer.Option("--codecs", help="Image codecs to compare with: jpeg,webp,avif.")] = "",
+    codecs: Annotated[str, typer.Option("--codecs", help="Rivals: jpeg,webp,avif,jp2,jxl,hevc,vvc.")] = "",
+    sweep: Annotated[SweepChoice, typer.Option("--sweep", help="Settings and resolutions to try per codec.")] = (
+        SweepChoice.lean
+    ),
     points: Annotated[
         list[Path] | None, typer.Option("--points", metavar="FILE", help="Points of other programs; repeatable.")
     ] = None,
@@ -31,6 +42,7 @@ def evaluate(
 ) -> None:
     """Measure top-1 against bytes: every level through real packets, the uncompressed teacher, image codecs."""
     from splitcodec.evaluation.rate import evaluate as measure
+    from splitcodec.evaluation.sweep import full_sweep, lean_sweep
 
     with progress() as bar:
         task = bar.add_task("evaluating", total=None, note="")
@@ -42,6 +54,7 @@ def evaluate(
             bundle,
             data,
             codecs=[name.strip() for name in codecs.split(",") if name.strip()],
+            sweep=full_sweep if sweep is SweepChoice.full else lean_sweep,
             points_files=points or [],
             progress=tell,
             threads=threads,

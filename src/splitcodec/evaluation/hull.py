@@ -1,4 +1,4 @@
-"""Curves of score against bytes: upper hull, bytes at equal score, BD-rate.   used by: rate.py
+"""Curves of score against bytes: upper hull, bytes at equal score, BD-rate, BD-accuracy.   used by: rate.py
 
 The hull is what a user gets who picks the best setting, and may mix two of them from picture to picture: mixing moves
 along the straight line between two points, so the hull is taken, and read, in plain bytes. BD-rate averages in log
@@ -8,7 +8,7 @@ bytes, as everywhere.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -57,19 +57,38 @@ def bd_rate(anchor: Hull, test: Hull, *, teacher: float) -> float | None:
     high = min(teacher - NEAREST, anchor[-1, 1], test[-1, 1])
     if high - low < 1e-9:
         return None
-    curve_anchor, curve_test = _curves(anchor, test)
+    curve_anchor, curve_test = _curves(anchor, test, of=_package().bd_rate)
     difference = (curve_test.integrate(low, high) - curve_anchor.integrate(low, high)) / (high - low)
     percent = 100.0 * (10.0 ** float(difference) - 1.0)
     return percent if math.isfinite(percent) else None
 
 
-def _curves(anchor: Hull, test: Hull) -> tuple[Any, Any]:
-    """Return both curves, log10 bytes over score. The package averages over all of the overlap; we want a part."""
+def bd_accuracy(anchor: Hull, test: Hull) -> float | None:
+    """Return how many points more `test` scores than `anchor`, on average over equal bytes; negative is fewer.
+
+    As `bd_rate`, but piecewise cubic in the score over log bytes, over all the bytes that both hulls cover.
+    """
+    if min(len(anchor), len(test)) < FEWEST:
+        return None
+    low, high = (float(np.log10(end)) for end in (max(anchor[0, 0], test[0, 0]), min(anchor[-1, 0], test[-1, 0])))
+    if high - low < 1e-9:
+        return None
+    curve_anchor, curve_test = _curves(anchor, test, of=_package().bd_psnr)
+    points = (curve_test.integrate(low, high) - curve_anchor.integrate(low, high)) / (high - low)
+    return float(points) if math.isfinite(points) else None
+
+
+def _package() -> Any:
     try:
         import bjontegaard
     except ModuleNotFoundError as error:
         raise MissingExtra(f"BD-rate needs {error.name}; install it with: pip install 'splitcodec[eval]'") from None
-    _, curve_anchor, curve_test = bjontegaard.bd_rate(
+    return bjontegaard
+
+
+def _curves(anchor: Hull, test: Hull, *, of: Callable[..., Any]) -> tuple[Any, Any]:
+    """Return both curves `of` a function of the package, which averages over all the overlap; we may want a part."""
+    _, curve_anchor, curve_test = of(
         anchor[:, 0],
         anchor[:, 1],
         test[:, 0],

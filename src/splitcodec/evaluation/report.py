@@ -15,8 +15,9 @@ from splitcodec.evaluation.hull import FEWEST, NEAREST, WIDEST, upper_hull
 from splitcodec.evaluation.result import OURS, TEACHER, Report
 
 _OURS_COLOUR = "#d1495b"
-_COLOURS = ("#30638e", "#2e933c", "#7d5ba6", "#b07d12", "#3d3d3d", "#00798c")  # legible on white, also in print
-_MARKERS = ("s", "^", "D", "v", "P", "X")
+# legible on white, also in print; two lists of unlike length, so that colour and marker come together only once
+_COLOURS = ("#30638e", "#2e933c", "#7d5ba6", "#b07d12", "#3d3d3d", "#00798c", "#8c5a3c", "#c04a8f")
+_MARKERS = ("s", "^", "D", "v", "P", "X", "<")
 
 
 def write_report(report: Report, folder: str | Path) -> list[Path]:
@@ -107,12 +108,13 @@ def markdown(report: Report) -> str:
         "Differences from the teacher are paired, with bootstrap 95 % intervals (10,000 resamples).",
         "",
         *_table(
-            ("method", "setting", "bytes", "top-1 %", "minus teacher", "encode ms"),
+            ("method", "setting", "bytes", "payload", "top-1 %", "minus teacher", "encode ms"),
             (
                 (
                     one.method,
                     one.setting,
                     f"{one.bytes_mean:,.0f}",
+                    "" if one.payload_mean is None else f"{one.payload_mean:,.0f}",
                     f"{one.top1:.2f}",
                     _gap(one.top1 - report.teacher_top1, one.top1_ci95),
                     "" if one.encode_ms is None else f"{one.encode_ms:.1f}",
@@ -134,15 +136,25 @@ def markdown(report: Report) -> str:
             ),
         ),
         "",
-        "## BD-rate",
+        "## BD-rate and BD-accuracy",
         "",
         f"Bytes of {OURS} against each method over equal scores, from {WIDEST:g} to {NEAREST:g} points below the",
         "teacher or the overlap of the hulls; log bytes, piecewise cubic (PCHIP). Negative: fewer bytes. A dash: fewer",
-        f"than {FEWEST} points on a hull, or no overlap.",
+        f"than {FEWEST} points on a hull, or no overlap. Payload: the same without headers and container.",
+        f"BD-accuracy: points of top-1 that {OURS} scores more at equal bytes, on average over the bytes (log) that",
+        "both hulls cover.",
         "",
         *_table(
-            ("against", "bytes"),
-            ((name, "-" if rate is None else f"{rate:+.1f} %") for name, rate in report.bd_rate.items()),
+            ("against", "bytes", "payload", "top-1"),
+            (
+                (
+                    name,
+                    _signed(rate, " %"),
+                    _signed(report.bd_rate_payload[name], " %"),
+                    _signed(report.bd_accuracy[name]),
+                )
+                for name, rate in report.bd_rate.items()
+            ),
         ),
         "",
         "## Against the codec setting nearest in bytes",
@@ -184,6 +196,10 @@ def _cell(text: str) -> str:
 
 def _gap(points: float, interval: tuple[float, float] | None) -> str:
     return f"{points:+.2f}" + ("" if interval is None else f" [{interval[0]:+.2f}, {interval[1]:+.2f}]")
+
+
+def _signed(value: float | None, unit: str = "") -> str:
+    return "-" if value is None else f"{value:+.1f}{unit}"
 
 
 def _bytes(size: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
@@ -22,6 +22,8 @@ class Point:
     """One setting of one method: mean bytes per picture, top-1 in per cent, milliseconds to encode one crop.
 
     `top1_ci95` is the paired interval of the difference from the teacher, None for points read from a file.
+    `payload_mean` is `bytes_mean` without what a flat grey picture of that size costs (for packets: without their fixed
+    12 bytes), `resolution` the side in pixels of what was coded.
     """
 
     method: str
@@ -30,7 +32,8 @@ class Point:
     top1: float
     encode_ms: float | None
     top1_ci95: tuple[float, float] | None = None
-    extras: dict[str, Any] = field(default_factory=dict)
+    payload_mean: float | None = None
+    resolution: int | None = None
 
     @property
     def name(self) -> str:
@@ -49,7 +52,11 @@ class Point:
         }
         if self.top1_ci95 is not None:
             body["top1_minus_teacher_ci95"] = [_rounded(end, 4) for end in self.top1_ci95]
-        return body | self.extras
+        if self.payload_mean is not None:
+            body["payload_mean"] = _rounded(self.payload_mean, 2)
+        if self.resolution is not None:
+            body["resolution"] = self.resolution
+        return body
 
 
 @final
@@ -106,6 +113,8 @@ class Report:
     teacher_top1: float
     points: tuple[Point, ...]
     bd_rate: dict[str, float | None]
+    bd_rate_payload: dict[str, float | None]
+    bd_accuracy: dict[str, float | None]
     equal_score: tuple[EqualScore, ...]
     contrasts: tuple[Contrast, ...]
     overhead_bytes: dict[str, float]
@@ -133,6 +142,8 @@ class Report:
             "teacher_top1": _rounded(self.teacher_top1, 4),
             "points": [one.to_json(teacher_top1=self.teacher_top1) for one in self.points],
             "bd_rate": {method: _rounded(percent, 2) for method, percent in self.bd_rate.items()},
+            "bd_rate_payload": {method: _rounded(percent, 2) for method, percent in self.bd_rate_payload.items()},
+            "bd_accuracy": {method: _rounded(points, 3) for method, points in self.bd_accuracy.items()},
             "bytes_at_equal_score": [row.to_json() for row in self.equal_score],
             "differences": [one.to_json() for one in self.contrasts],
             "overhead_bytes": {setting: _rounded(extra, 3) for setting, extra in self.overhead_bytes.items()},
@@ -195,7 +206,10 @@ def _point(item: object, *, where: str) -> Point:
         raise DataError(f"{where}: bytes_mean is {item.get('bytes_mean')!r:.60}, expected a number above 0")
     if top1 is None or not 0 <= top1 <= 100:
         raise DataError(f"{where}: top1 is {item.get('top1')!r:.60}, expected per cent, 0 to 100")
-    return Point(item["method"], item["setting"], size, top1, ms)
+    payload = _number(item.get("payload_mean"))
+    if payload is None and item.get("payload_mean") is not None:
+        raise DataError(f"{where}: payload_mean is {item['payload_mean']!r:.60}, expected a number or nothing")
+    return Point(item["method"], item["setting"], size, top1, ms, payload_mean=payload)
 
 
 def _number(value: object) -> float | None:
