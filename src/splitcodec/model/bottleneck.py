@@ -86,16 +86,27 @@ class Bottleneck(nn.Module):
 
         B must be a multiple of the number of levels. Noise is uniform on (-0.5, 0.5) after the gain.
         """
+        y_lecn, gain = self._gained(latent_bchw)
+        return self._coded(y_lecn + torch.rand_like(y_lecn) - 0.5, gain, latent_bchw)
+
+    def rounded(self, latent_bchw: Tensor) -> Coded:
+        """Code the same way with rounding, as in use; no gradient reaches the latent."""
+        y_lecn, gain = self._gained(latent_bchw)
+        return self._coded(torch.round(y_lecn), gain, latent_bchw)
+
+    def _gained(self, latent_bchw: Tensor) -> tuple[Tensor, Tensor]:
         batch, channels, rows, cols = latent_bchw.shape
-        each = batch // self.levels
-        y = latent_bchw.float().view(self.levels, each, channels, rows * cols)
+        y_lecn = latent_bchw.float().view(self.levels, batch // self.levels, channels, rows * cols)
         gain = self.log_gain_lc.exp()[:, None, :, None]
-        noisy = y * gain + torch.rand_like(y) - 0.5
-        per_density = noisy.permute(0, 2, 1, 3).reshape(self.levels * channels, each * rows * cols)
+        return y_lecn * gain, gain
+
+    def _coded(self, symbols_lecn: Tensor, gain: Tensor, like: Tensor) -> Coded:
+        levels, each, channels, places = symbols_lecn.shape
+        per_density = symbols_lecn.permute(0, 2, 1, 3).reshape(levels * channels, each * places)
         with torch.autocast(per_density.device.type, enabled=False):  # half precision is too coarse for differences
-            nats = -torch.log(self.prior.likelihood(per_density)).view(self.levels, channels, each, -1)
-        bits_b = nats.sum(dim=(1, 3)).reshape(batch) / math.log(2)
-        return Coded((noisy / gain).view_as(latent_bchw), bits_b)
+            nats = -torch.log(self.prior.likelihood(per_density)).view(levels, channels, each, -1)
+        bits_b = nats.sum(dim=(1, 3)).reshape(levels * each) / math.log(2)
+        return Coded((symbols_lecn / gain).view_as(like), bits_b)
 
     def gains(self) -> NDArray[np.float32]:
         """Return the gains (levels, channels)."""

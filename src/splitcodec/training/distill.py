@@ -153,7 +153,8 @@ class _Trainer:
         student.squeeze.requires_grad_(not tuning)
         student.bottleneck.requires_grad_(not tuning)
         groups = _groups(student, stage, tuning=tuning)
-        model, optimizer = fabric.setup(student, torch.optim.Adam(groups, lr=stage.learning_rate, betas=(0.9, 0.99)))
+        learner = student.decoder if tuning else student
+        model, optimizer = fabric.setup(learner, torch.optim.Adam(groups, lr=stage.learning_rate, betas=(0.9, 0.99)))
         if resumed is not None:
             optimizer.load_state_dict(resumed["optimizer"])
             _set_random(resumed, fabric.device)
@@ -173,10 +174,15 @@ class _Trainer:
                 stem = halves.stem(halves.scale(image_u8))
                 feature = halves.rest(stem)
             behind = state.step >= stage.tail_from * steps
-            reproduced = model(stem)
+            if tuning:  # the encoder is done: the decoder learns from rounded symbols, as it will get them
+                with torch.no_grad(), fabric.autocast():
+                    coded = student.bottleneck.rounded(student.squeeze(stem))
+                found, bits_b = model(coded.latent_bchw), coded.bits_b
+            else:
+                found, bits_b = model(stem)
             with fabric.autocast():
-                errors = compare(halves.tail, reproduced.feature_bchw, feature, behind=behind)
-            kilobytes_l = reproduced.bits_b.view(levels, -1).mean(1) / 8000
+                errors = compare(halves.tail, found, feature, behind=behind)
+            kilobytes_l = bits_b.view(levels, -1).mean(1) / 8000
             rate = ramp(state.step / steps, stage.rate_ramp) * (self.lambdas * kilobytes_l).mean()
             distortion = stage.feature * errors.feature + stage.later * errors.later + stage.logits * errors.logits
             loss = distortion if tuning else distortion + rate

@@ -225,9 +225,10 @@ def _encoder(value: object, key: str) -> dict[str, int]:
 def _files(value: object, key: str) -> dict[str, FileEntry]:
     entries = {}
     for name, entry in _object(value, key).items():
-        found = _object(entry, f"{key}.{name[:100]}", keys={"sha256": 0, "bytes": 0})
-        sha256 = _text(found["sha256"], f"{key}.{name[:100]}.sha256")
-        entries[name] = FileEntry(sha256=sha256, bytes=_integer(found["bytes"], f"{key}.{name[:100]}.bytes", low=0))
+        place = f"{key}.{name[:100]!r}" if not name.isprintable() else f"{key}.{name[:100]}"
+        found = _object(entry, place, keys={"sha256": 0, "bytes": 0})
+        sha256 = _text(found["sha256"], f"{place}.sha256")
+        entries[name] = FileEntry(sha256=sha256, bytes=_integer(found["bytes"], f"{place}.bytes", low=0))
     return entries
 
 
