@@ -123,3 +123,13 @@ def test_channels_last_latents_are_the_same_latents() -> None:
     gain = neck.log_gain_lc.exp().repeat_interleave(2, 0)[:, :, None, None]
     for found in (flat, last):  # the noise may lie elsewhere, but never beyond half a step
         assert ((found - latent).abs() * gain).max() <= 0.5001
+
+
+def test_rounded_codes_what_use_will_code() -> None:
+    torch.manual_seed(4)
+    bottleneck = Bottleneck(2, 3, first_gain=2.0, last_gain=8.0)
+    latent = torch.randn(4, 3, 5, 5)
+    coded = bottleneck.rounded(latent)
+    gain = torch.tensor([2.0, 2.0, 8.0, 8.0])[:, None, None, None]
+    torch.testing.assert_close(coded.latent_bchw, torch.round(latent * gain) / gain)
+    assert coded.bits_b.shape == (4,)

@@ -214,7 +214,7 @@ def _point(item: object, *, where: str) -> Point:
 
 def _number(value: object) -> float | None:
     right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if right else None  # type: ignore[arg-type]
+    return float(value) if right else None  # type: ignore[arg-type]  # `right` says that it is a number
 
 
 def _rounded(value: float | None, digits: int) -> float | None:
