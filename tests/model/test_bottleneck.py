@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from splitcodec.model.bottleneck import Bottleneck, FactorizedPrior
+from splitcodec.model.bottleneck import Bottleneck, FactorizedPrior, Quantise
 
 
 def test_masses_sum_to_one() -> None:
@@ -125,11 +125,22 @@ def test_channels_last_latents_are_the_same_latents() -> None:
         assert ((found - latent).abs() * gain).max() <= 0.5001
 
 
-def test_rounded_codes_what_use_will_code() -> None:
+@pytest.mark.parametrize("quantise", ["mixed", "round"])
+def test_rounding_codes_what_use_will_code(quantise: Quantise) -> None:
     torch.manual_seed(4)
     bottleneck = Bottleneck(2, 3, first_gain=2.0, last_gain=8.0)
-    latent = torch.randn(4, 3, 5, 5)
-    coded = bottleneck.rounded(latent)
+    latent = torch.randn(4, 3, 5, 5, requires_grad=True)
+    coded = bottleneck(latent, quantise=quantise)
     gain = torch.tensor([2.0, 2.0, 8.0, 8.0])[:, None, None, None]
     torch.testing.assert_close(coded.latent_bchw, torch.round(latent * gain) / gain)
     assert coded.bits_b.shape == (4,)
+    coded.latent_bchw.sum().backward()  # straight through
+    torch.testing.assert_close(latent.grad, torch.ones_like(latent))
+
+
+def test_mixed_counts_the_bits_of_noisy_symbols() -> None:
+    torch.manual_seed(4)
+    bottleneck, latent = Bottleneck(2, 3), torch.randn(4, 3, 5, 5)
+    bits = [bottleneck(latent, quantise="mixed").bits_b for _ in range(2)]
+    assert not torch.equal(*bits)
+    assert torch.equal(*[bottleneck(latent, quantise="round").bits_b for _ in range(2)])

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import NamedTuple, final
+from typing import Literal, NamedTuple, final
 
 import numpy as np
 import torch
@@ -21,12 +21,15 @@ from torch import Tensor, nn
 
 _FLOOR = 1e-9
 
+Quantise = Literal["noise", "mixed", "round"]
+"""What stands in for rounding while training; see `Bottleneck.forward`."""
+
 
 class Coded(NamedTuple):
     """What leaves the bottleneck in training."""
 
     latent_bchw: Tensor
-    """Noisy latent, divided by the gain again: what the decoder sees."""
+    """Noisy or rounded latent, divided by the gain again: what the decoder sees."""
     bits_b: Tensor
     """Code length of each picture in bits, under the prior of its level."""
 
@@ -81,32 +84,26 @@ class Bottleneck(nn.Module):
         self.log_gain_lc = nn.Parameter(start[:, None].repeat(1, channels))
         self.prior = FactorizedPrior(levels * channels)
 
-    def forward(self, latent_bchw: Tensor) -> Coded:
+    def forward(self, latent_bchw: Tensor, *, quantise: Quantise = "noise") -> Coded:
         """Code a batch whose picture i has level `i // (B / levels)`: equal shares of all levels, in order.
 
-        B must be a multiple of the number of levels. Noise is uniform on (-0.5, 0.5) after the gain.
+        B must be a multiple of the number of levels. Noise is uniform on (-0.5, 0.5) after the gain. `mixed` lets the
+        decoder see rounded symbols, as in use, with gradients passing straight through, while the code length is still
+        that of the noisy ones (Minnen and Singh, "Channel-wise autoregressive entropy models", ICIP 2020); `round`
+        rounds for both.
         """
-        y_lecn, gain = self._gained(latent_bchw)
-        return self._coded(y_lecn + torch.rand_like(y_lecn) - 0.5, gain, latent_bchw)
-
-    def rounded(self, latent_bchw: Tensor) -> Coded:
-        """Code the same way with rounding, as in use; no gradient reaches the latent."""
-        y_lecn, gain = self._gained(latent_bchw)
-        return self._coded(torch.round(y_lecn), gain, latent_bchw)
-
-    def _gained(self, latent_bchw: Tensor) -> tuple[Tensor, Tensor]:
         batch, channels, rows, cols = latent_bchw.shape
-        y_lecn = latent_bchw.float().view(self.levels, batch // self.levels, channels, rows * cols)
+        each = batch // self.levels
         gain = self.log_gain_lc.exp()[:, None, :, None]
-        return y_lecn * gain, gain
-
-    def _coded(self, symbols_lecn: Tensor, gain: Tensor, like: Tensor) -> Coded:
-        levels, each, channels, places = symbols_lecn.shape
-        per_density = symbols_lecn.permute(0, 2, 1, 3).reshape(levels * channels, each * places)
+        y_lecn = latent_bchw.float().view(self.levels, each, channels, rows * cols) * gain
+        whole = y_lecn + (y_lecn.round() - y_lecn).detach() if quantise != "noise" else y_lecn
+        noisy = y_lecn + torch.rand_like(y_lecn) - 0.5 if quantise != "round" else whole
+        per_density = noisy.permute(0, 2, 1, 3).reshape(self.levels * channels, each * rows * cols)
         with torch.autocast(per_density.device.type, enabled=False):  # half precision is too coarse for differences
-            nats = -torch.log(self.prior.likelihood(per_density)).view(levels, channels, each, -1)
-        bits_b = nats.sum(dim=(1, 3)).reshape(levels * each) / math.log(2)
-        return Coded((symbols_lecn / gain).view_as(like), bits_b)
+            nats = -torch.log(self.prior.likelihood(per_density)).view(self.levels, channels, each, -1)
+        bits_b = nats.sum(dim=(1, 3)).reshape(batch) / math.log(2)
+        seen = noisy if quantise == "noise" else whole
+        return Coded((seen / gain).view_as(latent_bchw), bits_b)
 
     def gains(self) -> NDArray[np.float32]:
         """Return the gains (levels, channels)."""

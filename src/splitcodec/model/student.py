@@ -11,7 +11,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor, nn
 
-from splitcodec.model.bottleneck import Bottleneck
+from splitcodec.model.bottleneck import Bottleneck, Quantise
 from splitcodec.model.transforms import Decoder, Squeeze
 
 
@@ -30,9 +30,9 @@ class Student(nn.Module):
         super().__init__()
         self.squeeze, self.bottleneck, self.decoder = squeeze, bottleneck, decoder
 
-    def forward(self, stem_bchw: Tensor) -> Reproduced:
+    def forward(self, stem_bchw: Tensor, *, quantise: Quantise = "noise") -> Reproduced:
         """Train: the picture i of B has level `i // (B / levels)`; see `Bottleneck.forward`."""
-        coded = self.bottleneck(self.squeeze(stem_bchw))
+        coded = self.bottleneck(self.squeeze(stem_bchw), quantise=quantise)
         return Reproduced(self.decoder(coded.latent_bchw), coded.bits_b)
 
     def latent(self, stem_bchw: Tensor) -> Tensor:

@@ -176,10 +176,10 @@ class _Trainer:
             behind = state.step >= stage.tail_from * steps
             if tuning:  # the encoder is done: the decoder learns from rounded symbols, as it will get them
                 with torch.no_grad(), fabric.autocast():
-                    coded = student.bottleneck.rounded(student.squeeze(stem))
+                    coded = student.bottleneck(student.squeeze(stem), quantise="round")
                 found, bits_b = model(coded.latent_bchw), coded.bits_b
             else:
-                found, bits_b = model(stem)
+                found, bits_b = model(stem, quantise=stage.quantise)
             with fabric.autocast():
                 errors = compare(halves.tail, found, feature, behind=behind)
             kilobytes_l = bits_b.view(levels, -1).mean(1) / 8000

@@ -9,6 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from splitcodec.errors import RecipeError
+from splitcodec.model.bottleneck import Quantise
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
@@ -121,6 +122,9 @@ class StageRecipe(_Strict):
     """Weight of the KL divergence of the student's answer from the teacher's."""
     tail_from: Share = 0.0
     """Share of the stage after which the errors behind the cut join in (the tail costs time)."""
+    quantise: Quantise = "mixed"
+    """Stage 1: what stands in for rounding: `mixed` (the decoder sees rounded symbols, the prior noisy ones), `noise` or
+    `round` for both. Stage 2 always rounds."""
     rate_ramp: Share = 0.25
     """Share of the stage within which the lambdas rise from a fiftieth to their full value."""
     prior_rate: PositiveFloat = 10.0
