@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import NamedTuple, final
+from collections.abc import Iterable
+from typing import final
 
 import numpy as np
 import torch
@@ -19,16 +20,9 @@ import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from splitcodec.model.parts import Coded, Neck
+
 _FLOOR = 1e-9
-
-
-class Coded(NamedTuple):
-    """What leaves the bottleneck in training."""
-
-    latent_bchw: Tensor
-    """Noisy latent, divided by the gain again: what the decoder sees."""
-    bits_b: Tensor
-    """Code length of each picture in bits, under the prior of its level."""
 
 
 @final
@@ -71,7 +65,7 @@ class FactorizedPrior(nn.Module):
 
 
 @final
-class Bottleneck(nn.Module):
+class Bottleneck(Neck):
     """Gains and priors of all levels; level 0 costs the fewest bytes."""
 
     def __init__(self, levels: int, channels: int, *, first_gain: float = 3.0, last_gain: float = 20.0) -> None:
@@ -81,21 +75,40 @@ class Bottleneck(nn.Module):
         self.log_gain_lc = nn.Parameter(start[:, None].repeat(1, channels))
         self.prior = FactorizedPrior(levels * channels)
 
-    def forward(self, latent_bchw: Tensor) -> Coded:
+    def forward(self, latent_bchw: Tensor, *, rounded: bool = False) -> Coded:
         """Code a batch whose picture i has level `i // (B / levels)`: equal shares of all levels, in order.
 
-        B must be a multiple of the number of levels. Noise is uniform on (-0.5, 0.5) after the gain.
+        B must be a multiple of the number of levels. Noise is uniform on (-0.5, 0.5) after the gain; where `rounded`,
+        the latent is rounded as in use, and gradients pass straight through.
         """
         batch, channels, rows, cols = latent_bchw.shape
         each = batch // self.levels
         y = latent_bchw.float().view(self.levels, each, channels, rows * cols)
         gain = self.log_gain_lc.exp()[:, None, :, None]
-        noisy = y * gain + torch.rand_like(y) - 0.5
+        scaled = y * gain
+        noisy = scaled + (scaled.round() - scaled).detach() if rounded else scaled + torch.rand_like(y) - 0.5
         per_density = noisy.permute(0, 2, 1, 3).reshape(self.levels * channels, each * rows * cols)
         with torch.autocast(per_density.device.type, enabled=False):  # half precision is too coarse for differences
             nats = -torch.log(self.prior.likelihood(per_density)).view(self.levels, channels, each, -1)
         bits_b = nats.sum(dim=(1, 3)).reshape(batch) / math.log(2)
         return Coded((noisy / gain).view_as(latent_bchw), bits_b)
+
+    def symbols(self, latent_bchw: Tensor, level: int) -> Tensor:
+        """Return the rounded latent of one level (not clipped to any table)."""
+        gain = self.log_gain_lc[level].exp()[:, None, None]
+        return torch.round(latent_bchw.float() * gain)
+
+    def latent(self, symbols_bchw: Tensor, level: int) -> Tensor:
+        """Return symbols divided by their gain."""
+        return symbols_bchw / self.log_gain_lc[level].exp()[:, None, None]
+
+    def prior_parameters(self) -> Iterable[nn.Parameter]:
+        """Return what the priors of all levels learn."""
+        return self.prior.parameters()
+
+    def gain_parameters(self) -> Iterable[nn.Parameter]:
+        """Return the logarithms of the gains."""
+        return [self.log_gain_lc]
 
     def gains(self) -> NDArray[np.float32]:
         """Return the gains (levels, channels)."""
