@@ -41,3 +41,28 @@ def test_a_batch_equals_its_pictures_one_by_one(tiny: Bundle) -> None:
 def test_other_images_are_refused(tiny: Bundle, image: NDArray[Any]) -> None:
     with pytest.raises(GraphError, match="expected"):
         Encoder(tiny, threads=1).latent_chw(image)
+
+
+@pytest.mark.parametrize(
+    ("rows", "cols", "fits"),
+    [(0, 0, True), (1, 1, True), (-1, -1, True), (1, 0, False), (0, -1, False), (2, 2, False), (-2, -2, False)],
+)
+def test_a_latent_may_gain_or_lose_one_row_and_column(
+    tiny: Bundle, monkeypatch: pytest.MonkeyPatch, rows: int, cols: int, fits: bool
+) -> None:
+    encoder = Encoder(tiny, threads=1)
+    latent = np.zeros((1, 4, 4 + rows, 3 + cols), np.float32)
+
+    class Odd:
+        name = "odd"
+
+        def __call__(self, _: NDArray[Any]) -> NDArray[np.float32]:
+            return latent
+
+    monkeypatch.setattr(encoder, "_graph", Odd())
+    image = np.zeros((1, 64, 48, 3), np.uint8)
+    if fits:
+        assert encoder.latent_chw(image).shape == latent.shape[1:]
+    else:
+        with pytest.raises(GraphError, match="the bundle is wrong"):
+            encoder.latent_chw(image)

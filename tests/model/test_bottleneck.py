@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from splitcodec.model.bottleneck import Bottleneck, FactorizedPrior, Quantise
+from splitcodec.model.bottleneck import Bottleneck, FactorizedPrior
+from splitcodec.model.parts import Quantise
 
 
 def test_masses_sum_to_one() -> None:

@@ -76,3 +76,45 @@ def test_a_decoder_that_aims_at_a_feature_starts_at_its_scale() -> None:
     other = Decoder(5, 3, width=8, blocks=1, up=1, up_width=4, up_blocks=0)
     other.load_state_dict(decoder.state_dict())  # a resumed run keeps it
     assert torch.equal(other.get_buffer("spread"), decoder.get_buffer("spread"))
+
+
+def test_names_of_the_weights_stay(student: Student) -> None:
+    """Trained runs hold these names; a change of any of them would orphan them."""
+    names = list(student.state_dict())
+    conv = ["0.weight", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked"]
+    squeeze = [f"squeeze.layers.{n}.{name}" for n in (0, 1) for name in conv]
+    assert names[: len(squeeze) + 2] == [*squeeze, "squeeze.layers.2.weight", "squeeze.layers.2.bias"]
+    neck = ["bottleneck.log_gain_lc"]
+    for kind, count in (("matrices", 4), ("biases", 4), ("factors", 3)):
+        neck += [f"bottleneck.prior.{kind}.{n}" for n in range(count)]
+    assert [name for name in names if name.startswith("bottleneck.")] == neck
+    decoder = [name for name in names if name.startswith("decoder.")]
+    residual = [f"decoder.layers.1.body.{n}.{name}" for n in (0, 1) for name in conv]
+    assert decoder[:2] == ["decoder.mean", "decoder.spread"]
+    assert decoder[2 : 2 + len(conv) + len(residual)] == [f"decoder.layers.0.{name}" for name in conv] + residual
+    assert len(names) == len(squeeze) + 2 + len(neck) + len(decoder)
+
+
+def test_rounding_in_place_of_noise(student: Student) -> None:
+    student.eval()
+    stem = torch.randn(3, 8, 8, 8)
+    with torch.no_grad():
+        out = student(stem, quantise="round")
+        for level in range(3):
+            wanted = student.reproduce(student.symbols(stem[level : level + 1], level), level)
+            torch.testing.assert_close(out.feature_bchw[level : level + 1], wanted)
+    assert out.answer is None
+
+
+def test_a_tail_of_its_own_answers_where_asked() -> None:
+    student = Student(
+        Squeeze(8, 4, widths=(12,), halvings=0),
+        Bottleneck(1, 4),
+        Decoder(4, 6, width=8, blocks=0, up=1, up_width=8, up_blocks=0),
+        tail=torch.nn.Flatten(),
+    )
+    stem = torch.randn(2, 8, 4, 4)
+    assert student(stem).answer is None
+    out = student(stem, answer=True)
+    assert out.answer is not None
+    assert torch.equal(out.answer[0], out.feature_bchw.flatten(1))

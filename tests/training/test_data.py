@@ -11,7 +11,7 @@ from torch import Tensor
 
 from splitcodec.device.image import crop_bhwc, load_picture
 from splitcodec.errors import DataError
-from splitcodec.training.data import Photographs, centre_crops, find_photographs, split_holdout
+from splitcodec.training.data import Photographs, centre_crops, find_photographs, labels_of, split_holdout
 
 
 def _source(paths: list[Path], *, memory_mb: int = 100, jitter: float = 0.2, seed: int = 1) -> Photographs:
@@ -19,7 +19,7 @@ def _source(paths: list[Path], *, memory_mb: int = 100, jitter: float = 0.2, see
 
 
 def _batches(source: Photographs, first: int, last: int, *, stream: int = 0) -> list[Tensor]:
-    return list(source.batches(first, last, batch=3, stream=stream))
+    return [crops.image_u8 for crops in source.batches(first, last, batch=3, stream=stream)]
 
 
 def test_photographs_are_found_below_and_in_order(photos: Path) -> None:
@@ -109,7 +109,7 @@ def test_grey_pictures_become_three_equal_channels(tmp_path: Path) -> None:
 def test_jitter_changes_colours_within_bounds(tmp_path: Path) -> None:
     Image.new("RGB", (60, 60), (128, 128, 128)).save(tmp_path / "a.png")
     source = Photographs([tmp_path / "a.png"], crop=8, smallest_crop=1.0, jitter=0.2, memory_mb=1, seed=0)
-    batch = torch.cat(list(source.batches(0, 8, batch=4, stream=0))).float()
+    batch = torch.cat([crops.image_u8 for crops in source.batches(0, 8, batch=4, stream=0)]).float()
     assert batch.std() > 5
     assert batch.min() >= 128 * 0.8 - 1
     assert batch.max() <= 128 * 1.2 + 1
@@ -124,3 +124,18 @@ def test_centre_crops_are_the_device_s_own(photos: Path) -> None:
 
 def test_centre_crops_of_nothing() -> None:
     assert centre_crops([], resize=60, crop=48).shape == (0, 3, 48, 48)
+
+
+def test_labels_are_the_names_of_folders(tmp_path: Path) -> None:
+    colours = {"n02": (200, 0, 0), "n01": (0, 200, 0), "other": (0, 0, 200)}
+    for name, colour in colours.items():
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (20, 20), colour).save(tmp_path / name / "a.png")
+    paths = find_photographs([tmp_path])
+    labels = labels_of(paths, ["n01", "n02"])
+    assert labels == [0, 1, -1]
+    source = Photographs(paths, crop=8, smallest_crop=1.0, jitter=0.0, memory_mb=1, seed=0, labels=labels)
+    (crops,) = source.batches(0, 1, batch=32, stream=0)
+    brightest = crops.image_u8[:, :, 0, 0].argmax(1)
+    assert torch.equal(crops.label_b, torch.tensor([1, 0, -1])[brightest])
+    assert set(crops.label_b.tolist()) == {-1, 0, 1}

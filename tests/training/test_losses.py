@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from splitcodec.training.losses import compare, ramp, relative, schedule
+from splitcodec.training.losses import answers, compare, ramp, relative, schedule, squares, steps
 
 
 class _Tail(nn.Module):
@@ -63,6 +63,32 @@ def test_the_schedule_warms_up_and_ends_at_zero() -> None:
     assert schedule(0.55, 0.1) == pytest.approx(0.5)
     assert schedule(1.0, 0.1) == pytest.approx(0.0)
     assert schedule(0.0, 0.0) == 1
+
+
+def test_squares_are_summed_over_layers_and_averaged_over_pictures() -> None:
+    torch.manual_seed(2)
+    found, feature = torch.randn(3, 5, 4, 4), torch.randn(3, 5, 4, 4)
+    wanted = (found - feature).square().sum() * (1 + 9) / 3
+    torch.testing.assert_close(squares(_Tail(), found, feature), wanted)
+    other = (found.mean(dim=(2, 3)), 3 * feature)  # of another tail, whose later layer is right
+    torch.testing.assert_close(squares(_Tail(), found, feature, answer=other), wanted / 10)
+
+
+def test_answers_are_held_against_labels_and_the_teacher() -> None:
+    torch.manual_seed(3)
+    logits, logits_t = torch.randn(6, 4), torch.randn(6, 4)
+    label_b = torch.tensor([0, 3, -1, 2, -1, 1])
+    hard, soft = answers(logits, logits_t, label_b, temperature=2.0)
+    best = logits_t.argmax(1)
+    known = torch.tensor([0, 3, int(best[2]), 2, int(best[4]), 1])
+    torch.testing.assert_close(hard, -logits.log_softmax(1)[torch.arange(6), known].mean())
+    p, q = (logits_t / 2).softmax(1), (logits / 2).softmax(1)
+    torch.testing.assert_close(soft, 4 * (p * (p / q).log()).sum(1).mean())
+
+
+def test_steps_fall_where_they_are_told() -> None:
+    found = [steps(done, 0.1, at=(0.5, 0.8), factor=0.1) for done in (0.05, 0.1, 0.49, 0.5, 0.79, 0.8, 1.0)]
+    assert found == pytest.approx([0.5, 1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
 def test_the_rate_rises_by_equal_factors_to_its_full_weight() -> None:

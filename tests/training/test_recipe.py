@@ -20,9 +20,16 @@ def _read(folder: Path, data: object, *changes: str) -> Recipe:
     return read_recipe(path, changes=changes)
 
 
-@pytest.mark.parametrize("path", sorted(COMMITTED.glob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted(COMMITTED.rglob("*.yaml")), ids=lambda p: p.stem)
 def test_committed_recipes_are_valid(path: Path) -> None:
     assert read_recipe(path).name
+
+
+def test_a_recipe_without_kinds_means_the_first_of_them(recipe: Recipe) -> None:
+    assert (recipe.student.kind, recipe.stage1.kind) == ("squeeze", "distill")
+    assert (recipe.stage1.optimizer.kind, recipe.stage1.schedule.kind) == ("adam", "cosine")
+    assert not recipe.own_tail()
+    assert Recipe.model_validate(recipe.model_dump(mode="json")) == recipe
 
 
 @pytest.mark.parametrize(
@@ -54,6 +61,24 @@ def test_committed_recipes_are_valid(path: Path) -> None:
         ("precision=fp8", "precision: .*pattern"),
         ("teacher=none", "teacher: .*"),
         ("data.holdout=-1", "data.holdout: .*greater than or equal to 0"),
+        ("student.kind=large", "student: expected keys, `kind` among them one of squeeze, patch, paper, reduced"),
+        ("student.kind=paper", "student.decoder: unknown key"),
+        ("student=none", "student: expected keys"),
+        ("stage1.kind=magic", "stage1: expected keys, `kind` among them one of distill, squares, answers"),
+        ("stage1.kind=squares", "stage1.tail_from: unknown key"),
+        ("stage1.hard=0.5", "stage1.hard: unknown key"),
+        ("stage1.optimizer={kind: lion}", "stage1.optimizer: expected keys, `kind` among them one of adam, sgd"),
+        ("stage1.optimizer={momentum: 0.5}", "stage1.optimizer.momentum: unknown key"),
+        ("stage1.schedule={kind: steps}", "stage1.schedule.at: Field required"),
+        ("stage1.tune=decoder", r"stage1\.tune: the decoder alone cannot learn"),
+        ("stage2.tune=encoder", "stage2.tune: .*'decoder' or 'all'"),
+        ("levels.betas=[0.5, 0.1]", "levels: .*give either lambdas .* or betas"),
+        ("student={kind: reduced, channels: 3}", "student.kind reduced has one level, not 2"),
+        (
+            "student={kind: patch, patches: [{width: 8, kernel: 2, stride: 4}]}",
+            "student.patches.0: .*kernel 2 with stride 4; expected at least the stride",
+        ),
+        ("student={kind: patch, patches: []}", "student.patches: .*at least 1 item"),
     ],
 )
 def test_a_wrong_key_or_value_is_named(tmp_path: Path, recipe_data: Make, change: str, says: str) -> None:
@@ -120,3 +145,55 @@ def test_files_that_are_no_recipes(tmp_path: Path, content: bytes, says: str) ->
 def test_a_missing_recipe(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"no recipe at .*nowhere\.yaml; give a YAML file"):
         read_recipe(tmp_path / "nowhere.yaml")
+
+
+def _files(folder: Path, **contents: object) -> Path:
+    for name, content in contents.items():
+        path = folder / f"{name.replace('__', '/')}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(content), encoding="utf-8")
+    return folder
+
+
+def test_a_base_gives_what_a_recipe_does_not_say(tmp_path: Path, recipe_data: Make) -> None:
+    folder = _files(
+        tmp_path,
+        base=recipe_data(),
+        middle={"base": "base.yaml", "name": "middle", "stage1": {"images": 8}, "stage2": None},
+        below__top={"base": "../middle.yaml", "levels": {"lambdas": [3.0, 2.0]}},
+    )
+    base, top = read_recipe(folder / "base.yaml"), read_recipe(folder / "below" / "top.yaml", changes=("seed=3",))
+    assert (top.name, top.stage1.images, top.stage2, top.seed) == ("middle", 8, None, 3)
+    assert top.levels.prices == (3.0, 2.0)
+    assert top.levels.first_gain == base.levels.first_gain
+    assert top.student == base.student
+
+
+def test_another_kind_begins_anew(tmp_path: Path, recipe_data: Make) -> None:
+    top = {
+        "base": "base.yaml",
+        "student": {"kind": "paper", "channels": 8},
+        "stage1": {"kind": "squares", "images": 8, "batch": 4, "learning_rate": 1e-3},
+    }
+    recipe = read_recipe(_files(tmp_path, base=recipe_data(), top=top) / "top.yaml")
+    assert (recipe.student.kind, recipe.student.channels, recipe.stage1.kind) == ("paper", 8, "squares")
+
+
+@pytest.mark.parametrize(
+    ("contents", "says"),
+    [
+        ({"top": {"base": "top.yaml"}}, "top.yaml leads back here"),
+        ({"top": {"base": "a.yaml"}, "a": {"base": "top.yaml"}}, "top.yaml leads back here"),
+        ({"top": {"base": "nowhere.yaml"}}, "no recipe at .*nowhere.yaml"),
+        ({"top": {"base": 3}}, "base: expected the name of another recipe, not 3"),
+    ],
+)
+def test_bases_that_lead_nowhere(tmp_path: Path, contents: dict[str, object], says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        read_recipe(_files(tmp_path, **contents) / "top.yaml")
+
+
+def test_betas_are_prices_of_bits(tmp_path: Path, recipe_data: Make) -> None:
+    recipe = _read(tmp_path, recipe_data(), "levels.lambdas=null", "levels.betas=[0.5, 0.25]")
+    assert recipe.levels.prices == (4000.0, 2000.0)
+    assert recipe.levels.count == 2

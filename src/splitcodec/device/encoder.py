@@ -29,7 +29,10 @@ class Encoder:
         self._channels = bundle.manifest.channels
 
     def latent_chw(self, image_bhwc: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the latent of one picture, uint8 (1, H, W, 3) -> float32 (C, H / stride, W / stride), before gain."""
+        """Return the latent of one picture, uint8 (1, H, W, 3) -> float32 (C, H / stride, W / stride), before gain.
+
+        Convolutions without padding may lose or gain a row and a column.
+        """
         if len(image_bhwc) != 1:
             raise GraphError(f"{len(image_bhwc)} pictures; expected 1, use latents_bchw for more")
         latent_chw: NDArray[np.float32] = self.latents_bchw(image_bhwc)[0]
@@ -43,8 +46,11 @@ class Encoder:
         _check(image_bhwc, stride=self._stride)
         batch, height, width, _ = image_bhwc.shape
         latent_bchw: NDArray[np.float32] = self._graph(np.ascontiguousarray(image_bhwc))
-        expected = (batch, self._channels, height // self._stride, width // self._stride)
-        if latent_bchw.shape != expected or latent_bchw.dtype != np.float32:
+        rows, cols = height // self._stride, width // self._stride
+        expected = (batch, self._channels, rows, cols)
+        extra = latent_bchw.shape[2] - rows if latent_bchw.ndim == 4 else 0
+        shape = (batch, self._channels, rows + extra, cols + extra)
+        if latent_bchw.shape != shape or abs(extra) > 1 or latent_bchw.dtype != np.float32:
             raise GraphError(
                 f"{self._graph.name} gave {latent_bchw.dtype} {latent_bchw.shape}, expected float32 {expected}; "
                 "the bundle is wrong, export it again"

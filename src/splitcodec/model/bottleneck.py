@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Literal, NamedTuple, final
+from collections.abc import Iterable
+from typing import final
 
 import numpy as np
 import torch
@@ -19,19 +20,9 @@ import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from splitcodec.model.parts import Coded, Neck, Quantise
+
 _FLOOR = 1e-9
-
-Quantise = Literal["noise", "mixed", "round"]
-"""What stands in for rounding while training; see `Bottleneck.forward`."""
-
-
-class Coded(NamedTuple):
-    """What leaves the bottleneck in training."""
-
-    latent_bchw: Tensor
-    """Noisy or rounded latent, divided by the gain again: what the decoder sees."""
-    bits_b: Tensor
-    """Code length of each picture in bits, under the prior of its level."""
 
 
 @final
@@ -74,7 +65,7 @@ class FactorizedPrior(nn.Module):
 
 
 @final
-class Bottleneck(nn.Module):
+class Bottleneck(Neck):
     """Gains and priors of all levels; level 0 costs the fewest bytes."""
 
     def __init__(self, levels: int, channels: int, *, first_gain: float = 3.0, last_gain: float = 20.0) -> None:
@@ -104,6 +95,23 @@ class Bottleneck(nn.Module):
         bits_b = nats.sum(dim=(1, 3)).reshape(batch) / math.log(2)
         seen = noisy if quantise == "noise" else whole
         return Coded((seen / gain).view_as(latent_bchw), bits_b)
+
+    def symbols(self, latent_bchw: Tensor, level: int) -> Tensor:
+        """Return the rounded latent of one level (not clipped to any table)."""
+        gain = self.log_gain_lc[level].exp()[:, None, None]
+        return torch.round(latent_bchw.float() * gain)
+
+    def latent(self, symbols_bchw: Tensor, level: int) -> Tensor:
+        """Return symbols divided by their gain."""
+        return symbols_bchw / self.log_gain_lc[level].exp()[:, None, None]
+
+    def prior_parameters(self) -> Iterable[nn.Parameter]:
+        """Return what the priors of all levels learn."""
+        return self.prior.parameters()
+
+    def gain_parameters(self) -> Iterable[nn.Parameter]:
+        """Return the logarithms of the gains."""
+        return [self.log_gain_lc]
 
     def gains(self) -> NDArray[np.float32]:
         """Return the gains (levels, channels)."""

@@ -1,18 +1,17 @@
-"""The student: the teacher's first layers (stem) and a squeeze on the device, the bottleneck, a decoder at the edge.
+"""The student: an encoder on the device, the bottleneck, a decoder at the edge.
 
-`student(stem_feature)` trains; `student.symbols(stem_feature, level)` codes. The stem is the teacher's own and stays as
-it is, so training computes it once for teacher and student.
+`student(stem_feature)` trains; `student.symbols(stem_feature, level)` codes. What the encoder takes is the output of
+the teacher's stem, which stays as it is, so training computes it once for teacher and student; encoders with layers of
+their own from the first on take the scaled image itself.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple, final
 
-import torch
 from torch import Tensor, nn
 
-from splitcodec.model.bottleneck import Bottleneck, Quantise
-from splitcodec.model.transforms import Decoder, Squeeze
+from splitcodec.model.parts import FeatureDecoder, Neck, Quantise
 
 
 class Reproduced(NamedTuple):
@@ -20,20 +19,28 @@ class Reproduced(NamedTuple):
 
     feature_bchw: Tensor
     bits_b: Tensor
+    answer: tuple[Tensor, ...] | None = None
+    """What the student's own tail makes of the feature: logits and later features, where asked for."""
 
 
 @final
 class Student(nn.Module):
-    """Squeeze, bottleneck and decoder around the teacher's stem."""
+    """Encoder (`squeeze`), bottleneck and decoder; a tail only where training changes the teacher's."""
 
-    def __init__(self, squeeze: Squeeze, bottleneck: Bottleneck, decoder: Decoder) -> None:
+    def __init__(
+        self, squeeze: nn.Module, bottleneck: Neck, decoder: FeatureDecoder, *, tail: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        self.squeeze, self.bottleneck, self.decoder = squeeze, bottleneck, decoder
+        self.squeeze, self.bottleneck, self.decoder, self.tail = squeeze, bottleneck, decoder, tail
 
-    def forward(self, stem_bchw: Tensor, *, quantise: Quantise = "noise") -> Reproduced:
-        """Train: the picture i of B has level `i // (B / levels)`; see `Bottleneck.forward`."""
+    def forward(self, stem_bchw: Tensor, *, quantise: Quantise = "noise", answer: bool = False) -> Reproduced:
+        """Train: the picture i of B has level `i // (B / levels)`; see `Neck.forward`. `answer`: by its own tail."""
         coded = self.bottleneck(self.squeeze(stem_bchw), quantise=quantise)
-        return Reproduced(self.decoder(coded.latent_bchw), coded.bits_b)
+        feature = self.decoder(coded.latent_bchw)
+        if not answer or self.tail is None:
+            return Reproduced(feature, coded.bits_b)
+        out = self.tail(feature)
+        return Reproduced(feature, coded.bits_b, out if isinstance(out, tuple) else (out,))
 
     def latent(self, stem_bchw: Tensor) -> Tensor:
         """Return the latent before gain."""
@@ -41,12 +48,10 @@ class Student(nn.Module):
         return out
 
     def symbols(self, stem_bchw: Tensor, level: int) -> Tensor:
-        """Code: rounded latent of one level (not clipped to any table)."""
-        gain = self.bottleneck.log_gain_lc[level].exp()[:, None, None]
-        return torch.round(self.latent(stem_bchw).float() * gain)
+        """Code: integer symbols of one level (not clipped to any table)."""
+        return self.bottleneck.symbols(self.latent(stem_bchw), level)
 
     def reproduce(self, symbols_bchw: Tensor, level: int) -> Tensor:
         """Decode: the feature at the teacher's cut."""
-        gain = self.bottleneck.log_gain_lc[level].exp()[:, None, None]
-        out: Tensor = self.decoder(symbols_bchw / gain)
+        out: Tensor = self.decoder(self.bottleneck.latent(symbols_bchw, level))
         return out

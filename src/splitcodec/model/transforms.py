@@ -12,6 +12,8 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+from splitcodec.model.parts import FeatureDecoder
+
 
 def conv(below: int, above: int, kernel: int, *, stride: int = 1, act: bool = True) -> nn.Sequential:
     """Convolution, batch norm and (unless told otherwise) ReLU; pads by half the kernel."""
@@ -77,7 +79,7 @@ class Squeeze(nn.Module):
 
 
 @final
-class Decoder(nn.Module):
+class Decoder(FeatureDecoder):
     """Latent (B, channels, h, w) to the teacher's feature (B, out, h * up, w * up), up = 1, 2, 4 ...
 
     Residual blocks at latent resolution (cheap there), then a pixel shuffle per doubling with its own residual blocks.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import final
 
@@ -10,12 +11,16 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from splitcodec.errors import RecipeError
+from splitcodec.model import paper, reduced
 from splitcodec.model.bottleneck import Bottleneck
 from splitcodec.model.frozen import fast
+from splitcodec.model.parts import FeatureDecoder, Neck
+from splitcodec.model.patch import Patch, PatchEncoder
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import Teacher, imagenet_labels, load_teacher
 from splitcodec.model.transforms import Decoder, PerColour, Squeeze
 from splitcodec.training.recipe import Recipe
+from splitcodec.training.students import DecoderRecipe, PaperRecipe, PatchRecipe, ReducedRecipe, SqueezeRecipe
 
 MAX_GRID = 255  # rows and columns of a latent, as the packet counts them
 
@@ -27,11 +32,13 @@ def build_teacher(recipe: Recipe) -> Teacher:
         wanted.model,
         weights=wanted.weights,
         cut=wanted.cut,
-        stem=recipe.student.stem,
+        stem=recipe.student.stem if isinstance(recipe.student, SqueezeRecipe) else None,
         later=wanted.later,
         classes=len(class_names(recipe)[0]),
         crop=wanted.crop,
     )
+    if not isinstance(recipe.student, SqueezeRecipe):  # the student begins at the image
+        teacher = replace(teacher, stem=nn.Identity(), rest=teacher.stem, stem_width=3, stem_stride=1)
     if isinstance(wanted.mean, tuple) or isinstance(wanted.std, tuple):
         return replace(teacher, stem=nn.Sequential(PerColour(wanted.mean, wanted.std), teacher.stem))
     return teacher
@@ -39,39 +46,89 @@ def build_teacher(recipe: Recipe) -> Teacher:
 
 def build_student(recipe: Recipe, teacher: Teacher) -> Student:
     """Build the recipe's student, untrained. Raises RecipeError where its strides do not fit the teacher's."""
-    sizes, levels = recipe.student, recipe.levels
-    stride = latent_stride(recipe, teacher)
-    decoder = sizes.decoder
-    return Student(
-        Squeeze(teacher.stem_width, sizes.channels, widths=sizes.widths, halvings=sizes.halvings),
-        Bottleneck(len(levels.lambdas), sizes.channels, first_gain=levels.first_gain, last_gain=levels.last_gain),
-        Decoder(
-            sizes.channels,
-            teacher.width,
-            width=decoder.width,
-            blocks=decoder.blocks,
-            up=stride // teacher.stride,
-            up_width=decoder.up_width,
-            up_blocks=decoder.up_blocks,
-        ),
+    sizes, channels = recipe.student, recipe.student.channels
+    up = latent_stride(recipe, teacher) // teacher.stride
+    neck: Neck
+    decoder: FeatureDecoder
+    encoder: nn.Module
+    match sizes:
+        case SqueezeRecipe():
+            encoder = Squeeze(teacher.stem_width, channels, widths=sizes.widths, halvings=sizes.halvings)
+            neck, decoder = _bottleneck(recipe), _decoder(sizes.decoder, channels, teacher.width, up=up)
+        case PatchRecipe():
+            stem = tuple(Patch(patch.width, patch.kernel, patch.stride) for patch in sizes.patches)
+            encoder = PatchEncoder(
+                channels, stem=stem, blocks=sizes.blocks, widths=sizes.widths, halvings=sizes.halvings
+            )
+            neck, decoder = _bottleneck(recipe), _decoder(sizes.decoder, channels, teacher.width, up=up)
+        case PaperRecipe():
+            encoder, neck = paper.PaperEncoder(channels, widths=sizes.widths), _bottleneck(recipe)
+            decoder = paper.PaperDecoder(channels, teacher.width, widths=sizes.decoder_widths)
+        case ReducedRecipe():
+            encoder, neck = reduced.ReducedEncoder(channels, width=sizes.width), reduced.EightBit(channels)
+            decoder = reduced.ReducedDecoder(channels, teacher.width, width=sizes.decoder_width)
+    tail = copy.deepcopy(teacher.tail) if recipe.own_tail() else None
+    return Student(encoder, neck, decoder, tail=tail)
+
+
+def _bottleneck(recipe: Recipe) -> Bottleneck:
+    levels = recipe.levels
+    return Bottleneck(levels.count, recipe.student.channels, first_gain=levels.first_gain, last_gain=levels.last_gain)
+
+
+def _decoder(sizes: DecoderRecipe, channels: int, out: int, *, up: int) -> Decoder:
+    return Decoder(
+        channels,
+        out,
+        width=sizes.width,
+        blocks=sizes.blocks,
+        up=up,
+        up_width=sizes.up_width,
+        up_blocks=sizes.up_blocks,
     )
 
 
 def latent_stride(recipe: Recipe, teacher: Teacher) -> int:
     """Return the latent's stride in pixels. Raises RecipeError where decoder, crop or packet cannot follow it."""
-    crop, stride = recipe.teacher.crop, teacher.stem_stride << recipe.student.halvings
+    crop, sizes = recipe.teacher.crop, recipe.student
+    match sizes:
+        case SqueezeRecipe():
+            stride, cause = teacher.stem_stride << sizes.halvings, "student.halvings"
+        case PatchRecipe():
+            stride, cause = sizes.stride, "student.patches"
+        case PaperRecipe():
+            stride, cause = paper.STRIDE, "teacher.cut"
+        case ReducedRecipe():
+            stride, cause = reduced.STRIDE, "teacher.cut"
     up, rest = divmod(stride, teacher.stride)
-    if rest or up & (up - 1) or not up:
-        raise RecipeError(
-            f"student.halvings: the latent's stride would be {stride}, the cut's is {teacher.stride}; expected that "
-            "times 1, 2, 4 or so; change student.halvings, student.stem or teacher.cut"
+    fixed = cause == "teacher.cut"
+    if rest or up & (up - 1) or not up or (fixed and up != 1):
+        expected, change = (
+            ("that very stride", "teacher.cut")
+            if fixed
+            else ("that times 1, 2, 4 or so", f"{cause}, student.stem or teacher.cut")
         )
-    if crop % stride or crop // stride > MAX_GRID:
+        raise RecipeError(
+            f"{cause}: the latent's stride would be {stride}, the cut's is {teacher.stride}; expected {expected}; "
+            f"change {change}"
+        )
+    if crop % stride or latent_side(recipe, crop, stride=stride) > MAX_GRID:
         raise RecipeError(
             f"teacher.crop: {crop} pixels with a latent of stride {stride}; expected a multiple of {stride}, "
             f"at most {MAX_GRID * stride}"
         )
     return stride
+
+
+def latent_side(recipe: Recipe, side: int, *, stride: int) -> int:
+    """Return the latent's rows for a picture of `side` pixels: published layers gain or lose one."""
+    match recipe.student:
+        case PaperRecipe():
+            return side // stride + paper.EXTRA
+        case ReducedRecipe():
+            return side // stride + reduced.EXTRA
+        case _:
+            return side // stride
 
 
 def class_names(recipe: Recipe) -> tuple[list[str], list[str]]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 import torch
@@ -36,6 +36,12 @@ def find_photographs(folders: Sequence[Path]) -> list[Path]:
     return sorted(found)
 
 
+def labels_of(paths: Sequence[Path], names: Sequence[str]) -> list[int]:
+    """Return the class of each picture by the name of its folder, as ImageNet lies on disk; -1 for other folders."""
+    index = {name: number for number, name in enumerate(names)}
+    return [index.get(path.parent.name, -1) for path in paths]
+
+
 def split_holdout(paths: Sequence[Path], holdout: int, *, seed: int) -> tuple[list[Path], list[Path]]:
     """Set `holdout` photographs aside (at most a tenth); returns (training, held out), the same ones for a seed."""
     order = np.random.default_rng(seed).permutation(len(paths))
@@ -54,27 +60,45 @@ def centre_crops(paths: Sequence[Path], *, resize: int, crop: int) -> Tensor:
     return torch.from_numpy(np.concatenate(crops)).permute(0, 3, 1, 2)
 
 
+class Crops(NamedTuple):
+    """One batch."""
+
+    image_u8: Tensor
+    """Pixels (B, 3, H, W)."""
+    label_b: Tensor
+    """Classes int64 (B); -1 where there is no label."""
+
+
 @final
 class Photographs:
     """Training photographs, decoded once as long as memory allows, cropped at random."""
 
     def __init__(
-        self, paths: Sequence[Path], *, crop: int, smallest_crop: float, jitter: float, memory_mb: int, seed: int
+        self,
+        paths: Sequence[Path],
+        *,
+        crop: int,
+        smallest_crop: float,
+        jitter: float,
+        memory_mb: int,
+        seed: int,
+        labels: Sequence[int] | None = None,
     ) -> None:
         if not paths:
             raise DataError("no photographs left to train on; add some, or lower data.holdout in the recipe")
         self.paths, self.crop, self.smallest_crop, self.jitter, self.seed = paths, crop, smallest_crop, jitter, seed
+        self._labels = [-1] * len(paths) if labels is None else list(labels)
         self._room = memory_mb * 1_000_000
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._broken: set[int] = set()
 
-    def batches(self, first_step: int, last_step: int, *, batch: int, stream: int) -> Iterator[Tensor]:
-        """Yield uint8 (batch, 3, crop, crop) for each step, made ahead of time by threads.
+    def batches(self, first_step: int, last_step: int, *, batch: int, stream: int) -> Iterator[Crops]:
+        """Yield crops uint8 (batch, 3, crop, crop) for each step, made ahead of time by threads.
 
         `stream` tells apart stages and processes. Raises DataError when most photographs cannot be read.
         """
         with ThreadPoolExecutor(2) as pool:
-            ahead: list[Future[Tensor]] = []
+            ahead: list[Future[Crops]] = []
             for step in range(first_step, last_step):
                 while len(ahead) < 4 and step + len(ahead) < last_step:
                     ahead.append(pool.submit(self._batch, step + len(ahead), batch, stream))
@@ -82,20 +106,22 @@ class Photographs:
 
     def first(self, count: int) -> Tensor:
         """Return some random crops, always the same ones: uint8 (count, 3, crop, crop)."""
-        return self._batch(0, count, 2**31)
+        return self._batch(0, count, 2**31).image_u8
 
-    def _batch(self, step: int, batch: int, stream: int) -> Tensor:
+    def _batch(self, step: int, batch: int, stream: int) -> Crops:
         random = np.random.default_rng((self.seed, stream, step))
         out = np.empty((batch, self.crop, self.crop, 3), np.uint8)
+        label_b = torch.empty(batch, dtype=torch.int64)
         for place in range(batch):
-            out[place] = self._random_crop(self._picture(random), random)
-        return torch.from_numpy(out).permute(0, 3, 1, 2)
+            array, label_b[place] = self._picture(random)
+            out[place] = self._random_crop(array, random)
+        return Crops(torch.from_numpy(out).permute(0, 3, 1, 2), label_b)
 
-    def _picture(self, random: np.random.Generator) -> NDArray[np.uint8]:
+    def _picture(self, random: np.random.Generator) -> tuple[NDArray[np.uint8], int]:
         for _ in range(100):
             index = int(random.integers(len(self.paths)))
             if index in self._kept:
-                return self._kept[index]
+                return self._kept[index], self._labels[index]
             try:
                 picture = load_picture(self.paths[index])
             except PictureError:
@@ -109,7 +135,7 @@ class Photographs:
             if array.nbytes <= self._room:
                 self._room -= array.nbytes
                 self._kept[index] = array
-            return array
+            return array, self._labels[index]
         raise DataError(
             f"{len(self._broken)} photographs cannot be read, {self.paths[index]} among them; mend the folder"
         )

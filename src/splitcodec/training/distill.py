@@ -3,7 +3,7 @@
 Stage 1: squeeze, prior and decoder learn to reproduce the teacher's features at the cut and at later layers, and its
 answer, at the least rate: `errors + lambda_l * kilobytes`, all levels in every batch. Stage 2: encoder and prior are
 frozen and the decoder is tuned by the same errors with weights of their own. The tail stays the teacher's own,
-untouched.
+untouched. Recipes of rivals and ablations minimise something else (`objective.py`) or tune more (`optimise.py`).
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from splitcodec.model.student import Student
-from splitcodec.training.build import Halves, build_student, build_teacher
-from splitcodec.training.data import Photographs, centre_crops, find_photographs, split_holdout
-from splitcodec.training.losses import Errors, compare, ramp, schedule
-from splitcodec.training.recipe import Recipe, StageRecipe
+from splitcodec.training.build import Halves, build_student, build_teacher, class_names
+from splitcodec.training.data import Photographs, centre_crops, find_photographs, labels_of, split_holdout
+from splitcodec.training.losses import ramp
+from splitcodec.training.objective import distortion
+from splitcodec.training.optimise import learning_rate, prepare, random_state, set_random_state
+from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run, State
+from splitcodec.training.stages import AnswersStage, Stage
 from splitcodec.training.tabulate import dump_counts
 from splitcodec.training.validate import count, validate
 
@@ -73,6 +76,7 @@ def train(
     run.begin(recipe, photographs=len(paths), folders=[p.resolve().name for p in photos])
     halves = Halves(fabric, recipe, teacher=teacher)
     crop = recipe.teacher.crop
+    labels = labels_for(recipe, training)
     source = Photographs(
         training,
         crop=crop,
@@ -80,6 +84,7 @@ def train(
         jitter=recipe.data.jitter,
         memory_mb=recipe.data.memory_mb,
         seed=recipe.seed,
+        labels=labels,
     )
     check = centre_crops(held_out, resize=recipe.teacher.resize, crop=crop)
     trainer = _Trainer(fabric, recipe, halves=halves, student=student, run=run, report=report)
@@ -91,8 +96,7 @@ def train(
         student.load_state_dict(found[0])
         state = found[2]
     deadline = time.monotonic() + stop_after_s
-    stages = [("stage1", recipe.stage1)] + ([("stage2", recipe.stage2)] if recipe.stage2 else [])
-    for name, stage in stages:
+    for name, stage in recipe.stages():
         if name < state.stage:
             continue
         if name > state.stage:
@@ -109,12 +113,21 @@ def train(
         "images": state.images,
         "seconds": round(state.seconds, 1),
         "photographs": len(training),
+        **({} if labels is None else {"labelled": sum(label >= 0 for label in labels)}),
         "holdout": validate(student, halves, check=check, autocast=fabric.autocast),
     }
     if fabric.is_global_zero:
         run.keep_counts(dump_counts(counts))
         run.finish(student.state_dict(), final)
     return final
+
+
+def labels_for(recipe: Recipe, paths: list[Path]) -> list[int] | None:
+    """Return labels by folder name (wnid or class name) where a stage asks for them; -1 for pictures without."""
+    if not any(isinstance(stage, AnswersStage) for _, stage in recipe.stages()):
+        return None
+    names, wnids = class_names(recipe)
+    return labels_of(paths, wnids or names)
 
 
 @final
@@ -133,13 +146,13 @@ class _Trainer:
     ) -> None:
         self.fabric, self.recipe, self.halves, self.student = fabric, recipe, halves, student
         self.run, self.report = run, report
-        self.lambdas = torch.tensor(recipe.levels.lambdas, device=fabric.device)
+        self.prices = torch.tensor(recipe.levels.prices, device=fabric.device)
         self.board = SummaryWriter(str(run.folder / "tensorboard")) if fabric.is_global_zero else None
 
     def stage(  # noqa: PLR0915  # one loop, in plain sight
         self,
         name: str,
-        stage: StageRecipe,
+        stage: Stage,
         *,
         source: Photographs,
         check: Tensor,
@@ -149,46 +162,37 @@ class _Trainer:
     ) -> bool:
         """Run one stage to its end; False when the deadline came first."""
         fabric, halves, student = self.fabric, self.halves, self.student
-        tuning = name == "stage2"
-        student.squeeze.requires_grad_(not tuning)
-        student.bottleneck.requires_grad_(not tuning)
-        groups = _groups(student, stage, tuning=tuning)
-        learner = student.decoder if tuning else student
-        model, optimizer = fabric.setup(learner, torch.optim.Adam(groups, lr=stage.learning_rate, betas=(0.9, 0.99)))
+        second = name == "stage2"
+        own_tail = any(one.tail for before, one in self.recipe.stages() if before <= name)  # no longer the teacher's
+        everything = stage.tune == "all" or (stage.tune is None and not second)
+        model, optimizer = fabric.setup(student, prepare(student, stage, everything=everything))
         if resumed is not None:
             optimizer.load_state_dict(resumed["optimizer"])
-            _set_random(resumed, fabric.device)
+            set_random_state(resumed, fabric.device)
         steps = max(1, stage.images // (stage.batch * fabric.world_size))
-        stream = (1 if tuning else 0) * 1024 + fabric.global_rank
-        levels = len(self.recipe.levels.lambdas)
+        stream = (1 if second else 0) * 1024 + fabric.global_rank
+        levels = self.recipe.levels.count
         images_each = stage.batch * fabric.world_size
         clock, saved, since = time.monotonic(), time.monotonic(), (state.step, time.monotonic())
-        student.train()
-        if tuning:
-            student.squeeze.eval()
-        for image_u8 in source.batches(state.step, steps, batch=stage.batch, stream=stream):
-            factor = schedule(state.step / steps, stage.warmup)
+        for image_u8, label_b in source.batches(state.step, steps, batch=stage.batch, stream=stream):
+            done = state.step / steps
             for group in optimizer.param_groups:
-                group["lr"] = stage.learning_rate * group["times"] * factor
+                group["lr"] = stage.learning_rate * group["times"] * learning_rate(stage, done)
             with torch.no_grad(), fabric.autocast():
                 stem = halves.stem(halves.scale(image_u8))
                 feature = halves.rest(stem)
-            behind = state.step >= stage.tail_from * steps
-            if tuning:  # the encoder is done: the decoder learns from rounded symbols, as it will get them
-                with torch.no_grad(), fabric.autocast():
-                    coded = student.bottleneck(student.squeeze(stem), quantise="round")
-                found, bits_b = model(coded.latent_bchw), coded.bits_b
-            else:
-                found, bits_b = model(stem, quantise=stage.quantise)
+            reproduced = model(stem, quantise=stage.quantise or ("mixed" if everything else "round"), answer=own_tail)
+            labels = label_b.to(fabric.device)
             with fabric.autocast():
-                errors = compare(halves.tail, found, feature, behind=behind)
-            kilobytes_l = bits_b.view(levels, -1).mean(1) / 8000
-            rate = ramp(state.step / steps, stage.rate_ramp) * (self.lambdas * kilobytes_l).mean()
-            distortion = stage.feature * errors.feature + stage.later * errors.later + stage.logits * errors.logits
-            loss = distortion if tuning else distortion + rate
+                lost = distortion(stage, reproduced, feature, tail=halves.tail, label_b=labels, done=done)
+            kilobytes_l = reproduced.bits_b.view(levels, -1).mean(1) / 8000
+            share = 1.0 if second else ramp(done, stage.rate_ramp)
+            rate = share * (self.prices * kilobytes_l).mean()
+            loss = lost.total + rate if everything else lost.total
             optimizer.zero_grad()
             fabric.backward(loss)
-            fabric.clip_gradients(model, optimizer, max_norm=5.0, error_if_nonfinite=False)
+            if stage.clip is not None:
+                fabric.clip_gradients(model, optimizer, max_norm=stage.clip, error_if_nonfinite=False)
             optimizer.step()
             state.step += 1
             state.images += images_each
@@ -198,12 +202,12 @@ class _Trainer:
             if state.step % 20 == 0 or state.step == steps:
                 speed = (state.step - since[0]) * images_each / max(now - since[1], 1e-6)
                 since = (state.step, now)
-                done = Progress(name, state.step * images_each, steps * images_each, loss.item(), images_per_s=speed)
-                self._tell(done, state=state, errors=errors, kilobytes_l=kilobytes_l)
+                bar = Progress(name, state.step * images_each, steps * images_each, loss.item(), images_per_s=speed)
+                self._tell(bar, state=state, parts=lost.parts, kilobytes_l=kilobytes_l)
             if now - saved > CHECKPOINT_SECONDS or now > deadline or state.step == steps:
                 saved = now
                 if fabric.is_global_zero:
-                    trainer = {"optimizer": optimizer.state_dict(), **_random(fabric.device)}
+                    trainer = {"optimizer": optimizer.state_dict(), **random_state(fabric.device)}
                     self.run.save(student.state_dict(), trainer, state)
                 if now > deadline and state.step < steps:
                     return False
@@ -215,11 +219,11 @@ class _Trainer:
             self.report(Progress(name, steps * images_each, steps * images_each, 0.0, message=message))
         return True
 
-    def _tell(self, now: Progress, *, state: State, errors: Errors, kilobytes_l: Tensor) -> None:
+    def _tell(self, now: Progress, *, state: State, parts: dict[str, Tensor], kilobytes_l: Tensor) -> None:
         if not self.fabric.is_global_zero:
             return
         sizes = tuple(round(k, 3) for k in kilobytes_l.tolist())
-        values = {"loss": now.loss, **{k: v.item() for k, v in errors._asdict().items()}}
+        values = {"loss": now.loss, **{k: v.item() for k, v in parts.items()}}
         self.run.log({"stage": now.stage, "step": state.step, "images": state.images, **values, "kilobytes": sizes})
         if self.board is not None:
             for key, value in values.items():
@@ -232,24 +236,3 @@ class _Trainer:
         """Write out what TensorBoard still holds back."""
         if self.board is not None:
             self.board.close()
-
-
-def _random(device: torch.device) -> dict[str, Tensor]:
-    on_gpu = {"device_random": torch.cuda.get_rng_state(device)} if device.type == "cuda" else {}
-    return {"random": torch.get_rng_state(), **on_gpu}
-
-
-def _set_random(kept: dict[str, Any], device: torch.device) -> None:
-    torch.set_rng_state(kept["random"])
-    if device.type == "cuda" and "device_random" in kept:
-        torch.cuda.set_rng_state(kept["device_random"], device)
-
-
-def _groups(student: Student, stage: StageRecipe, *, tuning: bool) -> list[dict[str, Any]]:
-    decoder = {"params": list(student.decoder.parameters()), "times": 1.0}
-    if tuning:
-        return [decoder]
-    squeeze = {"params": list(student.squeeze.parameters()), "times": 1.0}
-    prior = {"params": list(student.bottleneck.prior.parameters()), "times": stage.prior_rate}
-    gains = {"params": [student.bottleneck.log_gain_lc], "times": stage.gain_rate}
-    return [decoder, squeeze, prior, gains]

@@ -15,10 +15,11 @@ import splitcodec
 from splitcodec.errors import OutputError
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import PACKAGED, Teacher
-from splitcodec.training.build import MAX_GRID, build_student, build_teacher, class_names, latent_stride
+from splitcodec.training.build import MAX_GRID, build_student, build_teacher, class_names, latent_side, latent_stride
 from splitcodec.training.graphs import Cost, FromPixels, LogitsOnly, cost, folded, to_onnx
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
+from splitcodec.training.students import ReducedRecipe
 from splitcodec.training.tabulate import build_tables
 from splitcodec.wire.bundle import Bundle, Colour, Manifest, write_bundle
 
@@ -43,11 +44,14 @@ def export(run_folder: Path, out: Path, *, golden: Golden) -> Bundle:
     student.eval()
     graphs, price = _graphs(recipe, teacher, student)
     tables = BytesIO()
-    built = build_tables(student.bottleneck, run.counts())
+    flat = isinstance(recipe.student, ReducedRecipe) and recipe.student.flat
+    built = build_tables(student.bottleneck, None if flat else run.counts())
     built.save(tables)
     labels, wnids = class_names(recipe)
     stride = latent_stride(recipe, teacher)
-    side = max(recipe.teacher.crop, min(MAX_SIDE, MAX_GRID * stride))
+    side = min(MAX_SIDE, MAX_GRID * stride)
+    side -= stride * max(0, latent_side(recipe, side, stride=stride) - MAX_GRID)
+    side = max(recipe.teacher.crop, side)
     provenance: dict[str, Any] = {
         **run.provenance(),
         "report": run.report(),
@@ -62,9 +66,9 @@ def export(run_folder: Path, out: Path, *, golden: Golden) -> Bundle:
         resize=recipe.teacher.resize,
         crop=recipe.teacher.crop,
         channels=recipe.student.channels,
-        levels=len(recipe.levels.lambdas),
+        levels=recipe.levels.count,
         default_level=recipe.levels.default,
-        max_symbols=recipe.student.channels * (side // stride) ** 2,
+        max_symbols=recipe.student.channels * latent_side(recipe, side, stride=stride) ** 2,
         max_side=side,
         classes=tuple(labels),
         tasks=("classify",),
@@ -88,14 +92,20 @@ def _graphs(recipe: Recipe, teacher: Teacher, student: Student) -> tuple[dict[st
         nn.Sequential(teacher.stem, folded(student.squeeze)), scale=colour.scale, offset=colour.offset
     ).eval()
     head = FromPixels(nn.Sequential(teacher.stem, teacher.rest), scale=colour.scale, offset=colour.offset).eval()
-    decoder, tail = folded(student.decoder), LogitsOnly(teacher.tail).eval()
+    own = teacher.tail if student.tail is None else student.tail
+    decoder, tail = folded(student.decoder), LogitsOnly(own).eval()
     with torch.no_grad():
         latent, feature = encoder(pixels), head(pixels)
     image, plane = {"rows": 1, "cols": 2, "step": stride}, {"rows": 2, "cols": 3, "step": 1}
+    extra = latent_side(recipe, crop, stride=stride) - crop // stride
     graphs = {
-        "encoder.onnx": to_onnx(encoder, pixels, source="image_bhwc", target="latent_bchw", **image),
+        "encoder.onnx": to_onnx(
+            encoder, pixels, source="image_bhwc", target="latent_bchw", least=1 + max(0, -extra), **image
+        ),
         "head.onnx": to_onnx(head, pixels, source="image_bhwc", target="feature_bchw", **image),
-        "decoder.onnx": to_onnx(decoder, latent, source="latent_bchw", target="feature_bchw", **plane),
+        "decoder.onnx": to_onnx(
+            decoder, latent, source="latent_bchw", target="feature_bchw", least=1 + max(0, extra), **plane
+        ),
         "tail_classify.onnx": to_onnx(tail, feature, source="feature_bchw", target="logits", **plane),
     }
     return graphs, cost(encoder, pixels[:1])
@@ -122,14 +132,14 @@ def _card(recipe: Recipe, manifest: Manifest) -> str:
     return f"""# {manifest.ident}
 
 Entropic student of `{recipe.teacher.model}` (weights: {weights}), cut after `{recipe.teacher.cut}`.
-The device runs the teacher's layers up to `{recipe.student.stem}` and {len(recipe.student.widths) + 1} convolutions:
+The device runs {recipe.student.words()}:
 {manifest.encoder["macs"] / 1e6:.1f} M multiply-accumulates at {manifest.crop} x {manifest.crop},
 {manifest.encoder["parameters"]:,} parameters. {manifest.levels} rate levels, {manifest.channels} latent channels,
 stride {manifest.stride}.
 
-Trained by `splitcodec train` on {known.get("photographs")} unlabelled photographs ({folders};
+Trained by `splitcodec train` on {_photographs(known.get("photographs"), report)} ({folders};
 {images} pictures seen, {seconds / 60:.0f} minutes) at commit
-{known.get("commit")}. The tail is the teacher's own, untouched.
+{known.get("commit")}. {_tail(recipe)}
 
 Held-out photographs of the same folders: agreement with the uncompressed teacher, sizes estimated from the prior.
 
@@ -150,6 +160,19 @@ Recipe:
 
 def _classes(recipe: Recipe, manifest: Manifest) -> str:
     return "ImageNet-1k classes" if recipe.teacher.classes is None else f"{len(manifest.classes)} classes of its own"
+
+
+def _photographs(count: Any, report: dict[str, Any]) -> str:
+    """Say how many photographs there were, and how many had labels where that mattered."""
+    if "labelled" not in report:
+        return f"{count} unlabelled photographs"
+    return f"{count} photographs, {report['labelled']} with labels, else by the teacher's own answer"
+
+
+def _tail(recipe: Recipe) -> str:
+    if recipe.own_tail():
+        return "The tail was tuned as well: with `head.onnx` it is not quite the teacher."
+    return "The tail is the teacher's own, untouched."
 
 
 def _remove(folder: Path) -> None:

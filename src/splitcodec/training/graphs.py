@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.export import Dim
 from torch.fx.experimental.optimization import fuse
 
+from splitcodec.model.gdn import settled
+
 OPSET = 20
 
 
@@ -55,8 +57,8 @@ class LogitsOnly(nn.Module):
 
 
 def folded(module: nn.Module) -> nn.Module:
-    """Return a copy in eval mode with batch norm folded into the convolutions."""
-    out: nn.Module = fuse(module.eval())
+    """Return a copy in eval mode with batch norm folded into the convolutions, and GDN in the form of one."""
+    out: nn.Module = fuse(settled(module.eval()))
     return out
 
 
@@ -77,10 +79,15 @@ def cost(module: nn.Module, example: Tensor) -> Cost:
     return Cost(macs, sum(p.numel() for p in module.parameters()))
 
 
-def to_onnx(module: nn.Module, example: Tensor, *, source: str, target: str, rows: int, cols: int, step: int) -> bytes:
-    """Export a module with one input and one output; axes `rows` and `cols` of the input take multiples of `step`."""
+def to_onnx(
+    module: nn.Module, example: Tensor, *, source: str, target: str, rows: int, cols: int, step: int, least: int = 1
+) -> bytes:
+    """Export a module with one input and one output.
+
+    Axes `rows` and `cols` of the input take multiples of `step`, at least `least` of them.
+    """
     batch = Dim("batch", min=1, max=4096)
-    high, wide = Dim("high", min=1, max=4096 // step), Dim("wide", min=1, max=4096 // step)
+    high, wide = Dim("high", min=least, max=4096 // step), Dim("wide", min=least, max=4096 // step)
     shapes = {0: batch, rows: step * high if step > 1 else high, cols: step * wide if step > 1 else wide}
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():

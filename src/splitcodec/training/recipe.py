@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from splitcodec.errors import RecipeError
-from splitcodec.model.bottleneck import Quantise
+from splitcodec.training.keys import Share, Strict
+from splitcodec.training.stages import STAGE_KINDS, Stage
+from splitcodec.training.students import STUDENT_KINDS, Student
 
-Share = Annotated[float, Field(ge=0.0, le=1.0)]
-Weight = Annotated[float, Field(ge=0.0)]
+MAX_BASES: Final = 8
+KINDS: Final = frozenset((*STUDENT_KINDS, *STAGE_KINDS))
+Prices = Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=16)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TeacherRecipe(_Strict):
+class TeacherRecipe(Strict):
     """A timm classifier, its weights, and where it is cut."""
 
     model: str
@@ -50,51 +49,41 @@ class TeacherRecipe(_Strict):
         return 1 / (255 * self.std), -self.mean / self.std
 
 
-class DecoderRecipe(_Strict):
-    """Sizes of `model.transforms.Decoder`."""
+class LevelsRecipe(Strict):
+    """Rate levels: level 0 first, the price of a kilobyte (`lambdas`) or of a bit (`betas`) falling level by level."""
 
-    width: PositiveInt = 256
-    blocks: PositiveInt = 3
-    up_width: PositiveInt = 80
-    up_blocks: Annotated[int, Field(ge=0)] = 1
-
-
-class StudentRecipe(_Strict):
-    """Encoder (the teacher's stem and a squeeze), bottleneck and decoder."""
-
-    stem: str
-    """The teacher's layer after which the device's own layers begin; the cut or a layer before it."""
-    widths: tuple[PositiveInt, ...]
-    halvings: Annotated[int, Field(ge=0)] = 1
-    channels: PositiveInt = 64
-    decoder: DecoderRecipe = DecoderRecipe()
-
-    @model_validator(mode="after")
-    def _enough(self) -> StudentRecipe:
-        if self.halvings > len(self.widths):
-            raise ValueError(f"halvings {self.halvings} needs as many widths, not {len(self.widths)}")
-        return self
-
-
-class LevelsRecipe(_Strict):
-    """Rate levels: level 0 first, the price of a kilobyte falling from level to level."""
-
-    lambdas: Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=16)]
+    lambdas: Prices | None = None
     """Loss units per 1,000 bytes."""
+    betas: Prices | None = None
+    """Loss units per bit, as papers give them; either these or lambdas."""
     default: Annotated[int, Field(ge=0)]
     first_gain: PositiveFloat = 3.0
     last_gain: PositiveFloat = 20.0
 
     @model_validator(mode="after")
     def _ordered(self) -> LevelsRecipe:
-        if list(self.lambdas) != sorted(self.lambdas, reverse=True):
-            raise ValueError("lambdas must fall from level to level")
-        if self.default >= len(self.lambdas):
-            raise ValueError(f"default must be a level from 0 to {len(self.lambdas) - 1}")
+        if (self.lambdas is None) == (self.betas is None):
+            raise ValueError("give either lambdas (loss units per 1,000 bytes) or betas (per bit)")
+        if list(self.prices) != sorted(self.prices, reverse=True):
+            raise ValueError(f"{'betas' if self.lambdas is None else 'lambdas'} must fall from level to level")
+        if self.default >= self.count:
+            raise ValueError(f"default must be a level from 0 to {self.count - 1}")
         return self
 
+    @property
+    def count(self) -> int:
+        """Return the number of levels."""
+        return len(self.prices)
 
-class DataRecipe(_Strict):
+    @property
+    def prices(self) -> tuple[float, ...]:
+        """Return loss units per 1,000 bytes, level by level."""
+        if self.lambdas is not None:
+            return self.lambdas
+        return tuple(8000 * beta for beta in self.betas or ())
+
+
+class DataRecipe(Strict):
     """How photographs become training crops."""
 
     smallest_crop: Share = 0.35
@@ -107,67 +96,47 @@ class DataRecipe(_Strict):
     """Decoded photographs kept in memory; the others are decoded anew."""
 
 
-class StageRecipe(_Strict):
-    """One stage of the distillation; images counts pictures seen, not photographs."""
-
-    images: PositiveInt
-    batch: PositiveInt
-    learning_rate: PositiveFloat
-    warmup: Share = 0.02
-    feature: Weight = 1.0
-    """Weight of the error at the cut: mean squared, each channel in units of its variance."""
-    later: Weight = 0.5
-    """Weight of each later layer's relative squared error."""
-    logits: Weight = 0.5
-    """Weight of the KL divergence of the student's answer from the teacher's."""
-    tail_from: Share = 0.0
-    """Share of the stage after which the errors behind the cut join in (the tail costs time)."""
-    quantise: Quantise = "mixed"
-    """Stage 1: what stands in for rounding: `mixed` (the decoder sees rounded symbols, the prior noisy ones), `noise` or
-    `round` for both. Stage 2 always rounds."""
-    rate_ramp: Share = 0.25
-    """Share of the stage within which the lambdas rise from a fiftieth to their full value."""
-    prior_rate: PositiveFloat = 10.0
-    gain_rate: PositiveFloat = 8.0
-
-
-class Recipe(_Strict):
+class Recipe(Strict):
     """A whole run: teacher, student, levels, photographs, stage 1 (everything) and stage 2 (decoder alone)."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$")]
     version: PositiveInt = 1
     teacher: TeacherRecipe
-    student: StudentRecipe
+    student: Student
     levels: LevelsRecipe
     data: DataRecipe = DataRecipe()
-    stage1: StageRecipe
-    stage2: StageRecipe | None = None
+    stage1: Stage
+    stage2: Stage | None = None
     precision: Annotated[str, Field(pattern=r"^(32-true|bf16-mixed|16-mixed)$")] = "bf16-mixed"
     seed: int = 0
 
     @model_validator(mode="after")
-    def _batches(self) -> Recipe:
-        for name, stage in (("stage1", self.stage1), ("stage2", self.stage2)):
-            if stage is not None and stage.batch % len(self.levels.lambdas):
-                raise ValueError(
-                    f"{name}.batch must be a multiple of the number of levels ({len(self.levels.lambdas)})"
-                )
+    def _fits(self) -> Recipe:
+        for name, stage in self.stages():
+            if stage.batch % self.levels.count:
+                raise ValueError(f"{name}.batch must be a multiple of the number of levels ({self.levels.count})")
+        if self.stage1.tune == "decoder":
+            raise ValueError("stage1.tune: the decoder alone cannot learn from an encoder that has not; leave it out")
+        if self.student.kind == "reduced" and self.levels.count != 1:
+            raise ValueError(f"student.kind reduced has one level, not {self.levels.count}; shorten levels")
         return self
+
+    def stages(self) -> list[tuple[str, Stage]]:
+        """Return the stages and their names, in order."""
+        return [("stage1", self.stage1)] + ([("stage2", self.stage2)] if self.stage2 else [])
+
+    def own_tail(self) -> bool:
+        """Say whether any stage changes the teacher's tail."""
+        return any(stage.tail for _, stage in self.stages())
 
 
 def read_recipe(path: Path, *, changes: tuple[str, ...] = ()) -> Recipe:
     """Read a recipe; `changes` are `a.b=value` with YAML values.
 
+    A key `base` names another recipe, seen from this one's folder, from which this one differs only in what it says.
     Raises RecipeError naming the key and what is wrong.
     """
-    try:
-        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise RecipeError(f"no recipe at {path}; give a YAML file, such as recipes/efficientnet_lite0.yaml") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise RecipeError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(data, dict):
-        raise RecipeError(f"{path} holds {type(data).__name__}, expected keys and values such as `name: my-codec`")
+    data = _with_base(path, above=())
     for change in changes:
         _apply(data, change)
     try:
@@ -181,12 +150,51 @@ def read_recipe(path: Path, *, changes: tuple[str, ...] = ()) -> Recipe:
         raise RecipeError(f"{path}: {key}: {hint}{more}") from error
 
 
+def _with_base(path: Path, *, above: tuple[Path, ...]) -> dict[str, Any]:
+    """Return a file's keys and values on top of those of its base."""
+    data = _load(path)
+    base = data.pop("base", None)
+    if base is None:
+        return data
+    here = (*above, path.resolve())
+    if not isinstance(base, str):
+        raise RecipeError(f"{path}: base: expected the name of another recipe, not {base!r}")
+    if (path.parent / base).resolve() in here or len(here) > MAX_BASES:
+        raise RecipeError(f"{path}: base: {base} leads back here, or too far; a recipe cannot rest upon itself")
+    return _merged(_with_base(path.parent / base, above=here), data)
+
+
+def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """Return `change` on top of `base`, key by key; another kind begins anew."""
+    if change.get("kind", base.get("kind")) != base.get("kind"):
+        return change
+    out = dict(base)
+    for key, value in change.items():
+        old = out.get(key)
+        out[key] = _merged(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
+    return out
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"no recipe at {path}; give a YAML file, such as recipes/efficientnet_lite0.yaml") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise RecipeError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path} holds {type(data).__name__}, expected keys and values such as `name: my-codec`")
+    return data
+
+
 def _keys(data: Any, loc: tuple[int | str, ...]) -> list[str]:
-    """Return the keys that lead to a complaint: of pydantic's path, what is a key of ours (and not a type's name)."""
+    """Return the keys that lead to a complaint: of pydantic's path, what is a key of ours, not a kind or type."""
     found = []
     for part in loc:
         if not isinstance(data, dict | list):
             break
+        if part in KINDS and isinstance(data, dict) and part not in data:
+            continue
         found.append(str(part))
         data = data.get(part) if isinstance(data, dict) else data[int(part)]
     return found

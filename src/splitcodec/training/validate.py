@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splitcodec.model.bottleneck import Bottleneck
+from splitcodec.model.parts import Neck
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves
 from splitcodec.training.tabulate import Counts, count_symbols, empty_counts
@@ -30,6 +30,7 @@ def validate(
         return []
     student.eval()
     levels = student.bottleneck.levels
+    own = halves.tail if student.tail is None else student.tail
     same, bits = torch.zeros(levels), torch.zeros(levels)
     for part in torch.split(check, _BATCH):
         with autocast():
@@ -37,7 +38,7 @@ def validate(
             wanted = _logits(halves.tail(halves.rest(stem))).argmax(1)
             for level in range(levels):
                 symbols = student.symbols(stem, level)
-                got = _logits(halves.tail(student.reproduce(symbols, level))).argmax(1)
+                got = _logits(own(student.reproduce(symbols, level))).argmax(1)
                 same[level] += (got == wanted).sum().cpu()
                 bits[level] += _bits(student.bottleneck, symbols, level=level)
     student.train()
@@ -64,7 +65,7 @@ def _logits(out: Tensor | tuple[Tensor, ...]) -> Tensor:
     return out[0] if isinstance(out, tuple) else out
 
 
-def _bits(bottleneck: Bottleneck, symbols_bchw: Tensor, *, level: int) -> float:
+def _bits(bottleneck: Neck, symbols_bchw: Tensor, *, level: int) -> float:
     """Code length of rounded symbols under one level's prior."""
     low, high = int(symbols_bchw.min()), int(symbols_bchw.max())
     mass_cs = np.maximum(bottleneck.masses(low, high)[level], _LEAST_MASS)

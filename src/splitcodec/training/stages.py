@@ -1,0 +1,112 @@
+"""The stages of a recipe: what is minimised, a union told apart by the key `kind` (without it, `distill`), and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import PositiveFloat, PositiveInt, Tag
+
+from splitcodec.model.parts import Quantise
+from splitcodec.training.keys import Share, Strict, Weight, by_kind
+
+_STAGES, _OPTIMIZERS, _SCHEDULES = ("distill", "squares", "answers"), ("adam", "sgd"), ("cosine", "steps")
+STAGE_KINDS = (*_STAGES, *_OPTIMIZERS, *_SCHEDULES)
+
+
+class AdamRecipe(Strict):
+    """Adam (Kingma and Ba 2015)."""
+
+    kind: Literal["adam"] = "adam"
+    betas: tuple[Share, Share] = (0.9, 0.99)
+    weight_decay: Weight = 0.0
+
+
+class SgdRecipe(Strict):
+    """Stochastic gradient descent."""
+
+    kind: Literal["sgd"]
+    momentum: Share = 0.9
+    weight_decay: Weight = 0.0
+
+
+class CosineRecipe(Strict):
+    """Half a cosine to zero."""
+
+    kind: Literal["cosine"] = "cosine"
+
+
+class StepsRecipe(Strict):
+    """Times `factor` at each of these shares of the stage."""
+
+    kind: Literal["steps"]
+    at: tuple[Share, ...]
+    factor: PositiveFloat = 0.1
+
+
+class _Common(Strict):
+    """What every stage has; images counts pictures seen, not photographs."""
+
+    images: PositiveInt
+    batch: PositiveInt
+    learning_rate: PositiveFloat
+    warmup: Share = 0.02
+    optimizer: Annotated[
+        Annotated[AdamRecipe, Tag("adam")] | Annotated[SgdRecipe, Tag("sgd")], by_kind(*_OPTIMIZERS)
+    ] = AdamRecipe()
+    schedule: Annotated[
+        Annotated[CosineRecipe, Tag("cosine")] | Annotated[StepsRecipe, Tag("steps")], by_kind(*_SCHEDULES)
+    ] = CosineRecipe()
+    clip: PositiveFloat | None = 5.0
+    """Largest norm of the gradient; null for none."""
+    tune: Literal["decoder", "all"] | None = None
+    """What learns beside the tail: the decoder alone, or encoder and prior too, at the rate's price. Left out: all in
+    stage 1, the decoder in stage 2."""
+    tail: bool = False
+    """Whether the tail learns as well; the bundle's tail then is no longer the teacher's."""
+    quantise: Quantise | None = None
+    """What stands in for rounding: `noise`, `round`, or `mixed` (the decoder sees rounded symbols, the prior noisy
+    ones). Left out: `mixed` where the encoder learns, `round` where it does not."""
+    rate_ramp: Share = 0.25
+    """Share of stage 1 within which the lambdas rise from a fiftieth to their full value."""
+    prior_rate: PositiveFloat = 10.0
+    gain_rate: Weight = 8.0
+    """How many times faster gains learn; 0 leaves them as they begin."""
+
+
+class DistillStage(_Common):
+    """Relative errors at the cut, at later layers and in the teacher's answer."""
+
+    kind: Literal["distill"] = "distill"
+    feature: Weight = 1.0
+    """Weight of the error at the cut: mean squared, each channel in units of its variance."""
+    later: Weight = 0.5
+    """Weight of each later layer's relative squared error."""
+    logits: Weight = 0.5
+    """Weight of the KL divergence of the student's answer from the teacher's."""
+    tail_from: Share = 0.0
+    """Share of the stage after which the errors behind the cut join in (the tail costs time)."""
+
+
+class SquaresStage(_Common):
+    """The paper's stage 1: the sum of squared errors at the cut and at each later layer, as it is, for each picture."""
+
+    kind: Literal["squares"]
+
+
+class AnswersStage(_Common):
+    """Classification: the paper's stage 2 (labels and the teacher's soft answers), or end to end (labels alone)."""
+
+    kind: Literal["answers"]
+    hard: Weight = 0.5
+    """Weight of the cross-entropy with the label; the teacher's own answer stands in where there is no label."""
+    soft: Weight = 0.5
+    """Weight of the KL divergence from the teacher's answer, both softened by the temperature, times its square."""
+    temperature: PositiveFloat = 1.0
+
+
+Stage = Annotated[
+    Annotated[DistillStage, Tag("distill")]
+    | Annotated[SquaresStage, Tag("squares")]
+    | Annotated[AnswersStage, Tag("answers")],
+    by_kind(*_STAGES),
+]

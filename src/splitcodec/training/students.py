@@ -1,0 +1,130 @@
+"""The `student` of a recipe: a union of kinds, told apart by the key `kind`; without it, `squeeze`."""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, PositiveInt, Tag, model_validator
+
+from splitcodec.training.keys import Count, Strict, by_kind
+
+STUDENT_KINDS = ("squeeze", "patch", "paper", "reduced")
+
+
+class DecoderRecipe(Strict):
+    """Sizes of `model.transforms.Decoder`."""
+
+    width: PositiveInt = 256
+    blocks: PositiveInt = 3
+    up_width: PositiveInt = 80
+    up_blocks: Count = 1
+
+
+class SqueezeRecipe(Strict):
+    """The teacher's own first layers, frozen, and a squeeze; bottleneck and decoder."""
+
+    kind: Literal["squeeze"] = "squeeze"
+    stem: str
+    """The teacher's layer after which the device's own layers begin; the cut or a layer before it."""
+    widths: tuple[PositiveInt, ...]
+    halvings: Count = 1
+    channels: PositiveInt = 64
+    decoder: DecoderRecipe = DecoderRecipe()
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        _enough(self.widths, self.halvings)
+        return self
+
+    def words(self) -> str:
+        """Say what the device runs."""
+        return f"the teacher's layers up to `{self.stem}` and {len(self.widths) + 1} convolutions"
+
+
+class PatchLayer(Strict):
+    """One convolution of a patch stem."""
+
+    width: PositiveInt
+    kernel: PositiveInt
+    stride: PositiveInt
+
+    @model_validator(mode="after")
+    def _covers(self) -> Self:
+        if self.kernel < self.stride or (self.stride == 1 and self.kernel % 2 == 0):
+            raise ValueError(
+                f"kernel {self.kernel} with stride {self.stride}; expected at least the stride, and odd for stride 1"
+            )
+        return self
+
+
+class PatchRecipe(Strict):
+    """An encoder of its own from the first layer on: strided convolutions, residual blocks, a squeeze; all learned."""
+
+    kind: Literal["patch"]
+    patches: Annotated[tuple[PatchLayer, ...], Field(min_length=1)]
+    """The stem: dense convolutions on the image."""
+    blocks: Count = 1
+    """Residual blocks behind the stem, at its width."""
+    widths: tuple[PositiveInt, ...] = ()
+    halvings: Count = 0
+    channels: PositiveInt = 64
+    decoder: DecoderRecipe = DecoderRecipe()
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        _enough(self.widths, self.halvings)
+        return self
+
+    @property
+    def stride(self) -> int:
+        """Return the latent's stride in pixels."""
+        return math.prod(patch.stride for patch in self.patches) << self.halvings
+
+    def words(self) -> str:
+        """Say what the device runs."""
+        return f"{len(self.patches) + 2 * self.blocks + len(self.widths) + 1} convolutions of its own"
+
+
+class PaperRecipe(Strict):
+    """The layers of the paper's Entropic Student; see `model.paper`."""
+
+    kind: Literal["paper"]
+    widths: tuple[PositiveInt, PositiveInt] = (96, 48)
+    """Channels behind the encoder's first and second convolution."""
+    channels: PositiveInt = 24
+    decoder_widths: tuple[PositiveInt, PositiveInt] = (512, 256)
+    """Channels behind the decoder's first and second convolution; the third has the teacher's."""
+
+    def words(self) -> str:
+        """Say what the device runs."""
+        return "three convolutions with divisive normalisation between them, as in the paper"
+
+
+class ReducedRecipe(Strict):
+    """Channel reduction and 8-bit quantisation; see `model.reduced`."""
+
+    kind: Literal["reduced"]
+    width: PositiveInt = 64
+    channels: PositiveInt
+    decoder_width: PositiveInt = 512
+    flat: bool = False
+    """Tables that give each of the 256 symbols 8 bits, as published; else tables by how often symbols occur."""
+
+    def words(self) -> str:
+        """Say what the device runs."""
+        return "the first layers of a ResNet and a convolution to few channels, quantised to 8 bits"
+
+
+Student = Annotated[
+    Annotated[SqueezeRecipe, Tag("squeeze")]
+    | Annotated[PatchRecipe, Tag("patch")]
+    | Annotated[PaperRecipe, Tag("paper")]
+    | Annotated[ReducedRecipe, Tag("reduced")],
+    by_kind(*STUDENT_KINDS),
+]
+
+
+def _enough(widths: tuple[int, ...], halvings: int) -> None:
+    if halvings > len(widths):
+        raise ValueError(f"halvings {halvings} needs as many widths, not {len(widths)}")
