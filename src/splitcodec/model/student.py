@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from typing import NamedTuple, final
 
+import torch
 from torch import Tensor, nn
 
+from splitcodec.model.linear import reduced_rank
 from splitcodec.model.parts import FeatureDecoder, Neck, Quantise
+from splitcodec.model.transforms import Decoder, Squeeze
 
 
 class Reproduced(NamedTuple):
@@ -41,6 +44,26 @@ class Student(nn.Module):
             return Reproduced(feature, coded.bits_b)
         out = self.tail(feature)
         return Reproduced(feature, coded.bits_b, out if isinstance(out, tuple) else (out,))
+
+    @torch.no_grad()
+    def aim_at(self, stem_bchw: Tensor, feature_bchw: Tensor) -> float | None:
+        """Begin near the teacher: some of its features, and what the encoder takes of the same pictures.
+
+        Returns the share of the feature's variance that the linear start loses; None without linear paths.
+        """
+        self.decoder.aim_at(feature_bchw)
+        squeeze, decoder = self.squeeze, self.decoder
+        if not (isinstance(squeeze, Squeeze) and isinstance(decoder, Decoder)):
+            return None
+        if squeeze.linear is None or squeeze.linear.bias is None or decoder.linear is None:
+            return None
+        wanted = decoder.normalised(feature_bchw)
+        rank = self.bottleneck.channels
+        found = reduced_rank(stem_bchw, wanted, rank=rank, down=squeeze.down, up=decoder.up)
+        squeeze.linear.weight.copy_(found.encode_kcrs)
+        squeeze.linear.bias.copy_(found.bias_k)
+        decoder.linear.weight.copy_(found.decode_ok[:, :, None, None])
+        return found.residual
 
     def latent(self, stem_bchw: Tensor) -> Tensor:
         """Return the latent before gain."""

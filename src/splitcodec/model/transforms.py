@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import final
 
 import torch
+import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 from splitcodec.model.parts import FeatureDecoder
@@ -60,22 +61,29 @@ class Residual(nn.Module):
 class Squeeze(nn.Module):
     """The encoder above its stem: stem features (B, below, h, w) to the latent (B, channels, h / 2^k, w / 2^k).
 
-    One 3 x 3 convolution per entry of `widths`; the first `halvings` of them have stride 2.
+    One 3 x 3 convolution per entry of `widths`; the first `halvings` of them have stride 2. With `linear`, a linear
+    path runs beside them; see `model.linear`.
     """
 
-    def __init__(self, below: int, channels: int, *, widths: tuple[int, ...], halvings: int) -> None:
+    def __init__(
+        self, below: int, channels: int, *, widths: tuple[int, ...], halvings: int, linear: bool = False
+    ) -> None:
         super().__init__()
+        self.down = 1 << halvings
+        self.linear = nn.Conv2d(below, channels, self.down, stride=self.down) if linear else None
         layers: list[nn.Module] = []
         for place, width in enumerate(widths):
             layers.append(conv(below, width, 3, stride=2 if place < halvings else 1))
             below = width
-        layers.append(nn.Conv2d(below, channels, 1))
-        self.layers = nn.Sequential(*layers)
+        last = nn.Conv2d(below, channels, 1)
+        self.layers = nn.Sequential(*layers, last)
+        if linear:
+            _silence(last)
 
     def forward(self, x: Tensor) -> Tensor:
         """Map stem features to the latent before gain."""
         out: Tensor = self.layers(x)
-        return out
+        return out if self.linear is None else out + self.linear(x)
 
 
 @final
@@ -83,20 +91,34 @@ class Decoder(FeatureDecoder):
     """Latent (B, channels, h, w) to the teacher's feature (B, out, h * up, w * up), up = 1, 2, 4 ...
 
     Residual blocks at latent resolution (cheap there), then a pixel shuffle per doubling with its own residual blocks.
+    With `linear`, a linear path runs beside them; see `model.linear`.
     """
 
     def __init__(
-        self, channels: int, out: int, *, width: int, blocks: int, up: int, up_width: int, up_blocks: int
+        self,
+        channels: int,
+        out: int,
+        *,
+        width: int,
+        blocks: int,
+        up: int,
+        up_width: int,
+        up_blocks: int,
+        linear: bool = False,
     ) -> None:
         super().__init__()
+        self.up = up
+        self.linear = nn.Conv2d(channels, out * up * up, 1, bias=False) if linear else None
         layers: list[nn.Module] = [conv(channels, width, 3), *(Residual(width) for _ in range(blocks))]
         below = width
         while up > 1:
             layers += [conv(below, up_width * 4, 1), nn.PixelShuffle(2), conv(up_width, up_width, 3)]
             layers += [Residual(up_width) for _ in range(up_blocks)]
             below, up = up_width, up // 2
-        layers.append(nn.Conv2d(below, out, 1))
-        self.layers = nn.Sequential(*layers)
+        last = nn.Conv2d(below, out, 1)
+        self.layers = nn.Sequential(*layers, last)
+        if linear:
+            _silence(last)
         self.register_buffer("mean", torch.zeros(1, out, 1, 1))
         self.register_buffer("spread", torch.ones(1, out, 1, 1))
 
@@ -107,5 +129,17 @@ class Decoder(FeatureDecoder):
 
     def forward(self, latent_bchw: Tensor) -> Tensor:
         """Map a latent, after division by the gain, to the feature at the teacher's cut."""
-        out: Tensor = self.layers(latent_bchw) * self.get_buffer("spread") + self.get_buffer("mean")
-        return out
+        out: Tensor = self.layers(latent_bchw)
+        if self.linear is not None:
+            out = out + nnf.pixel_shuffle(self.linear(latent_bchw), self.up)
+        return out * self.get_buffer("spread") + self.get_buffer("mean")
+
+    def normalised(self, feature_bchw: Tensor) -> Tensor:
+        """Return features with the mean and spread that `aim_at` found taken out."""
+        return (feature_bchw.float() - self.get_buffer("mean")) / self.get_buffer("spread")
+
+
+def _silence(last: nn.Conv2d) -> None:
+    nn.init.zeros_(last.weight)
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)

@@ -53,8 +53,11 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
     encoder: nn.Module
     match sizes:
         case SqueezeRecipe():
-            encoder = Squeeze(teacher.stem_width, channels, widths=sizes.widths, halvings=sizes.halvings)
-            neck, decoder = _bottleneck(recipe), _decoder(sizes.decoder, channels, teacher.width, up=up)
+            encoder = Squeeze(
+                teacher.stem_width, channels, widths=sizes.widths, halvings=sizes.halvings, linear=sizes.linear
+            )
+            neck = _bottleneck(recipe)
+            decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
         case PatchRecipe():
             stem = tuple(Patch(patch.width, patch.kernel, patch.stride) for patch in sizes.patches)
             encoder = PatchEncoder(
@@ -76,7 +79,7 @@ def _bottleneck(recipe: Recipe) -> Bottleneck:
     return Bottleneck(levels.count, recipe.student.channels, first_gain=levels.first_gain, last_gain=levels.last_gain)
 
 
-def _decoder(sizes: DecoderRecipe, channels: int, out: int, *, up: int) -> Decoder:
+def _decoder(sizes: DecoderRecipe, channels: int, out: int, *, up: int, linear: bool = False) -> Decoder:
     return Decoder(
         channels,
         out,
@@ -85,6 +88,7 @@ def _decoder(sizes: DecoderRecipe, channels: int, out: int, *, up: int) -> Decod
         up=up,
         up_width=sizes.up_width,
         up_blocks=sizes.up_blocks,
+        linear=linear,
     )
 
 
@@ -165,7 +169,8 @@ class Halves:
         return image.float() * scale + offset
 
     @torch.no_grad()
-    def feature(self, image_u8: Tensor) -> Tensor:
-        """Return the teacher's feature at the cut, for pixels (B, 3, H, W)."""
-        out: Tensor = self.rest(self.stem(self.scale(image_u8)))
-        return out
+    def stem_and_feature(self, image_u8: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the encoder takes and the teacher's feature at the cut, for pixels (B, 3, H, W)."""
+        stem: Tensor = self.stem(self.scale(image_u8))
+        feature: Tensor = self.rest(stem)
+        return stem, feature

@@ -33,7 +33,7 @@ from splitcodec.training.tabulate import dump_counts
 from splitcodec.training.validate import count, validate
 
 CHECKPOINT_SECONDS = 120.0
-SAMPLED = 64  # photographs that tell the scale of the teacher's features
+SAMPLED = 128  # photographs that tell how the teacher's features are distributed
 COUNTED = 2000  # photographs whose symbols are counted for the tables
 
 
@@ -91,7 +91,9 @@ def train(
     found = run.load()
     state = State()
     if found is None:
-        student.decoder.aim_at(halves.feature(source.first(SAMPLED)))
+        lost = student.aim_at(*halves.stem_and_feature(source.first(SAMPLED)))
+        if lost is not None and fabric.is_global_zero:
+            run.log({"stage": "start", "feature": lost})
     else:
         student.load_state_dict(found[0])
         state = found[2]

@@ -30,6 +30,8 @@ class SqueezeRecipe(Strict):
     widths: tuple[PositiveInt, ...]
     halvings: Count = 1
     channels: PositiveInt = 64
+    linear: bool = True
+    """Whether a linear path runs beside encoder and decoder; both then begin as the feature's principal components."""
     decoder: DecoderRecipe = DecoderRecipe()
 
     @model_validator(mode="after")
