@@ -38,7 +38,8 @@ def test_a_student_begins_as_the_linear_code() -> None:
         Decoder(20, 6, width=8, blocks=1, up=2, up_width=8, up_blocks=0, linear=True),
     )
     lost = student.aim_at(x, y)
-    assert lost is not None and lost < 0.02
+    assert lost is not None
+    assert lost < 0.02
     back = student.reproduce(student.symbols(x, 1), 1)
     assert ((back - y).square().mean() / y.var()).item() < 0.03
 

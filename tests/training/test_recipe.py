@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from splitcodec.errors import RecipeError
-from splitcodec.training.recipe import Recipe, read_recipe
+from splitcodec.training.recipe import LevelsRecipe, Recipe, read_recipe
 from tests.training.conftest import COMMITTED
 
 Make = Callable[[], dict[str, Any]]
@@ -197,3 +197,9 @@ def test_betas_are_prices_of_bits(tmp_path: Path, recipe_data: Make) -> None:
     recipe = _read(tmp_path, recipe_data(), "levels.lambdas=null", "levels.betas=[0.5, 0.25]")
     assert recipe.levels.prices == (4000.0, 2000.0)
     assert recipe.levels.count == 2
+
+
+def test_balance_weighs_high_levels_more() -> None:
+    levels = LevelsRecipe(lambdas=(4.0, 1.0), default=0, balance=0.5)
+    assert levels.weights == pytest.approx((2 / 3, 4 / 3))
+    assert LevelsRecipe(lambdas=(4.0, 1.0), default=0).weights == (1.0, 1.0)

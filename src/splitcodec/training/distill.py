@@ -149,6 +149,7 @@ class _Trainer:
         self.fabric, self.recipe, self.halves, self.student = fabric, recipe, halves, student
         self.run, self.report = run, report
         self.prices = torch.tensor(recipe.levels.prices, device=fabric.device)
+        self.weights = torch.tensor(recipe.levels.weights, device=fabric.device)
         self.board = SummaryWriter(str(run.folder / "tensorboard")) if fabric.is_global_zero else None
 
     def stage(  # noqa: PLR0915  # one loop, in plain sight
@@ -175,6 +176,7 @@ class _Trainer:
         stream = (1 if second else 0) * 1024 + fabric.global_rank
         levels = self.recipe.levels.count
         images_each = stage.batch * fabric.world_size
+        weight_b = self.weights.repeat_interleave(stage.batch // levels)
         clock, saved, since = time.monotonic(), time.monotonic(), (state.step, time.monotonic())
         for image_u8, label_b in source.batches(state.step, steps, batch=stage.batch, stream=stream):
             done = state.step / steps
@@ -186,10 +188,12 @@ class _Trainer:
             reproduced = model(stem, quantise=stage.quantise or ("mixed" if everything else "round"), answer=own_tail)
             labels = label_b.to(fabric.device)
             with fabric.autocast():
-                lost = distortion(stage, reproduced, feature, tail=halves.tail, label_b=labels, done=done)
+                lost = distortion(
+                    stage, reproduced, feature, tail=halves.tail, label_b=labels, weight_b=weight_b, done=done
+                )
             kilobytes_l = reproduced.bits_b.view(levels, -1).mean(1) / 8000
             share = 1.0 if second else ramp(done, stage.rate_ramp)
-            rate = share * (self.prices * kilobytes_l).mean()
+            rate = share * (self.weights * self.prices * kilobytes_l).mean()
             loss = lost.total + rate if everything else lost.total
             optimizer.zero_grad()
             fabric.backward(loss)

@@ -20,24 +20,34 @@ class Distortion(NamedTuple):
 
 
 def distortion(
-    stage: Stage, reproduced: Reproduced, feature: Tensor, *, tail: nn.Module, label_b: Tensor, done: float
+    stage: Stage,
+    reproduced: Reproduced,
+    feature: Tensor,
+    *,
+    tail: nn.Module,
+    label_b: Tensor,
+    weight_b: Tensor,
+    done: float,
 ) -> Distortion:
     """Hold a decoded feature (and its answer by the student's own tail, if any) against the teacher's.
 
-    `tail` is the teacher's; `done` the share of the stage behind us.
+    `tail` is the teacher's; `weight_b` what each picture counts (the weight of its level); `done` the share of the
+    stage behind us.
     """
     found, answer = reproduced.feature_bchw, reproduced.answer
     match stage:
         case DistillStage():
             errors = compare(tail, found, feature, behind=done >= stage.tail_from, answer=answer)
-            total = stage.feature * errors.feature + stage.later * errors.later + stage.logits * errors.logits
-            return Distortion(total, errors._asdict())
+            lost_b = stage.feature * errors.feature_b + stage.later * errors.later_b + stage.logits * errors.logits_b
+            parts = {"feature": errors.feature_b, "later": errors.later_b, "logits": errors.logits_b}
         case SquaresStage():
-            total = squares(tail, found, feature, answer=answer)
-            return Distortion(total, {"squares": total})
+            lost_b = squares(tail, found, feature, answer=answer)
+            parts = {"squares": lost_b}
         case AnswersStage():
             with torch.no_grad():
                 logits_t = as_tuple(tail(feature))[0]
             logits = (as_tuple(tail(found)) if answer is None else answer)[0]
             hard, soft = answers(logits, logits_t, label_b, temperature=stage.temperature)
-            return Distortion(stage.hard * hard + stage.soft * soft, {"hard": hard, "soft": soft})
+            lost_b = stage.hard * hard + stage.soft * soft
+            parts = {"hard": hard, "soft": soft}
+    return Distortion((weight_b * lost_b).mean(), {name: value_b.mean() for name, value_b in parts.items()})

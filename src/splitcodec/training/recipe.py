@@ -57,6 +57,8 @@ class LevelsRecipe(Strict):
     betas: Prices | None = None
     """Loss units per bit, as papers give them; either these or lambdas."""
     default: Annotated[int, Field(ge=0)]
+    balance: Share = 0.0
+    """Level l counts lambda_l^-balance (of mean 1): more weight for high levels, whose losses are small."""
     first_gain: PositiveFloat = 3.0
     last_gain: PositiveFloat = 20.0
 
@@ -81,6 +83,12 @@ class LevelsRecipe(Strict):
         if self.lambdas is not None:
             return self.lambdas
         return tuple(8000 * beta for beta in self.betas or ())
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Return what each level counts; their mean is 1."""
+        raw = [price**-self.balance for price in self.prices]
+        return tuple(one * len(raw) / sum(raw) for one in raw)
 
 
 class DataRecipe(Strict):
