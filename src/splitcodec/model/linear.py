@@ -49,11 +49,10 @@ def reduced_rank(x_bchw: Tensor, y_bchw: Tensor, *, rank: int, down: int, up: in
     encode = nnf.pad((slope @ basis).T, (0, 0, 0, rank - kept))
     total = y_np.square().sum() / count
     residual = 1 - values.flip(0)[:kept].sum() / total.clamp_min(1e-12)
-    like = {"dtype": torch.float32, "device": x_bchw.device}
     return Projection(
-        encode.view(rank, x_bchw.shape[1], down, down).to(**like),
-        -(encode @ mean).to(**like),
-        nnf.pad(basis, (0, rank - kept)).to(**like),
+        encode.view(rank, x_bchw.shape[1], down, down).float(),
+        -(encode @ mean).float(),
+        nnf.pad(basis, (0, rank - kept)).float(),
         float(residual),
     )
 
