@@ -115,6 +115,9 @@ class Recipe(Strict):
     data: DataRecipe = DataRecipe()
     stage1: Stage
     stage2: Stage | None = None
+    lead: Path | None = None
+    """The folder of a finished run: this student begins with its decoder, priors and gains, and a stage of kind
+    `latents` learns its latent."""
     precision: Annotated[str, Field(pattern=r"^(32-true|bf16-mixed|16-mixed)$")] = "bf16-mixed"
     seed: int = 0
 
@@ -123,6 +126,8 @@ class Recipe(Strict):
         for name, stage in self.stages():
             if stage.batch % self.levels.count:
                 raise ValueError(f"{name}.batch must be a multiple of the number of levels ({self.levels.count})")
+        if self.lead is None and any(stage.kind == "latents" for _, stage in self.stages()):
+            raise ValueError("lead: a stage of kind latents needs the folder of a finished run")
         if self.stage1.tune == "decoder":
             raise ValueError("stage1.tune: the decoder alone cannot learn from an encoder that has not; leave it out")
         if self.student.kind == "reduced" and self.levels.count != 1:
