@@ -63,7 +63,8 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
             encoder = PatchEncoder(
                 channels, stem=stem, blocks=sizes.blocks, widths=sizes.widths, halvings=sizes.halvings
             )
-            neck, decoder = _bottleneck(recipe), _decoder(sizes.decoder, channels, teacher.width, up=up)
+            neck = _bottleneck(recipe)
+            decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
         case PaperRecipe():
             encoder, neck = paper.PaperEncoder(channels, widths=sizes.widths), _bottleneck(recipe)
             decoder = paper.PaperDecoder(channels, teacher.width, widths=sizes.decoder_widths)

@@ -71,6 +71,8 @@ class PatchRecipe(Strict):
     widths: tuple[PositiveInt, ...] = ()
     halvings: Count = 0
     channels: PositiveInt = 64
+    linear: bool = True
+    """Whether a linear path runs beside the decoder."""
     decoder: DecoderRecipe = DecoderRecipe()
 
     @model_validator(mode="after")
