@@ -77,7 +77,14 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
 
 def _bottleneck(recipe: Recipe) -> Bottleneck:
     levels = recipe.levels
-    return Bottleneck(levels.count, recipe.student.channels, first_gain=levels.first_gain, last_gain=levels.last_gain)
+    linear = isinstance(recipe.student, SqueezeRecipe) and recipe.student.linear
+    first, last = (0.3, 4.0) if linear else (3.0, 20.0)
+    return Bottleneck(
+        levels.count,
+        recipe.student.channels,
+        first_gain=first if levels.first_gain is None else levels.first_gain,
+        last_gain=last if levels.last_gain is None else levels.last_gain,
+    )
 
 
 def _decoder(sizes: DecoderRecipe, channels: int, out: int, *, up: int, linear: bool = False) -> Decoder:

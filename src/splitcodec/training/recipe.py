@@ -59,8 +59,10 @@ class LevelsRecipe(Strict):
     default: Annotated[int, Field(ge=0)]
     balance: Share = 0.0
     """Level l counts lambda_l^-balance (of mean 1): more weight for high levels, whose losses are small."""
-    first_gain: PositiveFloat = 3.0
-    last_gain: PositiveFloat = 20.0
+    first_gain: PositiveFloat | None = None
+    last_gain: PositiveFloat | None = None
+    """Where the gains of the first and the last level begin. Left out: 0.3 and 4 for an encoder with a linear path, which
+    begins at the features' own scale; 3 and 20 for others, whose latent begins small."""
 
     @model_validator(mode="after")
     def _ordered(self) -> LevelsRecipe:
