@@ -61,8 +61,8 @@ class LevelsRecipe(Strict):
     """Level l counts lambda_l^-balance (of mean 1): more weight for high levels, whose losses are small."""
     first_gain: PositiveFloat | None = None
     last_gain: PositiveFloat | None = None
-    """Where the gains of the first and the last level begin. Left out: 0.3 and 4 for an encoder with a linear path, which
-    begins at the features' own scale; 3 and 20 for others, whose latent begins small."""
+    """Where the gains of the first and the last level begin. Left out: 0.3 and 4 for an encoder with a linear path,
+    which begins at the features' own scale; 3 and 20 for others, whose latent begins small."""
 
     @model_validator(mode="after")
     def _ordered(self) -> LevelsRecipe:
