@@ -61,7 +61,12 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
         case PatchRecipe():
             stem = tuple(Patch(patch.width, patch.kernel, patch.stride) for patch in sizes.patches)
             encoder = PatchEncoder(
-                channels, stem=stem, blocks=sizes.blocks, widths=sizes.widths, halvings=sizes.halvings
+                channels,
+                stem=stem,
+                blocks=sizes.blocks,
+                inner=sizes.inner,
+                widths=sizes.widths,
+                halvings=sizes.halvings,
             )
             neck = _bottleneck(recipe)
             decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
