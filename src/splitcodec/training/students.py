@@ -89,7 +89,8 @@ class PatchRecipe(Strict):
 
     def words(self) -> str:
         """Say what the device runs."""
-        return f"{len(self.patches) + (3 if self.inner else 2) * self.blocks + len(self.widths) + 1} convolutions of its own"
+        blocks = (3 if self.inner else 2) * self.blocks
+        return f"{len(self.patches) + blocks + len(self.widths) + 1} convolutions of its own"
 
 
 class PaperRecipe(Strict):
