@@ -54,9 +54,17 @@ def test_what_small_encoders_cost(
     assert found.parameters <= 200_000
 
 
-def test_folding_changes_nothing() -> None:
+def test_bottleneck_blocks_are_cheap() -> None:
+    encoder = PatchEncoder(48, stem=(Patch(64, 8, 8),), blocks=2, inner=24, widths=(64,), halvings=1)
+    found = cost(folded(encoder), torch.zeros(1, 3, 224, 224))
+    blocks = 2 * 784 * (2 * 64 * 24 + 24 * 24 * 9)
+    assert found.macs == 784 * 3 * 64 * 64 + blocks + 196 * (64 * 64 * 9 + 64 * 48)
+
+
+@pytest.mark.parametrize("inner", [None, 3])
+def test_folding_changes_nothing(inner: int | None) -> None:
     torch.manual_seed(0)
-    encoder = PatchEncoder(5, stem=(Patch(6, 5, 2), Patch(8, 3, 2)), blocks=2, widths=(7,), halvings=1)
+    encoder = PatchEncoder(5, stem=(Patch(6, 5, 2), Patch(8, 3, 2)), blocks=2, widths=(7,), halvings=1, inner=inner)
     for _ in range(3):
         encoder(torch.randn(4, 3, 32, 32))
     image = torch.randn(1, 3, 16, 32)

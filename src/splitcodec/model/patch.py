@@ -37,7 +37,14 @@ class PatchEncoder(nn.Module):
     """Image (B, 3, H, W) to the latent (B, channels, H / s, W / s), s = the stem's strides times 2^halvings."""
 
     def __init__(
-        self, channels: int, *, stem: tuple[Patch, ...], blocks: int, widths: tuple[int, ...], halvings: int
+        self,
+        channels: int,
+        *,
+        stem: tuple[Patch, ...],
+        blocks: int,
+        widths: tuple[int, ...],
+        halvings: int,
+        inner: int | None = None,
     ) -> None:
         super().__init__()
         below = 3
@@ -46,7 +53,7 @@ class PatchEncoder(nn.Module):
             layers.append(_strided(below, patch))
             below = patch.width
         self.stem = nn.Sequential(*layers)
-        self.blocks = nn.Sequential(*(Residual(below) for _ in range(blocks)))
+        self.blocks = nn.Sequential(*(Residual(below, inner=inner) for _ in range(blocks)))
         self.squeeze = Squeeze(below, channels, widths=widths, halvings=halvings)
 
     def forward(self, image_bchw: Tensor) -> Tensor:

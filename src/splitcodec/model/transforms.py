@@ -44,11 +44,17 @@ class PerColour(nn.Module):
 
 @final
 class Residual(nn.Module):
-    """x + two 3 x 3 convolutions of it."""
+    """x + two 3 x 3 convolutions of it; with `inner`, one 3 x 3 convolution of that width between two of 1 x 1.
 
-    def __init__(self, width: int) -> None:
+    He, Zhang, Ren, Sun, "Deep residual learning for image recognition" (CVPR 2016): basic and bottleneck block.
+    """
+
+    def __init__(self, width: int, *, inner: int | None = None) -> None:
         super().__init__()
-        self.body = nn.Sequential(conv(width, width, 3), conv(width, width, 3, act=False))
+        if inner is None:
+            self.body = nn.Sequential(conv(width, width, 3), conv(width, width, 3, act=False))
+        else:
+            self.body = nn.Sequential(conv(width, inner, 1), conv(inner, inner, 3), conv(inner, width, 1, act=False))
         self.act = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:

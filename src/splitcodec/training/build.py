@@ -61,9 +61,15 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
         case PatchRecipe():
             stem = tuple(Patch(patch.width, patch.kernel, patch.stride) for patch in sizes.patches)
             encoder = PatchEncoder(
-                channels, stem=stem, blocks=sizes.blocks, widths=sizes.widths, halvings=sizes.halvings
+                channels,
+                stem=stem,
+                blocks=sizes.blocks,
+                inner=sizes.inner,
+                widths=sizes.widths,
+                halvings=sizes.halvings,
             )
-            neck, decoder = _bottleneck(recipe), _decoder(sizes.decoder, channels, teacher.width, up=up)
+            neck = _bottleneck(recipe)
+            decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
         case PaperRecipe():
             encoder, neck = paper.PaperEncoder(channels, widths=sizes.widths), _bottleneck(recipe)
             decoder = paper.PaperDecoder(channels, teacher.width, widths=sizes.decoder_widths)
@@ -76,7 +82,14 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
 
 def _bottleneck(recipe: Recipe) -> Bottleneck:
     levels = recipe.levels
-    return Bottleneck(levels.count, recipe.student.channels, first_gain=levels.first_gain, last_gain=levels.last_gain)
+    linear = isinstance(recipe.student, SqueezeRecipe) and recipe.student.linear
+    first, last = (0.3, 4.0) if linear else (3.0, 20.0)
+    return Bottleneck(
+        levels.count,
+        recipe.student.channels,
+        first_gain=first if levels.first_gain is None else levels.first_gain,
+        last_gain=last if levels.last_gain is None else levels.last_gain,
+    )
 
 
 def _decoder(sizes: DecoderRecipe, channels: int, out: int, *, up: int, linear: bool = False) -> Decoder:

@@ -13,22 +13,24 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from splitcodec.errors import RunError
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves, build_student, build_teacher, class_names
 from splitcodec.training.data import Photographs, centre_crops, find_photographs, labels_of, split_holdout
+from splitcodec.training.lead import Lead
 from splitcodec.training.losses import ramp
 from splitcodec.training.objective import distortion
 from splitcodec.training.optimise import learning_rate, prepare, random_state, set_random_state
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run, State
-from splitcodec.training.stages import AnswersStage, Stage
+from splitcodec.training.stages import AnswersStage, Distilling, LatentsStage, Stage
 from splitcodec.training.tabulate import dump_counts
 from splitcodec.training.validate import count, validate
 
@@ -87,11 +89,14 @@ def train(
         labels=labels,
     )
     check = centre_crops(held_out, resize=recipe.teacher.resize, crop=crop)
-    trainer = _Trainer(fabric, recipe, halves=halves, student=student, run=run, report=report)
+    lead = Lead(recipe.lead, recipe, fabric=fabric) if recipe.lead is not None else None
+    trainer = _Trainer(fabric, recipe, halves=halves, student=student, lead=lead, run=run, report=report)
     found = run.load()
     state = State()
     if found is None:
         lost = student.aim_at(*halves.stem_and_feature(source.first(SAMPLED)))
+        if lead is not None:
+            lead.adopt(student)
         if lost is not None and fabric.is_global_zero:
             run.log({"stage": "start", "feature": lost})
     else:
@@ -132,6 +137,18 @@ def labels_for(recipe: Recipe, paths: list[Path]) -> list[int] | None:
     return labels_of(paths, wnids or names)
 
 
+class Lost(NamedTuple):
+    """What a batch loses: what is minimised, its parts before weights, and each level's code length (or none)."""
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    kilobytes_l: Tensor
+
+
+Loss = Callable[[Tensor, Tensor, float], Lost]
+"""Pixels uint8 (B, 3, H, W), labels (B,), share of the stage done -> what that loses."""
+
+
 @final
 class _Trainer:
     """What both stages share."""
@@ -143,16 +160,17 @@ class _Trainer:
         *,
         halves: Halves,
         student: Student,
+        lead: Lead | None,
         run: Run,
         report: Callable[[Progress], None],
     ) -> None:
-        self.fabric, self.recipe, self.halves, self.student = fabric, recipe, halves, student
+        self.fabric, self.recipe, self.halves, self.student, self.lead = fabric, recipe, halves, student, lead
         self.run, self.report = run, report
         self.prices = torch.tensor(recipe.levels.prices, device=fabric.device)
         self.weights = torch.tensor(recipe.levels.weights, device=fabric.device)
         self.board = SummaryWriter(str(run.folder / "tensorboard")) if fabric.is_global_zero else None
 
-    def stage(  # noqa: PLR0915  # one loop, in plain sight
+    def stage(
         self,
         name: str,
         stage: Stage,
@@ -166,37 +184,25 @@ class _Trainer:
         """Run one stage to its end; False when the deadline came first."""
         fabric, halves, student = self.fabric, self.halves, self.student
         second = name == "stage2"
-        own_tail = any(one.tail for before, one in self.recipe.stages() if before <= name)  # no longer the teacher's
         everything = stage.tune == "all" or (stage.tune is None and not second)
-        model, optimizer = fabric.setup(student, prepare(student, stage, everything=everything))
+        optimizer = prepare(student, stage, everything=everything)
+        learner: nn.Module = student.squeeze if isinstance(stage, LatentsStage) else student
+        model, optimizer = fabric.setup(learner, optimizer)
+        lose = self._latents(model) if isinstance(stage, LatentsStage) else self._distil(name, stage, model)
         if resumed is not None:
             optimizer.load_state_dict(resumed["optimizer"])
             set_random_state(resumed, fabric.device)
         steps = max(1, stage.images // (stage.batch * fabric.world_size))
         stream = (1 if second else 0) * 1024 + fabric.global_rank
-        levels = self.recipe.levels.count
         images_each = stage.batch * fabric.world_size
-        weight_b = self.weights.repeat_interleave(stage.batch // levels)
         clock, saved, since = time.monotonic(), time.monotonic(), (state.step, time.monotonic())
         for image_u8, label_b in source.batches(state.step, steps, batch=stage.batch, stream=stream):
             done = state.step / steps
             for group in optimizer.param_groups:
                 group["lr"] = stage.learning_rate * group["times"] * learning_rate(stage, done)
-            with torch.no_grad(), fabric.autocast():
-                stem = halves.stem(halves.scale(image_u8))
-                feature = halves.rest(stem)
-            reproduced = model(stem, quantise=stage.quantise or ("mixed" if everything else "round"), answer=own_tail)
-            labels = label_b.to(fabric.device)
-            with fabric.autocast():
-                lost = distortion(
-                    stage, reproduced, feature, tail=halves.tail, label_b=labels, weight_b=weight_b, done=done
-                )
-            kilobytes_l = reproduced.bits_b.view(levels, -1).mean(1) / 8000
-            share = 1.0 if second else ramp(done, stage.rate_ramp)
-            rate = share * (self.weights * self.prices * kilobytes_l).mean()
-            loss = lost.total + rate if everything else lost.total
+            lost = lose(image_u8, label_b, done)
             optimizer.zero_grad()
-            fabric.backward(loss)
+            fabric.backward(lost.loss)
             if stage.clip is not None:
                 fabric.clip_gradients(model, optimizer, max_norm=stage.clip, error_if_nonfinite=False)
             optimizer.step()
@@ -208,8 +214,10 @@ class _Trainer:
             if state.step % 20 == 0 or state.step == steps:
                 speed = (state.step - since[0]) * images_each / max(now - since[1], 1e-6)
                 since = (state.step, now)
-                bar = Progress(name, state.step * images_each, steps * images_each, loss.item(), images_per_s=speed)
-                self._tell(bar, state=state, parts=lost.parts, kilobytes_l=kilobytes_l)
+                bar = Progress(
+                    name, state.step * images_each, steps * images_each, lost.loss.item(), images_per_s=speed
+                )
+                self._tell(bar, state=state, lost=lost)
             if now - saved > CHECKPOINT_SECONDS or now > deadline or state.step == steps:
                 saved = now
                 if fabric.is_global_zero:
@@ -225,11 +233,52 @@ class _Trainer:
             self.report(Progress(name, steps * images_each, steps * images_each, 0.0, message=message))
         return True
 
-    def _tell(self, now: Progress, *, state: State, parts: dict[str, Tensor], kilobytes_l: Tensor) -> None:
+    def _distil(self, name: str, stage: Distilling, model: nn.Module) -> Loss:
+        """Return what a batch loses through bottleneck, decoder and tail."""
+        fabric, halves, levels = self.fabric, self.halves, self.recipe.levels.count
+        second = name == "stage2"
+        own_tail = any(one.tail for before, one in self.recipe.stages() if before <= name)  # no longer the teacher's
+        everything = stage.tune == "all" or (stage.tune is None and not second)
+        quantise = stage.quantise or ("mixed" if everything else "round")
+        weight_b = self.weights.repeat_interleave(stage.batch // levels)
+
+        def lose(image_u8: Tensor, label_b: Tensor, done: float) -> Lost:
+            with torch.no_grad(), fabric.autocast():
+                stem = halves.stem(halves.scale(image_u8))
+                feature = halves.rest(stem)
+            reproduced = model(stem, quantise=quantise, answer=own_tail)
+            labels = label_b.to(fabric.device)
+            with fabric.autocast():
+                lost = distortion(
+                    stage, reproduced, feature, tail=halves.tail, label_b=labels, weight_b=weight_b, done=done
+                )
+            kilobytes_l = reproduced.bits_b.view(levels, -1).mean(1) / 8000
+            share = 1.0 if second else ramp(done, stage.rate_ramp)
+            rate = share * (self.weights * self.prices * kilobytes_l).mean()
+            return Lost(lost.total + rate if everything else lost.total, lost.parts, kilobytes_l)
+
+        return lose
+
+    def _latents(self, model: nn.Module) -> Loss:
+        """Return how far the latent is from that of the run that leads."""
+        lead, fabric, halves = self.lead, self.fabric, self.halves
+        if lead is None:
+            raise RunError("a stage of kind latents needs a run to learn from; give `lead` in the recipe")
+
+        def lose(image_u8: Tensor, _: Tensor, done: float) -> Lost:
+            with torch.no_grad(), fabric.autocast():
+                stem = halves.stem(halves.scale(image_u8))
+                wanted = lead.latent(image_u8)
+            apart = lead.apart(model(stem), wanted)
+            return Lost(apart, {"latent": apart.detach()}, torch.zeros(0))
+
+        return lose
+
+    def _tell(self, now: Progress, *, state: State, lost: Lost) -> None:
         if not self.fabric.is_global_zero:
             return
-        sizes = tuple(round(k, 3) for k in kilobytes_l.tolist())
-        values = {"loss": now.loss, **{k: v.item() for k, v in parts.items()}}
+        sizes = tuple(round(k, 3) for k in lost.kilobytes_l.tolist())
+        values = {"loss": now.loss, **{k: v.item() for k, v in lost.parts.items()}}
         self.run.log({"stage": now.stage, "step": state.step, "images": state.images, **values, "kilobytes": sizes})
         if self.board is not None:
             for key, value in values.items():

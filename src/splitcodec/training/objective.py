@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from splitcodec.model.student import Reproduced
 from splitcodec.training.losses import answers, as_tuple, compare, squares
-from splitcodec.training.stages import AnswersStage, DistillStage, SquaresStage, Stage
+from splitcodec.training.stages import AnswersStage, Distilling, DistillStage, SquaresStage
 
 
 class Distortion(NamedTuple):
@@ -20,7 +20,7 @@ class Distortion(NamedTuple):
 
 
 def distortion(
-    stage: Stage,
+    stage: Distilling,
     reproduced: Reproduced,
     feature: Tensor,
     *,

@@ -9,17 +9,19 @@ from torch import Tensor, nn
 
 from splitcodec.model.student import Student
 from splitcodec.training.losses import schedule, steps
-from splitcodec.training.stages import AdamRecipe, CosineRecipe, SgdRecipe, Stage, StepsRecipe
+from splitcodec.training.stages import AdamRecipe, CosineRecipe, LatentsStage, SgdRecipe, Stage, StepsRecipe
 
 
 def prepare(student: Student, stage: Stage, *, everything: bool) -> torch.optim.Optimizer:
     """Freeze and thaw the student's parts for a stage and return its optimiser."""
-    student.squeeze.requires_grad_(everything)
-    student.bottleneck.requires_grad_(everything)
-    student.train()
-    if not everything:
-        student.squeeze.eval()
-        student.bottleneck.eval()
+    encoder_alone = isinstance(stage, LatentsStage)
+    learning = {
+        student.squeeze: everything or encoder_alone,
+        student.bottleneck: everything and not encoder_alone,
+        student.decoder: not encoder_alone,
+    }
+    for part, learns in learning.items():
+        part.requires_grad_(learns).train(learns)
     if student.tail is not None:
         student.tail.requires_grad_(stage.tail).train(stage.tail)
     groups = _groups(student, stage, everything=everything)
@@ -40,6 +42,8 @@ def learning_rate(stage: Stage, done: float) -> float:
 
 
 def _groups(student: Student, stage: Stage, *, everything: bool) -> list[dict[str, Any]]:
+    if isinstance(stage, LatentsStage):
+        return [_group(student.squeeze.parameters(), 1.0)]
     groups = [_group(student.decoder.parameters(), 1.0)]
     if everything:
         groups += [

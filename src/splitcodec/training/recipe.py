@@ -59,8 +59,10 @@ class LevelsRecipe(Strict):
     default: Annotated[int, Field(ge=0)]
     balance: Share = 0.0
     """Level l counts lambda_l^-balance (of mean 1): more weight for high levels, whose losses are small."""
-    first_gain: PositiveFloat = 3.0
-    last_gain: PositiveFloat = 20.0
+    first_gain: PositiveFloat | None = None
+    last_gain: PositiveFloat | None = None
+    """Where the gains of the first and the last level begin. Left out: 0.3 and 4 for an encoder with a linear path,
+    which begins at the features' own scale; 3 and 20 for others, whose latent begins small."""
 
     @model_validator(mode="after")
     def _ordered(self) -> LevelsRecipe:
@@ -115,6 +117,9 @@ class Recipe(Strict):
     data: DataRecipe = DataRecipe()
     stage1: Stage
     stage2: Stage | None = None
+    lead: Path | None = None
+    """The folder of a finished run: this student begins with its decoder, priors and gains, and a stage of kind
+    `latents` learns its latent."""
     precision: Annotated[str, Field(pattern=r"^(32-true|bf16-mixed|16-mixed)$")] = "bf16-mixed"
     seed: int = 0
 
@@ -123,6 +128,8 @@ class Recipe(Strict):
         for name, stage in self.stages():
             if stage.batch % self.levels.count:
                 raise ValueError(f"{name}.batch must be a multiple of the number of levels ({self.levels.count})")
+        if self.lead is None and any(stage.kind == "latents" for _, stage in self.stages()):
+            raise ValueError("lead: a stage of kind latents needs the folder of a finished run")
         if self.stage1.tune == "decoder":
             raise ValueError("stage1.tune: the decoder alone cannot learn from an encoder that has not; leave it out")
         if self.student.kind == "reduced" and self.levels.count != 1:

@@ -9,7 +9,7 @@ from pydantic import PositiveFloat, PositiveInt, Tag
 from splitcodec.model.parts import Quantise
 from splitcodec.training.keys import Share, Strict, Weight, by_kind
 
-_STAGES, _OPTIMIZERS, _SCHEDULES = ("distill", "squares", "answers"), ("adam", "sgd"), ("cosine", "steps")
+_STAGES, _OPTIMIZERS, _SCHEDULES = ("distill", "squares", "answers", "latents"), ("adam", "sgd"), ("cosine", "steps")
 STAGE_KINDS = (*_STAGES, *_OPTIMIZERS, *_SCHEDULES)
 
 
@@ -104,9 +104,19 @@ class AnswersStage(_Common):
     temperature: PositiveFloat = 1.0
 
 
+class LatentsStage(_Common):
+    """A thin encoder learns the latent of the run that `lead` names; nothing else learns, the tail is not needed."""
+
+    kind: Literal["latents"]
+
+
+Distilling = DistillStage | SquaresStage | AnswersStage
+"""Stages that lead through bottleneck and decoder."""
+
 Stage = Annotated[
     Annotated[DistillStage, Tag("distill")]
     | Annotated[SquaresStage, Tag("squares")]
-    | Annotated[AnswersStage, Tag("answers")],
+    | Annotated[AnswersStage, Tag("answers")]
+    | Annotated[LatentsStage, Tag("latents")],
     by_kind(*_STAGES),
 ]

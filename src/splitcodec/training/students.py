@@ -68,9 +68,13 @@ class PatchRecipe(Strict):
     """The stem: dense convolutions on the image."""
     blocks: Count = 1
     """Residual blocks behind the stem, at its width."""
+    inner: PositiveInt | None = None
+    """Width inside each block: one 3 x 3 convolution between two of 1 x 1. Left out: two 3 x 3 at full width."""
     widths: tuple[PositiveInt, ...] = ()
     halvings: Count = 0
     channels: PositiveInt = 64
+    linear: bool = True
+    """Whether a linear path runs beside the decoder."""
     decoder: DecoderRecipe = DecoderRecipe()
 
     @model_validator(mode="after")
@@ -85,7 +89,8 @@ class PatchRecipe(Strict):
 
     def words(self) -> str:
         """Say what the device runs."""
-        return f"{len(self.patches) + 2 * self.blocks + len(self.widths) + 1} convolutions of its own"
+        blocks = (3 if self.inner else 2) * self.blocks
+        return f"{len(self.patches) + blocks + len(self.widths) + 1} convolutions of its own"
 
 
 class PaperRecipe(Strict):

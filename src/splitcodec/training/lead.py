@@ -1,0 +1,65 @@
+"""A finished run whose latent a smaller encoder learns to make: the same decoder, priors and gains from the start.
+
+A thin encoder that begins at random is far from anything a decoder can use. Told the latent of a larger one that is
+trained already, it needs neither decoder nor tail to learn most of what it can, and a step costs a third.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import final
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from splitcodec.errors import RecipeError
+from splitcodec.model.student import Student
+from splitcodec.training.build import Halves, build_student, build_teacher
+from splitcodec.training.recipe import Recipe
+from splitcodec.training.run import Run
+
+
+@final
+class Lead:
+    """The student of another run, frozen. Raises RunError without one, RecipeError where it does not fit `recipe`."""
+
+    def __init__(self, folder: Path, recipe: Recipe, *, fabric: Fabric) -> None:
+        run = Run(folder)
+        if not (folder / "recipe.yaml").exists():
+            raise RecipeError(f"lead: no run in {folder}; train that recipe first, or give another folder")
+        theirs = run.recipe()
+        teacher = build_teacher(theirs)
+        self._student = build_student(theirs, teacher)
+        self._student.load_state_dict(run.weights())
+        self._student.to(fabric.device).to(memory_format=torch.channels_last).eval().requires_grad_(False)
+        self._halves = Halves(fabric, theirs, teacher=teacher)
+        if theirs.teacher != recipe.teacher:
+            raise RecipeError(f"lead: {folder} has another teacher section; both must agree to the letter")
+        gain_lc = torch.from_numpy(self._student.bottleneck.gains()).to(fabric.device)
+        share_c = gain_lc[-1].square()
+        self._share_c = share_c / share_c.mean()
+
+    def adopt(self, student: Student) -> None:
+        """Copy decoder, priors and gains into a student. Raises RecipeError where the sizes differ."""
+        try:
+            student.bottleneck.load_state_dict(self._student.bottleneck.state_dict())
+            student.decoder.load_state_dict(self._student.decoder.state_dict())
+        except RuntimeError as error:
+            line = " ".join(str(error).split())[:200]
+            raise RecipeError(
+                f"lead: levels, channels or decoder differ from that run's ({line}); make them the same"
+            ) from error
+
+    @torch.no_grad()
+    def latent(self, image_u8: Tensor) -> Tensor:
+        """Return the latent before gain, for pixels (B, 3, H, W)."""
+        return self._student.latent(self._halves.stem(self._halves.scale(image_u8)))
+
+    def apart(self, latent_bchw: Tensor, wanted_bchw: Tensor) -> Tensor:
+        """Return the squared error of a latent relative to the wanted one's variance, weighted by squared gains."""
+        wanted = wanted_bchw.float()
+        share = self._share_c.view(1, -1, 1, 1)
+        error = ((latent_bchw.float() - wanted).square() * share).mean()
+        spread = ((wanted - wanted.mean(dim=(0, 2, 3), keepdim=True)).square() * share).mean()
+        return error / spread.clamp_min(1e-12)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from splitcodec.errors import RecipeError
+from splitcodec.training.build import build_student, build_teacher
+from splitcodec.training.distill import Progress, train
+from splitcodec.training.lead import Lead
+from splitcodec.training.recipe import Recipe
+from splitcodec.training.run import Run
+
+Make = Callable[[], dict[str, Any]]
+
+
+def _thin(data: dict[str, Any], lead: Path, **changes: Any) -> dict[str, Any]:
+    """Return the tiny recipe with an encoder of its own that follows a run."""
+    sizes = {key: data["student"][key] for key in ("channels", "decoder")}
+    student = {"kind": "patch", "patches": [{"width": 8, "kernel": 8, "stride": 8}], "blocks": 1, **sizes}
+    stage = {"kind": "latents", "images": 160, "batch": 8, "learning_rate": 3e-3}
+    return {**data, "name": "thin", "student": student, "lead": str(lead), "stage1": stage, **changes}
+
+
+def test_a_thin_encoder_learns_another_run_s_latent(
+    recipe_data: Make, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe.model_validate(_thin(recipe_data(), finished, stage2=None))
+    losses: list[Progress] = []
+    assert train(recipe, photos=[photos], out=tmp_path / "thin", report=losses.append)["finished"]
+    weights, theirs = Run(tmp_path / "thin").weights(), Run(finished).weights()
+    kept = [key for key in theirs if key.startswith(("decoder.", "bottleneck."))]
+    assert kept
+    assert all(torch.equal(weights[key], theirs[key]) for key in kept)  # nothing but the encoder has learned
+    lead = Lead(finished, recipe, fabric=Fabric(accelerator="cpu"))
+    pixels = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    wanted = lead.latent(pixels)
+    assert lead.apart(wanted, wanted).item() == 0
+    assert lead.apart(wanted.mean(dim=(0, 2, 3), keepdim=True).expand_as(wanted), wanted).item() == pytest.approx(1)
+
+
+def test_the_second_stage_tunes_everything_from_there(
+    recipe_data: Make, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    data = recipe_data()
+    stage2 = {**data["stage2"], "tune": "all"}
+    recipe = Recipe.model_validate(_thin(data, finished, stage2=stage2))
+    assert train(recipe, photos=[photos], out=tmp_path / "thin", report=lambda _: None)["finished"]
+    weights, theirs = Run(tmp_path / "thin").weights(), Run(finished).weights()
+    assert any(not torch.equal(weights[key], theirs[key]) for key in theirs if key.startswith("decoder."))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("levels", {"lambdas": [0.5], "default": 0}, "levels, channels or decoder differ"),
+        ("lead", "nowhere", "no run in nowhere"),
+    ],
+)
+def test_a_lead_that_does_not_fit_is_refused(
+    recipe_data: Make, finished: Path, photos: Path, tmp_path: Path, key: str, value: Any, said: str
+) -> None:
+    recipe = Recipe.model_validate({**_thin(recipe_data(), finished, stage2=None), key: value})
+    with pytest.raises(RecipeError, match=said):
+        train(recipe, photos=[photos], out=tmp_path / "thin", report=lambda _: None)
+
+
+def test_another_teacher_is_refused(recipe_data: Make, finished: Path) -> None:
+    data = recipe_data()
+    data["teacher"] = {**data["teacher"], "later": []}
+    recipe = Recipe.model_validate(_thin(data, finished, stage2=None))
+    with pytest.raises(RecipeError, match="another teacher section"):
+        Lead(finished, recipe, fabric=Fabric(accelerator="cpu"))
+
+
+def test_latents_without_a_lead_are_refused(recipe_data: Make) -> None:
+    data = _thin(recipe_data(), Path("x"), stage2=None)
+    del data["lead"]
+    with pytest.raises(ValueError, match="needs the folder of a finished run"):
+        Recipe.model_validate(data)
+
+
+def test_students_can_be_built_without_the_lead(recipe_data: Make) -> None:
+    recipe = Recipe.model_validate(_thin(recipe_data(), Path("gone"), stage2=None))
+    assert build_student(recipe, build_teacher(recipe)).bottleneck.channels == 6
