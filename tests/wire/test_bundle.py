@@ -15,10 +15,13 @@ from splitcodec.wire import bundle as module
 from splitcodec.wire.bundle import (
     Bundle,
     Colour,
+    derive,
+    device_half,
     fingerprint_of,
     open_bundle,
     split_device,
     write_bundle,
+    write_folder,
     write_zip,
     zoo_names,
 )
@@ -50,7 +53,7 @@ def zoo(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         write_bundle(root / f"tiny@{version}", replace(tiny.manifest, version=version), files=contents(tiny))
     (root / "__pycache__").mkdir()
     (root / "__init__.py").touch()
-    monkeypatch.setattr(module, "_zoo", lambda: root)
+    monkeypatch.setattr(module, "zoo_folder", lambda: root)
     return root
 
 
@@ -109,6 +112,27 @@ def test_the_devices_half(tiny: Bundle, tmp_path: Path) -> None:
     ]  # fmt: skip
     with pytest.raises(BundlePart, match=r"tiny@1: the device's half of a bundle without decoder\.onnx"):
         half.graph("decoder")
+
+
+def test_a_derived_bundle_is_the_old_one_but_for_what_was_given(tiny: Bundle, tmp_path: Path) -> None:
+    tables = replace(tiny.tables[0], gain_lc=tiny.tables[0].gain_lc * np.float32(2))
+    new = derive(tiny, replace(tiny.manifest, name="other"), files={"tables.npz": saved(tables), "notes.txt": b"new"})
+    assert new.ident == "other@1"
+    assert new.fingerprint == fingerprint_of(tiny.manifest, (tables,)) != tiny.fingerprint
+    assert contents(new) == {**contents(tiny), "tables.npz": saved(tables), "notes.txt": b"new"}
+    written = write_folder(new, tmp_path / "new")
+    assert written.manifest == new.manifest
+    assert contents(written) == contents(new)
+    with pytest.raises(BundleFormat):
+        derive(tiny, tiny.manifest, files={"tables.npz": b"no tables"})
+
+
+def test_the_devices_half_can_be_zipped(tiny: Bundle, tmp_path: Path) -> None:
+    write_zip(device_half(tiny), tmp_path / "half.zip")
+    half = open_bundle(tmp_path / "half.zip")
+    assert half.is_device_half
+    assert half.fingerprint == tiny.fingerprint
+    assert sorted(half.manifest.files) == ["MODEL_CARD.md", "encoder.onnx", "tables.npz"]
 
 
 def test_a_bundle_without_that_task(tiny: Bundle) -> None:
@@ -225,5 +249,6 @@ def test_what_cannot_be_written(tiny: Bundle, copy: Path, tmp_path: Path) -> Non
         write_bundle(tmp_path / "file" / "x", tiny.manifest, files=contents(tiny))
     with pytest.raises(OutputError, match="cannot write"):
         write_zip(tiny, tmp_path / "file" / "x.zip")
-    with pytest.raises(OutputError, match="cannot write"):
-        write_zip(tiny, copy)
+    for there in (copy, tmp_path / "file"):
+        with pytest.raises(OutputError, match="exists"):
+            write_zip(tiny, there)

@@ -1,4 +1,4 @@
-"""Commands around bundles and training: info, check, bundle pack, bundle split, train, export."""
+"""Commands around bundles and training: info, check, train, export, calibrate."""
 
 from __future__ import annotations
 
@@ -7,22 +7,27 @@ from typing import Annotated, Any
 
 import typer
 
-from splitcodec.cli.show import JsonOption, print_json, print_table, progress
-from splitcodec.errors import MissingExtra, SettingsError
-
-BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A zoo name, a folder or a .zip.")]
+from splitcodec.cli.show import (
+    DEFAULT_BUNDLE,
+    BundleArgument,
+    BundleOption,
+    JsonOption,
+    ThreadsOption,
+    complain,
+    print_json,
+    print_table,
+    progress,
+)
+from splitcodec.errors import MissingExtra
 
 
 def add_to(app: typer.Typer) -> None:
     """Add this file's commands."""
     app.command("info", rich_help_panel="Bundles")(info)
     app.command("check", rich_help_panel="Bundles")(check)
-    bundles = typer.Typer(help="Pack a bundle into one file, or split off the device's half.", no_args_is_help=True)
-    bundles.command("pack")(pack)
-    bundles.command("split")(split)
-    app.add_typer(bundles, name="bundle", rich_help_panel="Bundles")
     app.command("train", rich_help_panel="Training")(train)
     app.command("export", rich_help_panel="Training")(export)
+    app.command("calibrate", rich_help_panel="Training")(calibrate)
 
 
 def info(bundle: BundleArgument, json_: JsonOption = False) -> None:
@@ -80,30 +85,6 @@ def check(bundle: BundleArgument, json_: JsonOption = False) -> None:
         f"{' and '.join(result.coders)}; encoder symbols {100 * result.symbols_equal:.3f} % equal at the worst level; "
         f"{answers}"
     )
-
-
-def pack(
-    bundle: BundleArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The .zip to write.")],
-) -> None:
-    """Write a bundle as one self-contained .zip."""
-    from splitcodec.wire.bundle import open_bundle, write_zip
-
-    if out.suffix != ".zip":
-        raise SettingsError(f"--out {out}: expected a name that ends in .zip")
-    write_zip(open_bundle(bundle), out)
-    print(f"{out}: {out.stat().st_size:,} bytes")
-
-
-def split(
-    bundle: BundleArgument,
-    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write.")],
-) -> None:
-    """Write the device's half of a bundle: manifest, tables, encoder and golden vectors."""
-    from splitcodec.wire.bundle import open_bundle, split_device
-
-    half = split_device(open_bundle(bundle), out)
-    print(f"{out}: {sum(entry.bytes for entry in half.manifest.files.values()):,} bytes, fingerprint unchanged")
 
 
 def train(
@@ -178,6 +159,48 @@ def export(
         print_json({"bundle": bundle.ident, "folder": str(out), "encoder": dict(bundle.manifest.encoder)})
     else:
         print(f"{out}: {bundle.ident}; next: splitcodec check {out}")
+
+
+def calibrate(
+    photos: Annotated[
+        list[Path],
+        typer.Option("--photos", metavar="DIR", help="A folder of photographs, labels not needed; repeatable."),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The new bundle's folder.")],
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    threads: ThreadsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Refit a bundle's integer tables to your own photographs, without training, and say what that saves.
+
+    Graphs, symbols and answers stay what they are; packets get shorter. Both shores need the new bundle. A fifth of the
+    photographs is only measured; those that cannot be read are listed and left out.
+    """
+    from splitcodec.evaluation.calibrate import calibrate as fit
+
+    with progress() as bar:
+        task = bar.add_task("calibrating", total=None, note="")
+        done = fit(
+            bundle,
+            photos,
+            out,
+            progress=lambda now, total: bar.update(task, completed=now, total=total),
+            threads=threads,
+        )
+    for _, why in done.skipped:
+        complain(f"left out: {why}")
+    if json_:
+        print_json(done.to_json())
+        return
+    rows = [(one.level, f"{one.before:,.0f}", f"{one.after:,.0f}", f"{one.change:+.1f} %") for one in done.levels]
+    print_table("mean bytes of a packet", ("level", "before", "after", "change"), rows, left=0)
+    print(
+        f"Tables fitted on {done.photographs} photographs, measured on {done.held_out} others: mean change "
+        f"{done.change:+.1f} %. The old tables weigh as much as {done.strength:g} photographs."
+    )
+    print(f"{out}: {done.bundle.ident} with fingerprint {done.bundle.fingerprint.hex()[:8]}..., which both shores need")
+    if done.change >= 0:
+        print("Nothing is saved: keep the old bundle, or give more photographs.")
 
 
 def _no_train(error: ModuleNotFoundError) -> MissingExtra:

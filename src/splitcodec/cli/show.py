@@ -17,6 +17,7 @@ from splitcodec.errors import SplitcodecError
 
 DEFAULT_BUNDLE = "efficientnet-lite0"
 
+BundleArgument = Annotated[str, typer.Argument(metavar="BUNDLE", help="A zoo name, a folder or a .zip.")]
 BundleOption = Annotated[
     str, typer.Option("--bundle", "-b", metavar="B", help="A zoo name (name or name@version), a folder or a .zip.")
 ]

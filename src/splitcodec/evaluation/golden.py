@@ -97,17 +97,23 @@ def make_golden(device: Device, edge: Edge, pictures: Sequence[Image.Image | str
     symbols = [[tables.quantise(latent_chw, level) for latent_chw in latents] for level in levels]
     packet_ln = [[device.pack(chw, level=level) for chw in symbols[level]] for level in levels]
     top_ln = [[_top(edge, packet) for packet in row] for row in packet_ln]
-    file = io.BytesIO()
-    np.savez_compressed(
-        file,
-        allow_pickle=False,
-        image_bhwc=image_bhwc,
-        symbols_lnchw=np.array(symbols, dtype="<i2"),
-        packets=np.frombuffer(b"".join(packet for row in packet_ln for packet in row), dtype=np.uint8),
-        packet_len_ln=np.array([[len(packet) for packet in row] for row in packet_ln], dtype="<i4"),
-        top_ln=np.array(top_ln, dtype="<i4"),
-    )
-    return file.getvalue()
+    return _written(image_bhwc, np.array(symbols), packet_ln, np.array(top_ln))
+
+
+def remake_golden(old: Bundle, new: Bundle) -> bytes:
+    """Return the golden vectors of `old` with the packets and answers of `new`, made of it by other tables or tails.
+
+    Pictures and symbols are kept, so both need the same encoder, gains and ranges. A device's half keeps the answers,
+    for it gives none. Raises BundlePart if `old` has no golden vectors, and as `Device.pack` and `Edge.answer` do.
+    """
+    golden = _read(old.read(FILE), old.manifest)
+    device = Device(new, threads=1)
+    packet_ln = [[device.pack(chw, level=level) for chw in row] for level, row in enumerate(golden.symbols_lnchw)]
+    top_ln = golden.top_ln
+    if not new.is_device_half:
+        edge = Edge(new, threads=1)
+        top_ln = np.array([[_top(edge, packet) for packet in row] for row in packet_ln])
+    return _written(golden.image_bhwc, golden.symbols_lnchw, packet_ln, top_ln)
 
 
 def replay(bundle: str | Path | Bundle, *, threads: int | None = None) -> GoldenResult:
@@ -129,6 +135,25 @@ def replay(bundle: str | Path | Bundle, *, threads: int | None = None) -> Golden
         _replay_answers(Edge(opened, threads=threads), golden)
     levels, pictures = golden.top_ln.shape
     return GoldenResult(opened.ident, pictures, levels, tuple(devices), equal, not opened.is_device_half)
+
+
+def _written(
+    image_bhwc: NDArray[np.uint8],
+    symbols_lnchw: NDArray[np.integer],
+    packet_ln: list[list[bytes]],
+    top_ln: NDArray[np.integer],
+) -> bytes:
+    file = io.BytesIO()
+    np.savez_compressed(
+        file,
+        allow_pickle=False,
+        image_bhwc=image_bhwc,
+        symbols_lnchw=symbols_lnchw.astype("<i2"),
+        packets=np.frombuffer(b"".join(packet for row in packet_ln for packet in row), dtype=np.uint8),
+        packet_len_ln=np.array([[len(packet) for packet in row] for row in packet_ln], dtype="<i4"),
+        top_ln=top_ln.astype("<i4"),
+    )
+    return file.getvalue()
 
 
 def _devices(bundle: Bundle, *, threads: int | None) -> dict[str, Device]:

@@ -1,14 +1,17 @@
 """Where a bundle's files lie: a folder or a zip, either of them foreign. Nothing is ever unpacked to disk.
 
 Every name, size and kind is checked when the bundle is opened; a file is read when it is asked for, and never more
-bytes of it than announced.
+bytes of it than announced. Two more sources stand on these: a bundle of the zoo, where the graphs of a teacher lie once
+for all its bundles, and a bundle of which some files are replaced in memory before it is written.
 """
 
 from __future__ import annotations
 
+import re
 import stat
 import zipfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol, final
 
@@ -20,10 +23,13 @@ MAX_TOTAL = 256 << 20  # bytes of all files together, unpacked
 MAX_RATIO = 200  # unpacked to packed, of a zip's file; the weights of a graph hardly shrink
 _RATIO_FREE = 1 << 20  # a file below this size may shrink as much as it likes
 MANIFEST = "manifest.json"
+GRAPHS = "graphs"
+"""The folder of a zoo that holds shared graphs, each as <sha256>.onnx."""
+_SHARED = re.compile(r"head\.onnx|tail_[a-z0-9_]+\.onnx")
 
 
 class Source(Protocol):
-    """The files of a bundle: a Folder or a Zip."""
+    """The files of a bundle: a Folder, a Zip, or one of the two that stand on them."""
 
     path: Path
 
@@ -126,6 +132,56 @@ class Zip:
             raise BundleUnsafe(
                 f"{self.path}: {name} unpacks from {entry.compress_size} to {entry.file_size} bytes: a zip bomb"
             )
+
+
+@final
+class InZoo:
+    """A bundle of a zoo: its own files in its folder, the teacher's graphs perhaps in the zoo's `graphs/`, by hash.
+
+    `sha256_of` is the manifest's; what is read is held against it by whoever reads, like every file.
+    """
+
+    def __init__(self, own: Source, zoo: Path, *, sha256_of: Mapping[str, str]) -> None:
+        self.path = own.path
+        self._own = own
+        self._graphs = Folder(zoo / GRAPHS)
+        self._shared = {name: f"{sha}.onnx" for name, sha in sha256_of.items() if is_shared(name)}
+
+    def size(self, name: str) -> int | None:
+        """Return the size of the bundle's own file, or else of the shared graph."""
+        size = self._own.size(name)
+        return self._graphs.size(self._shared[name]) if size is None and name in self._shared else size
+
+    def read(self, name: str, *, limit: int) -> bytes:
+        """Return the bundle's own file, or else the shared graph."""
+        if name in self._shared and self._own.size(name) is None:
+            return self._graphs.read(self._shared[name], limit=limit)
+        return self._own.read(name, limit=limit)
+
+
+@final
+class Changed:
+    """Another source with some files added or replaced in memory."""
+
+    def __init__(self, base: Source, files: Mapping[str, bytes]) -> None:
+        self.path = base.path
+        self._base = base
+        self._files = dict(files)
+
+    def size(self, name: str) -> int | None:
+        """Return the size of the new file, or else of the old one."""
+        return len(self._files[name]) if name in self._files else self._base.size(name)
+
+    def read(self, name: str, *, limit: int) -> bytes:
+        """Return the new file, or else the old one."""
+        if name in self._files:
+            return _bounded(self._files[name], limit=limit, name=name)
+        return self._base.read(name, limit=limit)
+
+
+def is_shared(name: str) -> bool:
+    """Say whether bundles of one teacher have that file in common: its head and tails."""
+    return _SHARED.fullmatch(name) is not None
 
 
 def open_source(path: Path) -> Source:

@@ -33,16 +33,22 @@ from splitcodec.wire.graphs import check_graph
 from splitcodec.wire.manifest import MAX_BYTES, Colour, FileEntry, Manifest, is_file_name
 from splitcodec.wire.tables import Tables
 
+_DEVICE = re.compile(r"tables(\.\d+)?\.npz|encoder(\..+)?\.onnx|golden/.+|MODEL_CARD\.md")
+
 __all__ = [
     "Bundle",
     "Colour",
     "FileEntry",
     "Manifest",
+    "derive",
+    "device_half",
     "fingerprint_of",
     "open_bundle",
     "split_device",
     "write_bundle",
+    "write_folder",
     "write_zip",
+    "zoo_folder",
     "zoo_names",
 ]
 
@@ -95,28 +101,39 @@ class Bundle:
         return self.read(f"{stem}.onnx")
 
 
-def open_bundle(source: str | Path) -> Bundle:
+def open_bundle(source: str | Path, *, zoo: Path | None = None) -> Bundle:
     """Open a bundle: a zoo name ("efficientnet-lite0" is its newest version, or with "@1"), a folder or a zip.
 
     A string that names both a bundle of the zoo and a folder means the zoo's; write "./name" for the folder. Manifest
-    and tables are read and checked now, other files when asked for.
+    and tables are read and checked now, other files when asked for. `zoo` is the zoo's folder (none: the package's).
     Raises BundleNotFound, BundleFormat, BundleHash, BundleUnsafe, BundlePart.
     """
-    files = archive.open_source(_locate(source))
+    root = zoo_folder() if zoo is None else zoo
+    ident = _find(source, root)
+    if ident is None and not Path(source).exists():
+        names = ", ".join(zoo_names(root)) or "none"
+        raise BundleNotFound(f"{source}: no such folder or zip, nor a bundle of the zoo, which holds {names}")
+    files = archive.open_source(Path(source) if ident is None else root / ident)
     size = files.size(archive.MANIFEST)
     if size is None:
         raise BundleNotFound(f"{files.path}: no {archive.MANIFEST} at its root, so it is not a bundle")
     if size > MAX_BYTES:
         raise BundleUnsafe(f"{files.path}: a manifest of {size} bytes, at most {MAX_BYTES} are read")
     manifest = Manifest.from_json(files.read(archive.MANIFEST, limit=MAX_BYTES))
-    _check_files(manifest, files)
-    tables = tuple(_tables(files, name, manifest=manifest) for name in manifest.table_sets)
-    return Bundle(manifest=manifest, tables=tables, fingerprint=fingerprint_of(manifest, tables), source=files)
+    if ident is not None:
+        files = archive.InZoo(files, root, sha256_of={name: entry.sha256 for name, entry in manifest.files.items()})
+    return _opened(manifest, files)
 
 
-def zoo_names() -> list[str]:
-    """Return the bundles that ship with the package, as name@version, oldest version first."""
-    found = (entry.name for entry in _zoo().iterdir() if (entry / archive.MANIFEST).is_file())
+def zoo_folder() -> Path:
+    """Return the folder of the bundles that ship with the package."""
+    return Path(str(resources.files("splitcodec.zoo")))
+
+
+def zoo_names(zoo: Path | None = None) -> list[str]:
+    """Return the bundles of a zoo (none: the package's), as name@version, oldest version first."""
+    root = zoo_folder() if zoo is None else zoo
+    found = (entry.name for entry in root.iterdir() if (entry / archive.MANIFEST).is_file())
     return sorted((name for name in found if _split_ident(name)[1]), key=_split_ident)
 
 
@@ -168,9 +185,16 @@ def write_bundle(folder: str | Path, manifest: Manifest, *, files: Mapping[str, 
     return open_bundle(target)
 
 
+def write_folder(bundle: Bundle, folder: str | Path) -> Bundle:
+    """Write the bundle as a folder that holds all its files; see `write_bundle`. Raises as that and `Bundle.read`."""
+    return write_bundle(folder, bundle.manifest, files={name: bundle.read(name) for name in bundle.manifest.files})
+
+
 def write_zip(bundle: Bundle, path: str | Path) -> None:
     """Write the bundle as one zip; the same bundle gives the same bytes. Raises OutputError, and as `Bundle.read`."""
     target = Path(path)
+    if target.exists():
+        raise OutputError(f"{target} exists; choose another name or remove it first")
     packed = BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as out:
         for name in (archive.MANIFEST, *bundle.manifest.files):
@@ -189,27 +213,39 @@ def write_zip(bundle: Bundle, path: str | Path) -> None:
 
 
 def split_device(bundle: Bundle, folder: str | Path) -> Bundle:
-    """Write the device's half: tables, encoder graphs, golden vectors, card; same fingerprint. See `write_bundle`."""
-    kept = re.compile(r"tables(\.\d+)?\.npz|encoder(\..+)?\.onnx|golden/.+|MODEL_CARD\.md")
-    files = {name: bundle.read(name) for name in bundle.manifest.files if kept.fullmatch(name)}
-    return write_bundle(folder, bundle.manifest, files=files)
+    """Write the device's half as a folder; see `device_half` and `write_folder`."""
+    return write_folder(device_half(bundle), folder)
 
 
-def _locate(source: str | Path) -> Path:
-    if isinstance(source, str):
-        name, version = _split_ident(source)
-        fitting = [one for one in zoo_names() if _split_ident(one)[0] == name and version in (0, _split_ident(one)[1])]
-        if fitting:
-            return _zoo() / fitting[-1]
-    path = Path(source)
-    if not path.exists():
-        names = ", ".join(zoo_names()) or "none"
-        raise BundleNotFound(f"{source}: no such folder or zip, nor a bundle of the zoo, which holds {names}")
-    return path
+def device_half(bundle: Bundle) -> Bundle:
+    """Return the device's half: tables, encoder graphs, golden vectors, card; same fingerprint. Nothing is written."""
+    kept = {name: entry for name, entry in bundle.manifest.files.items() if _DEVICE.fullmatch(name)}
+    return replace(bundle, manifest=replace(bundle.manifest, files=kept))
 
 
-def _zoo() -> Path:
-    return Path(str(resources.files("splitcodec.zoo")))
+def derive(bundle: Bundle, manifest: Manifest, *, files: Mapping[str, bytes]) -> Bundle:
+    """Return the bundle with another manifest and with `files` added or replaced; nothing is written.
+
+    `manifest.files` is replaced by the old files' entries and the new ones'. Raises as `open_bundle` does.
+    """
+    entries = {name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()}
+    merged = dict(sorted({**bundle.manifest.files, **entries}.items()))
+    return _opened(replace(manifest, files=merged), archive.Changed(bundle.source, files))
+
+
+def _opened(manifest: Manifest, files: archive.Source) -> Bundle:
+    _check_files(manifest, files)
+    tables = tuple(_tables(files, name, manifest=manifest) for name in manifest.table_sets)
+    return Bundle(manifest=manifest, tables=tables, fingerprint=fingerprint_of(manifest, tables), source=files)
+
+
+def _find(source: str | Path, zoo: Path) -> str | None:
+    """Return the newest bundle of the zoo that a name stands for, if it is one."""
+    if not isinstance(source, str):
+        return None
+    name, version = _split_ident(source)
+    found = [one for one in zoo_names(zoo) if _split_ident(one)[0] == name and version in (0, _split_ident(one)[1])]
+    return found[-1] if found else None
 
 
 def _split_ident(text: str) -> tuple[str, int]:
@@ -228,7 +264,8 @@ def _check_files(manifest: Manifest, files: archive.Source) -> None:
     for name, entry in manifest.files.items():
         size = files.size(name)
         if size is None:
-            raise BundlePart(f"{path}: {name} is missing; get the bundle again")
+            how = " (or open it by its name: it lies in a zoo)" if (path.parent / archive.GRAPHS).is_dir() else ""
+            raise BundlePart(f"{path}: {name} is missing; get the bundle again{how}")
         if size != entry.bytes:
             raise BundleHash(f"{path}: {name} has {size} bytes, the manifest says {entry.bytes}; get the bundle again")
     for name in manifest.table_sets:

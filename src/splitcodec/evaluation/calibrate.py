@@ -1,0 +1,224 @@
+"""A bundle + somebody's photographs -> the same bundle with tables that fit them, and what that saves.
+
+Nothing is trained: graphs, gains and ranges stay, so symbols and answers do too; packets become shorter. What it saves
+is counted in packets of photographs that the new tables have not seen. Tables are what both shores share, so the new
+bundle has a fingerprint of its own, and both shores need it.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import splitcodec
+from splitcodec.device.client import Device
+from splitcodec.errors import DataError, OutputError, PictureError, SettingsError
+from splitcodec.evaluation.golden import FILE, remake_golden
+from splitcodec.evaluation.machine import cores
+from splitcodec.evaluation.refit import Counts, best_strength, refit
+from splitcodec.wire.bundle import Bundle, derive, open_bundle, write_folder
+from splitcodec.wire.tables import Tables
+
+Progress = Callable[[int, int], None]
+
+HELD_OUT: Final = 5
+"""One photograph in so many is set aside for measuring."""
+MOST_HELD_OUT: Final = 500
+_CARD = "MODEL_CARD.md"
+_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LevelBytes:
+    """Mean bytes of the held-out photographs' packets at one level, with the old tables and with the new ones.
+
+    `clipped` is the share of symbols, in per cent, that lay beyond the tables' range.
+    """
+
+    level: int
+    before: float
+    after: float
+    clipped: float
+
+    @property
+    def change(self) -> float:
+        """Return the difference in per cent; negative is fewer bytes."""
+        return 100.0 * (self.after / self.before - 1.0)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The new bundle, the old one's fingerprint, how many photographs were counted and held out, and what it saves.
+
+    `strength` is the weight that the old tables kept, in photographs; `skipped` are the photographs that could not be
+    read, each with the reason.
+    """
+
+    bundle: Bundle
+    was: bytes
+    photographs: int
+    held_out: int
+    strength: float
+    levels: tuple[LevelBytes, ...]
+    skipped: tuple[tuple[str, str], ...]
+
+    @property
+    def change(self) -> float:
+        """Return the mean over the levels of the difference in per cent."""
+        return float(np.mean([one.change for one in self.levels]))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the result as JSON values."""
+        return {
+            "bundle": self.bundle.ident,
+            "path": str(self.bundle.path),
+            "fingerprint": self.bundle.fingerprint.hex(),
+            "fingerprint_before": self.was.hex(),
+            "photographs": self.photographs,
+            "held_out": self.held_out,
+            "strength": self.strength,
+            "change_percent": round(self.change, 2),
+            "levels": [
+                {
+                    "level": one.level,
+                    "bytes_before": round(one.before, 1),
+                    "bytes_after": round(one.after, 1),
+                    "change_percent": round(one.change, 2),
+                    "clipped_percent": round(one.clipped, 4),
+                }
+                for one in self.levels
+            ],
+            "skipped": [{"photograph": name, "why": why} for name, why in self.skipped],
+        }
+
+
+def calibrate(
+    bundle: str | Path | Bundle,
+    photos: Sequence[str | Path],
+    out: str | Path,
+    *,
+    progress: Progress | None = None,
+    threads: int | None = None,
+) -> Calibration:
+    """Refit a bundle's tables to the photographs below some folders and write it as a new bundle folder `out`.
+
+    A fifth of them, at most 500, are only measured. Those that cannot be read are left out and listed. A device's half
+    will do, but its edge needs the same tables. `threads` photographs are read at a time (none: as many as there are
+    cores); `progress` is told (done, all). Nothing is written before the end.
+
+    Raises DataError without at least two photographs, OutputError, SettingsError, BundleError, GraphError.
+    """
+    if threads is not None and threads < 1:
+        raise SettingsError(f"threads {threads}; expected at least 1")
+    if Path(out).exists():  # said before minutes of work rather than after
+        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    old = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    counts, paths = Counts(old), _shuffled(photos)
+    quota = min(MOST_HELD_OUT, max(1, len(paths) // HELD_OUT))
+    before, total, tell = Device(old, threads=1), len(paths) + quota, progress or (lambda *_: None)
+    held, skipped = [], []
+    tell(0, total)
+    for done, (path, latent) in enumerate(_latents(before, paths, workers=threads or cores()), 1):
+        if isinstance(latent, PictureError):
+            skipped.append((str(path), str(latent)))
+        elif len(held) < quota:
+            held.append(latent)
+        else:
+            counts.add(latent)
+        tell(done, total)
+    readable = len(held) + counts.photographs
+    if readable < 2:
+        why = f": {skipped[0][1]}" if skipped else ""
+        raise DataError(f"{readable} of {len(paths)} photographs can be read, expected at least 2{why}")
+    quota = min(MOST_HELD_OUT, max(1, readable // HELD_OUT))  # a fifth of those that could be read
+    for latent_chw in held[quota:]:
+        counts.add(latent_chw)
+    strength = best_strength(counts)
+    note = {
+        "photographs": counts.photographs,
+        "held_out": quota,
+        "strength": strength,
+        "fingerprint_before": old.fingerprint.hex(),
+        "splitcodec": splitcodec.__version__,
+    }
+    new = _calibrated(old, refit(counts, strength=strength), note=note)
+    after, sizes_nl2 = Device(new, threads=1), []
+    for done, latent_chw in enumerate(held[:quota], 1):
+        sizes_nl2.append(_sizes_l2(before, after, latent_chw))
+        tell(min(len(paths) + done, total), total)
+    sizes_l2 = np.mean(sizes_nl2, axis=0)
+    return Calibration(
+        bundle=write_folder(new, out),
+        was=old.fingerprint,
+        photographs=counts.photographs,
+        held_out=quota,
+        strength=strength,
+        levels=tuple(
+            LevelBytes(level, float(old_size), float(new_size), counts.clipped(level))
+            for level, (old_size, new_size) in enumerate(sizes_l2)
+        ),
+        skipped=tuple(skipped),
+    )
+
+
+def _shuffled(folders: Sequence[str | Path]) -> list[Path]:
+    """Return the pictures below the folders in an order that has nothing to do with their names, always the same."""
+    found: list[Path] = []
+    for folder in map(Path, folders):
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; give a folder of photographs")
+        below = {path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()}
+        found += sorted(below - set(found))
+    if not found:
+        names = ", ".join(map(str, folders)) or "no folder"
+        raise DataError(f"{names}: no photographs; expected files ending in {', '.join(sorted(_SUFFIXES))}")
+    return [found[i] for i in np.random.default_rng(0).permutation(len(found))]
+
+
+def _latents(
+    device: Device, paths: Sequence[Path], *, workers: int
+) -> Iterator[tuple[Path, NDArray[np.float32] | PictureError]]:
+    """Yield each picture's latent, or why there is none, in order; a few are read ahead."""
+
+    def read(path: Path) -> NDArray[np.float32] | PictureError:
+        try:
+            return device.encoder.latent_chw(device.crop(path))
+        except PictureError as error:
+            return error
+
+    with ThreadPoolExecutor(workers) as pool:
+        for start in range(0, len(paths), 4 * workers):
+            some = paths[start : start + 4 * workers]
+            yield from zip(some, pool.map(read, some), strict=True)
+
+
+def _calibrated(old: Bundle, tables: Tables, *, note: Mapping[str, Any]) -> Bundle:
+    """Return the bundle with other tables, and with golden vectors and a card that go with them; nothing is written."""
+    file = io.BytesIO()
+    tables.save(file)
+    files = {old.manifest.table_sets[0]: file.getvalue()}
+    if old.has(_CARD):
+        told = (
+            f"Tables calibrated by `splitcodec calibrate` on {note['photographs']} photographs of a user "
+            f"({note['held_out']} more held out). Sizes above are from before."
+        )
+        files[_CARD] = old.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
+    manifest = replace(old.manifest, provenance={**old.manifest.provenance, "calibrated": dict(note)})
+    new = derive(old, manifest, files=files)
+    return derive(new, new.manifest, files={FILE: remake_golden(old, new)}) if old.has(FILE) else new
+
+
+def _sizes_l2(before: Device, after: Device, latent_chw: NDArray[np.float32]) -> list[list[int]]:
+    """Return the bytes of one photograph's packets at every level, by the old bundle and by the new one."""
+    tables = before.bundle.tables[0]  # gains and ranges are the same in both
+    symbols = [tables.quantise(latent_chw, level) for level in range(tables.levels)]
+    return [[len(device.pack(chw, level=level)) for device in (before, after)] for level, chw in enumerate(symbols)]

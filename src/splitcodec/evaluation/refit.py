@@ -1,0 +1,115 @@
+"""Tables + symbols counted on somebody's photographs -> tables that fit those.   used by: calibrate.py
+
+Each row is the posterior mean of a Dirichlet distribution centred on the old row, as when the tables were first made
+(training/tabulate.py): counts + strength * old. Symbols within a photograph resemble one another, so strength is
+measured in photographs, not in symbols: how many of them the old tables weigh. Photographs like those of the training
+teach little and deserve a large strength, others a small one; hence each half of them is priced by tables fitted on the
+other half, and the strength with the fewest bits is taken. Ranges and gains stay, hence so do the symbols and every
+answer; only the bytes change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitcodec.errors import SettingsError
+from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.coder import BY_CHANNEL
+from splitcodec.wire.tables import TOTAL, Tables, quantise_mass
+
+STRENGTH: Final = 20.0
+"""Taken where photographs are few: 4,000 symbols of a channel of 14 x 14, as in training."""
+STRENGTHS: Final = (1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 320.0, 640.0)
+_FEW: Final = 10
+
+
+@final
+class Counts:
+    """How often each symbol of each table row occurred, at all levels, as the coder would see it: after clipping.
+
+    Raises SettingsError for a bundle whose packets choose tables otherwise than by channel.
+    """
+
+    def __init__(self, bundle: Bundle) -> None:
+        if set(bundle.manifest.codings) != {BY_CHANNEL}:
+            raise SettingsError(
+                f"{bundle.ident}: codings {list(bundle.manifest.codings)}; expected [{BY_CHANNEL}], the only one that "
+                "this version can count"
+            )
+        self.tables = bundle.tables[0]
+        self.photographs = 0
+        self.half_ks = [np.zeros(self.tables.freq_ks.shape, np.int64) for _ in range(2)]
+        self._clipped_l = np.zeros(self.tables.levels, np.int64)
+        self._symbols = 0
+
+    def add(self, latent_chw: NDArray[np.float32]) -> None:
+        """Count one photograph's latent, float32 (C, H, W) before gain, at every level. Raises TablesError."""
+        half_ks = self.half_ks[self.photographs % 2]
+        for level in range(self.tables.levels):
+            symbols_chw = self.tables.quantise(latent_chw, level)
+            rounded_chw = np.rint(latent_chw * self.tables.gain_lc[level][:, None, None])
+            self._clipped_l[level] += np.count_nonzero(rounded_chw != symbols_chw)
+            row_c1 = self.tables.rows_of(level)[:, None]
+            np.add.at(half_ks, (row_c1, self.tables.columns(symbols_chw, level)), 1)
+        self._symbols += latent_chw.size
+        self.photographs += 1
+
+    @property
+    def count_ks(self) -> NDArray[np.int64]:
+        """Return the counts of all photographs: int64, shaped like the tables' `freq_ks`."""
+        total_ks: NDArray[np.int64] = self.half_ks[0] + self.half_ks[1]
+        return total_ks
+
+    def clipped(self, level: int) -> float:
+        """Return the share of symbols, in per cent, that lay outside their table's range and were moved to its end."""
+        return 100.0 * float(self._clipped_l[level]) / max(self._symbols, 1)
+
+
+def refit(counts: Counts, *, strength: float) -> Tables:
+    """Return the tables with new frequencies; sizes, offsets and gains are the old ones.
+
+    `strength` is the weight of the old tables in photographs. A row of which nothing was counted stays as it is.
+    """
+    tables, count_ks, freq_ks = counts.tables, counts.count_ks, counts.tables.freq_ks.copy()
+    mass_ks = _posterior(count_ks, tables, photographs=counts.photographs, strength=strength)
+    for k in np.flatnonzero(count_ks.any(axis=1)):
+        freq_ks[k, : tables.size_k[k]] = quantise_mass(mass_ks[k, : tables.size_k[k]])
+    return replace(tables, freq_ks=freq_ks)
+
+
+def best_strength(counts: Counts) -> float:
+    """Return which of `STRENGTHS` costs the fewest bits when each half of the photographs gets the other's tables.
+
+    With fewer than ten photographs that cannot be told, and `STRENGTH` is returned.
+    """
+    if counts.photographs < _FEW:
+        return STRENGTH
+    ours, theirs = counts.half_ks
+    first = (counts.photographs + 1) // 2
+
+    def bits(strength: float) -> float:
+        return sum(
+            _bits(priced_ks, _posterior(fitted_ks, counts.tables, photographs=number, strength=strength))
+            for fitted_ks, priced_ks, number in ((ours, theirs, first), (theirs, ours, counts.photographs - first))
+        )
+
+    return min(STRENGTHS, key=bits)
+
+
+def _posterior(
+    count_ks: NDArray[np.int64], tables: Tables, *, photographs: int, strength: float
+) -> NDArray[np.float64]:
+    """Return the mean of each row's posterior; rows without counts, and columns after a row's size, are zero."""
+    symbols_k1 = count_ks.sum(axis=1, keepdims=True)
+    share_ks = count_ks / np.maximum(symbols_k1, 1)
+    mean_ks = (photographs * share_ks + strength * (tables.freq_ks / TOTAL)) / (max(photographs, 1) + strength)
+    return np.asarray(np.where(symbols_k1 > 0, mean_ks, 0.0))
+
+
+def _bits(count_ks: NDArray[np.int64], mass_ks: NDArray[np.float64]) -> float:
+    seen_ks = count_ks > 0
+    return -float(np.sum(count_ks[seen_ks] * np.log2(mass_ks[seen_ks])))

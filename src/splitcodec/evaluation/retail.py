@@ -1,0 +1,122 @@
+"""A bundle + another tail -> a bundle of other classes, for the same devices.
+
+The tail reads what the decoder makes of a packet. Neither it nor the class names are part of the fingerprint, so the
+packets of devices in the field are answered by the new bundle without anything changing on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import splitcodec
+from splitcodec.edge.decoder import Decoder
+from splitcodec.errors import BundlePart, GraphError, SettingsError
+from splitcodec.evaluation.golden import FILE, remake_golden
+from splitcodec.session import Graph
+from splitcodec.wire.bundle import Bundle, derive, open_bundle, write_folder
+from splitcodec.wire.graphs import check_graph
+
+TAIL = "tail_classify.onnx"
+_CARD = "MODEL_CARD.md"
+_MOST = 64 << 20  # bytes of a tail or of a list of names
+
+
+def retail(
+    bundle: str | Path | Bundle,
+    *,
+    tail: str | Path,
+    classes: Sequence[str],
+    name: str,
+    version: int = 1,
+    out: str | Path,
+) -> Bundle:
+    """Write the bundle with the ONNX file `tail` in place of its own, and other classes, as a new folder `out`.
+
+    The tail takes the decoder's output, float32 (B, C', H', W'), and gives one logit per class, float32 (B, classes).
+    Everything else is the old bundle's, the fingerprint too; golden vectors get the new answers.
+
+    Raises GraphError for a tail that does not fit decoder or classes, BundlePart for a device's half, SettingsError
+    for a file that cannot be read, BundleFormat for a name or classes that no manifest takes, BundleUnsafe and
+    OutputError.
+    """
+    old = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    if old.is_device_half:
+        raise BundlePart(f"{old.ident}: the device's half of a bundle has no tail to replace; give the whole one")
+    graph = _bytes(tail, what="a tail in ONNX")
+    check_graph(graph, name=str(tail))
+    _check_tail(Graph(graph, name=str(tail)), _feature_bchw(old), classes=len(classes))
+    known = {key: value for key, value in old.manifest.provenance.items() if key != "wnids"}  # of the old classes
+    note = {"from": old.ident, "classes": len(classes), "splitcodec": splitcodec.__version__}
+    manifest = replace(
+        old.manifest,
+        name=name,
+        version=version,
+        classes=tuple(classes),
+        tasks=tuple(dict.fromkeys((*old.manifest.tasks, "classify"))),
+        provenance={**known, "retailed": note},
+    )
+    files = {TAIL: graph}
+    if old.has(_CARD):
+        told = (
+            f"This is {manifest.ident}: {old.ident} as described above, but with another tail, for {len(classes)} "
+            "classes of a user. Scores and class names above are not its own."
+        )
+        files[_CARD] = old.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
+    new = derive(old, manifest, files=files)
+    if old.has(FILE):
+        new = derive(new, new.manifest, files={FILE: remake_golden(old, new)})
+    return write_folder(new, out)
+
+
+def read_classes(path: str | Path) -> list[str]:
+    """Return the class names in a text file, one a line; empty lines do not count. Raises SettingsError."""
+    try:
+        lines = _bytes(path, what="class names").decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{path}: not UTF-8 ({error.reason}); expected one class name a line") from None
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise SettingsError(f"{path}: empty; expected one class name a line")
+    return names
+
+
+def _feature_bchw(bundle: Bundle) -> NDArray[np.float32]:
+    """Return what the decoder gives for a crop of zeros."""
+    side = max(1, bundle.manifest.crop // bundle.manifest.stride)
+    return Decoder(bundle).feature_bchw(np.zeros((bundle.manifest.channels, side, side), np.int32), 0)
+
+
+def _check_tail(tail: Graph, feature_bchw: NDArray[np.float32], *, classes: int) -> None:
+    takes, shape = tail.input_shape, feature_bchw.shape
+    fits = len(takes) == 4 and all(
+        isinstance(side, str) or side in (None, n) for side, n in zip(takes, shape, strict=True)
+    )
+    if tail.input_type != "tensor(float)" or not fits:
+        raise GraphError(
+            f"{tail.name}: takes {tail.input_type} {list(takes)}; the decoder gives tensor(float) {list(shape)}, "
+            "so make the tail for that"
+        )
+    logit_bn = tail(feature_bchw)
+    if logit_bn.ndim != 2 or logit_bn.dtype != np.float32 or logit_bn.shape != (1, classes):
+        raise GraphError(
+            f"{tail.name}: gives {logit_bn.dtype} {list(logit_bn.shape)} for one feature, expected float32 "
+            f"{[1, classes]}, one logit for each of the {classes} names"
+        )
+    if not np.isfinite(logit_bn).all():
+        raise GraphError(f"{tail.name}: gives logits that are not finite; export it again")
+
+
+def _bytes(path: str | Path, *, what: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_MOST + 1)
+    except OSError as error:
+        raise SettingsError(f"{path}: cannot be read ({error.strerror or error}); expected {what}") from None
+    if len(data) > _MOST:
+        raise SettingsError(f"{path}: more than {_MOST >> 20} MiB; expected {what}")
+    return data
