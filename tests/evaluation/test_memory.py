@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from splitcodec.errors import OutputError
-from splitcodec.evaluation.codecs import Codec, PillowCodec
+from splitcodec.evaluation.codecs import Codec, Images, PillowCodec
 from splitcodec.evaluation.memory import Memory
 from splitcodec.evaluation.rate import evaluate
 from splitcodec.evaluation.sweep import Setting
@@ -22,15 +22,12 @@ def test_what_was_kept_is_found_by_the_next_run_but_for_a_line_cut_off(tiny: Bun
     first = Memory(path, teacher=tiny)
     keys = [first.key(IMAGE, codec="jpeg", value=value, side=None) for value in (5, 10)]
     assert first.recall(keys[0]) is None
-    for size, key in enumerate(keys, start=700):
-        first.keep(key, 3, size)
-    first.close()
+    first.keep({key: (3, size) for size, key in enumerate(keys, start=700)})
     path.write_text(path.read_text().removesuffix(" ok\n")[:-1])
     again = Memory(path, teacher=tiny)
     assert [again.recall(key) for key in keys] == [(3, 700), None]
     assert again.recalled == 1
-    again.keep(keys[1], 4, 9)
-    again.close()
+    again.keep({keys[1]: (4, 9)})
     assert Memory(path, teacher=tiny).recall(keys[1]) == (4, 9)
 
 
@@ -57,9 +54,12 @@ def test_a_second_run_codes_nothing_again_and_finds_the_same(
 
     coded: list[int] = []
     encode = PillowCodec.encode
-    monkeypatch.setattr(
-        PillowCodec, "encode", lambda self, images, setting: (coded.append(1), encode(self, images, setting))[1]
-    )
+
+    def counted(self: PillowCodec, images: Images, setting: int) -> list[bytes]:
+        coded.append(len(images))
+        return encode(self, images, setting)
+
+    monkeypatch.setattr(PillowCodec, "encode", counted)
     found = []
     for _ in range(2):
         coded.clear()

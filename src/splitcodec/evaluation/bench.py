@@ -110,10 +110,9 @@ class Bench:
         found = [self._memory.recall(key) for key in keys]
         missing = [n for n, one in enumerate(found) if one is None]
         fresh = self._coded(codec, value, side, crops=[crops[n] for n in missing]) if missing else []
-        for n, (top, size) in zip(missing, fresh, strict=True):
-            found[n] = top, size
-            self._memory.keep(keys[n], top, size)
-        return [one for one in found if one is not None]
+        self._memory.keep({keys[n]: one for n, one in zip(missing, fresh, strict=True)})
+        coded = iter(fresh)
+        return [next(coded) if one is None else one for one in found]
 
     def _coded(self, codec: Codec, value: int, side: int | None, *, crops: Images) -> list[tuple[int, int]]:
         files = codec.encode(scaled(crops, side), value)

@@ -7,8 +7,10 @@ Ours is never remembered: it is measured anew by every run.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import final
 
@@ -33,28 +35,27 @@ class Memory:
 
     def __init__(self, path: str | Path, *, teacher: Bundle) -> None:
         files = teacher.manifest.files
-        code = [Path(module.__file__).read_bytes() for module in (codecs, video)]
+        code = [inspect.getsource(module).encode() for module in (codecs, video)]
         known = {
             "teacher": [files[name].sha256 for name in _TEACHER if name in files],
             "machine": machine(),
             "code": [hashlib.sha256(data).hexdigest() for data in code],
         }
         self._salt = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).digest()
+        self._path = Path(path)
         self._lock = threading.Lock()
         self._found: dict[str, tuple[int, int]] = {}
         self.recalled = 0
-        target = Path(path)
         try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            self._file = target.open("a+", encoding="ascii", errors="replace")
-            self._file.seek(0)
-            for line in self._file:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            lines = self._path.read_text("ascii").split("\n") if self._path.exists() else []
+            for line in lines:
                 words = line.split()
                 if len(words) == 4 and words[3] == _END:
                     self._found[words[0]] = int(words[1]), int(words[2])
-            self._file.write("\n")
         except (OSError, ValueError) as error:
             raise OutputError(f"{path}: cannot remember in it ({error}); remove it or name another file") from None
+        self.keep({})
 
     def key(self, image_hwc: NDArray[np.uint8], *, codec: str, value: int, side: int | None) -> str:
         """Return the name of a crop, uint8 (H, W, 3), under a codec's setting."""
@@ -68,16 +69,14 @@ class Memory:
             self.recalled += found is not None
             return found
 
-    def keep(self, key: str, top: int, size: int) -> None:
-        """Keep a class and a number of bytes. Raises OutputError."""
+    def keep(self, found: Mapping[str, tuple[int, int]]) -> None:
+        """Keep classes and numbers of bytes under their names. Raises OutputError."""
+        lines = (f"{key} {top} {size} {_END}" for key, (top, size) in found.items())
         with self._lock:
-            self._found[key] = top, size
+            self._found.update(found)
             try:
-                self._file.write(f"{key} {top} {size} {_END}\n")
-                self._file.flush()
+                with self._path.open("a", encoding="ascii") as file:
+                    file.write("\n".join([*lines, ""]) or "\n")  # ends a line that a kill cut off
             except OSError as error:
-                raise OutputError(f"{self._file.name}: cannot be written ({error.strerror or error})") from None
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+                reason = error.strerror or error
+                raise OutputError(f"{self._path}: cannot be written ({reason}); name another file") from None

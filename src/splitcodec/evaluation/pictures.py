@@ -9,13 +9,14 @@ from typing import Any
 
 from splitcodec.errors import MissingExtra
 from splitcodec.evaluation.hull import upper_hull
-from splitcodec.evaluation.result import FRONTIER, Corner, Report
+from splitcodec.evaluation.result import FRONTIER, OURS, Corner, Report
 
-# legible on white, also in print; lists of unlike length, so that colour and marker come together only once
-_OURS_COLOURS = ("#d1495b", "#f08a24", "#8f1d4f")
-_OURS_MARKERS = ("o", "p", "h", "8")
-_COLOURS = ("#30638e", "#2e933c", "#7d5ba6", "#b07d12", "#3d3d3d", "#00798c", "#8c5a3c", "#c04a8f")
-_MARKERS = ("s", "^", "D", "v", "P", "X", "<")
+# colours of ours (warm), of image codecs (cool), of other rivals (dark): legible on white, also in print
+_OURS = ("#d1495b", "#f08a24", "#8f1d4f")
+_CODECS = ("#30638e", "#2e933c", "#7d5ba6", "#00a5c4", "#8a9a1f", "#5c6f82", "#b06fd0")
+_OTHERS = ("#111111", "#8c5a3c", "#b07d12", "#54436b", "#5a5a5a")
+_MARKERS = {_OURS: ("o", "p", "h", "8"), _CODECS: ("s", "^", "v", "P", "<", ">"), _OTHERS: ("D", "X", "d", "*")}
+_HIGH = 345  # points that the axes are high in `frontier`
 _CROWDED = 5  # methods above which the legend goes beside the axes, and only hulls are drawn of others than ours
 _WORST = -15.0  # points below the teacher at the dark end of the colour scale
 
@@ -64,23 +65,23 @@ def frontier(report: Report) -> bytes:
         (right, [one for one in corners if one.method not in report.codecs]),
     )
     sizes = [one.bytes for one in corners]
-    low, high = min(sizes, default=100.0) / 1.5, max(sizes, default=1000.0) * 1.5
     drawn = None
     for axes, some in parts:
         axes.set_yscale("log")
-        axes.set_ylim(low, high)
+        axes.set_ylim(min(sizes, default=100.0) / 1.5, max(sizes, default=1000.0) * 1.5)
         for one in some:
-            drawn = _corner(axes, report, one, x=0.0 if axes is left else max(one.macs or 0, 1) / 1e6)
-        _names(axes, report, some, x_of=lambda one, here=axes: 0.0 if here is left else max(one.macs or 0, 1) / 1e6)
-    left.set_xlim(-0.25, 1.5)
-    left.set_xticks([0.0], ["no network"])
+            drawn = _corner(axes, report, one)
+        _names(axes, report, some)
+    left.set_xlim(0.75, 2.5)
+    left.set_xticks([1.0], ["no network"])
     _plain_numbers(left.yaxis)
     left.set_ylabel(f"bytes per picture at teacher - {FRONTIER:g} points (log scale)")
     right.set_xscale("log")
-    macs = [max(one.macs or 0, 1) / 1e6 for one in parts[1][1]] or [1.0]
+    macs = [_megamacs(one) for one in parts[1][1]] or [1.0]
     right.set_xlim(min(macs) / 1.6, max(macs) * 4)
     _plain_numbers(right.xaxis)
     right.set_xlabel("MACs of the encoder, millions (log scale)")
+    right.annotate("better: down and left", (0.01, 0.015), xycoords="axes fraction", fontsize=8, color="#555555")
     _dress(left, title="image codecs")
     _dress(right, title=f"encoders: {report.bundle} on {report.images} pictures of {report.data}")
     right.tick_params(axis="y", left=False)
@@ -111,7 +112,7 @@ def _curve(axes: Any, report: Report, *, method: str, crowded: bool) -> None:
         markersize=6 if ours else 4.5,
         color=colour,
         markerfacecolor="white" if hollow else colour,
-        label=report.label(method),
+        label=_name(report, method),
         zorder=5 if ours else 4,
     )
 
@@ -126,10 +127,15 @@ def _bars(axes: Any, report: Report, *, method: str, colour: str) -> None:
         axes.errorbar(*where, yerr=[lows, highs], fmt="none", ecolor=colour, elinewidth=0.8, alpha=0.55, zorder=2)
 
 
-def _corner(axes: Any, report: Report, corner: Corner, *, x: float) -> Any:
-    ours, hollow = report.is_ours(corner.method), report.is_undertrained(corner.method)
+def _megamacs(corner: Corner) -> float:
+    """Return the place on the logarithmic axis; image codecs, without one, all stand at 1."""
+    return max(corner.macs or 0, 1e6) / 1e6
+
+
+def _corner(axes: Any, report: Report, corner: Corner) -> Any:
+    ours = report.is_ours(corner.method)
     return axes.scatter(
-        [x],
+        [_megamacs(corner)],
         [corner.bytes],
         c=[corner.top1 - report.teacher_top1],
         cmap="viridis",
@@ -137,30 +143,43 @@ def _corner(axes: Any, report: Report, corner: Corner, *, x: float) -> Any:
         vmax=0.0,
         s=190 if ours else 95,
         marker="o" if ours else "s" if corner.method in report.codecs else "D",
-        edgecolors=_OURS_COLOURS[0] if ours else "#333333",
+        edgecolors=_OURS[0] if ours else "#333333",
         linewidths=2.2 if ours else 1.0,
-        linestyles="dotted" if hollow else "solid",
         zorder=4 if ours else 3,
     )
 
 
-def _names(axes: Any, report: Report, corners: Sequence[Corner], *, x_of: Any) -> None:
+def _names(axes: Any, report: Report, corners: Sequence[Corner]) -> None:
     """Write each method's name beside its marker, names that would touch moved apart."""
     low, high = (math.log(end) for end in axes.get_ylim())
-    least = 0.05 * (high - low)
-    at = low - least
-    for one in sorted(corners, key=lambda one: one.bytes):
-        at = max(math.log(one.bytes), at + least)
+    least = 0.036 * (high - low)
+    order = sorted(corners, key=lambda one: one.bytes)
+    places = [math.log(one.bytes) for one in order]
+    for _ in range(60):
+        for k, above in enumerate(order):
+            for j, below in enumerate(order[:k]):
+                lack = least - (places[k] - places[j])
+                if lack > 0 and max(_megamacs(above), _megamacs(below)) <= 4 * min(_megamacs(above), _megamacs(below)):
+                    places[k] += lack / 2
+                    places[j] -= lack / 2
+    for one, place in zip(order, places, strict=True):
         axes.annotate(
-            report.label(one.method),
-            (x_of(one), one.bytes),
-            xytext=(12, 330 * (at - math.log(one.bytes)) / (high - low)),  # points; the axes are about 330 high
+            _name(report, one.method),
+            (_megamacs(one), one.bytes),
+            xytext=(13, _HIGH * (place - math.log(one.bytes)) / (high - low)),
             textcoords="offset points",
             va="center",
             fontsize=9,
             fontweight="bold" if report.is_ours(one.method) else "normal",
+            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 8},
             zorder=6,
         )
+
+
+def _name(report: Report, method: str) -> str:
+    """Return a method's label; ours with its bundle, where it is one of several."""
+    several = sum(report.is_ours(one) for one in report.methods) > 1
+    return f"{method} ({report.bundle})" if method == OURS and several else report.label(method)
 
 
 def _drawn(report: Report) -> list[str]:
@@ -169,10 +188,14 @@ def _drawn(report: Report) -> list[str]:
 
 
 def _style(report: Report, method: str) -> tuple[str, str]:
-    ours = report.is_ours(method)
-    place = [one for one in _drawn(report) if report.is_ours(one) == ours].index(method)
-    colours, markers = (_OURS_COLOURS, _OURS_MARKERS) if ours else (_COLOURS, _MARKERS)
-    return colours[place % len(colours)], markers[place % len(markers)]
+    """Return the method's colour and marker: by its kind, and its place among those of its kind."""
+
+    def kind(one: str) -> tuple[str, ...]:
+        return _OURS if report.is_ours(one) else _CODECS if one in report.codecs else _OTHERS
+
+    colours = kind(method)
+    place = [one for one in report.methods if kind(one) == colours].index(method)
+    return colours[place % len(colours)], _MARKERS[colours][place % len(_MARKERS[colours])]
 
 
 def _figure(width: float, height: float) -> Any:

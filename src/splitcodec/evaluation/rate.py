@@ -6,7 +6,6 @@ it: points, BD-rate over upper hulls, bytes at equal score, paired intervals.
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -85,11 +84,8 @@ def evaluate(
     taken = list(dict.fromkeys(setting.method for setting in settings))
     foreign, foreign_costs = read_points(points_files, images=len(pictures), taken=taken)
     memory = None if memory_file is None else Memory(memory_file, teacher=opened)
-    with contextlib.ExitStack() as closing:
-        if memory is not None:
-            closing.callback(memory.close)
-        bench = Bench(entrants, settings, memory=memory)
-        reads, skipped = _read_all(bench, pictures, workers=threads or cores(), progress=progress or (lambda *_: None))
+    bench = Bench(entrants, settings, memory=memory)
+    reads, skipped = _read_all(bench, pictures, workers=threads or cores(), progress=progress or (lambda *_: None))
     encode_ms = bench.encode_ms([one.path for one in reads[:TIMED]])
     measured = Measured(settings, reads, encode_ms, floors=bench.floors(), crop=opened.manifest.crop)
     points = measured.points() + foreign
