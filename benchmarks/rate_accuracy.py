@@ -94,10 +94,11 @@ def _zoo() -> list[str]:
 
 
 def _command(options: argparse.Namespace) -> str:
-    """Return what repeats the run; the folders of photographs and rivals are the reader's own."""
-    words = ["python benchmarks/rate_accuracy.py --data DIR --out", options.out.as_posix()]
+    """Return what repeats the run; folders outside the checkout are the reader's own."""
+    out = "OUT" if options.out.is_absolute() else options.out.as_posix()
+    words = [f"python benchmarks/rate_accuracy.py --data DIR --out {out}"]
     words += [f"--codecs {options.codecs}"] if options.codecs != CODECS else []
-    words += [f"--bundles {options.bundles}"] if options.bundles else []
+    words += [f"--bundles {','.join(Path(one).name for one in _names(options.bundles))}"] if options.bundles else []
     words += ["--rivals FOLDER"] if options.rivals else []
     words += [f"--points {path.name}" for path in options.points]
     words += [f"--sweep {options.sweep}"] if options.sweep != "lean" else []
