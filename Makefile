@@ -4,12 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 SLIM := .venv-edge
 PIP := pip install --quiet --disable-pip-version-check
-# `make evaluate DATA=...`, `make train PHOTOS=...`
+# `make evaluate DATA=...`, `make arena DATA=...`, `make train PHOTOS=...`
 DATA ?= ../shared/data/imagenet-sample
 PHOTOS ?= ../shared/data/photos
 RUN ?= runs/efficientnet_lite0
 
-.PHONY: help demo test test-all test-slim check format wheel evaluate results train soak clean
+.PHONY: help demo test test-all test-slim check format wheel evaluate arena results train soak clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,6 +42,9 @@ wheel: $(VENV)/.dev  ## build dist/splitcodec-*.whl
 
 evaluate: $(VENV)/.dev  ## measure the shipped bundle: reports/rate_accuracy/ (DATA=folder)
 	$(BIN)/splitcodec evaluate --bundle efficientnet-lite0 --data $(DATA) --codecs jpeg,webp,avif --out reports/rate_accuracy
+
+arena: $(VENV)/.dev  ## our bundles, rivals in runs/rivals and every codec in one run: reports/rate_accuracy/ (DATA=folder)
+	$(BIN)/python benchmarks/rate_accuracy.py --data $(DATA) --out reports/rate_accuracy
 
 results: $(VENV)/.dev  ## write docs/results.md and README's table out of reports/
 	$(BIN)/python benchmarks/results.py

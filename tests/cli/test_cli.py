@@ -164,6 +164,10 @@ def test_evaluate(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None
         "jpeg",
         "--sweep",
         "full",
+        "--rival",
+        f"twin={tiny_folder}",
+        "--memory",
+        tmp_path / "codecs",
         "--json",
         "--out",
         tmp_path,
@@ -172,8 +176,9 @@ def test_evaluate(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None
     report = json.loads(done.stdout)
     assert report["bundle"] == "tiny@1"
     assert report["images"] == 3
-    assert {p["method"] for p in report["points"]} == {"splitcodec", "jpeg"}
-    assert set(report["bd_rate"]) == {"jpeg"}
+    assert {p["method"] for p in report["points"]} == {"splitcodec", "twin", "jpeg"}
+    assert set(report["bd_rate"]) == {"twin", "jpeg"}
+    assert report["encoders"]["twin"]["trained"] == "undertrained"
     assert {p["resolution"] for p in report["points"] if p["method"] == "jpeg"} == {64, 48, 32, 24}
     assert json.loads((tmp_path / "rd.json").read_text())["points"] == report["points"]
     assert (tmp_path / "rd.png").read_bytes().startswith(b"\x89PNG")

@@ -3,8 +3,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
 from splitcodec.evaluation.codecs import CODECS, JPEG, WEBP, Codec
+from splitcodec.evaluation.rivals import Entrant
 from splitcodec.evaluation.sweep import Setting, floor_bytes, full_sweep, lean_sweep, scaled
+from splitcodec.wire.bundle import Bundle
 from tests.evaluation.test_codecs import able, photo
 
 
@@ -30,7 +34,14 @@ def test_a_floor_is_below_every_picture(codec: Codec) -> None:
     setting = Setting(able(codec), codec.few[0], 32)
     floor = floor_bytes(setting, crop=64)
     assert 20 < floor < len(codec.encode([photo(32)], setting.value)[0])
-    assert floor_bytes(Setting(None, 0), crop=64) == 12
+
+
+def test_levels_are_named_by_their_bundle_where_a_method_has_several(tiny: Bundle) -> None:
+    shores = Device(tiny, threads=1), Edge(tiny, threads=1)
+    setting = Setting(Entrant("paper", tiny, *shores, prefix="beta20 "), 2)
+    assert (setting.method, setting.words) == ("paper", "beta20 level 2")
+    assert Setting(Entrant("splitcodec", tiny, *shores), 2).words == "level 2"
+    assert floor_bytes(setting, crop=64) == 12
 
 
 def test_scaling_goes_there_and_back() -> None:

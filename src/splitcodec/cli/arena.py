@@ -33,15 +33,29 @@ def evaluate(
     sweep: Annotated[SweepChoice, typer.Option("--sweep", help="Settings and resolutions to try per codec.")] = (
         SweepChoice.lean
     ),
+    rival: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rival",
+            metavar="[METHOD=]B[,B...]",
+            help="A bundle to measure beside it, or several, one per rate, as one METHOD; repeatable.",
+        ),
+    ] = None,
     points: Annotated[
         list[Path] | None, typer.Option("--points", metavar="FILE", help="Points of other programs; repeatable.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Writes rd.json, rd.png, report.md.")] = None,
+    memory: Annotated[
+        Path | None, typer.Option("--memory", metavar="FILE", help="Keeps what codecs gave, for the next run.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Writes rd.json, rd.png, frontier.png, report.md.")
+    ] = None,
     threads: ThreadsOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Measure top-1 against bytes: every level through real packets, the uncompressed teacher, image codecs."""
+    """Measure top-1 against bytes: every level through real packets, the uncompressed teacher, rivals, image codecs."""
     from splitcodec.evaluation.rate import evaluate as measure
+    from splitcodec.evaluation.rivals import parse_rival
     from splitcodec.evaluation.sweep import full_sweep, lean_sweep
 
     with progress() as bar:
@@ -55,7 +69,9 @@ def evaluate(
             data,
             codecs=[name.strip() for name in codecs.split(",") if name.strip()],
             sweep=full_sweep if sweep is SweepChoice.full else lean_sweep,
+            rivals=[one for text in rival or [] for one in parse_rival(text)],
             points_files=points or [],
+            memory_file=memory,
             progress=tell,
             threads=threads,
         )

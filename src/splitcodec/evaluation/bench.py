@@ -1,8 +1,8 @@
-"""Pictures through everything: each level of a bundle, its teacher, and image codecs.   used by: rate.py
+"""Pictures through everything: each level of each bundle, the teacher, and image codecs.   used by: rate.py
 
-Ours goes the way that ships: picture -> `Device` -> packet bytes -> `Edge` -> answer; its rate is `len(packet)`. The
-encoder runs once per picture and every level is coded from that latent, which `Device.encode` is held against. Codecs
-get the same crop, and the same network reads what they give back, scaled up where they coded fewer pixels.
+A bundle goes the way that ships: picture -> `Device` -> packet bytes -> `Edge` -> answer; its rate is `len(packet)`.
+Its encoder runs once per picture and every level is coded from that latent, which `Device.encode` is held against.
+Codecs get the same crop, and the same network reads what they give back, scaled up where they coded fewer pixels.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import final
 import numpy as np
 from numpy.typing import NDArray
 
-from splitcodec.device.client import Device
-from splitcodec.edge.answer import Edge
 from splitcodec.errors import GraphError, PictureError
 from splitcodec.evaluation.codecs import Codec, Images
 from splitcodec.evaluation.labels import Labelled
+from splitcodec.evaluation.memory import Memory
+from splitcodec.evaluation.rivals import Entrant
 from splitcodec.evaluation.sweep import Setting, floor_bytes, scaled
 
 
@@ -34,23 +34,28 @@ class Read:
     teacher: bool
     right_s: NDArray[np.bool_]
     bytes_s: NDArray[np.int64]
-    overhead_l: NDArray[np.float64]  # packet bytes minus ideal code length
+    overhead_l: NDArray[np.float64]  # packet bytes minus ideal code length, per level of the main bundle
 
 
 @final
 class Bench:
-    """Both shores and the settings to put each picture through; used by several threads at once."""
+    """The bundles' shores, the main one first, and the settings to put each picture through; for several threads.
 
-    def __init__(self, device: Device, edge: Edge, settings: Sequence[Setting]) -> None:
-        self._device = device
-        self._edge = edge
+    What codecs gave is looked up in, and added to, `memory` where there is one.
+    """
+
+    def __init__(
+        self, entrants: Sequence[Entrant], settings: Sequence[Setting], *, memory: Memory | None = None
+    ) -> None:
+        self._entrants = entrants
+        self._main = entrants[0]
         self._settings = settings
-        self._tables = device.bundle.tables[0]
+        self._memory = memory
 
     @property
     def at_once(self) -> int:
         """Return how many pictures `read` should get: as many as the codec that asks for most."""
-        return max((codec.at_once for codec, _, _ in self._settings if codec is not None), default=1)
+        return max((one.source.at_once for one in self._settings if not isinstance(one.source, Entrant)), default=1)
 
     def read(self, pictures: Sequence[Labelled], *, hold: int) -> list[Read | PictureError]:
         """Put pictures through everything; the packets of the first `hold` are held against `Device.encode`."""
@@ -58,24 +63,27 @@ class Bench:
         found: dict[int, Read | PictureError] = {}
         for k, picture in enumerate(pictures):
             try:
-                crop_of[k] = self._device.crop(picture.path)[0]
+                crop_of[k] = self._main.device.crop(picture.path)[0]
             except PictureError as error:
                 found[k] = error
         crops = list(crop_of.values())
-        latents = [self._device.encoder.latent_chw(image_hwc[None]) for image_hwc in crops]
+        latents = {
+            one: [one.device.encoder.latent_chw(image_hwc[None]) for image_hwc in crops] for one in self._entrants
+        }
         held = [pictures[k].path if k < hold else None for k in crop_of]
         columns, overhead = [], []
-        for setting in self._settings if crops else ():
-            if setting.codec is None:
+        for source, value, side in self._settings if crops else ():
+            if isinstance(source, Entrant):
                 packets = [
-                    self._packet(latent_chw, setting.value, path=path)
-                    for latent_chw, path in zip(latents, held, strict=True)
+                    _packet(source, latent_chw, value, path=path)
+                    for latent_chw, path in zip(latents[source], held, strict=True)
                 ]
-                ideal = [self._tables.bits(self._tables.quantise(one, setting.value), setting.value) for one in latents]
-                overhead.append([len(one) - bits / 8 for one, bits in zip(packets, ideal, strict=True)])
-                columns.append([(self._answer(one), len(one)) for one in packets])
+                if source is self._main:
+                    ideal = [_ideal_bytes(source, latent_chw, value) for latent_chw in latents[source]]
+                    overhead.append([len(one) - size for one, size in zip(packets, ideal, strict=True)])
+                columns.append([(_answer(source, one), len(one)) for one in packets])
             else:
-                columns.append(self._rival(setting.codec, setting.value, setting.side, crops=crops))
+                columns.append(self._rival(source, value, side, crops=crops))
         for n, k in enumerate(crop_of):
             index = pictures[k].index
             right_s = np.array([column[n][0] == index for column in columns], dtype=np.bool_)
@@ -86,43 +94,63 @@ class Bench:
 
     def floors(self) -> list[int]:
         """Return the bytes that carry no picture, per setting."""
-        crop = self._device.bundle.manifest.crop
+        crop = self._main.bundle.manifest.crop
         return [floor_bytes(setting, crop=crop) for setting in self._settings]
 
     def encode_ms(self, paths: Sequence[Path]) -> list[float]:
         """Return the median milliseconds from crop to bytes, per setting; a codec gets as many at once as it asks."""
-        crops = [self._device.crop(path)[0] for path in paths]
-        return [statistics.median(self._times(setting, crops)) for setting in self._settings]
-
-    def _times(self, setting: Setting, crops: Sequence[NDArray[np.uint8]]) -> list[float]:
-        codec, value, side = setting
-        step = 1 if codec is None else codec.at_once
-        times: list[float] = []
-        for at in range(0, len(crops), step):
-            some = crops[at : at + step]
-            begin = time.perf_counter()
-            if codec is None:
-                self._packet(self._device.encoder.latent_chw(some[0][None]), value, path=None)
-            else:
-                codec.encode(scaled(some, side), value)
-            times += [1000 * (time.perf_counter() - begin) / len(some)] * len(some)
-        return times
+        crops = [self._main.device.crop(path)[0] for path in paths]
+        return [statistics.median(_times(setting, crops)) for setting in self._settings]
 
     def _rival(self, codec: Codec, value: int, side: int | None, *, crops: Images) -> list[tuple[int, int]]:
         """Return per crop the class that the network sees in a codec's picture, and the bytes of its file."""
+        if self._memory is None:
+            return self._coded(codec, value, side, crops=crops)
+        keys = [self._memory.key(image_hwc, codec=codec.name, value=value, side=side) for image_hwc in crops]
+        found = [self._memory.recall(key) for key in keys]
+        missing = [n for n, one in enumerate(found) if one is None]
+        fresh = self._coded(codec, value, side, crops=[crops[n] for n in missing]) if missing else []
+        self._memory.keep({keys[n]: one for n, one in zip(missing, fresh, strict=True)})
+        coded = iter(fresh)
+        return [next(coded) if one is None else one for one in found]
+
+    def _coded(self, codec: Codec, value: int, side: int | None, *, crops: Images) -> list[tuple[int, int]]:
         files = codec.encode(scaled(crops, side), value)
         back = scaled(codec.decode(files), None if side is None else crops[0].shape[0])
         return [(self._top(image_hwc), len(data)) for image_hwc, data in zip(back, files, strict=True)]
 
-    def _packet(self, latent_chw: NDArray[np.float32], level: int, *, path: Path | None) -> bytes:
-        """Return a latent's packet; with a path, hold it against what `Device.encode` makes of that file."""
-        packet = self._device.pack(self._tables.quantise(latent_chw, level), level=level)
-        if path is not None and packet != self._device.encode(path, level=level):
-            raise GraphError(f"{path.name}: encoding twice gave two packets; the encoder graph varies")
-        return packet
-
-    def _answer(self, packet: bytes) -> int:
-        return self._edge.answer(packet, top=1)["answers"]["classify"][0]["index"]
-
     def _top(self, image_hwc: NDArray[np.uint8]) -> int:
-        return self._edge.picture_answer(image_hwc[None], top=1)["answers"]["classify"][0]["index"]
+        return self._main.edge.picture_answer(image_hwc[None], top=1)["answers"]["classify"][0]["index"]
+
+
+def _times(setting: Setting, crops: Images) -> list[float]:
+    source, value, side = setting
+    step = 1 if isinstance(source, Entrant) else source.at_once
+    times: list[float] = []
+    for at in range(0, len(crops), step):
+        some = crops[at : at + step]
+        begin = time.perf_counter()
+        if isinstance(source, Entrant):
+            _packet(source, source.device.encoder.latent_chw(some[0][None]), value, path=None)
+        else:
+            source.encode(scaled(some, side), value)
+        times += [1000 * (time.perf_counter() - begin) / len(some)] * len(some)
+    return times
+
+
+def _packet(entrant: Entrant, latent_chw: NDArray[np.float32], level: int, *, path: Path | None) -> bytes:
+    """Return a latent's packet; with a path, hold it against what `Device.encode` makes of that file."""
+    device = entrant.device
+    packet = device.pack(device.bundle.tables[0].quantise(latent_chw, level), level=level)
+    if path is not None and packet != device.encode(path, level=level):
+        raise GraphError(f"{path.name}: encoding twice gave two packets; the encoder graph varies")
+    return packet
+
+
+def _ideal_bytes(entrant: Entrant, latent_chw: NDArray[np.float32], level: int) -> float:
+    tables = entrant.bundle.tables[0]
+    return tables.bits(tables.quantise(latent_chw, level), level) / 8
+
+
+def _answer(entrant: Entrant, packet: bytes) -> int:
+    return entrant.edge.answer(packet, top=1)["answers"]["classify"][0]["index"]

@@ -1,34 +1,30 @@
-"""An evaluation on disk: rd.json, rd.png, report.md.   before: rate.py"""
+"""An evaluation on disk: rd.json, rd.png, frontier.png, report.md.   before: rate.py   pictures: pictures.py"""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-from splitcodec.errors import MissingExtra, OutputError
-from splitcodec.evaluation.hull import FEWEST, NEAREST, WIDEST, upper_hull
-from splitcodec.evaluation.result import OURS, TEACHER, Report
-
-_OURS_COLOUR = "#d1495b"
-# legible on white, also in print; two lists of unlike length, so that colour and marker come together only once
-_COLOURS = ("#30638e", "#2e933c", "#7d5ba6", "#b07d12", "#3d3d3d", "#00798c", "#8c5a3c", "#c04a8f")
-_MARKERS = ("s", "^", "D", "v", "P", "X", "<")
+from splitcodec.errors import OutputError
+from splitcodec.evaluation.hull import FEWEST, NEAREST, WIDEST
+from splitcodec.evaluation.pictures import curves, frontier
+from splitcodec.evaluation.result import FRONTIER, OURS, TEACHER, Contrast, EncoderCost, Report
 
 
 def write_report(report: Report, folder: str | Path) -> list[Path]:
-    """Write rd.json, rd.png and report.md into `folder` and return their paths; each appears whole or not at all.
+    """Write rd.json, rd.png, frontier.png and report.md into `folder` and return their paths.
 
+    Each file appears whole or not at all.
     Raises OutputError, MissingExtra without matplotlib.
     """
     root = Path(folder)
     files = {
         "rd.json": (json.dumps(report.to_json(), indent=1) + "\n").encode(),
-        "rd.png": plot(report),
+        "rd.png": curves(report),
+        "frontier.png": frontier(report),
         "report.md": markdown(report).encode(),
     }
     try:
@@ -40,60 +36,6 @@ def write_report(report: Report, folder: str | Path) -> list[Path]:
     return [root / name for name in files]
 
 
-def plot(report: Report) -> bytes:
-    """Return a PNG: top-1 over bytes (log scale), hulls drawn through, 95 % intervals as thin bars."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-    except ModuleNotFoundError as error:
-        raise MissingExtra(f"the plot needs {error.name}; install it with: pip install 'splitcodec[eval]'") from None
-    figure = Figure(figsize=(8, 5.2), dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.axhline(report.teacher_top1, color="#555555", linewidth=1.2, linestyle=(0, (6, 3)))
-    label = f"teacher, uncompressed: {report.teacher_top1:.1f} %"
-    axes.annotate(
-        label, (0.01, report.teacher_top1), xycoords=("axes fraction", "data"), va="bottom", fontsize=9, zorder=5
-    )
-    for k, method in enumerate(sorted(report.methods, key=lambda name: name != OURS)):
-        colour = _OURS_COLOUR if method == OURS else _COLOURS[(k - 1) % len(_COLOURS)]
-        marker = "o" if method == OURS else _MARKERS[(k - 1) % len(_MARKERS)]
-        _curve(axes, report, method=method, colour=colour, marker=marker)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    low = min([report.teacher_top1, *(one.top1 for one in report.points)])
-    axes.set_ylim(max(low - 3, -2), min(report.teacher_top1 + 6, 104))
-    axes.set_xlabel("bytes per picture (mean, log scale)")
-    axes.set_ylabel("top-1, %")
-    axes.set_title(f"{report.bundle} on {report.images} pictures of {report.data}", fontsize=11, loc="left")
-    axes.grid(which="major", color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="lower right", frameon=False)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()
-
-
-def _curve(axes: Any, report: Report, *, method: str, colour: str, marker: str) -> None:
-    points = report.of(method)
-    hull = upper_hull((one.bytes_mean, one.top1) for one in points)
-    width = 2.2 if method == OURS else 1.3
-    axes.plot(hull[:, 0], hull[:, 1], color=colour, linewidth=width, zorder=3)
-    bars = [one for one in points if one.top1_ci95 is not None]
-    if bars:
-        gaps = [one.top1 - report.teacher_top1 for one in bars]
-        lows = [max(gap - one.top1_ci95[0], 0.0) for gap, one in zip(gaps, bars, strict=True) if one.top1_ci95]
-        highs = [max(one.top1_ci95[1] - gap, 0.0) for gap, one in zip(gaps, bars, strict=True) if one.top1_ci95]
-        where = [one.bytes_mean for one in bars], [one.top1 for one in bars]
-        axes.errorbar(*where, yerr=[lows, highs], fmt="none", ecolor=colour, elinewidth=0.8, alpha=0.55, zorder=2)
-    sizes, scores = [one.bytes_mean for one in points], [one.top1 for one in points]
-    axes.plot(sizes, scores, linestyle="none", marker=marker, markersize=5.5, color=colour, label=method, zorder=4)
-
-
 def markdown(report: Report) -> str:
     """Return the report as Markdown tables."""
     lines = [
@@ -103,6 +45,8 @@ def markdown(report: Report) -> str:
         "",
         "![top-1 over bytes](rd.png)",
         "",
+        *_undertrained(report),
+        *_encoders(report),
         "## Every setting",
         "",
         "Differences from the teacher are paired, with bootstrap 95 % intervals (10,000 resamples).",
@@ -111,7 +55,7 @@ def markdown(report: Report) -> str:
             ("method", "setting", "bytes", "payload", "top-1 %", "minus teacher", "encode ms"),
             (
                 (
-                    one.method,
+                    report.label(one.method),
                     one.setting,
                     f"{one.bytes_mean:,.0f}",
                     "" if one.payload_mean is None else f"{one.payload_mean:,.0f}",
@@ -129,7 +73,7 @@ def markdown(report: Report) -> str:
         "Read off the upper hulls by linear interpolation; a dash where a hull does not reach.",
         "",
         *_table(
-            ("below teacher", "top-1 %", *report.methods),
+            ("below teacher", "top-1 %", *(report.label(one) for one in report.methods)),
             (
                 (f"{row.below_teacher:g}", f"{row.top1:.2f}", *(_bytes(row.bytes_of[one]) for one in report.methods))
                 for row in report.equal_score
@@ -148,7 +92,7 @@ def markdown(report: Report) -> str:
             ("against", "bytes", "payload", "top-1"),
             (
                 (
-                    name,
+                    report.label(name),
                     _signed(rate, " %"),
                     _signed(report.bd_rate_payload[name], " %"),
                     _signed(report.bd_accuracy[name]),
@@ -157,12 +101,19 @@ def markdown(report: Report) -> str:
             ),
         ),
         "",
-        "## Against the codec setting nearest in bytes",
+        *_matrix(report),
+        "## Against the setting nearest in bytes",
         "",
         *_table(
             ("ours", "bytes", "theirs", "bytes", "top-1 difference"),
             (
-                (one.a, f"{one.bytes_a:,.0f}", one.b, _bytes(one.bytes_b), _gap(one.top1, (one.low, one.high)))
+                (
+                    one.a,
+                    f"{one.bytes_a:,.0f}",
+                    _their_name(report, one),
+                    _bytes(one.bytes_b),
+                    _gap(one.top1, (one.low, one.high)),
+                )
                 for one in report.contrasts
                 if one.b != TEACHER
             ),
@@ -183,6 +134,93 @@ def markdown(report: Report) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def _undertrained(report: Report) -> list[str]:
+    """Return the words that go with the label, where a method bears it."""
+    names = [one for one in report.methods if report.is_undertrained(one)]
+    if not names:
+        return []
+    return [
+        f"Undertrained: {', '.join(names)}. Trained here, but too little to count: neither does the run say that its",
+        "validation loss had levelled off, nor does it save 40 % against HEVC here. No claim is made against it.",
+        "",
+    ]
+
+
+def _encoders(report: Report) -> list[str]:
+    """Return what encoders cost, and where that leads: the SC2 benchmark's three-way comparison."""
+    rows = [
+        (
+            report.label(method),
+            _millions(cost.macs),
+            _count(cost.parameters),
+            _count(cost.bytes),
+            _count(cost.images_seen) + _runs(cost),
+            "-" if cost.seconds is None else f"{cost.seconds / 60:,.0f}",
+            cost.trained,
+        )
+        for method, cost in report.encoders.items()
+    ]
+    corners = [
+        (
+            report.label(one.method),
+            "none" if one.method in report.codecs else _millions(one.macs),
+            f"{one.bytes:,.0f}",
+            f"{one.top1 - report.teacher_top1:+.2f}",
+        )
+        for one in report.frontier()
+    ]
+    return [
+        "## Encoders",
+        "",
+        "Of a method of several bundles, one per rate, the largest encoder counts, and the training of all of them.",
+        "",
+        *_table(("method", "MACs", "parameters", "bytes", "images seen", "training minutes", "state"), rows),
+        "",
+        "## Encoder size, data size, accuracy",
+        "",
+        f"Bytes where a hull passes {FRONTIER:g} points below the teacher, or at the nearest score that it has.",
+        "",
+        "![encoder size, data size, accuracy](frontier.png)",
+        "",
+        *_table(("method", "encoder MACs", "bytes", "top-1 minus teacher"), corners),
+        "",
+    ]
+
+
+def _matrix(report: Report) -> list[str]:
+    """Return BD-rates of every bundle against every method, where there is more than one."""
+    if len(report.bd_rate_matrix) < 2:
+        return []
+    return [
+        "BD-rate of every method with an encoder (rows) against every method (columns):",
+        "",
+        *_table(
+            ("bytes of", *(report.label(one) for one in report.methods)),
+            (
+                (report.label(method), *(_signed(row.get(one), " %") for one in report.methods))
+                for method, row in report.bd_rate_matrix.items()
+            ),
+        ),
+        "",
+    ]
+
+
+def _their_name(report: Report, contrast: Contrast) -> str:
+    return report.label(contrast.method_b) + contrast.b.removeprefix(contrast.method_b)
+
+
+def _runs(cost: EncoderCost) -> str:
+    return f" ({len(cost.bundles)} runs)" if len(cost.bundles) > 1 else ""
+
+
+def _millions(number: float | None) -> str:
+    return "-" if number is None else f"{number / 1e6:,.1f} M"
+
+
+def _count(number: float | None) -> str:
+    return "-" if number is None else f"{number:,.0f}"
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

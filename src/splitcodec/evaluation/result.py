@@ -1,19 +1,16 @@
-"""What an evaluation found, and its JSON; points of other scripts.   made by: rate.py   written by: report.py"""
+"""What an evaluation found, and its JSON.   made by: rate.py   written by: report.py   drawn by: pictures.py"""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, final
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, final
 
-from splitcodec.errors import DataError
+from splitcodec.evaluation.hull import bytes_at, upper_hull
 
 OURS = "splitcodec"
 TEACHER = "teacher"
-MAX_POINTS_FILE = 16 << 20
+TRAINED, UNDERTRAINED, UNKNOWN = "trained", "undertrained", "unknown"
+FRONTIER = 3.0  # points below the teacher at which encoders are compared
 
 
 @final
@@ -62,7 +59,10 @@ class Point:
 @final
 @dataclass(frozen=True, slots=True)
 class Contrast:
-    """Top-1 of setting `a` minus that of `b` on the same pictures, in points, with the ends of its 95 % interval."""
+    """Top-1 of setting `a` minus that of `b` on the same pictures, in points, with the ends of its 95 % interval.
+
+    `method_b` is the method of `b`.
+    """
 
     a: str
     b: str
@@ -71,6 +71,7 @@ class Contrast:
     top1: float
     low: float
     high: float
+    method_b: str = TEACHER
 
     def to_json(self) -> dict[str, Any]:
         """Return the difference as JSON values; `bytes` is None for the teacher, which needs no packet."""
@@ -104,8 +105,58 @@ class EqualScore:
 
 @final
 @dataclass(frozen=True, slots=True)
+class EncoderCost:
+    """What a method's encoder costs the device, and cost to train; None where that is not known.
+
+    `levelled` is the run's own word that its validation loss had levelled off, `trained` the verdict (`rivals.py`),
+    `ours` says that the method is one of our bundles.
+    """
+
+    macs: int | None
+    parameters: int | None
+    bytes: int | None
+    images_seen: float | None
+    seconds: float | None
+    levelled: bool = False
+    ours: bool = False
+    bundles: tuple[str, ...] = ()
+    trained: str = UNKNOWN
+
+    def judged(self, verdict: str) -> EncoderCost:
+        """Return the same with a verdict."""
+        return replace(self, trained=verdict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the cost as JSON values."""
+        return {
+            "macs": self.macs,
+            "parameters": self.parameters,
+            "bytes": self.bytes,
+            "images_seen": self.images_seen,
+            "seconds": _rounded(self.seconds, 1),
+            "trained": self.trained,
+            "ours": self.ours,
+            "bundles": list(self.bundles),
+        }
+
+
+class Corner(NamedTuple):
+    """One method in the three-way picture: MACs of its encoder (None: not known), bytes per picture, top-1."""
+
+    method: str
+    macs: int | None
+    bytes: float
+    top1: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Report:
-    """All that one evaluation found. Scores in per cent, bytes per picture, milliseconds."""
+    """All that one evaluation found. Scores in per cent, bytes per picture, milliseconds.
+
+    `bd_rate` is ours against every method, `bd_rate_matrix` every method with an encoder against every other;
+    `codecs` are the image codecs, `command` is what repeats the run, where a script ran it.
+    """
 
     bundle: str
     data: str
@@ -123,6 +174,10 @@ class Report:
     machine: dict[str, object]
     commit: str | None
     seconds: float
+    encoders: dict[str, EncoderCost]
+    bd_rate_matrix: dict[str, dict[str, float | None]]
+    codecs: tuple[str, ...]
+    command: str | None = None
 
     def of(self, method: str) -> list[Point]:
         """Return the points of one method, fewest bytes first."""
@@ -132,6 +187,32 @@ class Report:
     def methods(self) -> list[str]:
         """Return the methods in the order of the report, ours first."""
         return list(dict.fromkeys(one.method for one in self.points))
+
+    def is_ours(self, method: str) -> bool:
+        """Say whether a method is one of our bundles."""
+        return method in self.encoders and self.encoders[method].ours
+
+    def is_undertrained(self, method: str) -> bool:
+        """Say whether a method is a rival that is not trained enough to be beaten."""
+        return method in self.encoders and self.encoders[method].trained == UNDERTRAINED
+
+    def label(self, method: str) -> str:
+        """Return the method's name for tables and legends, which say where it is undertrained."""
+        return f"{method} ({UNDERTRAINED})" if self.is_undertrained(method) else method
+
+    def frontier(self) -> list[Corner]:
+        """Return each method where its hull passes 3 points below the teacher, or where it comes nearest to that.
+
+        Image codecs need no encoder network, hence no MACs here.
+        """
+        corners = []
+        for method in self.methods:
+            hull = upper_hull((one.bytes_mean, one.top1) for one in self.of(method))
+            target = min(max(self.teacher_top1 - FRONTIER, hull[0, 1]), hull[-1, 1])
+            cost = self.encoders.get(method)
+            macs = 0 if method in self.codecs else None if cost is None else cost.macs
+            corners.append(Corner(method, macs, bytes_at(hull, target) or 0.0, target))
+        return corners
 
     def to_json(self) -> dict[str, Any]:
         """Return the report as JSON values, in the words of docs/design.md section 7 and some more."""
@@ -144,6 +225,11 @@ class Report:
             "bd_rate": {method: _rounded(percent, 2) for method, percent in self.bd_rate.items()},
             "bd_rate_payload": {method: _rounded(percent, 2) for method, percent in self.bd_rate_payload.items()},
             "bd_accuracy": {method: _rounded(points, 3) for method, points in self.bd_accuracy.items()},
+            "bd_rate_matrix": {
+                method: {anchor: _rounded(percent, 2) for anchor, percent in row.items()}
+                for method, row in self.bd_rate_matrix.items()
+            },
+            "encoders": {method: cost.to_json() for method, cost in self.encoders.items()},
             "bytes_at_equal_score": [row.to_json() for row in self.equal_score],
             "differences": [one.to_json() for one in self.contrasts],
             "overhead_bytes": {setting: _rounded(extra, 3) for setting, extra in self.overhead_bytes.items()},
@@ -153,68 +239,8 @@ class Report:
             "machine": self.machine,
             "commit": self.commit,
             "seconds": round(self.seconds, 1),
+            **({} if self.command is None else {"command": self.command}),
         }
-
-
-def read_points(files: Sequence[str | Path], *, images: int, taken: Sequence[str]) -> list[Point]:
-    """Return the points that other scripts measured on the same pictures: JSON objects with a list "points".
-
-    Raises DataError for a file that is none, for another number of "images" (if the file says), for a method that this
-    run measures itself (`taken`), and for a setting that comes twice.
-    """
-    seen: set[tuple[str, str]] = set()
-    points = []
-    for file in files:
-        body = _object(Path(file), images=images)
-        for place, item in enumerate(body["points"]):
-            point = _point(item, where=f"{file}: points[{place}]")
-            if point.method in taken:
-                raise DataError(f"{file}: method {point.method!r} is measured by this run itself; rename or remove it")
-            if (point.method, point.setting) in seen:
-                raise DataError(f"{file}: {point.name!r} comes twice; remove one of them")
-            seen.add((point.method, point.setting))
-            points.append(point)
-    return points
-
-
-def _object(path: Path, *, images: int) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_POINTS_FILE:
-            raise DataError(f"{path}: more than {MAX_POINTS_FILE} bytes; expected a file of points")
-        body = json.loads(path.read_bytes())
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or error}); expected a JSON file of points") from None
-    except (ValueError, RecursionError):
-        raise DataError(f"{path}: not JSON; expected an object with a list 'points'") from None
-    if not isinstance(body, dict) or not isinstance(body.get("points"), list):
-        raise DataError(f"{path}: expected a JSON object with a list 'points'")
-    if body.get("images", images) != images:
-        raise DataError(
-            f"{path}: measured on {body['images']!r:.20} images, this run on {images}; measure both on the same"
-        )
-    return body
-
-
-def _point(item: object, *, where: str) -> Point:
-    if not isinstance(item, dict):
-        raise DataError(f"{where}: expected an object with method, setting, bytes_mean and top1")
-    for key in ("method", "setting"):
-        if not isinstance(item.get(key), str) or not 1 <= len(item[key]) <= 80:
-            raise DataError(f"{where}: {key} is {item.get(key)!r:.60}, expected 1 to 80 characters")
-    size, top1, ms = (_number(item.get(key)) for key in ("bytes_mean", "top1", "encode_ms"))
-    if size is None or size <= 0:
-        raise DataError(f"{where}: bytes_mean is {item.get('bytes_mean')!r:.60}, expected a number above 0")
-    if top1 is None or not 0 <= top1 <= 100:
-        raise DataError(f"{where}: top1 is {item.get('top1')!r:.60}, expected per cent, 0 to 100")
-    payload = _number(item.get("payload_mean"))
-    if payload is None and item.get("payload_mean") is not None:
-        raise DataError(f"{where}: payload_mean is {item['payload_mean']!r:.60}, expected a number or nothing")
-    return Point(item["method"], item["setting"], size, top1, ms, payload_mean=payload)
-
-
-def _number(value: object) -> float | None:
-    right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if right else None  # type: ignore[arg-type]  # `right` says that it is a number
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

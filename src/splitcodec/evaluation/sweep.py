@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from splitcodec.evaluation.codecs import Codec
-from splitcodec.evaluation.result import OURS
+from splitcodec.evaluation.rivals import Entrant
 from splitcodec.wire.packet import OVERHEAD
 
 LEAN_SIDES = (5 / 7, 1 / 2)  # of the crop's side: 160 and 112 of 224
@@ -24,21 +24,21 @@ GREY = 128
 
 
 class Setting(NamedTuple):
-    """One column of what is measured: a level (codec None), or a codec's setting at a side, the crop's where None."""
+    """One column of what is measured: a level of a bundle, or a codec's setting at a side, the crop's where None."""
 
-    codec: Codec | None
+    source: Entrant | Codec
     value: int
     side: int | None = None
 
     @property
     def method(self) -> str:
         """Return the method's name in reports."""
-        return OURS if self.codec is None else self.codec.name
+        return self.source.method if isinstance(self.source, Entrant) else self.source.name
 
     @property
     def words(self) -> str:
         """Return the setting in words."""
-        dial = "level" if self.codec is None else self.codec.dial
+        dial = f"{self.source.prefix}level" if isinstance(self.source, Entrant) else self.source.dial
         return f"{dial} {self.value}" + ("" if self.side is None else f", {self.side} px")
 
 
@@ -59,10 +59,10 @@ def full_sweep(codec: Codec, crop: int) -> list[Setting]:
 
 def floor_bytes(setting: Setting, *, crop: int) -> int:
     """Return what carries no picture: a codec's file of a flat grey one of that size, or a packet's fixed part."""
-    if setting.codec is None:
+    if isinstance(setting.source, Entrant):
         return OVERHEAD
     side = setting.side or crop
-    (data,) = setting.codec.encode([np.full((side, side, 3), GREY, dtype=np.uint8)], setting.value)
+    (data,) = setting.source.encode([np.full((side, side, 3), GREY, dtype=np.uint8)], setting.value)
     return len(data)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from splitcodec.errors import DataError
-from splitcodec.evaluation.result import read_points
+from splitcodec.evaluation.points import read_points
 
 POINT: dict[str, Any] = {"method": "bmshj2018", "setting": "quality 1", "bytes_mean": 812.5, "top1": 41.2}
 
@@ -22,7 +22,8 @@ def test_points_of_other_scripts_are_read(tmp_path: Path) -> None:
         tmp_path / "a.json", {"images": 500, "points": [POINT | {"encode_ms": 9.5, "payload_mean": 700, "else": 1}]}
     )
     more = write(tmp_path / "b.json", {"points": [POINT | {"setting": "quality 2"}]})
-    first, second = read_points([file, more], images=500, taken=["splitcodec"])
+    (first, second), encoders = read_points([file, more], images=500, taken=["splitcodec"])
+    assert encoders == {}
     assert (first.method, first.setting, first.bytes_mean, first.top1, first.encode_ms) == (
         "bmshj2018",
         "quality 1",
@@ -32,6 +33,15 @@ def test_points_of_other_scripts_are_read(tmp_path: Path) -> None:
     )
     assert first.payload_mean == 700
     assert second.encode_ms is second.payload_mean is None
+
+
+def test_costs_of_encoders_come_with_points(tmp_path: Path) -> None:
+    cost = {"macs": 2e9, "parameters": 3_000_000, "images_seen": 224_000, "seconds": 1.5, "levelled": True}
+    file = write(tmp_path / "a.json", {"points": [POINT], "encoders": {"bmshj2018": cost}})
+    _, encoders = read_points([file], images=500, taken=[])
+    found = encoders["bmshj2018"]
+    assert (found.macs, found.parameters, found.bytes, found.images_seen) == (2_000_000_000, 3_000_000, None, 224_000)
+    assert (found.seconds, found.levelled, found.ours) == (1.5, True, False)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +57,10 @@ def test_points_of_other_scripts_are_read(tmp_path: Path) -> None:
         ({"points": [POINT | {"top1": True}]}, "top1 is True"),
         ({"points": [POINT | {"payload_mean": "x"}]}, "payload_mean is 'x'"),
         ({"points": ["x"]}, r"points\[0\]: expected an object"),
+        ({"points": [POINT], "encoders": []}, "encoders is \\[\\], expected an object"),
+        ({"points": [POINT], "encoders": {"else": {}}}, "encoders names 'else', of which it has no point"),
+        ({"points": [POINT], "encoders": {"bmshj2018": 5}}, "encoders.bmshj2018: expected an object with macs"),
+        ({"points": [POINT], "encoders": {"bmshj2018": {"macs": -1}}}, "macs is -1, expected a number of at least 0"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, body: object, message: str) -> None:

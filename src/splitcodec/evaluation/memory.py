@@ -1,0 +1,82 @@
+"""What image codecs gave before, kept in a file of lines, so that a long run may be killed.   used by: bench.py
+
+One line per picture and setting: a hash of all that the result depends on, the class that the teacher saw, the bytes.
+Ours is never remembered: it is measured anew by every run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitcodec.errors import OutputError
+from splitcodec.evaluation import codecs, video
+from splitcodec.evaluation.machine import machine
+from splitcodec.wire.bundle import Bundle
+
+_END = "ok"  # a line that was cut off by a kill does not end so
+_TEACHER = ("head.onnx", "tail_classify.onnx")
+
+
+@final
+class Memory:
+    """The lines of one file, safe to share between threads. Raises OutputError if the file cannot be read or written.
+
+    A result counts again only with the same teacher, processor, packages and code of the codecs.
+    """
+
+    def __init__(self, path: str | Path, *, teacher: Bundle) -> None:
+        files = teacher.manifest.files
+        code = [inspect.getsource(module).encode() for module in (codecs, video)]
+        known = {
+            "teacher": [files[name].sha256 for name in _TEACHER if name in files],
+            "machine": machine(),
+            "code": [hashlib.sha256(data).hexdigest() for data in code],
+        }
+        self._salt = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).digest()
+        self._path = Path(path)
+        self._lock = threading.Lock()
+        self._found: dict[str, tuple[int, int]] = {}
+        self.recalled = 0
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            lines = self._path.read_text("ascii").split("\n") if self._path.exists() else []
+            for line in lines:
+                words = line.split()
+                if len(words) == 4 and words[3] == _END:
+                    self._found[words[0]] = int(words[1]), int(words[2])
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{path}: cannot remember in it ({error}); remove it or name another file") from None
+        self.keep({})
+
+    def key(self, image_hwc: NDArray[np.uint8], *, codec: str, value: int, side: int | None) -> str:
+        """Return the name of a crop, uint8 (H, W, 3), under a codec's setting."""
+        said = json.dumps([codec, value, side, image_hwc.shape]).encode()
+        return hashlib.sha256(self._salt + said + image_hwc.tobytes()).hexdigest()[:32]
+
+    def recall(self, key: str) -> tuple[int, int] | None:
+        """Return the class and the bytes that were kept under a name, or None."""
+        with self._lock:
+            found = self._found.get(key)
+            self.recalled += found is not None
+            return found
+
+    def keep(self, found: Mapping[str, tuple[int, int]]) -> None:
+        """Keep classes and numbers of bytes under their names. Raises OutputError."""
+        lines = (f"{key} {top} {size} {_END}" for key, (top, size) in found.items())
+        with self._lock:
+            self._found.update(found)
+            try:
+                with self._path.open("a", encoding="ascii") as file:
+                    file.write("\n".join([*lines, ""]) or "\n")  # ends a line that a kill cut off
+            except OSError as error:
+                reason = error.strerror or error
+                raise OutputError(f"{self._path}: cannot be written ({reason}); name another file") from None

@@ -1,0 +1,230 @@
+"""An evaluation as pictures: top-1 over bytes, and encoder size x data size x accuracy.   used by: report.py"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from splitcodec.errors import MissingExtra
+from splitcodec.evaluation.hull import upper_hull
+from splitcodec.evaluation.result import FRONTIER, OURS, Corner, Report
+
+# colours of ours (warm), of image codecs (cool), of other rivals (dark): legible on white, also in print
+_OURS = ("#d1495b", "#f08a24", "#8f1d4f")
+_CODECS = ("#30638e", "#2e933c", "#7d5ba6", "#00a5c4", "#8a9a1f", "#5c6f82", "#b06fd0")
+_OTHERS = ("#111111", "#8c5a3c", "#b07d12", "#54436b", "#5a5a5a")
+_MARKERS = {_OURS: ("o", "p", "h", "8"), _CODECS: ("s", "^", "v", "P", "<", ">"), _OTHERS: ("D", "X", "d", "*")}
+_HIGH = 345  # points that the axes are high in `frontier`
+_CROWDED = 5  # methods above which the legend goes beside the axes, and only hulls are drawn of others than ours
+_WORST = -15.0  # points below the teacher at the dark end of the colour scale
+
+
+def curves(report: Report) -> bytes:
+    """Return a PNG: top-1 over bytes (log scale), hulls drawn through, ours thick with 95 % intervals as thin bars.
+
+    Undertrained rivals are dashed and hollow. Raises MissingExtra without matplotlib.
+    """
+    crowded = len(report.methods) > _CROWDED
+    figure = _figure(10 if crowded else 8, 5.6 if crowded else 5.2)
+    axes = figure.add_subplot()
+    axes.axhline(report.teacher_top1, color="#555555", linewidth=1.2, linestyle=(0, (6, 3)))
+    label = f"teacher, uncompressed: {report.teacher_top1:.1f} %"
+    axes.annotate(
+        label, (0.01, report.teacher_top1), xycoords=("axes fraction", "data"), va="bottom", fontsize=9, zorder=5
+    )
+    for method in _drawn(report):
+        _curve(axes, report, method=method, crowded=crowded)
+    axes.set_xscale("log")
+    _plain_numbers(axes.xaxis)
+    low = min([report.teacher_top1, *(one.top1 for one in report.points)])
+    axes.set_ylim(max(low - 3, -2), min(report.teacher_top1 + 6, 104))
+    axes.set_xlabel("bytes per picture (mean, log scale)")
+    axes.set_ylabel("top-1, %")
+    _dress(axes, title=f"{report.bundle} on {report.images} pictures of {report.data}")
+    if crowded:
+        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    else:
+        axes.legend(loc="lower right", frameon=False)
+    return _png(figure)
+
+
+def frontier(report: Report) -> bytes:
+    """Return a PNG of the SC2 benchmark's three-way comparison (Matsubara et al. 2022): MACs of the encoder, bytes
+    where a method passes 3 points below the teacher, and, as colour, the top-1 that it has there.
+
+    Image codecs stand at the left edge, for no network runs on the device; methods whose encoder is not known are left
+    out. Raises MissingExtra without matplotlib.
+    """
+    corners = [one for one in report.frontier() if one.macs is not None]
+    figure = _figure(10, 5.6)
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 3.2))
+    parts = (
+        (left, [one for one in corners if one.method in report.codecs]),
+        (right, [one for one in corners if one.method not in report.codecs]),
+    )
+    sizes = [one.bytes for one in corners]
+    drawn = None
+    for axes, some in parts:
+        axes.set_yscale("log")
+        axes.set_ylim(min(sizes, default=100.0) / 1.5, max(sizes, default=1000.0) * 1.5)
+        for one in some:
+            drawn = _corner(axes, report, one)
+        _names(axes, report, some)
+    left.set_xlim(0.75, 2.5)
+    left.set_xticks([1.0], ["no network"])
+    _plain_numbers(left.yaxis)
+    left.set_ylabel(f"bytes per picture at teacher - {FRONTIER:g} points (log scale)")
+    right.set_xscale("log")
+    macs = [_megamacs(one) for one in parts[1][1]] or [1.0]
+    right.set_xlim(min(macs) / 1.6, max(macs) * 4)
+    _plain_numbers(right.xaxis)
+    right.set_xlabel("MACs of the encoder, millions (log scale)")
+    right.annotate("better: down and left", (0.01, 0.015), xycoords="axes fraction", fontsize=8, color="#555555")
+    _dress(left, title="image codecs")
+    _dress(right, title=f"encoders: {report.bundle} on {report.images} pictures of {report.data}")
+    right.tick_params(axis="y", left=False)
+    if drawn is not None:
+        bar = figure.colorbar(drawn, ax=[left, right], pad=0.02, aspect=30)
+        bar.set_label(f"top-1 minus teacher, points (there, or the nearest to -{FRONTIER:g} that it has)")
+    return _png(figure)
+
+
+def _curve(axes: Any, report: Report, *, method: str, crowded: bool) -> None:
+    points = report.of(method)
+    colour, marker = _style(report, method)
+    ours, hollow = report.is_ours(method), report.is_undertrained(method)
+    hull = upper_hull((one.bytes_mean, one.top1) for one in points)
+    line = "--" if hollow else "-"
+    axes.plot(
+        hull[:, 0], hull[:, 1], color=colour, linewidth=2.4 if ours else 1.2, linestyle=line, zorder=4 if ours else 3
+    )
+    if ours or not crowded:
+        _bars(axes, report, method=method, colour=colour)
+    on_hull = {tuple(row) for row in hull.tolist()}
+    shown = [one for one in points if ours or not crowded or (one.bytes_mean, one.top1) in on_hull]
+    axes.plot(
+        [one.bytes_mean for one in shown],
+        [one.top1 for one in shown],
+        linestyle="none",
+        marker=marker,
+        markersize=6 if ours else 4.5,
+        color=colour,
+        markerfacecolor="white" if hollow else colour,
+        label=_name(report, method),
+        zorder=5 if ours else 4,
+    )
+
+
+def _bars(axes: Any, report: Report, *, method: str, colour: str) -> None:
+    bars = [(one, one.top1_ci95) for one in report.of(method) if one.top1_ci95 is not None]
+    if bars:
+        gaps = [one.top1 - report.teacher_top1 for one, _ in bars]
+        lows = [max(gap - ends[0], 0.0) for gap, (_, ends) in zip(gaps, bars, strict=True)]
+        highs = [max(ends[1] - gap, 0.0) for gap, (_, ends) in zip(gaps, bars, strict=True)]
+        where = [one.bytes_mean for one, _ in bars], [one.top1 for one, _ in bars]
+        axes.errorbar(*where, yerr=[lows, highs], fmt="none", ecolor=colour, elinewidth=0.8, alpha=0.55, zorder=2)
+
+
+def _megamacs(corner: Corner) -> float:
+    """Return the place on the logarithmic axis; image codecs, without one, all stand at 1."""
+    return max(corner.macs or 0, 1e6) / 1e6
+
+
+def _corner(axes: Any, report: Report, corner: Corner) -> Any:
+    ours = report.is_ours(corner.method)
+    return axes.scatter(
+        [_megamacs(corner)],
+        [corner.bytes],
+        c=[corner.top1 - report.teacher_top1],
+        cmap="viridis",
+        vmin=_WORST,
+        vmax=0.0,
+        s=190 if ours else 95,
+        marker="o" if ours else "s" if corner.method in report.codecs else "D",
+        edgecolors=_OURS[0] if ours else "#333333",
+        linewidths=2.2 if ours else 1.0,
+        zorder=4 if ours else 3,
+    )
+
+
+def _names(axes: Any, report: Report, corners: Sequence[Corner]) -> None:
+    """Write each method's name beside its marker, names that would touch moved apart."""
+    low, high = (math.log(end) for end in axes.get_ylim())
+    least = 0.036 * (high - low)
+    order = sorted(corners, key=lambda one: one.bytes)
+    places = [math.log(one.bytes) for one in order]
+    for _ in range(60):
+        for k, above in enumerate(order):
+            for j, below in enumerate(order[:k]):
+                lack = least - (places[k] - places[j])
+                if lack > 0 and max(_megamacs(above), _megamacs(below)) <= 4 * min(_megamacs(above), _megamacs(below)):
+                    places[k] += lack / 2
+                    places[j] -= lack / 2
+    for one, place in zip(order, places, strict=True):
+        axes.annotate(
+            _name(report, one.method),
+            (_megamacs(one), one.bytes),
+            xytext=(13, _HIGH * (place - math.log(one.bytes)) / (high - low)),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            fontweight="bold" if report.is_ours(one.method) else "normal",
+            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 8},
+            zorder=6,
+        )
+
+
+def _name(report: Report, method: str) -> str:
+    """Return a method's label; ours with its bundle, where it is one of several."""
+    several = sum(report.is_ours(one) for one in report.methods) > 1
+    return f"{method} ({report.bundle})" if method == OURS and several else report.label(method)
+
+
+def _drawn(report: Report) -> list[str]:
+    """Return the methods in the order of the legend: ours, then the others."""
+    return sorted(report.methods, key=lambda method: not report.is_ours(method))
+
+
+def _style(report: Report, method: str) -> tuple[str, str]:
+    """Return the method's colour and marker: by its kind, and its place among those of its kind."""
+
+    def kind(one: str) -> tuple[str, ...]:
+        return _OURS if report.is_ours(one) else _CODECS if one in report.codecs else _OTHERS
+
+    colours = kind(method)
+    place = [one for one in report.methods if kind(one) == colours].index(method)
+    return colours[place % len(colours)], _MARKERS[colours][place % len(_MARKERS[colours])]
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"the plot needs {error.name}; install it with: pip install 'splitcodec[eval]'") from None
+    figure = Figure(figsize=(width, height), dpi=140, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _plain_numbers(axis: Any) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def _dress(axes: Any, *, title: str) -> None:
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.grid(which="major", color="#dddddd", linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _png(figure: Any) -> bytes:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()

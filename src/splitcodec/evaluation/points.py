@@ -1,0 +1,105 @@
+"""Points that other scripts measured on the same pictures, and what their encoders cost.   used by: rate.py
+
+    {"images": 500, "points": [{"method", "setting", "bytes_mean", "top1", "encode_ms", "payload_mean"}],
+     "encoders": {method: {"macs", "parameters", "bytes", "images_seen", "seconds", "levelled"}}}
+
+All but points, method, setting, bytes_mean and top1 may be left out. A method with an encoder was trained, so it counts
+only when it is trained (`rivals.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from splitcodec.errors import DataError
+from splitcodec.evaluation.result import EncoderCost, Point
+
+MAX_POINTS_FILE = 16 << 20
+_COSTS = ("macs", "parameters", "bytes", "images_seen", "seconds")
+
+
+def read_points(
+    files: Sequence[str | Path], *, images: int, taken: Sequence[str]
+) -> tuple[list[Point], dict[str, EncoderCost]]:
+    """Return the points that other scripts measured, and the costs of their encoders by method.
+
+    Raises DataError for a file that is none, for another number of "images" (if the file says), for a method that this
+    run measures itself (`taken`), and for a setting that comes twice.
+    """
+    seen: set[tuple[str, str]] = set()
+    points: list[Point] = []
+    encoders: dict[str, EncoderCost] = {}
+    for file in files:
+        body = _object(Path(file), images=images)
+        for place, item in enumerate(body["points"]):
+            point = _point(item, where=f"{file}: points[{place}]")
+            if point.method in taken:
+                raise DataError(f"{file}: method {point.method!r} is measured by this run itself; rename or remove it")
+            if (point.method, point.setting) in seen:
+                raise DataError(f"{file}: {point.name!r} comes twice; remove one of them")
+            seen.add((point.method, point.setting))
+            points.append(point)
+        costs = body.get("encoders", {})
+        if not isinstance(costs, dict):
+            raise DataError(f"{file}: encoders is {costs!r:.60}, expected an object with a method's cost per name")
+        for method, cost in costs.items():
+            if method not in {one.method for one in points}:
+                raise DataError(f"{file}: encoders names {method!r:.60}, of which it has no point")
+            encoders[method] = _cost(cost, where=f"{file}: encoders.{method}")
+    return points, encoders
+
+
+def _object(path: Path, *, images: int) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > MAX_POINTS_FILE:
+            raise DataError(f"{path}: more than {MAX_POINTS_FILE} bytes; expected a file of points")
+        body = json.loads(path.read_bytes())
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror or error}); expected a JSON file of points") from None
+    except (ValueError, RecursionError):
+        raise DataError(f"{path}: not JSON; expected an object with a list 'points'") from None
+    if not isinstance(body, dict) or not isinstance(body.get("points"), list):
+        raise DataError(f"{path}: expected a JSON object with a list 'points'")
+    if body.get("images", images) != images:
+        raise DataError(
+            f"{path}: measured on {body['images']!r:.20} images, this run on {images}; measure both on the same"
+        )
+    return body
+
+
+def _point(item: object, *, where: str) -> Point:
+    if not isinstance(item, dict):
+        raise DataError(f"{where}: expected an object with method, setting, bytes_mean and top1")
+    for key in ("method", "setting"):
+        if not isinstance(item.get(key), str) or not 1 <= len(item[key]) <= 80:
+            raise DataError(f"{where}: {key} is {item.get(key)!r:.60}, expected 1 to 80 characters")
+    size, top1, ms = (_number(item.get(key)) for key in ("bytes_mean", "top1", "encode_ms"))
+    if size is None or size <= 0:
+        raise DataError(f"{where}: bytes_mean is {item.get('bytes_mean')!r:.60}, expected a number above 0")
+    if top1 is None or not 0 <= top1 <= 100:
+        raise DataError(f"{where}: top1 is {item.get('top1')!r:.60}, expected per cent, 0 to 100")
+    payload = _number(item.get("payload_mean"))
+    if payload is None and item.get("payload_mean") is not None:
+        raise DataError(f"{where}: payload_mean is {item['payload_mean']!r:.60}, expected a number or nothing")
+    return Point(item["method"], item["setting"], size, top1, ms, payload_mean=payload)
+
+
+def _cost(item: object, *, where: str) -> EncoderCost:
+    if not isinstance(item, dict):
+        raise DataError(f"{where}: expected an object with {', '.join(_COSTS)}, levelled")
+    found: dict[str, Any] = {}
+    for key in _COSTS:
+        number = _number(item.get(key))
+        if (number is None and item.get(key) is not None) or (number is not None and number < 0):
+            raise DataError(f"{where}: {key} is {item[key]!r:.60}, expected a number of at least 0, or nothing")
+        found[key] = number if number is None or key == "seconds" else int(number)
+    return EncoderCost(**found, levelled=item.get("levelled") is True)
+
+
+def _number(value: object) -> float | None:
+    right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if right else None  # type: ignore[arg-type]  # `right` says that it is a number

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splitcodec.errors import OutputError
+from splitcodec.evaluation.codecs import Codec, Images, PillowCodec
+from splitcodec.evaluation.memory import Memory
+from splitcodec.evaluation.rate import evaluate
+from splitcodec.evaluation.sweep import Setting
+from splitcodec.wire.bundle import Bundle
+from tests.evaluation.conftest import COUNT, Make
+
+IMAGE = np.zeros((8, 8, 3), np.uint8)
+
+
+def test_what_was_kept_is_found_by_the_next_run_but_for_a_line_cut_off(tiny: Bundle, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "codecs"
+    first = Memory(path, teacher=tiny)
+    keys = [first.key(IMAGE, codec="jpeg", value=value, side=None) for value in (5, 10)]
+    assert first.recall(keys[0]) is None
+    first.keep({key: (3, size) for size, key in enumerate(keys, start=700)})
+    path.write_text(path.read_text().removesuffix(" ok\n")[:-1])
+    again = Memory(path, teacher=tiny)
+    assert [again.recall(key) for key in keys] == [(3, 700), None]
+    assert again.recalled == 1
+    again.keep({keys[1]: (4, 9)})
+    assert Memory(path, teacher=tiny).recall(keys[1]) == (4, 9)
+
+
+def test_a_name_depends_on_picture_setting_and_teacher(tiny: Bundle, like_tiny: Make, tmp_path: Path) -> None:
+    memory = Memory(tmp_path / "codecs", teacher=tiny)
+    retrained = like_tiny("other", files={"head.onnx": tiny.read("encoder.onnx")})
+    names = {
+        memory.key(image, codec=codec, value=value, side=side)
+        for image in (IMAGE, IMAGE + 1, IMAGE.reshape(4, 16, 3))
+        for codec in ("jpeg", "webp")
+        for value in (1, 2)
+        for side in (None, 4)
+    }
+    assert len(names) == 24
+    assert Memory(tmp_path / "codecs", teacher=retrained).key(IMAGE, codec="jpeg", value=1, side=None) not in names
+    assert Memory(tmp_path / "codecs", teacher=like_tiny("same")).key(IMAGE, codec="jpeg", value=1, side=4) in names
+
+
+def test_a_second_run_codes_nothing_again_and_finds_the_same(
+    tiny: Bundle, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def brief(codec: Codec, crop: int) -> list[Setting]:
+        return [Setting(codec, 40), Setting(codec, 40, 32)]
+
+    coded: list[int] = []
+    encode = PillowCodec.encode
+
+    def counted(self: PillowCodec, images: Images, setting: int) -> list[bytes]:
+        coded.append(len(images))
+        return encode(self, images, setting)
+
+    monkeypatch.setattr(PillowCodec, "encode", counted)
+    found = []
+    for _ in range(2):
+        coded.clear()
+        run = evaluate(tiny, labelled, codecs=["jpeg"], sweep=brief, memory_file=tmp_path / "codecs", threads=2)
+        found.append((run, len(coded)))
+    (first, many), (second, few) = found
+    assert many - few == 2 * COUNT  # what is left: flat pictures and timing
+    assert [replace(one, encode_ms=None) for one in first.points] == [
+        replace(one, encode_ms=None) for one in second.points
+    ]
+    assert not any("earlier run" in note for note in first.notes)
+    assert f"{2 * COUNT} results of codecs" in " ".join(second.notes)
+
+
+def test_a_file_that_is_none_is_refused(tiny: Bundle, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="cannot remember"):
+        Memory(tmp_path, teacher=tiny)
+    (tmp_path / "other").write_text("a b c ok\n")
+    with pytest.raises(OutputError, match="cannot remember"):
+        Memory(tmp_path / "other", teacher=tiny)

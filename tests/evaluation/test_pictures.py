@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+
+from splitcodec.evaluation.pictures import curves, frontier
+from splitcodec.evaluation.result import Report
+
+
+@pytest.mark.parametrize("draw", [curves, frontier])
+def test_few_methods_and_many_are_drawn(draw: Callable[[Report], bytes], report: Report, arena: Report) -> None:
+    for one in (report, arena, replace(report, codecs=(), encoders={})):
+        with Image.open(io.BytesIO(draw(one))) as picture:
+            assert picture.format == "PNG"
+            assert min(picture.size) > 500
+            colours = picture.convert("RGB").getcolors(1 << 24)
+            assert colours is not None
+            assert len(colours) > 50
+
+
+def test_the_frontier_reads_hulls_three_points_below_the_teacher(report: Report, arena: Report) -> None:
+    corners = {one.method: one for one in arena.frontier()}
+    assert list(corners) == arena.methods
+    assert (corners["jpeg"].macs, corners["paper"].macs) == (0, 500_000_000)
+    assert next(one.macs for one in report.frontier() if one.method == "other") is None
+    for one in corners.values():
+        best = max(point.top1 for point in arena.of(one.method))
+        least = min(arena.of(one.method), key=lambda point: (point.bytes_mean, -point.top1)).top1
+        assert one.top1 == pytest.approx(max(min(arena.teacher_top1 - 3, best), least))
+        assert min(p.bytes_mean for p in arena.of(one.method)) <= one.bytes
+        assert one.bytes <= max(p.bytes_mean for p in arena.of(one.method))

@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
+from splitcodec.errors import BundleNotFound, BundlePart, DataError, SettingsError
+from splitcodec.evaluation.rate import evaluate
+from splitcodec.evaluation.result import OURS, EncoderCost, Report
+from splitcodec.evaluation.rivals import Rival, costs, open_entrants, parse_rival, rivals_below
+from splitcodec.wire.bundle import Bundle, split_device, write_zip
+from tests.evaluation.conftest import COUNT, Make
+
+
+def test_a_rival_is_one_method_or_one_per_bundle() -> None:
+    assert parse_rival("paper=a/b20, a/b80.zip") == [Rival(("a/b20", "a/b80.zip"), "paper")]
+    assert parse_rival("zoo@1,./here") == [Rival(("zoo@1",)), Rival(("./here",))]
+    assert parse_rival("./odd=name") == [Rival(("./odd=name",))]
+    for text in ("", " , ", "paper= ,"):
+        with pytest.raises(SettingsError, match=r"expected \[METHOD=\]BUNDLE"):
+            parse_rival(text)
+
+
+def test_bundles_of_a_folder_that_differ_in_the_rate_are_one_method(
+    tiny: Bundle, like_tiny: Make, tmp_path: Path
+) -> None:
+    for name in ("paper_beta20", "paper_beta80", "end_to_end_0.02", "end_to_end", "reduced_3"):
+        like_tiny("x", folder=tmp_path / name / ("bundle" if name == "paper_beta80" else ""))
+    write_zip(tiny, tmp_path / "reduced_12.zip")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "log.txt").touch()
+    rivals, others = rivals_below(tmp_path)
+    assert {one.method: [Path(str(b)).relative_to(tmp_path).as_posix() for b in one.bundles] for one in rivals} == {
+        "end_to_end": ["end_to_end", "end_to_end_0.02"],
+        "paper": ["paper_beta20", "paper_beta80/bundle"],
+        "reduced": ["reduced_12.zip", "reduced_3"],
+    }
+    assert others == ["log.txt", "notes"]
+    with pytest.raises(DataError, match="no such folder"):
+        rivals_below(tmp_path / "none")
+
+
+def test_rivals_are_methods_of_the_same_run(arena: Report, tiny: Bundle) -> None:
+    body = json.loads(json.dumps(arena.to_json(), allow_nan=False))
+    methods = ["splitcodec", "tiny-large", "paper", "tuned", "jpeg", "webp"]
+    assert arena.methods == methods
+    assert set(body["bd_rate"]) == set(body["bd_rate_payload"]) == set(body["bd_accuracy"]) == set(methods[1:])
+    assert all(set(row["bytes"]) == set(methods) for row in body["bytes_at_equal_score"])
+    assert {row["b"].split()[0] for row in body["differences"]} == {"teacher", *methods[1:]}
+    assert set(body["overhead_bytes"]) == {"level 0", "level 1", "level 2"}
+    assert [one.setting for one in arena.points if one.method == "paper"] == [
+        f"tiny-{k} level {level}" for k in range(2) for level in range(3)
+    ]
+    ours, twin = arena.of(OURS), arena.of("tiny-large")
+    assert [one.setting for one in twin] == ["level 0", "level 1", "level 2"]
+    assert [(a.bytes_mean, a.top1, a.payload_mean) for a in ours] == [
+        (b.bytes_mean, b.top1, b.payload_mean) for b in twin
+    ]
+
+
+def test_a_rival_answers_with_its_own_tail_and_the_teacher_stays_ours(arena: Report, report: Report) -> None:
+    assert arena.teacher_top1 == report.teacher_top1
+    assert [(one.name, one.top1) for one in arena.of("jpeg")] == [(one.name, one.top1) for one in report.of("jpeg")]
+    ours, tuned = arena.of(OURS)[-1], arena.of("tuned")[-1]
+    assert tuned.bytes_mean == ours.bytes_mean
+    assert tuned.top1 < ours.top1
+
+
+def test_what_encoders_cost_is_told(arena: Report, tiny: Bundle) -> None:
+    encoders = arena.to_json()["encoders"]
+    assert list(encoders) == ["splitcodec", "tiny-large", "paper", "tuned"]
+    assert encoders["paper"] == {
+        "macs": 500_000_000,
+        "parameters": 9_000,
+        "bytes": 20_000,
+        "images_seen": 4000,
+        "seconds": 360_000.0,
+        "trained": "undertrained",
+        "ours": False,
+        "bundles": ["tiny-0@1", "tiny-1@1"],
+    }
+    assert encoders["splitcodec"]["macs"] == tiny.manifest.encoder["macs"]
+    assert encoders["splitcodec"]["images_seen"] is encoders["splitcodec"]["seconds"] is None
+    assert {name: cost["trained"] for name, cost in encoders.items()} == {
+        "splitcodec": "unknown",
+        "tiny-large": "unknown",
+        "paper": "undertrained",
+        "tuned": "trained",
+    }
+    assert [name for name, cost in encoders.items() if cost["ours"]] == ["splitcodec", "tiny-large"]
+    assert arena.label("paper") == "paper (undertrained)"
+    assert arena.label("tuned") == "tuned"
+    assert arena.label("jpeg") == "jpeg"
+
+
+def test_every_method_with_an_encoder_is_held_against_every_other(arena: Report) -> None:
+    matrix = arena.to_json()["bd_rate_matrix"]
+    assert list(matrix) == ["splitcodec", "tiny-large", "paper", "tuned"]
+    assert matrix["splitcodec"] == arena.to_json()["bd_rate"]
+    assert "paper" not in matrix["paper"]
+
+
+@pytest.mark.parametrize(
+    ("percent", "levelled", "ours", "verdict"),
+    [
+        (-40.0, False, False, "trained"),
+        (-39.9, False, False, "undertrained"),
+        (None, False, False, "undertrained"),
+        (None, True, False, "trained"),
+        (20.0, True, False, "trained"),
+        (-70.0, False, True, "trained"),
+        (-10.0, False, True, "unknown"),
+    ],
+)
+def test_a_rival_counts_only_when_it_is_trained(
+    percent: float | None, levelled: bool, ours: bool, verdict: str
+) -> None:
+    cost = EncoderCost(1, 1, 1, None, None, levelled=levelled, ours=ours)
+    assert costs([], {"it": cost}, against_hevc={"it": percent})["it"].trained == verdict
+
+
+def test_rivals_that_cannot_be_compared_are_refused(
+    tiny: Bundle, like_tiny: Make, labelled: Path, tmp_path: Path
+) -> None:
+    def refused(*rivals: Rival) -> None:
+        evaluate(tiny, labelled, codecs=["jpeg"], rivals=rivals)
+
+    with pytest.raises(SettingsError, match=r"small@1 takes crops of 48 px out of 72, but tiny@1 64 out of 72"):
+        refused(Rival((like_tiny("small", crop=48),)))
+    with pytest.raises(SettingsError, match=r"out of 80, but tiny@1 64 out of 72"):
+        refused(Rival((like_tiny("other", resize=80),)))
+    with pytest.raises(SettingsError, match="10 classes that are not the 10 of tiny@1"):
+        refused(Rival((like_tiny("other", classes=tuple("abcdefghij")),)))
+    twin = like_tiny("twin")
+    for rivals in ((Rival((twin,), "jpeg"),), (Rival((twin,), OURS),), (Rival((twin,)), Rival((twin,)))):
+        with pytest.raises(SettingsError, match=r"method '\w+' comes twice in this run; name the rival"):
+            refused(*rivals)
+    with pytest.raises(SettingsError, match="rival paper: a bundle comes twice"):
+        refused(Rival((twin, twin), "paper"))
+    with pytest.raises(BundlePart, match="decoder"):
+        refused(Rival((split_device(tiny, tmp_path / "half"),)))
+    with pytest.raises(BundleNotFound):
+        refused(Rival(("no-such-bundle",)))
+
+
+def test_versions_of_one_bundle_are_told_apart(tiny: Bundle, like_tiny: Make) -> None:
+    entrants = open_entrants(tiny, [Rival((like_tiny("x"), like_tiny("x", version=2)), "both")], taken=[])
+    assert [(one.method, one.prefix) for one in entrants] == [(OURS, ""), ("both", "x@1 "), ("both", "x@2 ")]
+
+
+def test_a_rivals_scores_are_those_of_its_device_and_edge(arena: Report, like_tiny: Make, labelled: Path) -> None:
+    point = arena.of("paper")[0]
+    twin = like_tiny("again")
+    device, edge = Device(twin, threads=1), Edge(twin, threads=1)
+    paths = sorted(labelled.glob("*.png"))
+    packets = [device.encode(path, level=0) for path in paths]
+    tops = [edge.answer(packet)["answers"]["classify"][0]["index"] for packet in packets]
+    assert len(paths) == COUNT
+    assert point.bytes_mean == pytest.approx(np.mean([len(packet) for packet in packets]))
+    assert point.top1 == pytest.approx(100 * np.mean([t == int(p.name[:4]) for t, p in zip(tops, paths, strict=True)]))
