@@ -8,7 +8,8 @@ from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.evaluation.golden import replay
-from splitcodec.wire.bundle import Bundle, open_bundle, zoo_names
+from splitcodec.wire.archive import GRAPHS, is_shared
+from splitcodec.wire.bundle import Bundle, open_bundle, zoo_folder, zoo_names
 
 
 @pytest.fixture(scope="module")
@@ -65,3 +66,13 @@ def test_the_latent_grid_follows_the_picture(default: Bundle) -> None:
     symbols_chw = default.tables[0].quantise(latent_chw, 2)
     answer = edge.answer(device.pack(symbols_chw, level=2))
     assert answer["answers"]["classify"]
+
+
+def test_shared_graphs_are_those_that_bundles_name() -> None:
+    named = {
+        f"{entry.sha256}.onnx"
+        for name in zoo_names()
+        for file, entry in open_bundle(name).manifest.files.items()
+        if is_shared(file)
+    }
+    assert {path.name for path in (zoo_folder() / GRAPHS).iterdir()} <= named

@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from PIL import Image
 from pydantic import BaseModel
 
+from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
+from splitcodec.evaluation.retail import read_classes, retail
 from splitcodec.model.teacher import load_teacher
 from splitcodec.training.build import build_student
 from splitcodec.training.recipe import DataRecipe, LevelsRecipe, Recipe, TeacherRecipe
@@ -28,6 +32,22 @@ def test_the_recipe_in_the_guide_can_be_built() -> None:
         classes=4,
     )
     assert build_student(recipe, teacher).bottleneck.channels == recipe.student.channels
+
+
+def test_own_classes_in_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, colour in (("robin", "firebrick"), ("wren", "saddlebrown")):
+        (tmp_path / "birds" / name).mkdir(parents=True)
+        for n in range(2):
+            Image.new("RGB", (260 + n, 260), colour).save(tmp_path / "birds" / name / f"{n}.png")
+    monkeypatch.chdir(tmp_path)
+    (lines,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    exec(compile(lines, "train-your-own.md", "exec"), {})
+    retail("efficientnet-lite0", tail="birds.onnx", classes=read_classes("birds.txt"), name="birds", out="birds-bundle")
+    device, edge = Device("efficientnet-lite0", threads=1), Edge("birds-bundle", threads=1)
+    for name in ("robin", "wren"):
+        guesses = edge.answer(device.encode(tmp_path / "birds" / name / "0.png"))["answers"]["classify"]
+        assert guesses[0]["label"] == name
+        assert len(guesses) == 2
 
 
 @pytest.mark.parametrize(
