@@ -145,3 +145,16 @@ def test_mixed_counts_the_bits_of_noisy_symbols() -> None:
     bits = [bottleneck(latent, quantise="mixed").bits_b for _ in range(2)]
     assert not torch.equal(*bits)
     assert torch.equal(*[bottleneck(latent, quantise="round").bits_b for _ in range(2)])
+
+
+def test_levels_move_between_the_trained_ones() -> None:
+    torch.manual_seed(5)
+    neck = Bottleneck(3, 2, first_gain=1.0, last_gain=4.0)
+    for parameter in neck.prior.parameters():
+        torch.nn.init.normal_(parameter)
+    before = neck.masses(-3, 3)
+    neck.move([0.0, 0.5, 1.75])
+    np.testing.assert_allclose(neck.gains()[:, 0], [1.0, 2**0.5, 2**1.75], rtol=1e-5)
+    np.testing.assert_allclose(neck.masses(-3, 3), before[[0, 0, 2]])
+    with pytest.raises(ValueError, match="3 numbers from 0 to 2"):
+        neck.move([0.0, 1.0, 2.1])

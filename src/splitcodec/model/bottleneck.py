@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import final
 
 import numpy as np
@@ -112,6 +112,25 @@ class Bottleneck(Neck):
     def gain_parameters(self) -> Iterable[nn.Parameter]:
         """Return the logarithms of the gains."""
         return [self.log_gain_lc]
+
+    @torch.no_grad()
+    def move(self, places: Sequence[float]) -> None:
+        """Put each level elsewhere among the present ones, 2.5 half-way between 2 and 3: gains are interpolated.
+
+        In the exponent, that is; the prior becomes that of the nearest level.
+        """
+        if len(places) != self.levels or min(places) < 0 or max(places) > self.levels - 1:
+            raise ValueError(f"places {list(places)}; expected {self.levels} numbers from 0 to {self.levels - 1}")
+        old_lc = self.log_gain_lc.clone()
+        nearest = []
+        for level, place in enumerate(places):
+            below = min(int(place), max(self.levels - 2, 0))
+            above = min(below + 1, self.levels - 1)
+            self.log_gain_lc[level] = old_lc[below] + (place - below) * (old_lc[above] - old_lc[below])
+            nearest.append(round(place))
+        for parameter in self.prior.parameters():
+            by_level = parameter.view(self.levels, self.channels, *parameter.shape[1:])
+            by_level.copy_(by_level[nearest].clone())
 
     def gains(self) -> NDArray[np.float32]:
         """Return the gains (levels, channels)."""

@@ -28,6 +28,7 @@ from splitcodec.training.lead import Lead
 from splitcodec.training.losses import ramp
 from splitcodec.training.objective import distortion
 from splitcodec.training.optimise import learning_rate, prepare, random_state, set_random_state
+from splitcodec.training.place import PLACED_ON, place_levels
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run, State
 from splitcodec.training.stages import AnswersStage, Distilling, LatentsStage, Stage
@@ -88,7 +89,8 @@ def train(
         seed=recipe.seed,
         labels=labels,
     )
-    check = centre_crops(held_out, resize=recipe.teacher.resize, crop=crop)
+    resize = recipe.teacher.resize
+    check = centre_crops(held_out, resize=resize, crop=crop)
     lead = Lead(recipe.lead, recipe, fabric=fabric) if recipe.lead is not None else None
     trainer = _Trainer(fabric, recipe, halves=halves, student=student, lead=lead, run=run, report=report)
     found = run.load()
@@ -113,8 +115,13 @@ def train(
         trainer.close()
         if not done:
             return {"finished": False, "images": state.images}
+    if recipe.levels.kilobytes is not None:
+        some = training[:: max(1, len(training) // PLACED_ON)]
+        crops = centre_crops(some, resize=resize, crop=crop)
+        places = place_levels(student, halves, crops=crops, kilobytes=recipe.levels.kilobytes)
+        run.log({"stage": "placed", "places": places})
     some = training[:: max(1, len(training) // COUNTED)]
-    counts = count(student, halves, crops=centre_crops(some, resize=recipe.teacher.resize, crop=crop))
+    counts = count(student, halves, crops=centre_crops(some, resize=resize, crop=crop))
     final = {
         "finished": True,
         "images": state.images,

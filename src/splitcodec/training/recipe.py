@@ -57,6 +57,9 @@ class LevelsRecipe(Strict):
     betas: Prices | None = None
     """Loss units per bit, as papers give them; either these or lambdas."""
     default: Annotated[int, Field(ge=0)]
+    kilobytes: Prices | None = None
+    """Mean size of each level on training photographs, in thousands of bytes: after training, levels are moved there
+    between the trained ones. Left out: where the prices put them."""
     balance: Share = 0.0
     """Level l counts lambda_l^-balance (of mean 1): more weight for high levels, whose losses are small."""
     first_gain: PositiveFloat | None = None
@@ -70,6 +73,10 @@ class LevelsRecipe(Strict):
             raise ValueError("give either lambdas (loss units per 1,000 bytes) or betas (per bit)")
         if list(self.prices) != sorted(self.prices, reverse=True):
             raise ValueError(f"{'betas' if self.lambdas is None else 'lambdas'} must fall from level to level")
+        if self.kilobytes is not None and len(self.kilobytes) != self.count:
+            raise ValueError(f"kilobytes: {len(self.kilobytes)} sizes for {self.count} levels")
+        if self.kilobytes is not None and list(self.kilobytes) != sorted(self.kilobytes):
+            raise ValueError("kilobytes must rise from level to level")
         if self.default >= self.count:
             raise ValueError(f"default must be a level from 0 to {self.count - 1}")
         return self
@@ -132,6 +139,8 @@ class Recipe(Strict):
             raise ValueError("lead: a stage of kind latents needs the folder of a finished run")
         if self.stage1.tune == "decoder":
             raise ValueError("stage1.tune: the decoder alone cannot learn from an encoder that has not; leave it out")
+        if self.student.kind == "reduced" and self.levels.kilobytes is not None:
+            raise ValueError("levels.kilobytes: a student of kind reduced has no gains to move; leave it out")
         if self.student.kind == "reduced" and self.levels.count != 1:
             raise ValueError(f"student.kind reduced has one level, not {self.levels.count}; shorten levels")
         return self
