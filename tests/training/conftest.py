@@ -73,7 +73,7 @@ def recipe_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], dict[s
                 "channels": 6,
                 "decoder": {"width": 16, "blocks": 1, "up_width": 8, "up_blocks": 1},
             },
-            "levels": {"lambdas": [0.5, 0.1], "default": 1, "first_gain": 8.0, "last_gain": 32.0},
+            "levels": {"lambdas": [0.5, 0.1], "default": 1, "first_gain": 1.0, "last_gain": 4.0},
             "data": {"holdout": 2},
             "stage1": {"images": 24, "batch": 4, "learning_rate": 2e-3, "tail_from": 0.4},
             "stage2": {"images": 12, "batch": 4, "learning_rate": 1e-3},
