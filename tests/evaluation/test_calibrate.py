@@ -93,8 +93,8 @@ def test_golden_vectors_are_remade_without_a_users_pictures(done: Calibration, w
 def test_answers_stay_and_both_shores_need_the_new_bundle(done: Calibration, whole: Bundle, photos: Path) -> None:
     old, new = Device(whole, threads=1), Device(done.bundle, threads=1)
     for level in range(3):
-        symbols = [device.symbols(photos / "00.png", level=level) for device in (old, new)]
-        assert np.array_equal(*symbols)
+        before, after = (device.symbols(photos / "00.png", level=level) for device in (old, new))
+        assert np.array_equal(before, after)
     packet = new.encode(photos / "00.png")
     assert (
         Edge(done.bundle, threads=1).answer(packet)["answers"]

@@ -125,7 +125,8 @@ def calibrate(
     counts, paths = Counts(old), _shuffled(photos)
     quota = min(MOST_HELD_OUT, max(1, len(paths) // HELD_OUT))
     before, total, tell = Device(old, threads=1), len(paths) + quota, progress or (lambda *_: None)
-    held, skipped = [], []
+    held: list[NDArray[np.float32]] = []
+    skipped: list[tuple[str, str]] = []
     tell(0, total)
     for done, (path, latent) in enumerate(_latents(before, paths, workers=threads or cores()), 1):
         if isinstance(latent, PictureError):

@@ -54,7 +54,8 @@ def _find(latent_bcn: NDArray[np.float32], log_gain_lc: NDArray[np.float64], *, 
 def _between(log_gain_lc: NDArray[np.float64], place: float) -> NDArray[np.float64]:
     below = min(int(place), len(log_gain_lc) - 2) if len(log_gain_lc) > 1 else 0
     above = min(below + 1, len(log_gain_lc) - 1)
-    return log_gain_lc[below] + (place - below) * (log_gain_lc[above] - log_gain_lc[below])
+    between: NDArray[np.float64] = log_gain_lc[below] + (place - below) * (log_gain_lc[above] - log_gain_lc[below])
+    return between
 
 
 def _kilobytes(latent_bcn: NDArray[np.float32], log_gain_c: NDArray[np.float64]) -> float:
