@@ -32,8 +32,8 @@ class Edge:
     """One or more bundles, opened and run once; safe to share between threads.
 
     Each bundle is a zoo name, a folder, a zip or an opened bundle (none: "efficientnet-lite0"). Of bundles with equal
-    fingerprints the highest version answers, of equal versions the first given. `max_symbols` lowers the bundles' own limit on symbols per packet,
-    `threads` goes to ONNX Runtime (none: its choice).
+    fingerprints the highest version answers, of equal versions the first given. `max_symbols` lowers the bundles' own
+    limit on symbols per packet, `threads` goes to ONNX Runtime (none: its choice).
 
     Raises BundleError (BundlePart for a device's half), GraphError, SettingsError.
     """

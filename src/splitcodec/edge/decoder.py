@@ -69,7 +69,10 @@ class Decoder:
         return self._bundle.tables[table_set].dequantise(symbols_chw, level)
 
     def features_bchw(self, latent_bchw: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the features at the cut, float32 (B, C', H', W'), of latents (B, C, rows, columns). Raises GraphError."""
+        """Return the features at the cut, float32 (B, C', H', W'), of latents (B, C, rows, columns).
+
+        Raises GraphError.
+        """
         feature_bchw: NDArray[np.float32] = self._graph(np.ascontiguousarray(latent_bchw))
         if feature_bchw.ndim != 4 or feature_bchw.dtype != np.float32 or len(feature_bchw) != len(latent_bchw):
             raise GraphError(
