@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -28,8 +28,8 @@ def batcher(model: Callable[[Sequence[int]], Sequence[int | Exception]], **optio
     return Batcher(model, kind=options.pop("kind", lambda q: 0), **{"workers": 1, **options})
 
 
-def run(main: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(asyncio.wait_for(main(), 20))  # type: ignore[arg-type]
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(asyncio.wait_for(main(), 20))
 
 
 async def started(model: Model, count: int) -> None:
@@ -39,7 +39,8 @@ async def started(model: Model, count: int) -> None:
 
 def test_a_lone_question_goes_at_once_and_alone() -> None:
     async def main() -> None:
-        model, told = Model(is_open=True), []
+        model = Model(is_open=True)
+        told: list[tuple[int, bool]] = []
         one = batcher(model, max_wait_ms=10_000, on_batch=lambda size, waited: told.append((size, waited < 1)))
         assert await one.answer(3) == 6
         assert await one.answer(4) == 8

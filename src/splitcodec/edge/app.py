@@ -1,4 +1,4 @@
-"""The edge behind HTTP: POST a packet, get an answer.   around: service.py   served by: listen.py   see: guard, problems
+"""The edge behind HTTP: POST a packet, get an answer.   around: service.py   served by: listen.py
 
     POST /v1/answer?tasks=classify&top=5    body: one raw packet, any content type; Idempotency-Key: optional
     GET  /v1/bundle                         the bundles that are loaded
@@ -48,8 +48,8 @@ def create_app(
 
     `mounts` are further ASGI applications by path ("/demo"). They pass the guard for rates, headers, logs and metrics,
     but need no token: what must not be open belongs under "/v1/", as a route added to the application.
-    `app.state.service` and `app.state.tokens` are for those who run it. Raises SettingsError for tokens that cannot be
-    read.
+    `app.state.service`, `.tokens` and `.settings` are for those who run it. Raises SettingsError for tokens that cannot
+    be read.
     """
     metrics = Metrics(version=__version__)
     service = Service(edge, settings, metrics)
@@ -66,6 +66,7 @@ def create_app(
     app = FastAPI(title="splitcodec edge", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
     app.state.tokens = tokens
+    app.state.settings = settings
     app.add_middleware(BodyTooLarge, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(
         Guard,
@@ -111,6 +112,7 @@ def _add_answer(app: FastAPI, service: Service, metrics: Metrics, settings: Sett
         response = Response(body, media_type="application/json")
         if again:
             response.headers["idempotency-replayed"] = "true"
+            request.state.facts = {"replayed": True}
         return response
 
 

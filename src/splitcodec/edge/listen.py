@@ -12,6 +12,7 @@ import contextlib
 import ipaddress
 import json
 import logging
+import logging.config
 import signal
 import socket
 import ssl
@@ -46,9 +47,8 @@ def run_app(app: FastAPI, settings: Settings, *, announce: Callable[[str], None]
     listener = listen(settings.host, settings.port)
     try:
         context = _tls(settings)
-        server = _Server(app, settings, context=context)
-        if announce is not None:
-            announce(url_of(listener, tls=context is not None))
+        url = url_of(listener, tls=context is not None)
+        server = _Server(app, settings, context=context, announce=lambda: announce(url) if announce else None)
         if context is None and not is_loopback(settings.host) and not settings.insecure:
             _log.warning("tokens travel in clear text: give --tls-cert and --tls-key, or stand behind a proxy with TLS")
         server.run(sockets=[listener])
@@ -70,13 +70,11 @@ class BackgroundServer:
     Port 0 takes any free one. Raises SettingsError if it cannot listen or does not start.
     """
 
-    def __init__(
-        self, app: FastAPI, *, host: str = "127.0.0.1", port: int = 0, settings: Settings | None = None
-    ) -> None:
+    def __init__(self, app: FastAPI, *, host: str = "127.0.0.1", port: int = 0) -> None:
         self._listener = listen(host, port)
         self.url = url_of(self._listener)
         self.port: int = self._listener.getsockname()[1]
-        self._server = _Server(app, settings or Settings(), context=None)
+        self._server = _Server(app, app.state.settings, context=None, announce=bool)
         self._thread = threading.Thread(target=self._run, name="splitcodec edge", daemon=True)
 
     def __enter__(self) -> BackgroundServer:
@@ -102,7 +100,9 @@ class BackgroundServer:
 class _Server(uvicorn.Server):
     """uvicorn's server with our own answer to signals: its own ends a drained process with -15."""
 
-    def __init__(self, app: FastAPI, settings: Settings, *, context: ssl.SSLContext | None) -> None:
+    def __init__(
+        self, app: FastAPI, settings: Settings, *, context: ssl.SSLContext | None, announce: Callable[[], object]
+    ) -> None:
         def protocol(*args: Any, **options: Any) -> _Connection:
             return _Connection(*args, settings=settings, **options)
 
@@ -125,6 +125,7 @@ class _Server(uvicorn.Server):
         )
         self._app = app
         self._settings = settings
+        self._announce = announce
         self._end: asyncio.Task[None] | None = None
         self.interrupted = False
 
@@ -141,13 +142,23 @@ class _Server(uvicorn.Server):
             "SIGHUP": self._app.state.tokens.reload,
         }
         known = {getattr(signal, name): answer for name, answer in answers.items() if hasattr(signal, name)}
-        for one, answer in known.items():
-            loop.add_signal_handler(one, answer)
+        try:
+            for one, answer in known.items():
+                loop.add_signal_handler(one, answer)
+        except NotImplementedError:  # no such thing on Windows: there uvicorn's own ways must do
+            with super().capture_signals():
+                yield
+            return
         try:
             yield
         finally:
             for one in known:
                 loop.remove_signal_handler(one)
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, then say so."""
+        await super().startup(sockets)
+        self._announce()
 
     async def on_tick(self, counter: int) -> bool:
         """Do as uvicorn does every 0.1 s; stop too if the bundles could not be opened."""

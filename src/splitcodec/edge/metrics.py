@@ -30,25 +30,25 @@ class Metrics:
 
     def __init__(self, *, version: str) -> None:
         self._registry = CollectorRegistry()
-        one = {"registry": self._registry}
-        self._requests = Counter("splitcodec_requests", "Requests answered.", ["path", "status"], **one)
-        self._refusals = Counter("splitcodec_refusals", "Requests refused or failed.", ["reason"], **one)
-        self._received = Counter("splitcodec_received_bytes", "Bytes of request bodies.", **one)
-        self._sent = Counter("splitcodec_sent_bytes", "Bytes of response bodies.", **one)
-        self._packet = Histogram("splitcodec_packet_bytes", "Size of the packets answered.", buckets=_BYTES, **one)
-        self._answers = Counter("splitcodec_answers", "Packets answered by a model.", ["bundle"], **one)
-        self._symbols = Counter("splitcodec_symbols", "Symbols of the packets that were let in.", **one)
-        self._replays = Counter("splitcodec_replays", "Answers given again under an idempotency key.", **one)
-        self._batch = Histogram("splitcodec_batch_size", "Packets in a batch.", buckets=_SIZES, **one)
+        one = self._registry
+        self._requests = Counter("splitcodec_requests", "Requests answered.", ["path", "status"], registry=one)
+        self._refusals = Counter("splitcodec_refusals", "Requests refused or failed.", ["reason"], registry=one)
+        self._received = Counter("splitcodec_received_bytes", "Bytes of request bodies.", registry=one)
+        self._sent = Counter("splitcodec_sent_bytes", "Bytes of response bodies.", registry=one)
+        self._packet = Histogram("splitcodec_packet_bytes", "Size of packets let in.", buckets=_BYTES, registry=one)
+        self._answers = Counter("splitcodec_answers", "Packets answered by a model.", ["bundle"], registry=one)
+        self._symbols = Counter("splitcodec_symbols", "Symbols of the packets that were let in.", registry=one)
+        self._replays = Counter("splitcodec_replays", "Answers given again under an idempotency key.", registry=one)
+        self._batch = Histogram("splitcodec_batch_size", "Packets in a batch.", buckets=_SIZES, registry=one)
         self._stage = Histogram(
             "splitcodec_stage_seconds",
             "read, queue and decode are per packet, decoder and tail per batch, total per request for an answer.",
             ["stage"],
             buckets=_SECONDS,
-            **one,
+            registry=one,
         )
         self._stages = {stage: self._stage.labels(stage) for stage in STAGES}
-        Gauge("splitcodec_info", "The version that runs.", ["version"], **one).labels(version).set(1)
+        Gauge("splitcodec_info", "The version that runs.", ["version"], registry=one).labels(version).set(1)
         ProcessCollector(registry=self._registry)
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:

@@ -1,4 +1,4 @@
-"""The edge behind HTTP, all of it: settings, application, sockets.   inside: settings, app, listen   asked by: device/link.py
+"""The edge behind HTTP, all of it.   inside: settings, app, listen   asked by: device/link.py
 
     serve(Edge("efficientnet-lite0"), read_settings({"port": 8080}))
 
@@ -39,9 +39,9 @@ def serve(
 
 def check_guarded(settings: Settings) -> None:
     """Refuse a public address without a token, unless the settings insist. Raises SettingsError."""
-    if settings.tokens is None and settings.tokens_file is None and not settings.insecure:
-        if not is_loopback(settings.host):
-            raise SettingsError(
-                f"host {settings.host} is open to others and no token is set; give --tokens-file FILE or "
-                "SPLITCODEC_TOKENS, or --insecure if whoever reaches this address may ask"
-            )
+    guarded = settings.tokens is not None or settings.tokens_file is not None
+    if not (guarded or settings.insecure or is_loopback(settings.host)):
+        raise SettingsError(
+            f"host {settings.host} is open to others and no token is set; give --tokens-file FILE or "
+            "SPLITCODEC_TOKENS, or --insecure if whoever reaches this address may ask"
+        )

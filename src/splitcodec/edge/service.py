@@ -26,6 +26,8 @@ from splitcodec.wire.answer import Answer, dump_answer
 
 _log = logging.getLogger("splitcodec.edge")
 
+_LAST_S = 2.0  # for what is left when no connection is
+
 State = Literal["starting", "ready", "draining", "failed"]
 
 
@@ -46,7 +48,6 @@ class Service:
         self._open = None if isinstance(edge, Edge) else edge
         self._edge = edge if isinstance(edge, Edge) else None
         self._metrics = metrics
-        self._drain_s = settings.drain_s
         self._draining = False
         self._opening: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
@@ -98,7 +99,7 @@ class Service:
         self.drain()
         if self._opening is not None:
             self._opening.cancel()
-        await self._batcher.close(within_s=self._drain_s)
+        await self._batcher.close(within_s=_LAST_S)
 
     def check_ready(self) -> None:
         """Raise EdgeUnready unless packets are answered."""
@@ -114,9 +115,10 @@ class Service:
     ) -> tuple[bytes, bool]:
         """Return an answer's JSON, and whether it was given before under this idempotency key.
 
-        Raises PacketError, TaskError, SettingsError, GraphError, and the kinds of EdgeRefusal.
+        Also while draining: whoever brings packets looks at `check_ready` before it takes one. Raises PacketError,
+        TaskError, SettingsError, GraphError, and the kinds of EdgeRefusal.
         """
-        self.check_ready()
+        self.begin()
         if key is None:
             return await self._answer(packet, client=client, tasks=tasks, top=top), False
         digest = hashlib.sha256(repr((tasks, top)).encode() + packet).digest()
@@ -158,6 +160,5 @@ class Service:
             self.failure = error
             _log.error("cannot start: %s: %s", type(error).__name__, error)
         else:
-            _log.info(
-                "ready after %.2f s: %s", time.monotonic() - since, ", ".join(b.ident for b in self._edge.bundles)
-            )
+            loaded = ", ".join(bundle.ident for bundle in self._edge.bundles)
+            _log.info("ready after %.2f s: %s", time.monotonic() - since, loaded)
