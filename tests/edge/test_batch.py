@@ -165,7 +165,7 @@ def test_who_has_gone_is_not_computed_for() -> None:
         asked[0].cancel()
         asked[2].cancel()
         model.gate.release(9)
-        assert await asyncio.gather(asked[1], asked[3]) == [2, 6]
+        assert list(await asyncio.gather(asked[1], asked[3])) == [2, 6]
         assert model.batches == [[0], [1, 3]]
         await one.close()
 
@@ -183,7 +183,7 @@ def test_closing_answers_those_that_wait_and_refuses_the_rest() -> None:
         await asyncio.sleep(0)
         with pytest.raises(EdgeUnready):
             await one.answer(5)
-        assert await asyncio.gather(*asked[:2]) == [0, 2]
+        assert list(await asyncio.gather(*asked[:2])) == [0, 2]
         await closing
         model.gate.release(9)
         assert await asked[2] == 4  # with a worker already when the time was up
