@@ -72,7 +72,7 @@ def serve(
     bundle: Annotated[
         list[str] | None,
         typer.Option(
-            "--bundle", "-b", metavar="B", help="Bundles to serve; repeatable. A packet's fingerprint chooses."
+            "--bundle", "-b", metavar="B", help="Bundles to serve; repeatable. Fingerprints choose."
         ),
     ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on. Default: 127.0.0.1.")] = None,
@@ -136,8 +136,8 @@ def serve(
 ) -> None:
     """Run the edge server: POST a packet to /v1/answer, get an answer.
 
-    Also /v1/bundle, /healthz, /readyz and /metrics. Every option may come from the environment (SPLITCODEC_PORT, ...), and
-    some settings only from there: docs/server.md. Of bundles with one fingerprint the highest version answers.
+    Also /v1/bundle, /healthz, /readyz and /metrics. Every option may come from the environment (SPLITCODEC_PORT, ...),
+    and some settings only from there: docs/server.md. Of bundles with one fingerprint the highest version answers.
     """
     import sys
 

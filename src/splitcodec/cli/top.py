@@ -64,16 +64,14 @@ def _look_at(url: str, *, token: str | None) -> Callable[[], Any]:
 
     headers = {} if token is None else {"authorization": f"Bearer {token}"}
     place = f"{url.rstrip('/')}/metrics"
-    client = httpx.Client(headers=headers, timeout=10.0)
+    client = httpx.Client(headers=headers, timeout=10.0, trust_env=False)
 
     def look() -> Any:
         try:
             response = client.get(place)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise LinkDown(
-                f"{url}: {reason}; check the address, and that `splitcodec serve` is running there"
-            ) from None
+            raise LinkDown(f"{url}: {reason}; check the address, and that an edge is running there") from None
         if response.status_code != 200:
             hint = "; give --token-file, or set SPLITCODEC_TOKEN" if response.status_code == 401 else ""
             raise LinkRefused(f"{place} answered {response.status_code}{hint}")

@@ -43,8 +43,8 @@ def http(
     """Return a link to the edge server at `url`, such as "http://192.168.0.7:8080".
 
     `timeout_s` is for each try, `retries` are on top of the first try and follow lost connections, time-outs and the
-    statuses 429, 502, 503 and 504 (waiting as Retry-After asks, at most 30 s). `tasks` are the answers to ask for (none: the
-    edge's default), `token` is sent as a bearer token.
+    statuses 429, 502, 503 and 504 (waiting as Retry-After asks, at most 30 s). `tasks` are the answers to ask for
+    (none: the edge's default), `token` is sent as a bearer token.
 
     Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense.
     """
@@ -89,8 +89,8 @@ class HttpLink:
     def __call__(self, packet: bytes, *, idempotency_key: str | None = None) -> bytes:
         """Send one packet and return the body of the answer, at most 1 MiB.
 
-        Under an `idempotency_key` (1 to 128 letters, digits, '_' and '-', a new one for each packet) the edge computes an
-        answer once, however often the packet is sent. Raises SettingsError for another key.
+        Under an `idempotency_key` (1 to 128 letters, digits, '_' and '-', a new one for each packet) the edge computes
+        an answer once, however often the packet is sent. Raises SettingsError for another key.
         """
         if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
             raise SettingsError(
