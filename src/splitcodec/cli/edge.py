@@ -71,9 +71,7 @@ def answer(
 def serve(
     bundle: Annotated[
         list[str] | None,
-        typer.Option(
-            "--bundle", "-b", metavar="B", help="Bundles to serve; repeatable. Fingerprints choose."
-        ),
+        typer.Option("--bundle", "-b", metavar="B", help="Bundles to serve; repeatable. Fingerprints choose."),
     ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on. Default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port; 0 takes a free one. Default: 8080.")] = None,

@@ -49,7 +49,7 @@ class Batcher(Generic[Q, A]):
         *,
         kind: Callable[[Q], Hashable],
         weight: Callable[[Q], float] = lambda _: 1.0,
-        max_batch: int = 8,
+        max_batch: int = 16,
         max_wait_ms: float = 0.0,
         max_queue: int = 256,
         workers: int = 2,

@@ -70,6 +70,7 @@ def summary(now: Scrape, before: Scrape | None = None) -> dict[str, Any]:
         return {key: int(value - earlier.get(key, 0)) for key, value in sorted(now.by(name, label).items())}
 
     batches = grown("splitcodec_batch_size_count")
+    refusals = grown_by("splitcodec_refusals_total", "reason")
     return {
         "ready": now.sum("splitcodec_ready") == 1,
         "seconds": round(seconds, 3) if before else None,
@@ -77,9 +78,7 @@ def summary(now: Scrape, before: Scrape | None = None) -> dict[str, Any]:
         "answers_per_s": rate("splitcodec_answers_total"),
         "requests": grown_by("splitcodec_requests_total", "status"),
         "requests_per_s": rate("splitcodec_requests_total"),
-        "refusals": {
-            reason: count for reason, count in grown_by("splitcodec_refusals_total", "reason").items() if count
-        },
+        "refusals": {reason: count for reason, count in refusals.items() if count},
         "replays": int(grown("splitcodec_replays_total")),
         "received_bytes": int(grown("splitcodec_received_bytes_total")),
         "sent_bytes": int(grown("splitcodec_sent_bytes_total")),

@@ -42,7 +42,7 @@ class Settings(BaseSettings):
 
     threads: int | None = Field(default=None, ge=1)
     workers: int = Field(default=2, ge=1, le=256)
-    max_batch: int = Field(default=8, ge=1, le=1024)
+    max_batch: int = Field(default=16, ge=1, le=1024)
     max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
     max_queue: int = Field(default=256, ge=1)
 
