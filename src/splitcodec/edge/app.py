@@ -47,7 +47,7 @@ def create_app(
     """Return the web application around an edge, or around a function that opens one in the background.
 
     `mounts` are further ASGI applications by path ("/demo"). They pass the guard for rates, headers, logs and metrics,
-    but need no token: what must not be open belongs under "/v1/", as a route added to the application.
+    but need no token: what must not be open is added to the application as a route of its own.
     `app.state.service`, `.tokens` and `.settings` are for those who run it. Raises SettingsError for tokens that cannot
     be read.
     """

@@ -1,8 +1,8 @@
 """Beside server.py: what every request passes first and last.   around: app.py   inside: tokens, limits, logs, metrics
 
 First a request id, the bearer token and the client's share of requests; last the security headers, the counters and one
-line in the log. Whatever escapes the application becomes a problem document here. Paths under /v1, and /metrics, need a
-token where tokens are set; the health checks and mounted pages do not.
+line in the log. Whatever escapes the application becomes a problem document here. Where tokens are set every path needs
+one, except the health checks and mounted pages.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ from splitcodec.errors import SplitcodecError, TokenRefused
 _log = logging.getLogger("splitcodec.edge")
 
 HEALTH = ("/healthz", "/readyz")
-_GUARDED = ("/v1/", "/metrics")
 _HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -104,12 +103,12 @@ class Guard:
             self._tell(scope, status=status, received=received, sent=sent, seconds=seconds)
 
     def _admit(self, scope: Scope, headers: Headers) -> None:
-        path = scope["path"]
+        path = _path(scope)
         if path in HEALTH:
             return
         client = client_of(scope["client"][0] if scope.get("client") else "")
         scope["state"]["client"] = Client(name=client, scope="")
-        if self._tokens.required and path.startswith(_GUARDED):
+        if self._tokens.required and self._mount(path) is None:
             name = self._tokens.find(headers.get("authorization"))
             if name is None:
                 self._requests.take(f"stranger {client}")
@@ -118,6 +117,9 @@ class Guard:
         self._requests.take(scope["state"]["client"].name)
         if path.startswith("/v1/"):
             self._service.check_ready()
+
+    def _mount(self, path: str) -> str | None:
+        return next((one for one in self._mounts if path == one or path.startswith(f"{one}/")), None)
 
     def _put_headers(self, headers: MutableHeaders, one: str, *, https: bool) -> None:
         headers["x-request-id"] = one
@@ -129,14 +131,13 @@ class Guard:
             headers["connection"] = "close"
 
     def _tell(self, scope: Scope, *, status: int, received: int, sent: int, seconds: float) -> None:
-        path = scope["path"]
-        known = path if path in self._paths else next((m for m in self._mounts if path.startswith(m)), "other")
+        path = _path(scope)
+        known = path if path in self._paths else self._mount(path) or "other"
         state = scope["state"]
         reason = state.get("refusal") or (f"http_{status}" if status >= 400 else None)
-        if path not in HEALTH or status != 503:
-            self._metrics.request(path=known, status=status, received=received, sent=sent, refusal=reason)
-        else:
-            self._metrics.request(path=known, status=status, received=received, sent=sent, refusal=None)
+        if path in HEALTH:
+            reason = None  # "not yet" is an answer, not a refusal
+        self._metrics.request(path=known, status=status, received=received, sent=sent, refusal=reason)
         if known == "/v1/answer" and status == 200:
             self._metrics.stage("total", seconds)
         target = scope.get("raw_path", b"").decode("ascii", "replace")[:200] or path[:200]
@@ -154,3 +155,9 @@ class Guard:
                 **state.get("facts", {}),
             ),
         )
+
+
+def _path(scope: Scope) -> str:
+    """Return the path as the application's routes see it: without what a server or a mount put before it."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
