@@ -195,8 +195,8 @@ def test_tokens_turn_over_on_sighup_and_are_never_in_a_log(tiny_folder: Path, pa
         headers = {"authorization": f"Bearer {token}"}
         return httpx.post(f"{url}/v1/answer", content=packet, headers=headers, trust_env=False).status_code
 
-    with served(tiny_folder, "--tokens-file", file, "--host", "0.0.0.0") as (process, url, lines):
-        url = url.replace("0.0.0.0", "127.0.0.1")
+    with served(tiny_folder, "--tokens-file", file, "--host", "0.0.0.0") as (process, place, lines):
+        url = place.replace("0.0.0.0", "127.0.0.1")
         assert (status(old), status(new)) == (200, 401)
         file.write_text(f"{new}\n")
         process.send_signal(signal.SIGHUP)

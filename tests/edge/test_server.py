@@ -200,7 +200,9 @@ def test_settings_come_from_options_then_environment(monkeypatch: pytest.MonkeyP
     assert read_settings({"port": 1}).port == 1
 
 
-@pytest.mark.parametrize("wrong", [{"port": 70_000}, {"max_body_bytes": "x"}, {"workers": 0}, {"prot": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"port": 70_000}, {"max_body_bytes": "x"}, {"workers": 0}, {"log": "xml"}, {"prot": 1}]
+)
 def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         read_settings(wrong)

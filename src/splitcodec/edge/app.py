@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib.metadata
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Annotated, Any
 
-from splitcodec import __version__
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.limits import Buckets
 from splitcodec.edge.metrics import CONTENT_TYPE, Metrics
@@ -51,7 +51,7 @@ def create_app(
     `app.state.service`, `.tokens` and `.settings` are for those who run it. Raises SettingsError for tokens that cannot
     be read.
     """
-    metrics = Metrics(version=__version__)
+    metrics = Metrics(version=_version())
     service = Service(edge, settings, metrics)
     tokens = Tokens(
         settings.tokens.get_secret_value() if settings.tokens is not None else None, file=settings.tokens_file
@@ -83,6 +83,13 @@ def create_app(
     for path, mounted in (mounts or {}).items():
         app.mount(path, mounted)
     return app
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("splitcodec")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
 
 
 def _add_answer(app: FastAPI, service: Service, metrics: Metrics, settings: Settings) -> None:
