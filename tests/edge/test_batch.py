@@ -132,6 +132,28 @@ def test_a_full_queue_is_refused_with_a_time_to_come_again() -> None:
     run(main)
 
 
+def test_heavy_questions_fill_the_queue_sooner() -> None:
+    async def main() -> None:
+        model = Model()
+        one = batcher(model, max_queue=10, weight=float)
+        asked = [asyncio.ensure_future(one.answer(n)) for n in (99, 99)]
+        await started(model, 1)
+        with pytest.raises(EdgeBusy):
+            await one.answer(1)
+        model.gate.release(1)
+        await started(model, 2)
+        asked += [asyncio.ensure_future(one.answer(n)) for n in (7, 3)]
+        await asyncio.sleep(0)
+        with pytest.raises(EdgeBusy):
+            await one.answer(1)
+        model.gate.release(9)
+        assert list(await asyncio.gather(*asked)) == [198, 198, 14, 6]
+        assert await one.answer(99) == 198
+        await one.close()
+
+    run(main)
+
+
 def test_refusals_and_failures_reach_their_askers_alone() -> None:
     async def main() -> None:
         model = Model()

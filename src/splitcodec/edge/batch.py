@@ -36,8 +36,8 @@ class Batcher(Generic[Q, A]):
     """Calls `run` in worker threads with one to `max_batch` questions of one kind; belongs to one event loop.
 
     `run` returns an outcome for each question, an answer or the exception that its asker shall see. `kind` tells what
-    may share a batch, `weight` what a question needs of memory, in units of which a batch holds `max_batch` (one
-    question always fits). While some but not all workers are busy, a question waits up to `max_wait_ms` for company.
+    may share a batch, `weight` what a question needs of memory, in units of which a batch holds `max_batch` and the
+    queue `max_queue` (one question always fits). While some but not all workers are busy, a question waits up to `max_wait_ms` for company.
     `on_batch` is told (questions, longest wait in seconds) of every batch, on the event loop.
 
     Raises SettingsError for numbers that make no sense.
@@ -70,6 +70,7 @@ class Batcher(Generic[Q, A]):
         self._on_batch = on_batch
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="splitcodec model")
         self._queues: dict[Hashable, deque[_Place[Q, A]]] = {}
+        self._load = 0.0  # weight of what waits
         self._running = 0
         self._spent_s = 0.05  # what a batch took lately, for Retry-After
         self._timer: asyncio.TimerHandle | None = None
@@ -92,16 +93,18 @@ class Batcher(Generic[Q, A]):
         """
         if self._closed:
             raise EdgeUnready("the edge is shutting down; ask again in a moment", retry_after_s=1)
-        if (depth := self.depth) >= self._max_queue:
-            batches = depth / self._max_batch / self._workers
+        weight = max(1.0, self._weight(question))
+        if (depth := self.depth) >= self._max_queue or (depth and self._load + weight > self._max_queue):
+            batches = self._load / self._max_batch / self._workers
             wait_s = min(60, max(1, round(self._spent_s * batches)))
             raise EdgeBusy(
-                f"{depth} packets wait already and the queue holds no more; ask again in {wait_s} s",
+                f"{depth} packets wait already and the queue has no room for this one; ask again in {wait_s} s",
                 retry_after_s=wait_s,
             )
         outcome: asyncio.Future[A] = asyncio.get_running_loop().create_future()
         place = _Place(question, time.monotonic(), outcome)
         self._queues.setdefault(self._kind(question), deque()).append(place)
+        self._load += weight
         self._dispatch()
         return await outcome
 
@@ -144,6 +147,7 @@ class Batcher(Generic[Q, A]):
             if batch and weight > room:
                 break
             place = queue.popleft()
+            self._load -= max(1.0, weight)
             if not place.outcome.done():  # its asker has gone
                 batch.append(place)
                 room -= weight
