@@ -282,7 +282,7 @@ def test_not_ready_until_the_bundles_are_open(
     client = serving(slowly)
     for response in (client.get("/readyz"), client.post("/v1/answer", content=packets[0]), client.get("/v1/bundle")):
         is_problem(response, 503, "EdgeUnready")
-        assert response.headers["retry-after"] == "2"
+        assert response.headers["retry-after"] == "1"
     assert client.get("/healthz").status_code == 200
     assert scraped(client).sum("splitcodec_ready") == 0
     gate.set()

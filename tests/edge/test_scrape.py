@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 pytest.importorskip("prometheus_client")
 
 from splitcodec.edge.metrics import Metrics
 from splitcodec.edge.scrape import parse_metrics, summary
 from splitcodec.errors import LinkGarbled
+
+SAMPLE = st.from_regex(
+    r"(splitcodec_ready|splitcodec_stage_seconds_(bucket|sum|count)|splitcodec_batch_size_sum)"
+    r'(\{stage="(tail|read)"(,le="[0-9.eInf+]{0,6}")?\})? [0-9.eE+-]{1,12}',
+    fullmatch=True,
+)
 
 
 def test_two_looks_tell_what_happened_between() -> None:
@@ -45,3 +55,11 @@ def test_two_looks_tell_what_happened_between() -> None:
 def test_what_are_no_metrics_of_ours_is_refused(text: str) -> None:
     with pytest.raises(LinkGarbled, match="no metrics"):
         parse_metrics(text, when=0.0)
+
+
+@given(st.lists(SAMPLE | st.text(max_size=30), max_size=20))
+def test_whatever_a_server_says_gives_numbers_or_a_refusal(lines: list[str]) -> None:
+    try:
+        json.dumps(summary(parse_metrics("\n".join(lines), when=2.0), parse_metrics("splitcodec_ready 1", when=1.0)))
+    except LinkGarbled:
+        return

@@ -19,7 +19,7 @@ pytest.importorskip("fastapi")
 
 from splitcodec import Device, Edge
 from splitcodec.device.link import http
-from splitcodec.edge.server import BackgroundServer, Settings, create_app, read_settings
+from splitcodec.edge.server import BackgroundServer, Settings, create_app, default_settings, read_settings
 from splitcodec.errors import GraphError, LinkRefused, SettingsError
 from splitcodec.wire.answer import Answer
 from splitcodec.wire.bundle import Bundle
@@ -206,6 +206,17 @@ def test_settings_come_from_options_then_environment(monkeypatch: pytest.MonkeyP
 def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         read_settings(wrong)
+
+
+def test_tokens_come_from_either_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings().tokens is None
+    for name in ("SPLITCODEC_TOKENS", "SPLITCODEC_TOKEN"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "t" * 20)
+            found = read_settings()
+            assert found.tokens is not None
+            assert "ttt" not in repr(found)
+            assert default_settings().tokens is None
 
 
 def test_a_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,7 +86,7 @@ def _view(url: str, facts: dict[str, Any]) -> Group:
 
     since = f"last {facts['seconds']:.1f} s" if facts["seconds"] else "since it started"
     state = "[green]ready[/]" if facts["ready"] else "[red]not ready[/]"
-    sums = Table(title=f"{url}  {state}  {since}", title_justify="left", show_header=False, box=None)
+    sums = Table(show_header=False, box=None)
     sums.add_column(style="bold")
     sums.add_column(justify="right")
     answers, rate = sum(facts["answers"].values()), facts["answers_per_s"]
@@ -105,4 +105,4 @@ def _view(url: str, facts: dict[str, Any]) -> Group:
     counts = Table("status or refusal", "times", title_justify="left", box=None)
     for name, count in {**facts["requests"], **facts["refusals"]}.items():
         counts.add_row(name, f"{count:,}")
-    return Group(sums, "", stages, "", counts)
+    return Group(f"[bold]{url}[/]  {state}  {since}", sums, "", stages, "", counts)

@@ -38,7 +38,7 @@ class Batcher(Generic[Q, A]):
     `run` returns an outcome for each question, an answer or the exception that its asker shall see. `kind` tells what
     may share a batch, `weight` what a question needs of memory, in units of which a batch holds `max_batch` and the
     queue `max_queue` (one question always fits). While some but not all workers are busy, a question waits up to
-    `max_wait_ms` for company. `on_batch` is told (questions, longest wait in seconds) of every batch, on the event loop.
+    `max_wait_ms` for company. `on_batch` is told (questions, longest wait in seconds) of each batch, on the event loop.
 
     Raises SettingsError for numbers that make no sense.
     """

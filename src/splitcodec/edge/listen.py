@@ -126,6 +126,7 @@ class _Server(uvicorn.Server):
         self._app = app
         self._settings = settings
         self._announce = announce
+        self._saying: asyncio.Task[None] | None = None
         self._end: asyncio.Task[None] | None = None
         self.interrupted = False
 
@@ -156,13 +157,18 @@ class _Server(uvicorn.Server):
                 loop.remove_signal_handler(one)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, then say so."""
+        """Start as uvicorn does, then say so once packets are answered."""
         await super().startup(sockets)
-        self._announce()
+        self._saying = asyncio.get_running_loop().create_task(self._say())
 
     async def on_tick(self, counter: int) -> bool:
         """Do as uvicorn does every 0.1 s; stop too if the bundles could not be opened."""
         return await super().on_tick(counter) or self._app.state.service.failure is not None
+
+    async def _say(self) -> None:
+        await self._app.state.service.opened()
+        if self._app.state.service.failure is None:
+            self._announce()
 
     def _interrupt(self) -> None:
         self.interrupted = True

@@ -43,8 +43,8 @@ def parse_metrics(text: str, *, when: float) -> Scrape:
     """Return the samples in Prometheus' text format. Raises LinkGarbled where there is none of ours."""
     samples: dict[tuple[str, Labels], float] = {}
     for line in text.splitlines():
-        if match := _SAMPLE.fullmatch(line.strip()):
-            samples[match[1], tuple(_LABEL.findall(match[2] or ""))] = float(match[3])
+        if (match := _SAMPLE.fullmatch(line.strip())) and math.isfinite(value := _number(match[3])):
+            samples[match[1], tuple(_LABEL.findall(match[2] or ""))] = value
     if not any(name == "splitcodec_ready" for name, _ in samples):
         raise LinkGarbled("no metrics of an edge; check the address, and that `splitcodec serve` is running there")
     return Scrape(when, samples)
@@ -98,10 +98,19 @@ def _stage(now: Scrape, past: Scrape, stage: str) -> dict[str, float | None]:
     bounds: list[tuple[float, float]] = []
     for (found, labels), value in now.samples.items():
         if found == f"{name}_bucket" and ("stage", stage) in labels:
-            bounds.append((float(dict(labels)["le"]), value - past.samples.get((found, labels), 0.0)))
-    p95 = next((bound for bound, below in sorted(bounds) if count and below >= 0.95 * count), math.inf)
+            bounds.append((_number(dict(labels).get("le", "")), value - past.samples.get((found, labels), 0.0)))
+    p95 = next(
+        (bound for bound, below in sorted(bounds, key=lambda one: one[0]) if count and below >= 0.95 * count), math.inf
+    )
     return {
         "count": int(count),
         "mean": round(1000 * total / count, 3) if count else None,
         "p95_below": round(1000 * p95, 3) if math.isfinite(p95) else None,
     }
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.inf

@@ -14,10 +14,10 @@ from starlette.types import ASGIApp
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.app import create_app
 from splitcodec.edge.listen import BackgroundServer, is_loopback, run_app
-from splitcodec.edge.settings import Settings, read_settings
+from splitcodec.edge.settings import Settings, default_settings, read_settings
 from splitcodec.errors import SettingsError
 
-__all__ = ["BackgroundServer", "Settings", "check_guarded", "create_app", "read_settings", "serve"]
+__all__ = ["BackgroundServer", "Settings", "check_guarded", "create_app", "default_settings", "read_settings", "serve"]
 
 
 def serve(
@@ -27,7 +27,7 @@ def serve(
     announce: Callable[[str], None] | None = None,
     mounts: Mapping[str, ASGIApp] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT; `announce` is called with the URL once connections are taken.
+    """Serve until SIGTERM or SIGINT; `announce` is called with the URL once packets are answered.
 
     All logs go to stderr. `edge` may be a function that opens one: until it has, /readyz says 503. Returns after
     SIGTERM, raises KeyboardInterrupt after SIGINT. Raises SettingsError (among others for a public address without a

@@ -82,13 +82,19 @@ class Service:
     def edge(self) -> Edge:
         """Return the opened edge. Raises EdgeUnready."""
         if self._edge is None:
-            raise EdgeUnready("the edge is starting; ask again in a moment", retry_after_s=2)
+            raise EdgeUnready("the edge is starting; ask again in a moment", retry_after_s=1)
         return self._edge
 
     def begin(self) -> None:
         """Begin to open the edge in the background, unless it is open or being opened."""
         if self._edge is None and self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._begin())
+
+    async def opened(self) -> None:
+        """Wait until the edge is open, or `failure` says why it cannot be."""
+        self.begin()
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
 
     def drain(self) -> None:
         """Refuse what comes from now on; what was let in is still answered."""

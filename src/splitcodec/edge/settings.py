@@ -80,6 +80,11 @@ def read_settings(options: Mapping[str, object] | None = None) -> Settings:
     return settings
 
 
+def default_settings() -> Settings:
+    """Return the defaults, whatever the environment says: for a server that only its own process asks."""
+    return Settings.model_construct()
+
+
 def complaints(errors: Any) -> str:
     """Return what pydantic says of wrong values, in one line of at most 500 characters."""
     told = [f"{'.'.join(str(part) for part in one['loc'])}: {one['msg']}, got {one['input']!r:.60}" for one in errors]
