@@ -12,6 +12,7 @@ from splitcodec.errors import LinkGarbled
 
 _SAMPLE = re.compile(r"(splitcodec_\w+|process_\w+)(?:\{([^}]*)\})? ([0-9.eE+-]+|[+-]?Inf|NaN)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_LARGEST = 1e18
 _STAGES = ("read", "queue", "decode", "decoder", "tail", "total")
 
 Labels = tuple[tuple[str, str], ...]
@@ -43,7 +44,7 @@ def parse_metrics(text: str, *, when: float) -> Scrape:
     """Return the samples in Prometheus' text format. Raises LinkGarbled where there is none of ours."""
     samples: dict[tuple[str, Labels], float] = {}
     for line in text.splitlines():
-        if (match := _SAMPLE.fullmatch(line.strip())) and math.isfinite(value := _number(match[3])):
+        if (match := _SAMPLE.fullmatch(line.strip())) and abs(value := _number(match[3])) <= _LARGEST:
             samples[match[1], tuple(_LABEL.findall(match[2] or ""))] = value
     if not any(name == "splitcodec_ready" for name, _ in samples):
         raise LinkGarbled("no metrics of an edge; check the address, and that `splitcodec serve` is running there")
@@ -99,9 +100,8 @@ def _stage(now: Scrape, past: Scrape, stage: str) -> dict[str, float | None]:
     for (found, labels), value in now.samples.items():
         if found == f"{name}_bucket" and ("stage", stage) in labels:
             bounds.append((_number(dict(labels).get("le", "")), value - past.samples.get((found, labels), 0.0)))
-    p95 = next(
-        (bound for bound, below in sorted(bounds, key=lambda one: one[0]) if count and below >= 0.95 * count), math.inf
-    )
+    bounds.sort()
+    p95 = next((bound for bound, below in bounds if count and below >= 0.95 * count), math.inf)
     return {
         "count": int(count),
         "mean": round(1000 * total / count, 3) if count else None,
