@@ -226,8 +226,6 @@ def test_evaluate(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None
         (["serve", "-b", "TINY", "--port", "99999"], ["SettingsError", "port"]),
         (["serve", "-b", "TINY", "--host", "0.0.0.0"], ["SettingsError", "--tokens-file", "--insecure"]),
         (["serve", "-b", "TINY", "--tokens-file", "nowhere"], ["SettingsError", "nowhere"]),
-        (["serve", "-b", "TINY", "--tls-cert", "PHOTO", "--tls-key", "PHOTO"], ["SettingsError", "PEM"]),
-        (["serve", "-b", "nowhere"], ["BundleNotFound", "nowhere"]),
         (["ask", "PHOTO", "-b", "TINY", "--url", "http://127.0.0.1:9", "--token-file", "none"], ["token file none"]),
         (["top", "--url", "http://127.0.0.1:9", "--once"], ["LinkDown", "127.0.0.1:9"]),
     ],

@@ -22,6 +22,7 @@ from PIL import Image
 pytest.importorskip("fastapi")
 
 from splitcodec import Device, Edge
+from splitcodec.edge.listen import tls_context
 from splitcodec.edge.server import BackgroundServer, check_guarded, create_app, read_settings
 from splitcodec.errors import SettingsError
 from splitcodec.wire.bundle import Bundle
@@ -224,8 +225,6 @@ def test_tls(tiny_folder: Path, packet: bytes, tmp_path: Path) -> None:
         assert "max-age" in response.headers["strict-transport-security"]
         process.terminate()
         assert process.wait(10) == 0
-    with pytest.raises(SettingsError, match="come together"):
-        read_settings({"tls_cert": cert})
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "no-such-host.invalid"])
@@ -239,3 +238,13 @@ def test_a_public_address_needs_a_token(host: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
 def test_loopback_does_not(host: str) -> None:
     check_guarded(read_settings({"host": host}))
+
+
+def test_tls_files_that_are_none_are_refused(tiny: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("not PEM")
+    with pytest.raises(SettingsError, match="come together"):
+        read_settings({"tls_cert": tmp_path / "cert.pem"})
+    for cert in (tmp_path / "cert.pem", tmp_path / "nowhere"):
+        settings = read_settings({"port": 0, "tls_cert": cert, "tls_key": cert})
+        with pytest.raises(SettingsError, match="both PEM"):
+            tls_context(settings)

@@ -46,7 +46,7 @@ def run_app(app: FastAPI, settings: Settings, *, announce: Callable[[str], None]
     logging.config.dictConfig(log_config(settings.log))
     listener = listen(settings.host, settings.port)
     try:
-        context = _tls(settings)
+        context = tls_context(settings)
         url = url_of(listener, tls=context is not None)
         server = _Server(app, settings, context=context, announce=lambda: announce(url) if announce else None)
         if context is None and not is_loopback(settings.host) and not settings.insecure:
@@ -278,7 +278,8 @@ def url_of(listener: socket.socket, *, tls: bool = False) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def _tls(settings: Settings) -> ssl.SSLContext | None:
+def tls_context(settings: Settings) -> ssl.SSLContext | None:
+    """Return what TLS needs, None without TLS. Raises SettingsError for files that do not load."""
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
