@@ -35,7 +35,7 @@ def packet(tiny: Bundle) -> bytes:
 
 @pytest.fixture(scope="module")
 def impatient(tiny: Bundle) -> Iterator[BackgroundServer]:
-    settings = read_settings({"head_timeout_s": 0.3, "body_timeout_s": 0.3, "max_connections": 6, "keep_alive_s": 1})
+    settings = read_settings({"head_timeout_s": 0.3, "body_timeout_s": 0.3, "keep_alive_s": 2})
     with BackgroundServer(create_app(Edge(tiny, threads=1), settings)) as running:
         yield running
 
@@ -60,14 +60,14 @@ def test_who_sends_no_head_is_cut_off(impatient: BackgroundServer) -> None:
         since = time.monotonic()
         with begin(impatient, data) as connection:
             assert told(connection).startswith(b"HTTP/1.1 408 ")
-        assert 0.2 < time.monotonic() - since < 3
+        assert 0.2 < time.monotonic() - since < 10
 
 
 def test_dripping_does_not_help(impatient: BackgroundServer) -> None:
     with begin(impatient, b"GET / HTTP/1.1\r\n") as connection:
         since, reply = time.monotonic(), b""
         connection.settimeout(0.02)
-        while not reply and time.monotonic() - since < 5:
+        while not reply and time.monotonic() - since < 10:
             try:
                 connection.sendall(b"a: b\r\n")
                 reply = connection.recv(4096)
@@ -75,7 +75,7 @@ def test_dripping_does_not_help(impatient: BackgroundServer) -> None:
                 continue
             except OSError:
                 break
-        assert time.monotonic() - since < 3
+        assert time.monotonic() - since < 9
     assert httpx.get(f"{impatient.url}/healthz", trust_env=False).status_code == 200
 
 
@@ -103,19 +103,18 @@ def test_a_client_that_stops_sending_but_listens_is_no_trouble(impatient: Backgr
     assert httpx.get(f"{impatient.url}/healthz", trust_env=False).status_code == 200
 
 
-def test_connections_are_bounded(impatient: BackgroundServer) -> None:
-    held = [begin(impatient) for _ in range(6)]
-    try:
-        time.sleep(0.05)
-        with begin(impatient) as one_more:
+def test_connections_are_bounded(tiny: Bundle) -> None:
+    settings = read_settings({"max_connections": 3})
+    with BackgroundServer(create_app(Edge(tiny, threads=1), settings)) as server:
+        held = [begin(server) for _ in range(3)]
+        with begin(server) as one_more:
             reply = told(one_more)
         assert reply.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: 1" in reply
-    finally:
         for connection in held:
             connection.close()
-    time.sleep(0.05)
-    assert httpx.get(f"{impatient.url}/healthz", trust_env=False).status_code == 200
+        while httpx.get(f"{server.url}/healthz", trust_env=False).status_code != 200:
+            time.sleep(0.01)
 
 
 def test_what_is_no_http_is_a_400_problem(impatient: BackgroundServer) -> None:
@@ -155,7 +154,7 @@ def served(tiny_folder: Path, *options: object) -> Iterator[tuple[subprocess.Pop
 
 
 def test_sigterm_drains_and_ends_with_0(tiny_folder: Path, packet: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPLITCODEC_LINGER_S", "0.6")
+    monkeypatch.setenv("SPLITCODEC_LINGER_S", "1.5")
     monkeypatch.setenv("SPLITCODEC_DRAIN_S", "5")
     with served(tiny_folder, "--log", "json") as (process, url, lines):
         port = int(url.rsplit(":", 1)[1])
@@ -179,8 +178,8 @@ def test_sigterm_drains_and_ends_with_0(tiny_folder: Path, packet: bytes, monkey
         under_way.sendall(packet[-1:])
         with under_way, late:
             assert told(under_way).startswith(b"HTTP/1.1 200 ")
-            assert process.wait(10) == 0
-        assert time.monotonic() - since < 0.6 + 5
+            assert process.wait(20) == 0
+        assert time.monotonic() - since < 1.5 + 5 + 3
     logged = [json.loads(line) for line in lines[1:] if line.startswith("{")]
     assert len(logged) >= 5
     assert all({"time", "level", "message"} <= set(one) for one in logged)

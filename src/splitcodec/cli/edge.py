@@ -77,20 +77,24 @@ def serve(
     port: Annotated[int | None, typer.Option("--port", help="Port; 0 takes a free one. Default: 8080.")] = None,
     threads: ThreadsOption = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", help="Batches that run at once.", rich_help_panel=_BATCHING)
+        int | None, typer.Option("--workers", help="Batches that run at once. Default: 2.", rich_help_panel=_BATCHING)
     ] = None,
     max_batch: Annotated[
-        int | None, typer.Option("--max-batch", help="Most packets in a batch.", rich_help_panel=_BATCHING)
+        int | None, typer.Option("--max-batch", help="Most packets in a batch. Default: 16.", rich_help_panel=_BATCHING)
     ] = None,
     max_wait_ms: Annotated[
         float | None,
         typer.Option(
-            "--max-wait-ms", help="Longest wait for company, while another batch runs.", rich_help_panel=_BATCHING
+            "--max-wait-ms",
+            help="Longest wait for company while another batch runs. Default: 0.",
+            rich_help_panel=_BATCHING,
         ),
     ] = None,
     max_queue: Annotated[
         int | None,
-        typer.Option("--max-queue", help="Packets that may wait; more get 503.", rich_help_panel=_BATCHING),
+        typer.Option(
+            "--max-queue", help="Packets that may wait; more get 503. Default: 256.", rich_help_panel=_BATCHING
+        ),
     ] = None,
     tokens_file: Annotated[
         Path | None,
@@ -112,7 +116,8 @@ def serve(
         Path | None, typer.Option("--tls-key", metavar="PEM", help="Its private key.", rich_help_panel=_GUARDING)
     ] = None,
     max_body_bytes: Annotated[
-        int | None, typer.Option("--max-body-bytes", help="Largest packet taken.", rich_help_panel=_GUARDING)
+        int | None,
+        typer.Option("--max-body-bytes", help="Largest packet taken. Default: 65536.", rich_help_panel=_GUARDING),
     ] = None,
     max_symbols: Annotated[
         int | None,
@@ -122,14 +127,21 @@ def serve(
     ] = None,
     symbols_per_s: Annotated[
         float | None,
-        typer.Option("--symbols-per-s", help="Symbols a second for one client; 0: any.", rich_help_panel=_GUARDING),
+        typer.Option(
+            "--symbols-per-s",
+            help="Symbols a second for a client; 0: any. Default: 4000000.",
+            rich_help_panel=_GUARDING,
+        ),
     ] = None,
     requests_per_s: Annotated[
         float | None,
-        typer.Option("--requests-per-s", help="Requests a second for one client; 0: any.", rich_help_panel=_GUARDING),
+        typer.Option(
+            "--requests-per-s", help="Requests a second for a client; 0: any. Default: 1000.", rich_help_panel=_GUARDING
+        ),
     ] = None,
     log: Annotated[
-        str | None, typer.Option("--log", metavar="text|json", help="How to log.", rich_help_panel=_WATCHING)
+        str | None,
+        typer.Option("--log", metavar="text|json", help="How to log. Default: text.", rich_help_panel=_WATCHING),
     ] = None,
 ) -> None:
     """Run the edge server: POST a packet to /v1/answer, get an answer.
