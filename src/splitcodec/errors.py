@@ -32,6 +32,13 @@ The command line prints that message on one line of stderr and exits with 2; the
     |   `-- LinkGarbled           the edge answered with something that is not an answer
     |-- GraphError                ONNX Runtime refuses a graph, or a graph refuses its input
     |-- TaskError                 a task that the bundle does not have
+    |-- EdgeRefusal               what a server turns away for its own sake, whatever the packet says
+    |   |-- EdgeBusy              its queue is full: come again in a moment
+    |   |-- EdgeUnready           it is starting up or shutting down
+    |   |-- TokenRefused          no bearer token, or one that is not known
+    |   |-- RateExceeded          more requests or symbols a second than one client may have
+    |   |-- IdempotencyKey        an idempotency key that is malformed
+    |   `-- IdempotencyMismatch   an idempotency key that came before with another packet
     |-- RecipeError               a wrong key or value in a recipe
     |-- DataError                 an empty folder, no photographs, no labels
     |-- TeacherError              a teacher that cannot be loaded or cut at that layer
@@ -158,6 +165,38 @@ class GraphError(SplitcodecError):
 
 class TaskError(SplitcodecError):
     """A task that the bundle does not have."""
+
+
+class EdgeRefusal(SplitcodecError):
+    """What a server turns away for its own sake; `retry_after_s` says when to come again, if that helps."""
+
+    def __init__(self, message: str, *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class EdgeBusy(EdgeRefusal):
+    """The server's queue is full."""
+
+
+class EdgeUnready(EdgeRefusal):
+    """The server is starting up or shutting down."""
+
+
+class TokenRefused(EdgeRefusal):
+    """No bearer token, or one that the server does not know."""
+
+
+class RateExceeded(EdgeRefusal):
+    """More requests or symbols a second than one client may have."""
+
+
+class IdempotencyKey(EdgeRefusal):
+    """An idempotency key that is malformed."""
+
+
+class IdempotencyMismatch(EdgeRefusal):
+    """An idempotency key that came before with another packet."""
 
 
 class RecipeError(SplitcodecError):

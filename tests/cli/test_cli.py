@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from pydantic import SecretStr
 
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
@@ -117,6 +118,29 @@ def test_ask_over_http(server: str, tiny_folder: Path, photos: list[Path]) -> No
     assert {"preprocess", "encoder", "coding", "link", "decode", "decoder", "tail"} == set(answer["ms"])
 
 
+def test_top_looks_once(server: str) -> None:
+    told = json.loads(run("top", "--url", server, "--once", "--json").stdout)
+    assert told["ready"] is True
+    assert {"answers", "requests", "refusals", "queue_depth", "batch_mean", "stages_ms", "memory_bytes"} <= set(told)
+    text = run("top", "--url", server, "--once").stdout
+    assert "queue, batches running" in text
+    assert "decoder" in text
+
+
+def test_a_token_from_a_file_or_the_environment(
+    tiny_folder: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token, file = "a-token-of-some-length", tmp_path / "token"
+    file.write_text(f"# mine\n{token}\n")
+    with BackgroundServer(create_app(Edge(tiny_folder), Settings(tokens=SecretStr(token)))) as server:
+        asking = ("ask", photos[0], "--url", server.url, "-b", tiny_folder, "--json")
+        refused(run(*asking), "LinkRefused", "401")
+        refused(run("top", "--url", server.url, "--once"), "401", "SPLITCODEC_TOKEN")
+        assert json.loads(run(*asking, "--token-file", file).stdout)["bundle"] == "tiny@1"
+        monkeypatch.setenv("SPLITCODEC_TOKEN", token)
+        assert json.loads(run("top", "--url", server.url, "--once", "--json").stdout)["answers"] == {"tiny@1": 1}
+
+
 def test_info(tiny_folder: Path) -> None:
     facts = json.loads(run("info", tiny_folder, "--json").stdout)
     assert facts["bundle"] == "tiny@1"
@@ -200,6 +224,10 @@ def test_evaluate(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None
         (["evaluate", "-b", "TINY", "--data", "EMPTY", "--codecs", "gif"], ["SettingsError", "gif", "jpeg"]),
         (["encode", "PHOTO", "-b", "TINY", "-o", "PHOTO"], ["OutputError"]),
         (["serve", "-b", "TINY", "--port", "99999"], ["SettingsError", "port"]),
+        (["serve", "-b", "TINY", "--host", "0.0.0.0"], ["SettingsError", "--tokens-file", "--insecure"]),
+        (["serve", "-b", "TINY", "--tokens-file", "nowhere"], ["SettingsError", "nowhere"]),
+        (["ask", "PHOTO", "-b", "TINY", "--url", "http://127.0.0.1:9", "--token-file", "none"], ["token file none"]),
+        (["top", "--url", "http://127.0.0.1:9", "--once"], ["LinkDown", "127.0.0.1:9"]),
     ],
 )
 def test_refusals(

@@ -91,13 +91,25 @@ def test_no_tasks_no_token(edge: Edge) -> None:
     assert "authorization" not in edge.seen[0][1]
 
 
-@pytest.mark.parametrize("status", [502, 503, 504])
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_flaky_edge_is_asked_again(edge: Edge, status: int) -> None:
     edge.replies = [(status, {}, b""), (status, {}, b""), (200, {}, b"answer")]
     waits: list[float] = []
     with http(edge.url, retries=2, sleep=waits.append) as link:
         assert link(b"x") == b"answer"
     assert 0.2 <= waits[0] <= 0.4 <= waits[1] <= 0.8
+
+
+def test_an_idempotency_key_goes_with_every_try(edge: Edge) -> None:
+    edge.replies = [(429, {"retry-after": "1"}, b""), (200, {}, b"answer")]
+    with http(edge.url, sleep=no_sleep) as link:
+        assert link(b"x", idempotency_key="A-b_9") == b"answer"
+        assert [headers["idempotency-key"] for _, headers, _ in edge.seen] == ["A-b_9"] * 2
+        link(b"x")
+        assert "idempotency-key" not in edge.seen[-1][1]
+        for bad in ("", "x" * 129, "a b", "a\n"):
+            with pytest.raises(SettingsError, match="1 to 128"):
+                link(b"x", idempotency_key=bad)
 
 
 def test_retry_after_is_honoured_within_reason(edge: Edge) -> None:

@@ -19,7 +19,7 @@ pytest.importorskip("fastapi")
 
 from splitcodec import Device, Edge
 from splitcodec.device.link import http
-from splitcodec.edge.server import BackgroundServer, Settings, create_app, read_settings
+from splitcodec.edge.server import BackgroundServer, Settings, create_app, default_settings, read_settings
 from splitcodec.errors import GraphError, LinkRefused, SettingsError
 from splitcodec.wire.answer import Answer
 from splitcodec.wire.bundle import Bundle
@@ -133,7 +133,7 @@ def test_what_goes_wrong_inside_is_not_told(
         def fail(*_: object, error: Exception = error, **__: object) -> Answer:
             raise error
 
-        monkeypatch.setattr(edge, "answer", fail)
+        monkeypatch.setattr(edge, "answer_all", fail)
         with BackgroundServer(create_app(edge, Settings())) as server, caplog.at_level(logging.ERROR):
             response = httpx.post(f"{server.url}/v1/answer", content=packet, trust_env=False)
         assert response.status_code == 500
@@ -154,9 +154,9 @@ def test_bundles_and_health_are_told(client: httpx.Client, tiny: Bundle) -> None
 
 
 def test_no_more_than_so_many_packets_at_once(edge: Edge, packet: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    running, most, lock, real = 0, 0, threading.Lock(), edge.answer
+    running, most, lock, real = 0, 0, threading.Lock(), edge.answer_all
 
-    def watched(*args: Any, **options: Any) -> Answer:
+    def watched(questions: Any) -> Any:
         nonlocal running, most
         with lock:
             running += 1
@@ -164,10 +164,10 @@ def test_no_more_than_so_many_packets_at_once(edge: Edge, packet: bytes, monkeyp
         time.sleep(0.02)
         with lock:
             running -= 1
-        return real(*args, **options)
+        return real(questions)
 
-    monkeypatch.setattr(edge, "answer", watched)
-    with BackgroundServer(create_app(edge, Settings(concurrency=3))) as server, http(server.url) as link:
+    monkeypatch.setattr(edge, "answer_all", watched)
+    with BackgroundServer(create_app(edge, Settings(workers=3, max_batch=1))) as server, http(server.url) as link:
         threads = [threading.Thread(target=link, args=(packet,)) for _ in range(12)]
         for thread in threads:
             thread.start()
@@ -200,10 +200,23 @@ def test_settings_come_from_options_then_environment(monkeypatch: pytest.MonkeyP
     assert read_settings({"port": 1}).port == 1
 
 
-@pytest.mark.parametrize("wrong", [{"port": 70_000}, {"max_body_bytes": "x"}, {"concurrency": 0}, {"prot": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"port": 70_000}, {"max_body_bytes": "x"}, {"workers": 0}, {"log": "xml"}, {"prot": 1}]
+)
 def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
     with pytest.raises(SettingsError, match=next(iter(wrong))):
         read_settings(wrong)
+
+
+def test_tokens_come_from_either_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read_settings().tokens is None
+    for name in ("SPLITCODEC_TOKENS", "SPLITCODEC_TOKEN"):
+        with monkeypatch.context() as patch:
+            patch.setenv(name, "t" * 20)
+            found = read_settings()
+            assert found.tokens is not None
+            assert "ttt" not in repr(found)
+            assert default_settings().tokens is None
 
 
 def test_a_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

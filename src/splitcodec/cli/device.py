@@ -15,11 +15,13 @@ from splitcodec.cli.show import (
     JsonOption,
     LevelOption,
     ThreadsOption,
+    TokenFileOption,
     each,
     guesses,
     leave,
     print_json,
     print_table,
+    read_token,
 )
 from splitcodec.errors import OutputError
 
@@ -78,6 +80,7 @@ def ask(
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
     retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries when nobody answers.")] = 2,
+    token_file: TokenFileOption = None,
     threads: ThreadsOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -91,9 +94,10 @@ def ask(
     from splitcodec.device.link import http
     from splitcodec.wire.answer import parse_answer
 
+    token = read_token(token_file)
     device = Device(bundle, threads=threads)
     wanted = [task.strip() for task in tasks.split(",") if task.strip()]
-    link = http(url, tasks=wanted, timeout_s=timeout, retries=retries)
+    link = http(url, tasks=wanted, timeout_s=timeout, retries=retries, token=token)
 
     def one(image: Path) -> dict[str, Any]:
         encoded = device.encode_timed(image, level=level)

@@ -22,6 +22,7 @@ from splitcodec.cli.show import (
 from splitcodec.errors import PacketError
 
 _LARGEST_FILE = 1 << 20
+_BATCHING, _GUARDING, _WATCHING = "Batching", "Guarding", "Watching"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -69,29 +70,120 @@ def answer(
 
 def serve(
     bundle: Annotated[
-        list[str] | None, typer.Option("--bundle", "-b", metavar="B", help="Bundles to serve; repeatable.")
+        list[str] | None,
+        typer.Option("--bundle", "-b", metavar="B", help="Bundles to serve; repeatable. Fingerprints choose."),
     ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on. Default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port; 0 takes a free one. Default: 8080.")] = None,
-    max_body_bytes: Annotated[
-        int | None, typer.Option("--max-body-bytes", help="Largest packet taken. Default: 65536.")
-    ] = None,
     threads: ThreadsOption = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="Batches that run at once. Default: 2.", rich_help_panel=_BATCHING)
+    ] = None,
+    max_batch: Annotated[
+        int | None, typer.Option("--max-batch", help="Most packets in a batch. Default: 16.", rich_help_panel=_BATCHING)
+    ] = None,
+    max_wait_ms: Annotated[
+        float | None,
+        typer.Option(
+            "--max-wait-ms",
+            help="Longest wait for company while another batch runs. Default: 0.",
+            rich_help_panel=_BATCHING,
+        ),
+    ] = None,
+    max_queue: Annotated[
+        int | None,
+        typer.Option(
+            "--max-queue", help="Packets that may wait; more get 503. Default: 256.", rich_help_panel=_BATCHING
+        ),
+    ] = None,
+    tokens_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--tokens-file",
+            metavar="FILE",
+            help="Bearer tokens, one a line; read again on change or SIGHUP. Or set SPLITCODEC_TOKENS.",
+            rich_help_panel=_GUARDING,
+        ),
+    ] = None,
+    insecure: Annotated[
+        bool | None,
+        typer.Option("--insecure", help="Listen on a public address without tokens.", rich_help_panel=_GUARDING),
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", metavar="PEM", help="Certificate chain.", rich_help_panel=_GUARDING)
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", metavar="PEM", help="Its private key.", rich_help_panel=_GUARDING)
+    ] = None,
+    max_body_bytes: Annotated[
+        int | None,
+        typer.Option("--max-body-bytes", help="Largest packet taken. Default: 65536.", rich_help_panel=_GUARDING),
+    ] = None,
+    max_symbols: Annotated[
+        int | None,
+        typer.Option(
+            "--max-symbols", help="Most symbols in a packet. Default: the bundle's limit.", rich_help_panel=_GUARDING
+        ),
+    ] = None,
+    symbols_per_s: Annotated[
+        float | None,
+        typer.Option(
+            "--symbols-per-s",
+            help="Symbols a second for a client; 0: any. Default: 4000000.",
+            rich_help_panel=_GUARDING,
+        ),
+    ] = None,
+    requests_per_s: Annotated[
+        float | None,
+        typer.Option(
+            "--requests-per-s", help="Requests a second for a client; 0: any. Default: 1000.", rich_help_panel=_GUARDING
+        ),
+    ] = None,
+    log: Annotated[
+        str | None,
+        typer.Option("--log", metavar="text|json", help="How to log. Default: text.", rich_help_panel=_WATCHING),
+    ] = None,
 ) -> None:
     """Run the edge server: POST a packet to /v1/answer, get an answer.
 
-    Also /v1/bundle, /healthz and /readyz. Options may come from the environment: SPLITCODEC_HOST, SPLITCODEC_PORT, ...
+    Also /v1/bundle, /healthz, /readyz and /metrics. Every option may come from the environment (SPLITCODEC_PORT, ...),
+    and some settings only from there: docs/server.md. Of bundles with one fingerprint the highest version answers.
     """
     import sys
 
     from splitcodec.edge.answer import Edge
-    from splitcodec.edge.server import read_settings
+    from splitcodec.edge.server import check_guarded, read_settings
     from splitcodec.edge.server import serve as run
+    from splitcodec.wire.bundle import open_bundle
 
-    settings = read_settings({"host": host, "port": port, "max_body_bytes": max_body_bytes, "threads": threads})
-    edge = Edge(*(bundle or [DEFAULT_BUNDLE]), threads=settings.threads)
-    loaded = ", ".join(b.ident for b in edge.bundles)
-    run(edge, settings, announce=lambda url: print(f"serving {loaded} at {url}", file=sys.stderr, flush=True))
+    settings = read_settings(
+        {
+            "host": host,
+            "port": port,
+            "threads": threads,
+            "workers": workers,
+            "max_batch": max_batch,
+            "max_wait_ms": max_wait_ms,
+            "max_queue": max_queue,
+            "tokens_file": tokens_file,
+            "insecure": insecure,
+            "tls_cert": tls_cert,
+            "tls_key": tls_key,
+            "max_body_bytes": max_body_bytes,
+            "max_symbols": max_symbols,
+            "symbols_per_s": symbols_per_s,
+            "requests_per_s": requests_per_s,
+            "log": log,
+        }
+    )
+    check_guarded(settings)
+    opened = [open_bundle(one) for one in bundle or [DEFAULT_BUNDLE]]
+    loaded = ", ".join(one.ident for one in opened)
+    run(
+        lambda: Edge(*opened, threads=settings.threads, max_symbols=settings.max_symbols),
+        settings,
+        announce=lambda url: print(f"serving {loaded} at {url}", file=sys.stderr, flush=True),
+    )
 
 
 def demo(

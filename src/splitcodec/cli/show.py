@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from splitcodec.errors import SplitcodecError
+from splitcodec.errors import SettingsError, SplitcodecError
 
 DEFAULT_BUNDLE = "efficientnet-lite0"
 
@@ -22,6 +23,10 @@ BundleOption = Annotated[
     str, typer.Option("--bundle", "-b", metavar="B", help="A zoo name (name or name@version), a folder or a .zip.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")]
+TokenFileOption = Annotated[
+    Path | None,
+    typer.Option("--token-file", metavar="FILE", help="File with the bearer token. Default: SPLITCODEC_TOKEN."),
+]
 LevelOption = Annotated[
     int | None,
     typer.Option("--level", "-l", metavar="N", help="Rate level: 0 costs the fewest bytes. Default: the bundle's own."),
@@ -94,6 +99,24 @@ def guesses(answer: Any, *, top: int = 3) -> str:
     """Return the best guesses of an answer as text."""
     found = answer["answers"].get("classify", [])
     return ", ".join(f"{g['label'].split(',')[0]} {100 * g['p']:.0f} %" for g in found[:top])
+
+
+def read_token(file: Path | None) -> str | None:
+    """Return the bearer token in a file (none: that in SPLITCODEC_TOKEN, if any).
+
+    The first line counts that is neither blank nor begins with #. Raises SettingsError.
+    """
+    if file is None:
+        return os.environ.get("SPLITCODEC_TOKEN", "").strip() or None
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
+        raise SettingsError(f"token file {file}: {reason}; give a file that holds the token") from None
+    for line in lines:
+        if line.strip() and not line.lstrip().startswith("#"):
+            return line.strip()
+    raise SettingsError(f"token file {file} holds no token; put it on a line of its own")
 
 
 def _named(item: object) -> str:

@@ -52,13 +52,13 @@ def run_demo(
 
     Raises OutputError, BundleError, SettingsError, MissingExtra without the server's packages, GraphError, LinkError.
     """
-    from splitcodec.edge.server import BackgroundServer, create_app, read_settings
+    from splitcodec.edge.server import BackgroundServer, create_app, default_settings
 
     folder = Path(out)
     _make(folder)
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     device, edge = Device(opened, threads=threads), Edge(opened, threads=threads)
-    with BackgroundServer(create_app(edge, read_settings())) as server, http(server.url) as link:
+    with BackgroundServer(create_app(edge, default_settings())) as server, http(server.url) as link:
         journey = _Journey(device, edge, link, level=level, kbit_per_s=kbit_per_s, rtt_ms=rtt_ms)
         journey.warm_up(photographs[0])
         trips = []

@@ -1,4 +1,4 @@
-"""Stages 6 and 7 of 7 on one shore: packet bytes -> answer.   before: device/link.py   inside: decoder, tail
+"""Stages 6 and 7 of 7 on one shore: packet bytes -> answer.   before: device/link.py   inside: line (decoder, tail)
 
     answer = Edge("efficientnet-lite0").answer(packet)
 
@@ -10,17 +10,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splitcodec.edge.decoder import Decoder
-from splitcodec.edge.tail import TASKS, Tail, check_top, unknown_task
-from splitcodec.errors import BundleNotFound, GraphError, PacketBundle, SettingsError, TaskError
-from splitcodec.session import Graph
+from splitcodec.edge.line import Line, Question, milliseconds
+from splitcodec.edge.tail import check_top
+from splitcodec.errors import BundleNotFound, GraphError, PacketBundle, SettingsError, SplitcodecError
 from splitcodec.wire.answer import Answer, dump_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.packet import Packet, unpack
@@ -33,8 +32,8 @@ class Edge:
     """One or more bundles, opened and run once; safe to share between threads.
 
     Each bundle is a zoo name, a folder, a zip or an opened bundle (none: "efficientnet-lite0"). Of bundles with equal
-    fingerprints the highest version answers. `max_symbols` lowers the bundles' own limit on symbols per packet,
-    `threads` goes to ONNX Runtime (none: its choice).
+    fingerprints the highest version answers, of equal versions the first given. `max_symbols` lowers the bundles' own
+    limit on symbols per packet, `threads` goes to ONNX Runtime (none: its choice).
 
     Raises BundleError (BundlePart for a device's half), GraphError, SettingsError.
     """
@@ -46,8 +45,8 @@ class Edge:
             raise SettingsError(f"max_symbols {max_symbols}; expected at least 1")
         opened = [one if isinstance(one, Bundle) else open_bundle(one) for one in bundles or ("efficientnet-lite0",)]
         self.bundles = tuple(opened)
-        self._lines = tuple(_Line(bundle, threads=threads, max_symbols=max_symbols) for bundle in opened)
-        self._routes: dict[bytes, _Line] = {}
+        self._lines = tuple(Line(bundle, threads=threads, max_symbols=max_symbols) for bundle in opened)
+        self._routes: dict[bytes, Line] = {}
         for line in self._lines:
             rival = self._routes.setdefault(line.bundle.fingerprint[:4], line)
             if rival.bundle.fingerprint != line.bundle.fingerprint:
@@ -65,19 +64,32 @@ class Edge:
         Raises PacketError, TaskError, SettingsError, GraphError; never anything but a SplitcodecError, whatever the
         bytes.
         """
-        begin = time.perf_counter()
+        (outcome,) = self.answer_all([self.read(packet, tasks=tasks, top=top)])
+        if isinstance(outcome, SplitcodecError):
+            raise outcome
+        return outcome
+
+    def read(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = 5) -> Question:
+        """Return what a packet asks, held against its bundle; nothing is allocated or decoded yet.
+
+        Raises PacketError (all but PacketPayload), TaskError, SettingsError.
+        """
         fields = unpack(packet)
         line = self._route(fields)
-        wanted = line.check_tasks(tasks)
         check_top(top)
-        symbols_chw = line.decoder.symbols(fields)
-        decoded = time.perf_counter()
-        feature_bchw = line.decoder.feature_bchw(symbols_chw, fields.level, table_set=fields.table_set)
-        featured = time.perf_counter()
-        answers = {task: line.tails[task].classify(feature_bchw, top=top)[0] for task in wanted}
-        done = time.perf_counter()
-        ms = _ms(decode=decoded - begin, decoder=featured - decoded, tail=done - featured)
-        return Answer(bundle=line.bundle.ident, level=fields.level, answers=answers, ms=ms)
+        return line.question(fields, tasks=tasks, top=top)
+
+    def answer_all(self, questions: Sequence[Question]) -> list[Answer | SplitcodecError]:
+        """Return an answer or a refusal for each question, in their order; runs of equal `kind` share one batch.
+
+        The milliseconds of "decoder" and "tail" are those of the whole batch.
+        """
+        batches = (list(batch) for _, batch in groupby(questions, key=lambda question: question.kind))
+        return [outcome for batch in batches for outcome in batch[0].line.answer(batch)]
+
+    def answers_with(self, bundle: Bundle) -> bool:
+        """Say whether packets reach that bundle: of several with one fingerprint, one answers."""
+        return self._routes[bundle.fingerprint[:4]].bundle is bundle
 
     def respond(self, packet: bytes) -> bytes:
         """Return the answer as JSON: a link without a network. Raises as `answer`."""
@@ -99,10 +111,10 @@ class Edge:
         feature_bchw = head(np.ascontiguousarray(image_bhwc))
         featured = time.perf_counter()
         answers = {"classify": line.tails["classify"].classify(feature_bchw, top=top)[0]}
-        ms = _ms(head=featured - begin, tail=time.perf_counter() - featured)
+        ms = milliseconds(head=featured - begin, tail=time.perf_counter() - featured)
         return Answer(bundle=line.bundle.ident, level=UNCOMPRESSED, answers=answers, ms=ms)
 
-    def _route(self, packet: Packet) -> _Line:
+    def _route(self, packet: Packet) -> Line:
         if (line := self._routes.get(packet.fingerprint)) is None:
             loaded = ", ".join(f"{one.ident} ({one.fingerprint[:4].hex()})" for one in self.bundles)
             raise PacketBundle(
@@ -111,45 +123,8 @@ class Edge:
             )
         return line
 
-    def _line(self, ident: str | None) -> _Line:
+    def _line(self, ident: str | None) -> Line:
         for line in self._lines:
             if ident in (None, line.bundle.ident):
                 return line
         raise BundleNotFound(f"{ident}: not loaded here; loaded: {', '.join(one.ident for one in self.bundles)}")
-
-
-@final
-class _Line:
-    """One bundle's decoder and tails. The teacher's head is opened when somebody first asks for it."""
-
-    def __init__(self, bundle: Bundle, *, threads: int | None, max_symbols: int | None) -> None:
-        self.bundle = bundle
-        self._threads = threads
-        self.decoder = Decoder(bundle, threads=threads, max_symbols=max_symbols)
-        self.tails = {task: Tail(bundle, task, threads=threads) for task in bundle.manifest.tasks if task in TASKS}
-        self._warm_up()
-
-    @cached_property
-    def head(self) -> Graph:
-        return Graph(self.bundle.graph("head"), name=f"{self.bundle.ident}: head.onnx", threads=self._threads)
-
-    def check_tasks(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
-        wanted = ("classify",) if tasks is None else tuple(dict.fromkeys(tasks))
-        if isinstance(tasks, str) or not wanted:
-            raise TaskError(f"tasks {tasks!r}; expected a list of at least one task")
-        for task in wanted:
-            if task not in self.tails:
-                raise unknown_task(task, self.bundle)
-        return wanted
-
-    def _warm_up(self) -> None:
-        # Also holds the graphs against each other now, rather than at the first packet.
-        side = max(1, self.bundle.manifest.crop // self.bundle.manifest.stride)
-        zeros_chw = np.zeros((self.bundle.manifest.channels, side, side), np.int32)
-        feature_bchw = self.decoder.feature_bchw(zeros_chw, 0)
-        for tail in self.tails.values():
-            tail.logits(feature_bchw)
-
-
-def _ms(**seconds: float) -> dict[str, float]:
-    return {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}

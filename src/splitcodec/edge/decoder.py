@@ -33,11 +33,15 @@ class Decoder:
         self._codings = frozenset(manifest.codings) & {BY_CHANNEL}
         self._max_symbols = manifest.max_symbols if max_symbols is None else min(max_symbols, manifest.max_symbols)
 
-    def symbols(self, packet: Packet) -> NDArray[np.int32]:
-        """Return the packet's symbols: int32 (C, rows, columns).
+    @property
+    def batches(self) -> bool:
+        """Say whether the graph takes several latents at once: its first axis is dynamic."""
+        return not isinstance(self._graph.input_shape[0], int)
 
-        Raises PacketBundle, PacketLevel, PacketCoding, PacketTableSet or PacketGrid before anything is allocated, then
-        PacketPayload.
+    def check(self, packet: Packet) -> int:
+        """Return the number of symbols that the packet announces; nothing is allocated.
+
+        Raises PacketBundle, PacketLevel, PacketCoding, PacketTableSet or PacketGrid.
         """
         channels = self._bundle.manifest.channels
         admit(
@@ -49,16 +53,34 @@ class Decoder:
             channels=channels,
             max_symbols=self._max_symbols,
         )
-        shape_chw = (channels, packet.rows, packet.cols)
+        return packet.symbols(channels)
+
+    def symbols(self, packet: Packet) -> NDArray[np.int32]:
+        """Return the packet's symbols: int32 (C, rows, columns).
+
+        Raises as `check` before anything is allocated, then PacketPayload.
+        """
+        self.check(packet)
+        shape_chw = (self._bundle.manifest.channels, packet.rows, packet.cols)
         return self._coder_t[packet.table_set].decode(packet.payload, shape_chw, level=packet.level)
 
-    def feature_bchw(self, symbols_chw: NDArray[np.int32], level: int, *, table_set: int = 0) -> NDArray[np.float32]:
-        """Return the features at the cut, float32 (1, C', H', W'), from int32 symbols. Raises GraphError."""
-        latent_chw = self._bundle.tables[table_set].dequantise(symbols_chw, level)
-        feature_bchw: NDArray[np.float32] = self._graph(np.ascontiguousarray(latent_chw[None]))
-        if feature_bchw.ndim != 4 or feature_bchw.dtype != np.float32 or len(feature_bchw) != 1:
+    def latent_chw(self, symbols_chw: NDArray[np.int32], level: int, *, table_set: int = 0) -> NDArray[np.float32]:
+        """Return what the decoder graph takes, float32 (C, rows, columns), from int32 symbols."""
+        return self._bundle.tables[table_set].dequantise(symbols_chw, level)
+
+    def features_bchw(self, latent_bchw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the features at the cut, float32 (B, C', H', W'), of latents (B, C, rows, columns).
+
+        Raises GraphError.
+        """
+        feature_bchw: NDArray[np.float32] = self._graph(np.ascontiguousarray(latent_bchw))
+        if feature_bchw.ndim != 4 or feature_bchw.dtype != np.float32 or len(feature_bchw) != len(latent_bchw):
             raise GraphError(
-                f"{self._graph.name} gave {feature_bchw.dtype} {feature_bchw.shape}, expected float32 (1, C, H, W); "
-                "the bundle is wrong, export it again"
+                f"{self._graph.name} gave {feature_bchw.dtype} {feature_bchw.shape}, expected float32 "
+                f"({len(latent_bchw)}, C, H, W); the bundle is wrong, export it again"
             )
         return feature_bchw
+
+    def feature_bchw(self, symbols_chw: NDArray[np.int32], level: int, *, table_set: int = 0) -> NDArray[np.float32]:
+        """Return the features at the cut, float32 (1, C', H', W'), from one packet's symbols. Raises GraphError."""
+        return self.features_bchw(self.latent_chw(symbols_chw, level, table_set=table_set)[None])

@@ -32,6 +32,11 @@ class Tail:
         self._graph = Graph(bundle.graph(f"tail_{task}"), name=f"{bundle.ident}: tail_{task}.onnx", threads=threads)
         self._label_n = bundle.manifest.classes
 
+    @property
+    def batches(self) -> bool:
+        """Say whether the graph takes several features at once: its first axis is dynamic."""
+        return not isinstance(self._graph.input_shape[0], int)
+
     def logits(self, feature_bchw: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the tail's raw output, one logit per class: float32 (B, classes). Raises GraphError."""
         logit_bn: NDArray[np.float32] = self._graph(np.ascontiguousarray(feature_bchw))

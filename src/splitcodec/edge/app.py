@@ -1,0 +1,157 @@
+"""The edge behind HTTP: POST a packet, get an answer.   around: service.py   served by: listen.py
+
+    POST /v1/answer?tasks=classify&top=5    body: one raw packet, any content type; Idempotency-Key: optional
+    GET  /v1/bundle                         the bundles that are loaded
+    GET  /healthz, /readyz                  for supervisors
+    GET  /metrics                           for Prometheus, and `splitcodec top`
+
+`create_app` is a plain factory of an ASGI application: any server may run it, in as many processes as one likes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.metadata
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Annotated, Any
+
+from splitcodec.edge.answer import Edge
+from splitcodec.edge.limits import Buckets
+from splitcodec.edge.metrics import CONTENT_TYPE, Metrics
+from splitcodec.edge.service import Service
+from splitcodec.edge.settings import Settings
+from splitcodec.edge.tokens import Tokens
+from splitcodec.errors import MissingExtra
+
+try:
+    from fastapi import FastAPI, Header, Query, Request, Response
+    from starlette.requests import ClientDisconnect
+    from starlette.types import ASGIApp
+
+    from splitcodec.edge.guard import HEALTH, Guard
+    from splitcodec.edge.problems import BodyTooLarge, add_problems, problem
+except ModuleNotFoundError as error:
+    raise MissingExtra(f"the server needs {error.name}; install it with: pip install 'splitcodec[edge]'") from None
+
+_PATHS = ("/v1/answer", "/v1/bundle", "/metrics", "/openapi.json", *HEALTH)
+_PACKET_BODY = {
+    "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
+}
+
+
+def create_app(
+    edge: Edge | Callable[[], Edge], settings: Settings, *, mounts: Mapping[str, ASGIApp] | None = None
+) -> FastAPI:
+    """Return the web application around an edge, or around a function that opens one in the background.
+
+    `mounts` are further ASGI applications by path ("/demo"). They pass the guard for rates, headers, logs and metrics,
+    but need no token: what must not be open is added to the application as a route of its own.
+    `app.state.service`, `.tokens` and `.settings` are for those who run it. Raises SettingsError for tokens that cannot
+    be read.
+    """
+    metrics = Metrics(version=_version())
+    service = Service(edge, settings, metrics)
+    tokens = Tokens(
+        settings.tokens.get_secret_value() if settings.tokens is not None else None, file=settings.tokens_file
+    )
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        service.begin()
+        yield
+        await service.close()
+
+    app = FastAPI(title="splitcodec edge", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.state.service = service
+    app.state.tokens = tokens
+    app.state.settings = settings
+    app.add_middleware(BodyTooLarge, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        Guard,
+        service=service,
+        tokens=tokens,
+        requests=Buckets(settings.requests_per_s, what="requests", most=settings.max_clients),
+        metrics=metrics,
+        paths=_PATHS,
+        mounts=tuple(mounts or ()),
+    )
+    add_problems(app)
+    _add_answer(app, service, metrics, settings)
+    _add_rest(app, service, metrics)
+    for path, mounted in (mounts or {}).items():
+        app.mount(path, mounted)
+    return app
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("splitcodec")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _add_answer(app: FastAPI, service: Service, metrics: Metrics, settings: Settings) -> None:
+    @app.post("/v1/answer", max_body_size=settings.max_body_bytes, openapi_extra=_PACKET_BODY)
+    async def answer(
+        request: Request,
+        tasks: Annotated[str | None, Query(max_length=500, description="comma-separated; none: classify")] = None,
+        top: Annotated[int, Query(ge=1, le=1000, description="number of guesses")] = 5,
+        idempotency_key: Annotated[str | None, Header(description="1 to 128 letters, digits, '_' and '-'")] = None,
+    ) -> Response:
+        """Answer one packet."""
+        begin = time.perf_counter()
+        try:
+            async with asyncio.timeout(settings.body_timeout_s):
+                packet = await request.body()
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is left to read it
+        except TimeoutError:
+            late = problem(408, detail=f"the packet did not arrive within {settings.body_timeout_s:g} s; send again")
+            late.headers["connection"] = "close"
+            return late
+        metrics.stage("read", time.perf_counter() - begin)
+        wanted = None if tasks is None else [task.strip() for task in tasks.split(",")]
+        body, again = await service.answer(
+            packet, client=request.state.client, tasks=wanted, top=top, key=idempotency_key
+        )
+        response = Response(body, media_type="application/json")
+        if again:
+            response.headers["idempotency-replayed"] = "true"
+            request.state.facts = {"replayed": True}
+        return response
+
+
+def _add_rest(app: FastAPI, service: Service, metrics: Metrics) -> None:
+    @app.get("/v1/bundle")
+    async def bundle() -> list[dict[str, Any]]:
+        """List the bundles that are loaded; of several with one fingerprint, one answers."""
+        return [
+            {
+                "bundle": one.ident,
+                "fingerprint": one.fingerprint.hex(),
+                "answers": service.edge.answers_with(one),
+                "levels": one.manifest.levels,
+                "default_level": one.manifest.default_level,
+                "tasks": list(one.manifest.tasks),
+                "classes": len(one.manifest.classes),
+                "max_symbols": one.manifest.max_symbols,
+            }
+            for one in service.edge.bundles
+        ]
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """Say that the process lives."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> Response:
+        """Say that packets are answered: bundles opened and run once, not shutting down."""
+        service.check_ready()
+        return Response('{"status":"ready"}', media_type="application/json")
+
+    @app.get("/metrics", include_in_schema=False)
+    async def measured() -> Response:
+        return Response(metrics.text(), media_type=CONTENT_TYPE)

@@ -1,0 +1,149 @@
+"""Between stages 6 and 7 of 7: one bundle's decoder and tails.   asked by: answer.py   inside: decoder, tail
+
+The entropy coder runs packet by packet; decoder and tail run once for all packets of a batch. A packet that does not
+decode, or whose features break a graph, fails alone: the others of its batch get their answers.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitcodec.edge.decoder import Decoder
+from splitcodec.edge.tail import TASKS, Tail, unknown_task
+from splitcodec.errors import GraphError, SplitcodecError, TaskError
+from splitcodec.session import Graph
+from splitcodec.wire.answer import Answer
+from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.packet import Packet
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A packet that was read and admitted, and what is asked of it; nothing of its payload is decoded yet.
+
+    `symbols` is what the packet announces, `weight` the same in pictures of the bundle's own crop.
+    """
+
+    line: Line
+    packet: Packet
+    tasks: tuple[str, ...]
+    top: int
+    symbols: int
+    weight: float
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Return what questions of one batch share: bundle, latent grid and tasks."""
+        return (id(self.line), self.packet.rows, self.packet.cols, self.tasks)
+
+
+@final
+class Line:
+    """One bundle's decoder and tails, opened and run once. The teacher's head is opened when somebody asks for it."""
+
+    def __init__(self, bundle: Bundle, *, threads: int | None, max_symbols: int | None) -> None:
+        self.bundle = bundle
+        self._threads = threads
+        self.decoder = Decoder(bundle, threads=threads, max_symbols=max_symbols)
+        self.tails = {task: Tail(bundle, task, threads=threads) for task in bundle.manifest.tasks if task in TASKS}
+        self._side = max(1, bundle.manifest.crop // bundle.manifest.stride)
+        self._batches = self.decoder.batches and all(tail.batches for tail in self.tails.values())
+        self._warm_up()
+
+    @cached_property
+    def head(self) -> Graph:
+        """Return the teacher's head. Raises BundlePart, GraphError."""
+        return Graph(self.bundle.graph("head"), name=f"{self.bundle.ident}: head.onnx", threads=self._threads)
+
+    def check_tasks(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
+        """Return the tasks without doubles; none is ("classify",). Raises TaskError."""
+        wanted = ("classify",) if tasks is None else tuple(dict.fromkeys(tasks))
+        if isinstance(tasks, str) or not wanted:
+            raise TaskError(f"tasks {tasks!r}; expected a list of at least one task")
+        for task in wanted:
+            if task not in self.tails:
+                raise unknown_task(task, self.bundle)
+        return wanted
+
+    def question(self, packet: Packet, *, tasks: Sequence[str] | None, top: int) -> Question:
+        """Return the question that a packet puts to this bundle. Raises PacketError, TaskError."""
+        wanted = self.check_tasks(tasks)
+        symbols = self.decoder.check(packet)
+        weight = packet.rows * packet.cols / self._side**2
+        return Question(line=self, packet=packet, tasks=wanted, top=top, symbols=symbols, weight=weight)
+
+    def answer(self, questions: Sequence[Question]) -> list[Answer | SplitcodecError]:
+        """Return an answer or a refusal for each of several questions of one kind, in their order."""
+        outcomes: list[Answer | SplitcodecError | None] = [None] * len(questions)
+        places: list[int] = []
+        latents: list[NDArray[np.float32]] = []
+        decode_s: list[float] = []
+        for place, question in enumerate(questions):
+            begin = time.perf_counter()
+            packet = question.packet
+            try:
+                symbols_chw = self.decoder.symbols(packet)
+            except SplitcodecError as error:
+                outcomes[place] = error
+                continue
+            latents.append(self.decoder.latent_chw(symbols_chw, packet.level, table_set=packet.table_set))
+            places.append(place)
+            decode_s.append(time.perf_counter() - begin)
+        asked = [questions[place] for place in places]
+        for place, outcome in zip(places, self._run(asked, latents, decode_s), strict=True):
+            outcomes[place] = outcome
+        return [outcome for outcome in outcomes if outcome is not None]
+
+    def _run(
+        self, questions: Sequence[Question], latents: Sequence[NDArray[np.float32]], decode_s: Sequence[float]
+    ) -> list[Answer | SplitcodecError]:
+        if not questions:
+            return []
+        try:
+            if len(questions) > 1 and not self._batches:
+                raise GraphError(f"{self.bundle.ident} takes one picture at a time")
+            return list(self._run_together(questions, latents, decode_s))
+        except SplitcodecError as error:
+            if len(questions) == 1:
+                return [error]
+        alone = zip(questions, latents, decode_s, strict=True)
+        return [one for q, latent_chw, spent in alone for one in self._run([q], [latent_chw], [spent])]
+
+    def _run_together(
+        self, questions: Sequence[Question], latents: Sequence[NDArray[np.float32]], decode_s: Sequence[float]
+    ) -> list[Answer]:
+        begin = time.perf_counter()
+        feature_bchw = self.decoder.features_bchw(np.stack(latents))
+        featured = time.perf_counter()
+        top = max(question.top for question in questions)
+        found = {task: self.tails[task].classify(feature_bchw, top=top) for task in questions[0].tasks}
+        done = time.perf_counter()
+        return [
+            Answer(
+                bundle=self.bundle.ident,
+                level=question.packet.level,
+                answers={task: guesses[place][: question.top] for task, guesses in found.items()},
+                ms=milliseconds(decode=decode_s[place], decoder=featured - begin, tail=done - featured),
+            )
+            for place, question in enumerate(questions)
+        ]
+
+    def _warm_up(self) -> None:
+        # Also holds the graphs against each other now, rather than at the first packet.
+        zeros_chw = np.zeros((self.bundle.manifest.channels, self._side, self._side), np.int32)
+        feature_bchw = self.decoder.feature_bchw(zeros_chw, 0)
+        for tail in self.tails.values():
+            tail.logits(feature_bchw)
+
+
+def milliseconds(**seconds: float) -> dict[str, float]:
+    """Return seconds per stage as milliseconds, to the microsecond."""
+    return {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}

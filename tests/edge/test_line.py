@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from splitcodec import Device, Edge
+from splitcodec.errors import GraphError, PacketGrid, PacketPayload, SplitcodecError
+from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.packet import pack, unpack
+
+
+@pytest.fixture(scope="module")
+def edge(tiny: Bundle) -> Edge:
+    return Edge(tiny, threads=1)
+
+
+@pytest.fixture(scope="module")
+def packets(tiny: Bundle) -> list[bytes]:
+    device, random = Device(tiny, threads=1), np.random.default_rng(3)
+    return [device.encode(random.integers(0, 256, (70, 90, 3), dtype=np.uint8), level=n % 3) for n in range(7)]
+
+
+def test_a_batch_answers_as_each_alone(edge: Edge, packets: list[bytes]) -> None:
+    questions = [edge.read(packet, top=n + 1) for n, packet in enumerate(packets)]
+    assert len({question.kind for question in questions}) == 1  # levels may share a batch
+    for packet, question, found in zip(packets, questions, edge.answer_all(questions), strict=True):
+        alone = edge.answer(packet, top=question.top)
+        assert not isinstance(found, SplitcodecError)
+        assert found["answers"] == alone["answers"]
+        assert found["level"] == alone["level"]
+        assert list(found["ms"]) == ["decode", "decoder", "tail"]
+
+
+def test_the_shipped_graphs_answer_alike_in_batches() -> None:
+    from splitcodec.demo.photos import PHOTOGRAPHS
+
+    bundle = open_bundle("efficientnet-lite0")
+    edge, device = Edge(bundle, threads=1), Device(bundle, threads=1)
+    packets = [device.encode(photograph.read(), level=n) for n, photograph in enumerate(PHOTOGRAPHS)]
+    together = edge.answer_all([edge.read(packet) for packet in packets])
+    for packet, found in zip(packets, together, strict=True):
+        assert not isinstance(found, SplitcodecError)
+        alone = edge.answer(packet)["answers"]["classify"]
+        guesses = found["answers"]["classify"]
+        assert [guess["index"] for guess in guesses] == [guess["index"] for guess in alone]
+        assert [guess["p"] for guess in guesses] == pytest.approx([guess["p"] for guess in alone], abs=1e-6)
+
+
+def test_a_bad_payload_fails_alone(edge: Edge, packets: list[bytes]) -> None:
+    bad = pack(replace(unpack(packets[1]), payload=b"\x01" * 60))
+    outcomes = edge.answer_all([edge.read(one) for one in (packets[0], bad, packets[2])])
+    assert isinstance(outcomes[1], PacketPayload)
+    for place in (0, 2):
+        outcome = outcomes[place]
+        assert not isinstance(outcome, SplitcodecError)
+        assert outcome["answers"] == edge.answer(packets[place])["answers"]
+    assert [type(one) for one in edge.answer_all([edge.read(bad)])] == [PacketPayload]
+
+
+def test_features_that_break_the_tail_fail_alone(
+    edge: Edge, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    questions = [edge.read(packet) for packet in packets[:3]]
+    alone = [edge.answer(packet)["answers"] for packet in packets[:3]]
+    decoder = questions[0].line.decoder
+    real, worst = decoder.latent_chw, decoder.symbols(questions[1].packet)
+
+    def poisoned(symbols_chw: Any, level: int, *, table_set: int = 0) -> Any:
+        latent_chw = real(symbols_chw, level, table_set=table_set)
+        return latent_chw * np.float32("nan") if np.array_equal(symbols_chw, worst) else latent_chw
+
+    monkeypatch.setattr(type(decoder), "latent_chw", staticmethod(poisoned))
+    outcomes = edge.answer_all(questions)
+    assert isinstance(outcomes[1], GraphError)
+    assert [one["answers"] for one in outcomes if not isinstance(one, SplitcodecError)] == [alone[0], alone[2]]
+
+
+def test_another_grid_is_another_batch(edge: Edge, tiny: Bundle, packets: list[bytes]) -> None:
+    small = Device(tiny, threads=1).pack(np.zeros((4, 2, 3), np.int64), level=0)
+    questions = [edge.read(one) for one in (packets[0], small, packets[1])]
+    assert [question.symbols for question in questions] == [64, 24, 64]
+    assert [question.weight for question in questions] == [1.0, 6 / 16, 1.0]
+    assert questions[1].kind != questions[0].kind == questions[2].kind
+    outcomes = edge.answer_all(questions)
+    assert len(outcomes) == 3
+    assert not any(isinstance(outcome, SplitcodecError) for outcome in outcomes)
+
+
+def test_reading_refuses_before_anything_is_decoded(
+    edge: Edge, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("splitcodec.wire.coder.Coder.decode", never)
+    huge = pack(replace(unpack(packets[0]), rows=255, cols=255, payload=b"\0"))
+    assert len(huge) == 13
+    with pytest.raises(PacketGrid):
+        edge.read(huge)
+    assert edge.read(packets[0]).top == 5
+
+
+def test_of_equal_fingerprints_one_answers(tiny: Bundle) -> None:
+    newer = replace(tiny, manifest=replace(tiny.manifest, version=2))
+    twin = replace(tiny, manifest=replace(tiny.manifest, name="twin"))
+    edge = Edge(tiny, twin, newer, threads=1)
+    assert [edge.answers_with(bundle) for bundle in (tiny, twin, newer)] == [False, False, True]
+    edge = Edge(tiny, twin, threads=1)  # equal versions too: the first
+    assert [edge.answers_with(bundle) for bundle in (tiny, twin)] == [True, False]

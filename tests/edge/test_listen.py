@@ -1,0 +1,249 @@
+"""Sockets, time-outs, TLS and signals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+pytest.importorskip("fastapi")
+
+from splitcodec import Device, Edge
+from splitcodec.edge.listen import tls_context
+from splitcodec.edge.server import BackgroundServer, check_guarded, create_app, read_settings
+from splitcodec.errors import SettingsError
+from splitcodec.wire.bundle import Bundle
+
+
+@pytest.fixture(scope="module")
+def packet(tiny: Bundle) -> bytes:
+    return Device(tiny, threads=1).encode(Image.new("RGB", (90, 70), (200, 30, 30)))
+
+
+@pytest.fixture(scope="module")
+def impatient(tiny: Bundle) -> Iterator[BackgroundServer]:
+    settings = read_settings({"head_timeout_s": 0.3, "body_timeout_s": 0.3, "keep_alive_s": 2})
+    with BackgroundServer(create_app(Edge(tiny, threads=1), settings)) as running:
+        yield running
+
+
+def told(connection: socket.socket) -> bytes:
+    """Read until the server hangs up."""
+    connection.settimeout(10)
+    data = b""
+    while chunk := connection.recv(4096):
+        data += chunk
+    return data
+
+
+def begin(server: BackgroundServer, data: bytes = b"") -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", server.port))
+    connection.sendall(data)
+    return connection
+
+
+def test_who_sends_no_head_is_cut_off(impatient: BackgroundServer) -> None:
+    for data in (b"", b"POST /v1/ans", b"GET / HTTP/1.1\r\nhost: x\r\nx-slow: "):
+        since = time.monotonic()
+        with begin(impatient, data) as connection:
+            assert told(connection).startswith(b"HTTP/1.1 408 ")
+        assert 0.2 < time.monotonic() - since < 10
+
+
+def test_dripping_does_not_help(impatient: BackgroundServer) -> None:
+    with begin(impatient, b"GET / HTTP/1.1\r\n") as connection:
+        since, reply = time.monotonic(), b""
+        connection.settimeout(0.02)
+        while not reply and time.monotonic() - since < 10:
+            try:
+                connection.sendall(b"a: b\r\n")
+                reply = connection.recv(4096)
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+        assert time.monotonic() - since < 9
+    assert httpx.get(f"{impatient.url}/healthz", trust_env=False).status_code == 200
+
+
+def test_who_sends_no_body_is_cut_off(impatient: BackgroundServer) -> None:
+    head = b"POST /v1/answer HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n"
+    with begin(impatient, head + b"some") as connection:
+        reply = told(connection)
+    assert reply.startswith(b"HTTP/1.1 408 ")
+    assert b"application/problem+json" in reply
+
+
+def test_a_connection_serves_many_requests_and_waits_between(impatient: BackgroundServer, packet: bytes) -> None:
+    with httpx.Client(base_url=impatient.url, trust_env=False) as client:
+        for _ in range(3):
+            assert client.post("/v1/answer", content=packet).status_code == 200
+            time.sleep(0.4)  # longer than a head may take, shorter than a connection is kept
+
+
+def test_a_client_that_stops_sending_but_listens_is_no_trouble(impatient: BackgroundServer, packet: bytes) -> None:
+    head = f"POST /v1/answer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(packet)}\r\n\r\n".encode()
+    for data in (head + packet, head + packet[:5], head[:9]):
+        with begin(impatient, data) as connection:
+            connection.shutdown(socket.SHUT_WR)
+            told(connection)
+    assert httpx.get(f"{impatient.url}/healthz", trust_env=False).status_code == 200
+
+
+def test_connections_are_bounded(tiny: Bundle) -> None:
+    settings = read_settings({"max_connections": 3})
+    with BackgroundServer(create_app(Edge(tiny, threads=1), settings)) as server:
+        held = [begin(server) for _ in range(3)]
+        with begin(server) as one_more:
+            reply = told(one_more)
+        assert reply.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: 1" in reply
+        for connection in held:
+            connection.close()
+        while httpx.get(f"{server.url}/healthz", trust_env=False).status_code != 200:
+            time.sleep(0.01)
+
+
+def test_what_is_no_http_is_a_400_problem(impatient: BackgroundServer) -> None:
+    with begin(impatient, b"\x16\x03\x01 not http\r\n\r\n") as connection:
+        reply = told(connection)
+    assert reply.startswith(b"HTTP/1.1 400 ")
+    assert json.loads(reply.partition(b"\r\n\r\n")[2])["status"] == 400
+    with begin(impatient, b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 20_000) as connection:
+        try:
+            reply = told(connection)
+        except ConnectionResetError:
+            return
+    assert reply.startswith(b"HTTP/1.1 400 ")
+
+
+@contextmanager
+def served(tiny_folder: Path, *options: object) -> Iterator[tuple[subprocess.Popen[str], str, list[str]]]:
+    """Run `splitcodec serve` and wait until it is ready; yields process, URL and the lines it logs."""
+    command = [sys.executable, "-m", "splitcodec.cli", "serve", "-b", str(tiny_folder), "--port", "0", "--threads", "1"]
+    with subprocess.Popen([*command, *map(str, options)], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        lines: list[str] = []
+        while not lines or " at http" not in lines[-1]:
+            lines.append(process.stderr.readline())
+            assert lines[-1], lines
+        url = lines[-1].rsplit(" ", 1)[1].strip()
+        reader = threading.Thread(target=lambda stream=process.stderr: lines.extend(stream))
+        reader.start()
+        try:
+            while httpx.get(f"{url}/readyz", trust_env=False, verify=False).status_code != 200:
+                time.sleep(0.02)
+            yield process, url, lines
+        finally:
+            process.kill()
+            process.wait()
+            reader.join()
+
+
+def test_sigterm_drains_and_ends_with_0(tiny_folder: Path, packet: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPLITCODEC_LINGER_S", "1.5")
+    monkeypatch.setenv("SPLITCODEC_DRAIN_S", "5")
+    with served(tiny_folder, "--log", "json") as (process, url, lines):
+        port = int(url.rsplit(":", 1)[1])
+        late = socket.create_connection(("127.0.0.1", port))
+        late.sendall(b"POST /v1/answer HTTP/1.1\r\nhost: x\r\n")
+        head = f"POST /v1/answer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(packet)}\r\n\r\n".encode()
+        under_way = socket.create_connection(("127.0.0.1", port))
+        under_way.sendall(head + packet[:-1])
+        assert httpx.post(f"{url}/v1/answer", content=packet, trust_env=False).status_code == 200
+        since = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        while (ready := httpx.get(f"{url}/readyz", trust_env=False)).status_code == 200:
+            time.sleep(0.01)
+        assert ready.status_code == 503
+        refused = httpx.post(f"{url}/v1/answer", content=packet, trust_env=False)
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"] == "1"
+        assert refused.headers["connection"] == "close"
+        assert refused.json()["type"] == "urn:splitcodec:EdgeUnready"
+        assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
+        under_way.sendall(packet[-1:])
+        with under_way, late:
+            assert told(under_way).startswith(b"HTTP/1.1 200 ")
+            assert process.wait(20) == 0
+        assert time.monotonic() - since < 1.5 + 5 + 3
+    logged = [json.loads(line) for line in lines[1:] if line.startswith("{")]
+    assert len(logged) >= 5
+    assert all({"time", "level", "message"} <= set(one) for one in logged)
+    assert any("draining" in one["message"] for one in logged)
+    assert not any("Traceback" in line for line in lines)
+
+
+def test_tokens_turn_over_on_sighup_and_are_never_in_a_log(tiny_folder: Path, packet: bytes, tmp_path: Path) -> None:
+    file, old, new = tmp_path / "tokens", "old-token-0123456789", "new-token-0123456789"
+    file.write_text(f"{old}\n")
+
+    def status(token: str) -> int:
+        headers = {"authorization": f"Bearer {token}"}
+        return httpx.post(f"{url}/v1/answer", content=packet, headers=headers, trust_env=False).status_code
+
+    with served(tiny_folder, "--tokens-file", file, "--host", "0.0.0.0") as (process, place, lines):
+        url = place.replace("0.0.0.0", "127.0.0.1")
+        assert (status(old), status(new)) == (200, 401)
+        file.write_text(f"{new}\n")
+        process.send_signal(signal.SIGHUP)
+        until = time.monotonic() + 5
+        while status(new) != 200 and time.monotonic() < until:
+            time.sleep(0.02)
+        assert (status(old), status(new)) == (401, 200)
+        process.terminate()
+        assert process.wait(10) == 0
+    assert not any(token in line for line in lines for token in (old, new))
+    assert any("clear text" in line for line in lines)
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the command openssl to make a certificate")
+def test_tls(tiny_folder: Path, packet: bytes, tmp_path: Path) -> None:
+    key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run([*make.split(), *names, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    with served(tiny_folder, "--tls-cert", cert, "--tls-key", key) as (process, url, _):
+        assert url.startswith("https://")
+        trust = ssl.create_default_context(cafile=str(cert))
+        response = httpx.post(f"{url}/v1/answer", content=packet, trust_env=False, verify=trust)
+        assert response.status_code == 200
+        assert "max-age" in response.headers["strict-transport-security"]
+        process.terminate()
+        assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "no-such-host.invalid"])
+def test_a_public_address_needs_a_token(host: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--insecure"):
+        check_guarded(read_settings({"host": host}))
+    for excuse in ({"tokens": "t" * 20}, {"tokens_file": tmp_path}, {"insecure": True}):
+        check_guarded(read_settings({"host": host, **excuse}))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_does_not(host: str) -> None:
+    check_guarded(read_settings({"host": host}))
+
+
+def test_tls_files_that_are_none_are_refused(tiny: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "cert.pem").write_text("not PEM")
+    with pytest.raises(SettingsError, match="come together"):
+        read_settings({"tls_cert": tmp_path / "cert.pem"})
+    for cert in (tmp_path / "cert.pem", tmp_path / "nowhere"):
+        settings = read_settings({"port": 0, "tls_cert": cert, "tls_key": cert})
+        with pytest.raises(SettingsError, match="both PEM"):
+            tls_context(settings)

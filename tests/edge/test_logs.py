@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import json
+import logging
+import sys
+
+import pytest
+
+from splitcodec.edge.logs import REQUEST_ID, JsonLines, TextLines, facts, request_id
+
+
+def record(message: str, **values: object) -> logging.LogRecord:
+    made = logging.LogRecord("splitcodec.edge", logging.INFO, __file__, 1, message, None, None)
+    made.__dict__.update(facts(**values))
+    return made
+
+
+def test_json_lines_hold_the_facts_and_the_request_id() -> None:
+    mark = REQUEST_ID.set("abc")
+    line = json.loads(JsonLines().format(record('GET /"\n', status=200, ms=1.5, refusal=None)))
+    REQUEST_ID.reset(mark)
+    assert line.pop("time").endswith("+00:00")
+    assert line == {
+        "level": "info",
+        "logger": "splitcodec.edge",
+        "message": 'GET /"\n',
+        "request_id": "abc",
+        "status": 200,
+        "ms": 1.5,
+        "refusal": None,
+    }
+
+
+def test_nothing_of_a_client_breaks_a_line() -> None:
+    evil = "GET /\r\n2026 INFO forged\x1b[2J\u2028"
+    for formatter in (JsonLines(), TextLines()):
+        text = formatter.format(record(evil, client="\n"))
+        assert len(text.splitlines()) == 1
+        assert "\x1b" not in text
+
+
+def test_tracebacks_are_in_both() -> None:
+    try:
+        raise RuntimeError("boom")
+    except RuntimeError:
+        made = record("failed")
+        made.exc_info = sys.exc_info()
+    assert "RuntimeError: boom" in json.loads(JsonLines().format(made))["traceback"]
+    assert "RuntimeError: boom" in TextLines().format(made)
+
+
+@pytest.mark.parametrize("came", ["a", "A-b_c.9", "x" * 64])
+def test_a_clients_own_id_is_kept(came: str) -> None:
+    assert request_id(came) == came
+
+
+@pytest.mark.parametrize("came", [None, "", "x" * 65, "a b", "a\n", "ä", '"'])
+def test_other_ids_are_replaced(came: str | None) -> None:
+    made = request_id(came)
+    assert len(made) == 32
+    assert made != request_id(came)

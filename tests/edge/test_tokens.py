@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import hmac
+import logging
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi")
+
+from splitcodec.edge.tokens import Tokens
+from splitcodec.errors import SettingsError
+
+ONE, TWO, THREE = "a" * 20, "b" * 20, "c" * 20
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_without_tokens_nobody_is_asked() -> None:
+    assert not Tokens().required
+
+
+def test_several_tokens_are_valid_and_have_names_of_their_own() -> None:
+    tokens = Tokens(f"{ONE},{TWO} {THREE}")
+    assert tokens.required
+    names = [tokens.find(f"Bearer {one}") for one in (ONE, TWO, THREE)]
+    assert None not in names
+    assert len(set(names)) == 3
+    assert not any(one in str(name) for one, name in zip((ONE, TWO, THREE), names, strict=True))
+    assert tokens.find(f"bearer   {ONE}") == names[0]
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer ", f"Basic {ONE}", f"Bearer {ONE}x", ONE, "Bearer \udcff"]
+)
+def test_anything_else_is_not(header: str | None) -> None:
+    assert Tokens(ONE).find(header) is None
+
+
+def test_every_token_is_compared_whichever_matches(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = []
+    real = hmac.compare_digest
+
+    def watched(left: bytes, right: bytes) -> bool:
+        compared.append(right)
+        return real(left, right)
+
+    monkeypatch.setattr("splitcodec.edge.tokens.hmac.compare_digest", watched)
+    Tokens(f"{ONE},{TWO},{THREE}").find(f"Bearer {ONE}")
+    assert len(compared) == 3
+
+
+def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
+    file, clock = tmp_path / "tokens", Clock()
+    file.write_text(f"# the old one\n\n{ONE}\n")
+    tokens = Tokens(TWO, file=file, clock=clock)
+    assert tokens.find(f"Bearer {ONE}")
+    assert tokens.find(f"Bearer {TWO}")
+    file.write_text(f"{ONE}\n{THREE}\n")
+    assert not tokens.find(f"Bearer {THREE}")  # looked at a moment ago
+    clock.now = 2.0
+    assert tokens.find(f"Bearer {THREE}")
+    file.write_text(f"{THREE}\n")
+    tokens.reload()
+    assert not tokens.find(f"Bearer {ONE}")
+
+
+def test_a_file_that_goes_away_or_empties_keeps_the_old_tokens(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file, clock = tmp_path / "tokens", Clock()
+    file.write_text(ONE)
+    tokens = Tokens(file=file, clock=clock)
+    file.unlink()
+    clock.now = 2.0
+    with caplog.at_level(logging.ERROR):
+        assert tokens.find(f"Bearer {ONE}")
+    assert "old ones stay" in caplog.text
+    file.write_text("# nothing\n")
+    clock.now = 4.0
+    assert tokens.find(f"Bearer {ONE}")
+    assert not tokens.find("Bearer # nothing")
+
+
+@pytest.mark.parametrize("content", [b"", b"# only this\n", b"\xff\xfe", b"two words\n"])
+def test_files_without_tokens_are_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "tokens").write_bytes(content)
+    with pytest.raises(SettingsError, match="tokens"):
+        Tokens(file=tmp_path / "tokens")
+    with pytest.raises(SettingsError, match="nowhere"):
+        Tokens(file=tmp_path / "nowhere")
+
+
+def test_an_empty_environment_is_refused_and_a_short_token_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(SettingsError, match="SPLITCODEC_TOKENS"):
+        Tokens(" , ")
+    with caplog.at_level(logging.WARNING):
+        Tokens("short")
+    assert "guessed" in caplog.text
+    assert "short" not in caplog.text.replace("shorter", "")
