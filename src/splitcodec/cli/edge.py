@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("demo", rich_help_panel="Start here")(demo)
     app.command("answer", rich_help_panel="At the edge")(answer)
     app.command("serve", rich_help_panel="At the edge")(serve)
+    app.command("demo-assets", rich_help_panel="At the edge")(demo_assets)
 
 
 def answer(
@@ -77,6 +79,7 @@ def serve(
         int | None, typer.Option("--max-body-bytes", help="Largest packet taken. Default: 65536.")
     ] = None,
     threads: ThreadsOption = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Also show a page at /demo to try it in a browser.")] = False,
 ) -> None:
     """Run the edge server: POST a packet to /v1/answer, get an answer.
 
@@ -91,7 +94,32 @@ def serve(
     settings = read_settings({"host": host, "port": port, "max_body_bytes": max_body_bytes, "threads": threads})
     edge = Edge(*(bundle or [DEFAULT_BUNDLE]), threads=settings.threads)
     loaded = ", ".join(b.ident for b in edge.bundles)
-    run(edge, settings, announce=lambda url: print(f"serving {loaded} at {url}", file=sys.stderr, flush=True))
+    extend = None
+    if demo:
+        from splitcodec.demo.assets import find_ort
+        from splitcodec.demo.web import mount
+
+        ort = find_ort()
+        extend = partial(mount, edge=edge, ort=ort)
+
+    def announce(url: str) -> None:
+        print(f"serving {loaded} at {url}", file=sys.stderr, flush=True)
+        if demo:
+            way = "browsers encode" if ort else "the server encodes; after `splitcodec demo-assets` browsers do"
+            print(f"the page: {url}/demo ({way})", file=sys.stderr, flush=True)
+
+    run(edge, settings, announce=announce, extend=extend)
+
+
+def demo_assets(
+    tarball: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="The npm package's tarball. Default: ask npm for it.")
+    ] = None,
+) -> None:
+    """Fetch onnxruntime-web once (14 MB, pinned by hash), so that the page of `serve --demo` encodes in the browser."""
+    from splitcodec.demo.assets import PACKAGE, VERSION, fetch_ort
+
+    print(f"{PACKAGE} {VERSION} is in {fetch_ort(tarball)}")
 
 
 def demo(

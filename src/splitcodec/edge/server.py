@@ -123,18 +123,27 @@ def create_app(edge: Edge, settings: Settings) -> FastAPI:
     return app
 
 
-def serve(edge: Edge, settings: Settings, *, announce: Callable[[str], None] | None = None) -> None:
+def serve(
+    edge: Edge,
+    settings: Settings,
+    *,
+    announce: Callable[[str], None] | None = None,
+    extend: Callable[[FastAPI], None] | None = None,
+) -> None:
     """Serve until interrupted; `announce` is called with the URL once connections are taken. All logs go to stderr.
 
-    Raises SettingsError if host and port cannot be listened on.
+    `extend` may add routes to the application before it starts. Raises SettingsError if host and port cannot be listened on.
     """
     logs = copy.deepcopy(LOGGING_CONFIG)
     logs["handlers"]["access"]["stream"] = "ext://sys.stderr"
+    app = create_app(edge, settings)
+    if extend is not None:
+        extend(app)
     listener = _listen(settings.host, settings.port)
     try:
         if announce is not None:
             announce(_url(listener))
-        _server(create_app(edge, settings), log_config=logs, access_log=True).run(sockets=[listener])
+        _server(app, log_config=logs, access_log=True).run(sockets=[listener])
     finally:
         listener.close()
 
