@@ -30,9 +30,9 @@ async function start() {
 
 function howText() {
   if (encoder.where === "browser") {
-    return `This browser encodes; only the packet leaves it. ${bundle.bundle} answers at the edge.`;
+    return `This browser encodes. ${bundle.bundle} answers from the packet; the JPEG beside it is sent only to compare.`;
   }
-  return `The server encodes, so the picture itself travels there: ${encoder.reason}. ${bundle.bundle} answers at the edge.`;
+  return `The server encodes, so the picture itself travels there: ${encoder.reason}. ${bundle.bundle} answers from the packet.`;
 }
 
 function showSamples() {
@@ -137,7 +137,7 @@ async function askJpeg(crop, budget, title, signal) {
     showPicture($("jpeg-picture"), null, "No JPEG");
     showGuesses($("jpeg-answers"), null);
     $("jpeg-bytes").textContent = "–";
-    $("jpeg-note").textContent = `No JPEG is so small: at lowest quality and size it has ${count(jpeg.smallest)} bytes.`;
+    $("jpeg-note").textContent = `none is so small: at lowest quality and size it has ${count(jpeg.smallest)}`;
     return "No JPEG is so small.";
   }
   const { answers } = await postForJson("picture", jpeg.blob, { signal });
@@ -149,9 +149,9 @@ async function askJpeg(crop, budget, title, signal) {
   return `JPEG, ${count(jpeg.blob.size)} bytes: ${answers.classify[0].label.split(",")[0]}.`;
 }
 
-function jpegNote({ side, quality }, full) {
-  const shrunk = side < full ? `, shrunk to ${side} × ${side}: a sharper one does not fit` : "";
-  return `quality ${quality} of 100${shrunk}`;
+function jpegNote({ side, quality, fullFits }, full) {
+  const shrunk = fullFits ? `closer to the crop than any of ${full} × ${full}` : `none of ${full} × ${full} is so small`;
+  return `${side} × ${side}, quality ${quality}${side < full ? `; ${shrunk}` : ""}`;
 }
 
 function clearAnswers() {
@@ -192,6 +192,8 @@ async function guarded(task) {
 function connect() {
   let timer;
   const soon = () => {
+    if (!picture) return;
+    busy(true);
     showRate();
     clearTimeout(timer);
     timer = setTimeout(() => guarded(ask), 150);

@@ -1,5 +1,6 @@
 /** The JPEG beside the packet: of the same crop, never more bytes than the packet, and as close to the crop as can be. */
 
+import { optimised } from "./huffman.js";
 import { canvasOf, scaleSquare, toCanvas } from "./picture.js";
 
 const SCALES = [1, 3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 1 / 16];
@@ -7,19 +8,21 @@ const ENOUGH = 2; // smaller sizes in a row that were further from the crop: the
 
 /**
  * Return the JPEG of at most `budget` bytes that differs least from the crop (squared error after scaling back):
- * {blob, side, quality, shown}. Where none fits, {smallest}: the bytes of the smallest that this browser writes.
- * Sizes are tried from the crop's own downwards, and for each the best quality that fits. `stop()` ends it with null.
+ * {blob, side, quality, shown, fullFits}, the last telling whether any JPEG of the crop's own size fits. Where none
+ * fits at all, {blob: null, smallest}: the bytes of the smallest that this browser writes. Sizes are tried from the crop's own downwards, and for each the best quality that fits. `stop()` ends it with null.
  */
 export async function jpegWithin(crop, budget, stop) {
   let best = null;
   let smallest = Infinity;
   let worse = 0;
+  let fullFits = false;
   for (const scale of SCALES) {
     const small = scaleSquare(crop, Math.max(1, Math.round(crop.side * scale)));
     const found = await bestQuality(toCanvas(small), budget);
     if (stop()) return null;
     smallest = Math.min(smallest, found.smallest);
     if (!found.blob) continue;
+    fullFits ||= small.side === crop.side;
     const shown = scaleSquare(await decoded(found.blob, small.side), crop.side);
     const error = squaredError(shown.rgb, crop.rgb);
     if (best && error >= best.error) {
@@ -29,7 +32,7 @@ export async function jpegWithin(crop, budget, stop) {
       best = { blob: found.blob, quality: found.quality, side: small.side, shown, error };
     }
   }
-  return best ?? { blob: null, smallest };
+  return best ? { ...best, fullFits } : { blob: null, smallest };
 }
 
 async function bestQuality(canvas, budget) {
@@ -47,14 +50,10 @@ async function bestQuality(canvas, budget) {
   return { blob, quality, smallest };
 }
 
-function write(canvas, quality) {
-  return new Promise((done, fail) => {
-    canvas.toBlob(
-      (blob) => (blob?.type === "image/jpeg" ? done(blob) : fail(new Error("this browser writes no JPEG"))),
-      "image/jpeg",
-      quality / 100,
-    );
-  });
+async function write(canvas, quality) {
+  const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", quality / 100));
+  if (blob?.type !== "image/jpeg") throw new Error("This browser writes no JPEG to compare with.");
+  return new Blob([optimised(new Uint8Array(await blob.arrayBuffer()))], { type: blob.type });
 }
 
 async function decoded(blob, side) {

@@ -43,6 +43,7 @@ export async function askEdge(packet, { tasks, signal }) {
 }
 
 async function request(url, { method = "GET", body, signal }) {
+  if (body instanceof Blob) body = await body.arrayBuffer(); // a file that has gone fails here, by its own name
   const headers = token ? { authorization: `Bearer ${token}` } : {};
   if (body) headers["content-type"] = "application/octet-stream";
   let response;
