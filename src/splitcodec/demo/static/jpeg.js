@@ -1,6 +1,6 @@
 /** The JPEG beside the packet: of the same crop, never more bytes than the packet, and as close to the crop as can be. */
 
-import { optimised } from "./huffman.js";
+import { lean } from "./lean.js";
 import { canvasOf, scaleSquare, toCanvas } from "./picture.js";
 
 const SCALES = [1, 3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8, 1 / 16];
@@ -53,7 +53,7 @@ async function bestQuality(canvas, budget) {
 async function write(canvas, quality) {
   const blob = await new Promise((done) => canvas.toBlob(done, "image/jpeg", quality / 100));
   if (blob?.type !== "image/jpeg") throw new Error("This browser writes no JPEG to compare with.");
-  return new Blob([optimised(new Uint8Array(await blob.arrayBuffer()))], { type: blob.type });
+  return new Blob([lean(new Uint8Array(await blob.arrayBuffer()))], { type: blob.type });
 }
 
 async function decoded(blob, side) {

@@ -1,14 +1,16 @@
 /**
- * Beside jpeg.js: gives a baseline JPEG its own Huffman tables, without touching a pixel, as `jpegtran -optimize` does.
+ * Beside jpeg.js: makes a baseline JPEG as short as it can be without touching a pixel, as `jpegtran -optimize` does.
  *
- * Browsers write JPEG's example tables into every file, 420 bytes, which would be most of a JPEG as small as a packet.
+ * Chromium writes a colour profile of 474 bytes into every JPEG, and an encoder that keeps JPEG's example tables 420
+ * bytes of those: most of a JPEG as small as a packet. Profile and comments go, Huffman tables are made to measure.
  * What is not baseline with one interleaved scan comes back as it was.   norm: ITU-T T.81, annexes C, F.2 and K.2
  */
 
 const [SOF0, DHT, SOS, DRI] = [0xc0, 0xc4, 0xda, 0xdd];
+const [APP0, ADOBE, APP15, COMMENT] = [0xe0, 0xee, 0xef, 0xfe]; // Adobe's segment says how colours are coded
 
-/** Return the JPEG's bytes with optimal tables, or the same array where that is not possible or not shorter. */
-export function optimised(jpeg) {
+/** Return the JPEG's bytes without ballast, or the same array where that is not possible or not shorter. */
+export function lean(jpeg) {
   const file = parse(jpeg);
   if (!file) return jpeg;
   const tokens = readScan(file, jpeg);
@@ -39,7 +41,8 @@ function parse(jpeg) {
       }
       return { ...file, scanHead: jpeg.subarray(at, end), scan: end };
     }
-    if (marker !== DHT) file.head.push(jpeg.subarray(at, end));
+    const ballast = (marker > APP0 && marker <= APP15 && marker !== ADOBE) || marker === COMMENT;
+    if (marker !== DHT && !ballast) file.head.push(jpeg.subarray(at, end));
     at = end;
   }
   return null;
