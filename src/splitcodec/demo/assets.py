@@ -103,7 +103,9 @@ def _npm_pack(folder: Path) -> Path:
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_NPM_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        raise SettingsError(f"npm did not answer within {_NPM_SECONDS} s; get {TARBALL} and pass it with --from") from None
+        raise SettingsError(
+            f"npm did not answer within {_NPM_SECONDS} s; get {TARBALL} and pass it with --from"
+        ) from None
     if done.returncode or not (folder / TARBALL).is_file():
         said = " ".join(done.stderr.split())[:200] or "it said nothing"
         raise SettingsError(f"npm could not get {PACKAGE} {VERSION} ({said}); get {TARBALL} and pass it with --from")

@@ -132,7 +132,8 @@ def serve(
 ) -> None:
     """Serve until interrupted; `announce` is called with the URL once connections are taken. All logs go to stderr.
 
-    `extend` may add routes to the application before it starts. Raises SettingsError if host and port cannot be listened on.
+    `extend` may add routes to the application before it starts. Raises SettingsError if host and port cannot be
+    listened on.
     """
     logs = copy.deepcopy(LOGGING_CONFIG)
     logs["handlers"]["access"]["stream"] = "ext://sys.stderr"

@@ -150,8 +150,9 @@ async function askJpeg(crop, budget, title, signal) {
 }
 
 function jpegNote({ side, quality, fullFits }, full) {
-  const shrunk = fullFits ? `closer to the crop than any of ${full} × ${full}` : `none of ${full} × ${full} is so small`;
-  return `${side} × ${side}, quality ${quality}${side < full ? `; ${shrunk}` : ""}`;
+  const square = (pixels) => `${pixels}\u00a0×\u00a0${pixels}`;
+  const shrunk = fullFits ? `closer to the crop than any at ${square(full)}` : `at ${square(full)} none is so small`;
+  return `${square(side)}, quality\u00a0${quality}${side < full ? `; ${shrunk}` : ""}`;
 }
 
 function clearAnswers() {

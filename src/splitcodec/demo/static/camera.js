@@ -17,14 +17,19 @@ export async function openCamera(take) {
   }
   const dialog = $("viewfinder");
   const video = $("video");
-  video.srcObject = stream;
-  dialog.showModal();
-  await video.play();
+  $("shoot").disabled = true; // until there is a frame
   $("close").onclick = () => dialog.close();
   dialog.onclose = () => {
     for (const track of stream.getTracks()) track.stop();
     video.srcObject = null;
   };
+  video.onloadeddata = () => {
+    $("shoot").disabled = false;
+    $("shoot").focus();
+  };
+  video.srcObject = stream;
+  dialog.showModal();
+  video.play().catch(() => {}); // closed before it played
   $("shoot").onclick = () => {
     const canvas = canvasOf(video.videoWidth, video.videoHeight);
     canvas.getContext("2d", { alpha: false }).drawImage(video, 0, 0);
