@@ -30,7 +30,7 @@ async function start() {
 
 function howText() {
   if (encoder.where === "browser") {
-    return `This browser encodes. ${bundle.bundle} answers from the packet; the JPEG beside it is sent only to compare.`;
+    return `This browser encodes; the picture stays here. ${bundle.bundle} answers from the packet; the JPEG is sent to compare.`;
   }
   return `The server encodes, so the picture itself travels there: ${encoder.reason}. ${bundle.bundle} answers from the packet.`;
 }
@@ -45,8 +45,10 @@ function showSamples() {
 }
 
 async function useSample({ name, title, credit }) {
+  const { signal } = renew();
+  busy(true);
   const blob = new Blob([await getBytes(`photos/${name}.jpg`)], { type: "image/jpeg" });
-  await usePicture({ blob, title, credit: `Photograph: ${credit}`, name });
+  if (!signal.aborted) await usePicture({ blob, title, credit: `Photograph: ${credit}`, name });
 }
 
 async function usePicture(chosen) {
