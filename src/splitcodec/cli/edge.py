@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +23,9 @@ from splitcodec.cli.show import (
 )
 from splitcodec.errors import PacketError
 
+if TYPE_CHECKING:
+    from splitcodec.edge.answer import Edge
+
 _LARGEST_FILE = 1 << 20
 _BATCHING, _GUARDING, _WATCHING = "Batching", "Guarding", "Watching"
 
@@ -30,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("demo", rich_help_panel="Start here")(demo)
     app.command("answer", rich_help_panel="At the edge")(answer)
     app.command("serve", rich_help_panel="At the edge")(serve)
+    app.command("demo-assets", rich_help_panel="At the edge")(demo_assets)
 
 
 def answer(
@@ -143,6 +149,10 @@ def serve(
         str | None,
         typer.Option("--log", metavar="text|json", help="How to log. Default: text.", rich_help_panel=_WATCHING),
     ] = None,
+    demo: Annotated[
+        bool,
+        typer.Option("--demo", help="Also show a page at /demo to try it in a browser.", rich_help_panel=_WATCHING),
+    ] = False,
 ) -> None:
     """Run the edge server: POST a packet to /v1/answer, get an answer.
 
@@ -179,11 +189,37 @@ def serve(
     check_guarded(settings)
     opened = [open_bundle(one) for one in bundle or [DEFAULT_BUNDLE]]
     loaded = ", ".join(one.ident for one in opened)
-    run(
-        lambda: Edge(*opened, threads=settings.threads, max_symbols=settings.max_symbols),
-        settings,
-        announce=lambda url: print(f"serving {loaded} at {url}", file=sys.stderr, flush=True),
-    )
+
+    def opening() -> Edge:
+        return Edge(*opened, threads=settings.threads, max_symbols=settings.max_symbols)
+
+    edge: Edge | Callable[[], Edge] = opening
+    extend, way = None, ""
+    if demo:
+        from splitcodec.demo.assets import find_ort
+        from splitcodec.demo.web import ROOT, mount
+
+        edge, ort = opening(), find_ort()
+        extend = partial(mount, edge=edge, ort=ort)
+        way = "browsers encode" if ort else "the server encodes; after `splitcodec demo-assets` browsers do"
+
+    def announce(url: str) -> None:
+        print(f"serving {loaded} at {url}", file=sys.stderr, flush=True)
+        if demo:
+            print(f"the page: {url}{ROOT} ({way})", file=sys.stderr, flush=True)
+
+    run(edge, settings, announce=announce, extend=extend, pages=(ROOT,) if demo else ())
+
+
+def demo_assets(
+    tarball: Annotated[
+        Path | None, typer.Option("--from", metavar="FILE", help="The npm package's tarball. Default: ask npm for it.")
+    ] = None,
+) -> None:
+    """Fetch onnxruntime-web once (14 MB, pinned by hash), so that the page of `serve --demo` encodes in the browser."""
+    from splitcodec.demo.assets import PACKAGE, VERSION, fetch_ort
+
+    print(f"{PACKAGE} {VERSION} is in {fetch_ort(tarball)}")
 
 
 def demo(

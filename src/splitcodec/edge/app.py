@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import importlib.metadata
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from typing import Annotated, Any
 
 from splitcodec.edge.answer import Edge
@@ -35,19 +35,25 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra(f"the server needs {error.name}; install it with: pip install 'splitcodec[edge]'") from None
 
-_PATHS = ("/v1/answer", "/v1/bundle", "/metrics", "/openapi.json", *HEALTH)
+_ANSWER = "/v1/answer"
+_PATHS = (_ANSWER, "/v1/bundle", "/metrics", "/openapi.json", *HEALTH)
 _PACKET_BODY = {
     "requestBody": {"required": True, "content": {"application/octet-stream": {"schema": {"type": "string"}}}}
 }
 
 
 def create_app(
-    edge: Edge | Callable[[], Edge], settings: Settings, *, mounts: Mapping[str, ASGIApp] | None = None
+    edge: Edge | Callable[[], Edge],
+    settings: Settings,
+    *,
+    mounts: Mapping[str, ASGIApp] | None = None,
+    pages: Collection[str] = (),
 ) -> FastAPI:
     """Return the web application around an edge, or around a function that opens one in the background.
 
     `mounts` are further ASGI applications by path ("/demo"). They pass the guard for rates, headers, logs and metrics,
-    but need no token: what must not be open is added to the application as a route of its own.
+    but need no token: what must not be open is added to the application as a route of its own. `pages` are paths where,
+    and below which, GET needs no token either, for a browser cannot send one before it has the page.
     `app.state.service`, `.tokens` and `.settings` are for those who run it. Raises SettingsError for tokens that cannot
     be read.
     """
@@ -67,7 +73,7 @@ def create_app(
     app.state.service = service
     app.state.tokens = tokens
     app.state.settings = settings
-    app.add_middleware(BodyTooLarge, max_body_bytes=settings.max_body_bytes)
+    app.add_middleware(BodyTooLarge, path=_ANSWER, max_body_bytes=settings.max_body_bytes)
     app.add_middleware(
         Guard,
         service=service,
@@ -76,6 +82,7 @@ def create_app(
         metrics=metrics,
         paths=_PATHS,
         mounts=tuple(mounts or ()),
+        pages=pages,
     )
     add_problems(app)
     _add_answer(app, service, metrics, settings)
@@ -93,7 +100,7 @@ def _version() -> str:
 
 
 def _add_answer(app: FastAPI, service: Service, metrics: Metrics, settings: Settings) -> None:
-    @app.post("/v1/answer", max_body_size=settings.max_body_bytes, openapi_extra=_PACKET_BODY)
+    @app.post(_ANSWER, max_body_size=settings.max_body_bytes, openapi_extra=_PACKET_BODY)
     async def answer(
         request: Request,
         tasks: Annotated[str | None, Query(max_length=500, description="comma-separated; none: classify")] = None,

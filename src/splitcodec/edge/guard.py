@@ -2,7 +2,7 @@
 
 First a request id, the bearer token and the client's share of requests; last the security headers, the counters and one
 line in the log. Whatever escapes the application becomes a problem document here. Where tokens are set every path needs
-one, except the health checks and mounted pages.
+one, except the health checks, mounted applications, and GET of pages.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ class Guard:
         metrics: Metrics,
         paths: Collection[str],
         mounts: Collection[str],
+        pages: Collection[str] = (),
     ) -> None:
         self._app = app
         self._service = service
@@ -59,6 +60,7 @@ class Guard:
         self._metrics = metrics
         self._paths = frozenset(paths)
         self._mounts = tuple(mounts)
+        self._pages = tuple(pages)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -108,7 +110,7 @@ class Guard:
             return
         client = client_of(scope["client"][0] if scope.get("client") else "")
         scope["state"]["client"] = Client(name=client, scope="")
-        if self._tokens.required and self._mount(path) is None:
+        if self._tokens.required and not self._open(scope["method"], path):
             name = self._tokens.find(headers.get("authorization"))
             if name is None:
                 self._requests.take(f"stranger {client}")
@@ -118,8 +120,8 @@ class Guard:
         if path.startswith("/v1/"):
             self._service.check_ready()
 
-    def _mount(self, path: str) -> str | None:
-        return next((one for one in self._mounts if path == one or path.startswith(f"{one}/")), None)
+    def _open(self, method: str, path: str) -> bool:
+        return _root(path, self._mounts) is not None or (method == "GET" and _root(path, self._pages) is not None)
 
     def _put_headers(self, headers: MutableHeaders, one: str, *, https: bool) -> None:
         headers["x-request-id"] = one
@@ -132,7 +134,7 @@ class Guard:
 
     def _tell(self, scope: Scope, *, status: int, received: int, sent: int, seconds: float) -> None:
         path = _path(scope)
-        known = path if path in self._paths else self._mount(path) or "other"
+        known = path if path in self._paths else _root(path, (*self._mounts, *self._pages)) or "other"
         state = scope["state"]
         reason = state.get("refusal") or (f"http_{status}" if status >= 400 else None)
         if path in HEALTH:
@@ -155,6 +157,10 @@ class Guard:
                 **state.get("facts", {}),
             ),
         )
+
+
+def _root(path: str, roots: Collection[str]) -> str | None:
+    return next((one for one in roots if path == one or path.startswith(f"{one}/")), None)
 
 
 def _path(scope: Scope) -> str:

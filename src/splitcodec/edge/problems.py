@@ -89,16 +89,20 @@ def add_problems(app: FastAPI) -> None:
 
 
 class BodyTooLarge:
-    """Turn the plain 413 of FastAPI's body limit into a problem document."""
+    """Let the 413 of FastAPI's body limit say what a packet is, on the path that takes packets."""
 
-    def __init__(self, app: ASGIApp, *, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp, *, path: str, max_body_bytes: int) -> None:
         self._app = app
+        self._path = path
         detail = f"a body of more than {max_body_bytes} bytes; a packet is smaller, send one at a time"
         self._problem = problem(413, detail=detail)
         self._problem.headers["connection"] = "close"  # the rest of the body is not read
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if scope.get("path") != self._path:
+            await self._app(scope, receive, send)
+            return
         replaced = False
 
         async def send_problem(message: Message) -> None:

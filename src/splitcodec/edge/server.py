@@ -7,8 +7,9 @@ docs/server.md is for those who run it, docs/security.md says what is guarded an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
+from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from splitcodec.edge.answer import Edge
@@ -26,15 +27,21 @@ def serve(
     *,
     announce: Callable[[str], None] | None = None,
     mounts: Mapping[str, ASGIApp] | None = None,
+    extend: Callable[[FastAPI], None] | None = None,
+    pages: Collection[str] = (),
 ) -> None:
     """Serve until SIGTERM or SIGINT; `announce` is called with the URL once packets are answered.
 
-    All logs go to stderr. `edge` may be a function that opens one: until it has, /readyz says 503. Returns after
-    SIGTERM, raises KeyboardInterrupt after SIGINT. Raises SettingsError (among others for a public address without a
-    token), and whatever kept the bundles from opening.
+    All logs go to stderr. `mounts` and `pages`: see `create_app`; `extend` may add routes to the application. `edge`
+    may be a function that opens one: until it has, /readyz says 503. Returns after SIGTERM, raises KeyboardInterrupt
+    after SIGINT. Raises SettingsError (among others for a public address without a token), and whatever kept the
+    bundles from opening.
     """
     check_guarded(settings)
-    run_app(create_app(edge, settings, mounts=mounts), settings, announce=announce)
+    app = create_app(edge, settings, mounts=mounts, pages=pages)
+    if extend is not None:
+        extend(app)
+    run_app(app, settings, announce=announce)
 
 
 def check_guarded(settings: Settings) -> None:

@@ -1,0 +1,278 @@
+"""The page at /demo, mounted on the edge's app: both shores in a browser.   files: static/   used by: `serve --demo`
+
+    GET  /demo                  the page; its scripts, styles and photographs below
+    GET  /demo/bundle           what the page must know of the bundle
+    GET  /demo/tables, encoder.onnx, ort/...    what a browser needs to encode by itself
+    POST /demo/encode           a picture file -> packets of all levels, where the browser cannot
+    POST /demo/picture          a JPEG -> what the uncompressed network says of it
+
+None of it is there without `mount`. Strangers may post pictures, so bodies, pixels, time and the number of callers are
+bounded, and refusals are problem documents like the server's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from typing import Any, final
+
+import numpy as np
+from fastapi import FastAPI, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from PIL import Image
+from starlette.requests import ClientDisconnect
+
+from splitcodec.demo.assets import MODULE, VERSION, WASM, Ort
+from splitcodec.demo.photos import PHOTOGRAPHS
+from splitcodec.device.client import Device
+from splitcodec.device.image import crop_bhwc, load_picture
+from splitcodec.edge.answer import Edge
+from splitcodec.edge.tail import TASKS
+from splitcodec.errors import PictureError, PictureTooLarge, PictureUnreadable
+from splitcodec.wire.answer import dump_answer
+from splitcodec.wire.bundle import Bundle
+
+ROOT = "/demo"
+_JPEG_START = b"\xff\xd8\xff"
+_TYPES = {
+    "css": "text/css; charset=utf-8",
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "mjs": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+    "wasm": "application/wasm",
+}
+_HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; img-src 'self'; "
+        "connect-src 'self'; media-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+}
+_FRESH = "no-cache"
+_FOR_EVER = "public, max-age=31536000, immutable"  # for addresses that change with their content
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a caller may ask: bytes and pixels of a picture, seconds for sending it, pictures worked on and waiting."""
+
+    encode_bytes: int = 16_000_000
+    jpeg_bytes: int = 65_536
+    pixels: int = 32_000_000
+    jpeg_pixels: int = 1_000_000
+    seconds: float = 30.0
+    running: int = 2
+    waiting: int = 8
+
+
+def mount(app: FastAPI, edge: Edge, *, ort: Ort | None = None, limits: Limits | None = None) -> None:
+    """Add the page to the app around `edge`; it shows the edge's first bundle.
+
+    With `ort` (assets.find_ort) browsers encode by themselves; without, the server encodes for them.
+    Raises BundlePart if the bundle lacks the encoder or the head, GraphError.
+    """
+    limits = limits or Limits()
+    bundle = edge.bundles[0]
+    work = _Work(edge, bundle, limits)
+    places = _Places(limits)
+    _add_files(app, bundle, ort=ort, limits=limits)
+
+    async def handle(request: Request, do: Callable[[bytes], bytes], *, max_bytes: int) -> Response:
+        try:
+            async with places:
+                data = await _body(request, max_bytes=max_bytes, seconds=limits.seconds)
+                async with places.running:
+                    return _response(await run_in_threadpool(do, data), "application/json")
+        except PictureError as error:
+            return _problem(400, type(error).__name__, str(error))
+        except _Refused as error:
+            return _problem(error.status, error.title, error.detail)
+        except ClientDisconnect:
+            return Response(status_code=400)  # nobody is left to read it
+
+    @app.post("/demo/encode", include_in_schema=False)
+    async def encode(request: Request) -> Response:
+        return await handle(request, work.encode, max_bytes=limits.encode_bytes)
+
+    @app.post("/demo/picture", include_in_schema=False)
+    async def picture(request: Request) -> Response:
+        return await handle(request, work.picture, max_bytes=limits.jpeg_bytes)
+
+
+@final
+class _Work:
+    """What the two posts do, in a thread: picture bytes in, JSON out. Raises PictureError."""
+
+    def __init__(self, edge: Edge, bundle: Bundle, limits: Limits) -> None:
+        self._edge = edge
+        self._bundle = bundle
+        self._device = Device(bundle)
+        self._limits = limits
+        side = bundle.manifest.crop
+        edge.picture_answer(np.zeros((1, side, side, 3), np.uint8), bundle=bundle.ident)  # opens the head
+
+    def encode(self, data: bytes) -> bytes:
+        manifest, tables = self._bundle.manifest, self._bundle.tables[0]
+        begin = time.perf_counter()
+        upright = load_picture(data, max_pixels=self._limits.pixels)
+        image_bhwc = crop_bhwc(upright, resize=manifest.resize, crop=manifest.crop)
+        cropped = time.perf_counter()
+        latent_chw = self._device.encoder.latent_chw(image_bhwc)
+        encoded = time.perf_counter()
+        levels = range(manifest.levels)
+        packets = [self._device.pack(tables.quantise(latent_chw, level), level=level) for level in levels]
+        coding = (time.perf_counter() - encoded) / len(packets)  # of one level: a device codes one
+        seconds = {"preprocess": cropped - begin, "encoder": encoded - cropped, "coding": coding}
+        told = {
+            "packets": [base64.b64encode(packet).decode() for packet in packets],
+            "ms": {stage: round(1000 * spent, 3) for stage, spent in seconds.items()},
+        }
+        return json.dumps(told).encode()
+
+    def picture(self, data: bytes) -> bytes:
+        if not data.startswith(_JPEG_START):
+            raise PictureUnreadable("not a JPEG; the page sends one")
+        shown = load_picture(data, max_pixels=self._limits.jpeg_pixels)
+        side = self._bundle.manifest.crop
+        if shown.size != (side, side):
+            shown = shown.resize((side, side), Image.Resampling.BICUBIC)
+        image_bhwc = np.ascontiguousarray(np.asarray(shown, dtype=np.uint8)[None])
+        return dump_answer(self._edge.picture_answer(image_bhwc, bundle=self._bundle.ident))
+
+
+def _add_files(app: FastAPI, bundle: Bundle, *, ort: Ort | None, limits: Limits) -> None:
+    static = {one.name: one.read_bytes() for one in files("splitcodec.demo").joinpath("static").iterdir()}
+    photographs = {f"{one.name}.jpg": one.read() for one in PHOTOGRAPHS}
+    tables, encoder = _tables(bundle), bundle.graph("encoder")
+    about = _about(bundle, ort=ort, limits=limits, tables=tables, encoder=encoder)
+
+    @app.get("/demo", include_in_schema=False)
+    def page() -> Response:
+        return _response(static["index.html"], _TYPES["html"])
+
+    @app.get("/demo/static/{name}", include_in_schema=False)
+    def static_file(name: str) -> Response:
+        return _file(static, name, _TYPES.get(name.rpartition(".")[2], ""))
+
+    @app.get("/demo/photos/{name}", include_in_schema=False)
+    def photograph(name: str) -> Response:
+        return _file(photographs, name, "image/jpeg")
+
+    @app.get("/demo/bundle", include_in_schema=False)
+    def told() -> Response:
+        return _response(about, "application/json")
+
+    @app.get("/demo/tables", include_in_schema=False)
+    def integer_tables() -> Response:
+        return _response(tables, "application/json", cache=_FOR_EVER)
+
+    @app.get("/demo/encoder.onnx", include_in_schema=False)
+    def encoder_graph() -> Response:
+        return _response(encoder, "application/octet-stream", cache=_FOR_EVER)
+
+    @app.get(f"/demo/ort/{VERSION}/{{name}}", include_in_schema=False)
+    def runtime(name: str) -> Response:
+        response = _file(ort.gzipped if ort else {}, name, _TYPES.get(name.rpartition(".")[2], ""), cache=_FOR_EVER)
+        if response.status_code == 200:
+            response.headers["content-encoding"] = "gzip"
+        return response
+
+
+def _about(bundle: Bundle, *, ort: Ort | None, limits: Limits, tables: bytes, encoder: bytes) -> bytes:
+    manifest = bundle.manifest
+    told: dict[str, Any] = {
+        "bundle": bundle.ident,
+        "fingerprint": bundle.fingerprint.hex(),
+        "resize": manifest.resize,
+        "crop": manifest.crop,
+        "levels": manifest.levels,
+        "default_level": manifest.default_level,
+        "tasks": [task for task in manifest.tasks if task in TASKS],
+        "tables_sha256": hashlib.sha256(tables).hexdigest(),
+        "encoder_sha256": hashlib.sha256(encoder).hexdigest(),
+        "ort": {"version": VERSION, "module": MODULE, "wasm": WASM} if ort else None,
+        "limits": asdict(limits),
+        "photographs": [asdict(one) for one in PHOTOGRAPHS],
+    }
+    return json.dumps(told).encode()
+
+
+def _tables(bundle: Bundle) -> bytes:
+    """Return table set 0 as JSON, in the form of tests/golden/packets.json: rows without padding, gains as binary32."""
+    tables = bundle.tables[0]
+    told = {
+        "freq": [row[:size].tolist() for row, size in zip(tables.freq_ks, tables.size_k, strict=True)],
+        "offset": tables.offset_k.tolist(),
+        "table_of_lxc": tables.table_of_lxc.tolist(),
+        "gain_lc": tables.gain_lc.astype(np.float64).tolist(),
+    }
+    return json.dumps(told, separators=(",", ":")).encode()
+
+
+@final
+class _Refused(Exception):
+    """A post that is refused before its picture is looked at."""
+
+    def __init__(self, status: int, title: str, detail: str) -> None:
+        super().__init__(detail)
+        self.status, self.title, self.detail = status, title, detail
+
+
+@final
+class _Places:
+    """How many posts are worked on (`running`), and how many more may be in the house at all."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.running = asyncio.Semaphore(limits.running)
+        self._free = limits.running + limits.waiting
+
+    async def __aenter__(self) -> None:
+        if self._free == 0:
+            raise _Refused(503, "Service Unavailable", "too many pictures at once; try again in a moment")
+        self._free -= 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._free += 1
+
+
+async def _body(request: Request, *, max_bytes: int, seconds: float) -> bytes:
+    data = bytearray()
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                data += chunk
+                if len(data) > max_bytes:
+                    detail = f"a picture of more than {max_bytes} bytes; send a smaller one"
+                    raise _Refused(413, PictureTooLarge.__name__, detail)
+    except TimeoutError:
+        raise _Refused(408, "Request Timeout", f"the picture took more than {seconds:g} s to arrive") from None
+    return bytes(data)
+
+
+def _file(known: dict[str, bytes], name: str, media_type: str, *, cache: str = _FRESH) -> Response:
+    if (content := known.get(name)) is None:
+        return _problem(404, "Not Found", "the page has no such file")
+    return _response(content, media_type, cache=cache)
+
+
+def _response(content: bytes, media_type: str, *, cache: str = _FRESH) -> Response:
+    return Response(content, media_type=media_type, headers={**_HEADERS, "cache-control": cache})
+
+
+def _problem(status: int, title: str, detail: str) -> Response:
+    kind = f"urn:splitcodec:{title}" if title.isidentifier() else "about:blank"
+    document = {"type": kind, "title": title, "status": status, "detail": detail}
+    headers = {**_HEADERS, "cache-control": "no-store", **({"retry-after": "1"} if status == 503 else {})}
+    return Response(json.dumps(document), status, headers=headers, media_type="application/problem+json")
