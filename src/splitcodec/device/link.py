@@ -84,13 +84,16 @@ class HttpLink:
         self._client = httpx.Client(headers=headers, timeout=timeout_s, mounts=_LOOPBACK)
         weakref.finalize(self, self._client.close)  # for a link that is used once and dropped
 
-    def __call__(self, packet: bytes) -> bytes:
-        """Send one packet and return the body of the answer, at most 1 MiB."""
+    def __call__(self, packet: bytes, *, key: str | None = None) -> bytes:
+        """Send one packet and return the body of the answer, at most 1 MiB.
+
+        `key` goes along as Idempotency-Key: sent again with the same key, the edge gives the answer that it has.
+        """
         trouble = ""
         for turn in range(self._tries):
             wait_s = BACKOFF_S * 2**turn * (1.0 + random.random())  # noqa: S311 - jitter, not a secret
             try:
-                status, headers, body = self._post(packet)
+                status, headers, body = self._post(packet, key=key)
             except httpx.TimeoutException:
                 trouble = f"no answer within {self._timeout_s:g} s"
             except httpx.TransportError as error:
@@ -120,11 +123,13 @@ class HttpLink:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _post(self, packet: bytes) -> tuple[int, httpx.Headers, bytes]:
+    def _post(self, packet: bytes, *, key: str | None) -> tuple[int, httpx.Headers, bytes]:
         # httpx times each read; a server that drips bytes would hold us for ever without a clock of our own.
         deadline = time.monotonic() + self._timeout_s
         body = bytearray()
-        with self._client.stream("POST", f"{self.url}/v1/answer", content=packet, params=self._params) as response:
+        headers = {} if key is None else {"idempotency-key": key}
+        url = f"{self.url}/v1/answer"
+        with self._client.stream("POST", url, content=packet, params=self._params, headers=headers) as response:
             for chunk in response.iter_raw():
                 body += chunk
                 if len(body) > MAX_BYTES:
@@ -137,7 +142,7 @@ class HttpLink:
 
     def _refusal(self, status: int, headers: httpx.Headers, body: bytes) -> LinkRefused | LinkGarbled:
         if detail := _detail(headers, body):
-            return LinkRefused(f"{self.url} refused the packet ({status}): {detail}")
+            return LinkRefused(f"{self.url} refused the packet ({status}): {detail}", status=status)
         if 300 <= status < 400:
             place = headers.get("location", "nowhere")[:200]
             return LinkGarbled(f"{self.url} answered {status} and points to {place}; give that address instead")
