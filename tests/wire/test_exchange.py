@@ -18,11 +18,13 @@ from tests.wire.lossy import Radio
 PATIENCE = Patience(report_s=1.0, tries=8)
 
 
-def run(
-    radio: Radio, messages: list[bytes], *, frame: int, limits: Limits | None = None
-) -> tuple[list[bytes], list[State]]:
+def sending(sender: Sender) -> bool:
+    return sender.state is State.SENDING
+
+
+def run(radio: Radio, messages: list[bytes], *, frame: int) -> tuple[list[bytes], list[State]]:
     """Send messages one after the other; return what was delivered and how each sender ended."""
-    receiver = Receiver(limits=limits or Limits())
+    receiver = Receiver(limits=Limits())
     numbers = itertools.count(7)
     delivered: list[bytes] = []
     ends: list[State] = []
@@ -30,11 +32,11 @@ def run(
         sender = Sender(
             message, channel=Channel.REQUEST, frame=frame, next_ident=lambda: next(numbers) % 65_536, patience=PATIENCE
         )
-        while sender.state is State.SENDING:
+        while sending(sender):
             for one in sender.frames(radio.now):
                 radio.send("up", one)
             sender.sent(radio.now)
-            if sender.state is not State.SENDING:
+            if not sending(sender):
                 break
             if radio.next_at > sender.wake:
                 radio.now = sender.wake
@@ -130,10 +132,8 @@ def test_a_restarted_device_that_repeats_a_number_is_not_taken_for_its_old_self(
     delivered = []
     for message in (b"first", b"other", b"a longer one" * 9):
         numbers = itertools.count(5)
-        sender = Sender(
-            message, channel=Channel.REQUEST, frame=51, next_ident=lambda n=numbers: next(n), patience=PATIENCE
-        )
-        while sender.state is State.SENDING:
+        sender = Sender(message, channel=Channel.REQUEST, frame=51, next_ident=numbers.__next__, patience=PATIENCE)
+        while sending(sender):
             for data in sender.frames(now):
                 frame = parse_frame(data)
                 assert isinstance(frame, Fragment)
