@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import queue
+import random
 import secrets
 import threading
 import time
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
+from splitcodec.device.link import BACKOFF_S
 from splitcodec.errors import LinkDown, LinkError, LinkGarbled, LinkRefused, MissingExtra, SettingsError
 from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.problem import MEDIA_TYPE, parse_problem
@@ -84,7 +86,9 @@ class MqttLink:
         properties.MessageExpiryInterval = math.ceil(self._timeout_s)
         properties.UserProperty = [(KEY, key or correlation.hex())] + ([(TASKS, self._tasks)] if self._tasks else [])
         trouble: LinkError | None = None
-        for _ in range(self._tries):
+        for turn in range(self._tries):
+            if turn:
+                time.sleep(BACKOFF_S * 2**turn * (0.5 + random.random()))  # noqa: S311 - jitter, not a secret
             try:
                 message = self._session.ask(packet, properties, correlation, timeout_s=self._timeout_s)
             except LinkDown as error:
