@@ -16,7 +16,7 @@ import os
 from pathlib import Path
 from typing import Any, final
 
-from splitcodec.device.spool import lock_file, write_whole
+from splitcodec.device.spool import lock_file, sync_folder, write_whole
 from splitcodec.errors import OutputError, SpoolError
 
 _RECORD = 17
@@ -48,6 +48,8 @@ class Journal:
         try:
             self._done = self._read_ledger()
             self._log = os.open(ledger, os.O_WRONLY | os.O_CREAT, 0o644)
+            sync_folder(answers.parent)
+            sync_folder(ledger.parent)
         except OSError as error:
             os.close(self._file)
             raise OutputError(f"cannot write {ledger}: {error.strerror}; choose another --spool") from None

@@ -18,31 +18,8 @@ from typing import Any, Protocol, final
 from splitcodec.device.journal import Outcome
 from splitcodec.errors import DataError, PictureNotFound, PictureTooLarge, PictureUnreadable, SettingsError
 
-SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".png",
-        ".webp",
-        ".avif",
-        ".tif",
-        ".tiff",
-        ".bmp",
-        ".gif",
-        ".ppm",
-        ".pgm",
-        ".jp2",
-        ".j2k",
-        ".jxl",
-        ".heic",
-        ".heif",
-        ".qoi",
-        ".tga",
-        ".pcx",
-        ".mpo",
-    ]
-)
+_RASTER = ("avif", "bmp", "gif", "heic", "heif", "j2k", "jp2", "jpe", "jpeg", "jpg", "jxl", "mpo", "pcx", "pgm", "png")
+SUFFIXES = frozenset(f".{kind}" for kind in (*_RASTER, "ppm", "qoi", "tga", "tif", "tiff", "webp"))
 LARGEST_FILE = 256 << 20
 KEEP, DELETE, MOVE = "keep", "delete", "move"
 
@@ -60,10 +37,13 @@ class Capture:
     load: Callable[[], Any]
 
 
+Known = Callable[[str, str], bool]  # (ident, picture) -> has it a line, or does it wait?
+
+
 class Source(Protocol):
     """Where captures come from."""
 
-    def take(self, known: Callable[[str], bool]) -> list[Capture]:
+    def take(self, known: Known) -> list[Capture]:
         """Return the captures that are there now and not `known`, the oldest first."""
         ...
 
@@ -114,7 +94,7 @@ class Folder:
         """Return whether files are there that may still be written."""
         return bool(self._young)
 
-    def take(self, known: Callable[[str], bool]) -> list[Capture]:
+    def take(self, known: Known) -> list[Capture]:
         """Return the pictures that are whole and not `known`, the oldest first. Raises DataError without the folder."""
         found: list[tuple[int, str, str]] = []
         young: dict[str, tuple[str, float]] = {}
@@ -128,7 +108,7 @@ class Folder:
                             continue
                         state = entry.stat()
                         ident = _ident(entry.name, state)
-                        if known(ident):
+                        if known(ident, entry.name):
                             continue
                         if self._settled(entry.name, ident, state, young):
                             found.append((state.st_mtime_ns, entry.name, ident))

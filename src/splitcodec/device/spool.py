@@ -1,7 +1,7 @@
 """Packets that wait on disk for the link.   before: device/client.py   after: device/watch.py
 
-One file a packet, written beside its place and renamed into it, so that a reader sees all of it or nothing. A file holds
-one line of JSON, the packet, and a CRC-32 of both. Names are numbers that count up: their order is the order of sending.
+One file a packet, written beside its place and renamed into it, so that a reader sees all of it or nothing. A file
+holds one line of JSON, the packet, and a CRC-32 of both. Names are numbers that count up, in the order of sending.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
+import shutil
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ _SUFFIX = ".spool"
 _REFUSED = "refused"
 _BLOCK = 4096  # what a small file takes on most disks
 MOST_REFUSED = 1000
+RESERVE_BYTES = 1_000_000
 
 
 @final
@@ -44,11 +46,14 @@ def idempotency_key(packet: bytes, capture: str) -> str:
 class Spool:
     """A folder of packets; one process at a time. Close it at the end.
 
+    Packets never take the disk's last `reserve_bytes`: a line in the answers is what frees the place of a packet.
+
     Raises SpoolError if another process uses it, OutputError where it cannot be written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, reserve_bytes: int = RESERVE_BYTES) -> None:
         self.folder = folder
+        self._reserve_bytes = reserve_bytes
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = lock_file(folder / "lock")
@@ -70,9 +75,13 @@ class Spool:
         return list(self._sizes)
 
     def add(self, entry: Entry) -> Path:
-        """Put a packet at the end; it is on the disk when this returns. Raises OutputError, and then nothing is left."""
+        """Put a packet at the end; it is on the disk when this returns. Raises OutputError."""
         place = self.folder / f"{self._next:012d}{_SUFFIX}"
         content = _dump(entry)
+        if self._free_bytes() < self._reserve_bytes + len(content):
+            raise OutputError(
+                f"less than {self._reserve_bytes:,} bytes are free in {self.folder}, kept for answers; free some space"
+            )
         write_whole(place, content)
         self._next += 1
         self._sizes[place] = disk_size(len(content))
@@ -106,6 +115,12 @@ class Spool:
     def close(self) -> None:
         """Let another process use the folder."""
         os.close(self._lock)
+
+    def _free_bytes(self) -> int:
+        try:
+            return shutil.disk_usage(self.folder).free
+        except OSError as error:
+            raise OutputError(f"cannot use {self.folder}: {error.strerror}; is the disk there?") from None
 
     def _gone(self, place: Path) -> None:
         self.bytes -= self._sizes.pop(place, 0)

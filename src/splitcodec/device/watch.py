@@ -26,6 +26,7 @@ from splitcodec.errors import (
     OutputError,
     PictureError,
     PictureNotFound,
+    PictureTooLarge,
     SettingsError,
     SplitcodecError,
     SpoolError,
@@ -62,7 +63,7 @@ class Status:
 
 @final
 class Backoff:
-    """Waits that double from 1 s to 300 s, each less by up to half by chance, so that a fleet does not return in step."""
+    """Waits that double from 1 s to 300 s, each less by up to half by chance: a fleet must not return in step."""
 
     def __init__(self, *, first_s: float = FIRST_WAIT_S, longest_s: float = LONGEST_WAIT_S) -> None:
         self._first_s = first_s
@@ -157,10 +158,15 @@ class Watch:
         thread = threading.Thread(target=sending, name="splitcodec watch")
         thread.start()
         try:
+            resting = Backoff(first_s=poll_s, longest_s=60.0)
             while not stop.is_set():
                 self.gather()
                 more.set()
-                stop.wait(poll_s)
+                if self.status.disk or self.status.source:
+                    stop.wait(resting.next_s())
+                else:
+                    resting.reset()
+                    stop.wait(poll_s)
         finally:
             stop.set()
             more.set()
@@ -172,11 +178,13 @@ class Watch:
         """Gather what is there and deliver it; leave in the spool what the link does not take now."""
         while not stop.is_set():
             troubled = self.gather()
-            while self.deliver() and not stop.is_set():
-                pass
+            delivered = 0
+            while not stop.is_set() and self.deliver():
+                delivered += 1
+            hindered = self.status.link or self.status.disk or self.status.source
             if self._source.pending:
                 stop.wait(poll_s)
-            elif not troubled or self.status.link or self.status.disk or self.status.source:
+            elif hindered or not (troubled and delivered):
                 return
 
     def _keep_delivering(self, stop: threading.Event, more: threading.Event, backoff: Backoff) -> None:
@@ -196,7 +204,7 @@ class Watch:
                 entry = self._spool.read(place)
             except SpoolError as error:
                 self.status.disk = str(error)
-                self._spool.set_aside(place)
+                self._finish(place, "", "", Outcome.REFUSED)
                 continue
             if (outcome := self._journal.outcome(entry.capture)) is not None:
                 self._finish(place, entry.capture, entry.picture, outcome)
@@ -204,10 +212,10 @@ class Watch:
                 self._waiting[entry.capture] = place
         self._count()
 
-    def _known(self, ident: str) -> bool:
+    def _known(self, ident: str, picture: str) -> bool:
         with self._lock:
             if (outcome := self._journal.outcome(ident)) is not None:
-                self._source.done(ident, ident.rpartition("@")[0], outcome)
+                self._source.done(ident, picture, outcome)
                 return True
             return ident in self._waiting
 
@@ -220,14 +228,16 @@ class Watch:
             return True  # gone, or still changing: it comes again as another capture
         except PictureError as error:
             return self._settle(capture, Outcome.UNREADABLE, _problem(Outcome.UNREADABLE, error))
+        except MemoryError:
+            large = PictureTooLarge(f"{capture.picture}: does not fit into this machine's memory; shrink it first")
+            return self._settle(capture, Outcome.UNREADABLE, _problem(Outcome.UNREADABLE, large))
         key = idempotency_key(packet, capture.ident)
         entry = Entry(capture.ident, capture.picture, key, level, packet)
         with self._lock:
             if not self._make_room(entry_size(entry)):
                 if self._when_full == REFUSE:
                     return False
-                error = SpoolError(f"the spool holds {self._spool.bytes} of {self._max_bytes} bytes; not sent")
-                return self._settle(capture, Outcome.DROPPED, _problem(Outcome.DROPPED, error))
+                return self._settle(capture, Outcome.DROPPED, _problem(Outcome.DROPPED, self._overflow()))
             try:
                 self._waiting[capture.ident] = self._spool.add(entry)
             except OutputError as error:
@@ -253,19 +263,16 @@ class Watch:
         with contextlib.suppress(SpoolError):
             entry = self._spool.read(place)
             old = Capture(entry.capture, entry.picture, bytes)
-            error = SpoolError(
-                f"the spool holds {self._spool.bytes} of {self._max_bytes} bytes; the oldest was dropped"
-            )
-            self._settle(old, Outcome.DROPPED, _problem(Outcome.DROPPED, error), place=place)
+            self._settle(old, Outcome.DROPPED, _problem(Outcome.DROPPED, self._overflow()), place=place)
 
     def _deliver(self, place: Path) -> bool:
         try:
             entry = self._spool.read(place)
         except SpoolError as error:
-            with self._lock:
-                self.status.disk = str(error)
-                self._spool.set_aside(place)
-            return True
+            self.status.disk = str(error)
+            return self._finish(place, "", "", Outcome.REFUSED)
+        if (outcome := self._journal.outcome(entry.capture)) is not None:
+            return self._finish(place, entry.capture, entry.picture, outcome)
         capture = Capture(entry.capture, entry.picture, bytes)
         told = {"key": entry.key, "bytes": len(entry.packet), "level": entry.level}
         try:
@@ -293,18 +300,30 @@ class Watch:
             self.status.disk = ""
             name = outcome.name.lower()
             setattr(self.status, name, getattr(self.status, name) + 1)
-            self._finish(place, capture.ident, capture.picture, outcome)
-            self._count()
+            finished = self._finish(place, capture.ident, capture.picture, outcome)
         self._tell({"capture": capture.ident, **line})
+        return finished
+
+    def _finish(self, place: Path | None, ident: str, picture: str, outcome: Outcome) -> bool:
+        with self._lock:
+            try:
+                if place is not None and outcome is Outcome.REFUSED:
+                    self._spool.set_aside(place)
+                elif place is not None:
+                    self._spool.remove(place)
+            except OSError as error:
+                self.status.disk = f"cannot take {place} out of the spool: {error.strerror}; free some space"
+                return False
+            self._waiting.pop(ident, None)
+            self._count()
+        if ident:
+            self._source.done(ident, picture, outcome)
         return True
 
-    def _finish(self, place: Path | None, ident: str, picture: str, outcome: Outcome) -> None:
-        if place is not None and outcome is Outcome.REFUSED:
-            self._spool.set_aside(place)
-        elif place is not None:
-            self._spool.remove(place)
-        self._waiting.pop(ident, None)
-        self._source.done(ident, picture, outcome)
+    def _overflow(self) -> SpoolError:
+        return SpoolError(
+            f"the spool holds {self._spool.bytes} of {self._max_bytes} bytes; dropped ({self._when_full})"
+        )
 
     def _full(self) -> bool:
         return self._spool.bytes + entry_size(Entry("", "", "", 0, b"")) > self._max_bytes
