@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -281,7 +282,7 @@ def test_a_really_full_disk(tmp_path: Path) -> None:
         assert "8,192 bytes are free" in bench.watch.status.disk
         assert 0 < bench.watch.status.waiting < 40
         bench.trouble = []
-        with (disk / "more").open("wb", buffering=0) as more, pytest.raises(OSError, match="No space left"):
+        with (disk / "more").open("wb", buffering=0) as more, contextlib.suppress(OSError):
             while True:
                 more.write(bytes(4096))
         bench.watch.once(threading.Event())
@@ -319,7 +320,7 @@ def test_it_runs_until_it_is_stopped(bench: Bench, tmp_path: Path) -> None:
 
 def test_what_ends_the_sending_thread_ends_the_watch(bench: Bench) -> None:
     bench.source.add("a")
-    bench.watch._send = lambda *_: 1 / 0  # type: ignore[assignment, return-value]
+    bench.watch._send = lambda *_: 1 / 0  # type: ignore[assignment]
     with pytest.raises(ZeroDivisionError):
         bench.watch.run(threading.Event(), poll_s=0.01)
 
