@@ -50,7 +50,7 @@ def test_a_death_at_every_step_loses_and_doubles_nothing() -> None:
 
 @pytest.mark.soak
 def test_a_death_at_every_step_many_times() -> None:
-    total = die_everywhere("60")
+    total = die_everywhere("20")
     assert spotless(total), total
 
 

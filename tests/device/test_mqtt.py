@@ -67,7 +67,11 @@ def test_a_picture_through_the_broker(broker: Mosquitto, tiny: Bundle, pictures:
 def test_tasks_and_key_travel_and_a_key_is_answered_once(broker: Mosquitto) -> None:
     asked = Asked()
     with Bridge(parse_broker(broker.url), asked), mqtt(broker.url, tasks=("a", "b")) as link:
-        assert [link(b"one", key="k1"), link(b"one", key="k1"), link(b"one", key="k2")] == [b"{one}"] * 3
+        assert [
+            link(b"one", idempotency_key="k1"),
+            link(b"one", idempotency_key="k1"),
+            link(b"one", idempotency_key="k2"),
+        ] == [b"{one}"] * 3
     assert asked.seen == [(b"one", ("a", "b"), "k1"), (b"one", ("a", "b"), "k2")]
 
 

@@ -77,7 +77,7 @@ def _over_http(url: str, timeout_s: float) -> tuple[_Respond, str]:
     link(())  # a wrong address is told now
 
     def respond(packet: bytes, tasks: tuple[str, ...], key: str | None) -> bytes:
-        return link(tasks)(packet, key=key)
+        return link(tasks)(packet, idempotency_key=key)
 
     return respond, url
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,43 +86,41 @@ def watch(
     from splitcodec.device.watch import Watch
 
     place = spool or _default_spool(folder)
-    source = _source(folder, camera=camera, every=every, after=after, settle=settle)
-    device = Device(bundle, threads=threads)
     wanted = [task.strip() for task in tasks.split(",") if task.strip()]
-    link = open_link(url, tasks=wanted, timeout_s=timeout, retries=0, token=os.environ.get("SPLITCODEC_TOKEN"))
-    packets = Spool(place)
-    journal = Journal(answers or place / "answers.jsonl", place / "ledger")
-    shown = _Shown(json_=json_)
+    shown, stop = _Shown(json_=json_), threading.Event()
+    with contextlib.ExitStack() as closing:
+        link = open_link(url, tasks=wanted, timeout_s=timeout, retries=0, token=os.environ.get("SPLITCODEC_TOKEN"))
+        closing.callback(link.close)
+        source = _source(folder, camera=camera, every=every, after=after, settle=settle)
+        closing.callback(source.close)
+        device = Device(bundle, threads=threads)
+        packets = Spool(place)
+        closing.callback(packets.close)
+        journal = Journal(answers or place / "answers.jsonl", place / "ledger")
+        closing.callback(journal.close)
 
-    def encode(picture: Any) -> tuple[bytes, int]:
-        encoded = device.encode_timed(picture, level=level)
-        return encoded.packet, encoded.level
+        def encode(picture: Any) -> tuple[bytes, int]:
+            encoded = device.encode_timed(picture, level=level)
+            return encoded.packet, encoded.level
 
-    watching = Watch(
-        encode=encode,
-        send=lambda packet, key: link(packet, key=key),
-        source=source,
-        spool=packets,
-        journal=journal,
-        max_bytes=int(max_spool_mb * 1e6),
-        when_full=when_full,
-        tell=lambda line: shown.line(line, watching.status),
-    )
-    stop, got = threading.Event(), _stop_on_signals()
-    got.append(stop)
-    try:
+        watching = Watch(
+            encode=encode,
+            send=lambda packet, key: link(packet, idempotency_key=key),
+            source=source,
+            spool=packets,
+            journal=journal,
+            max_bytes=int(max_spool_mb * 1e6),
+            when_full=when_full,
+            tell=lambda line: shown.line(line, watching.status),
+        )
+        closing.callback(shown.end, watching.status)
+        got = closing.enter_context(_stopping(stop))
         if once:
             watching.once(stop)
         else:
             what = camera if folder is None else folder
             print(f"watching {what} for {device.bundle.ident} at {url}, spool {place}", file=sys.stderr, flush=True)
             watching.run(stop, poll_s=poll)
-    finally:
-        source.close()
-        link.close()
-        packets.close()
-        journal.close()
-        shown.end(watching.status)
     if signal.SIGINT in got:
         raise typer.Exit(_INTERRUPTED)
     left = watching.status
@@ -151,18 +151,21 @@ def _source(folder: Path | None, *, camera: str | None, every: float, after: str
     return Folder(folder, after=after, settle_s=settle)
 
 
-def _stop_on_signals() -> list[Any]:
-    """Set the event that is put into the list returned when SIGTERM or SIGINT comes; which one is added to the list."""
-    got: list[Any] = []
+@contextlib.contextmanager
+def _stopping(stop: threading.Event) -> Iterator[list[int]]:
+    """Set `stop` when SIGTERM or SIGINT comes; yields the list of those that came."""
+    got: list[int] = []
 
-    def stop(number: int, _: object) -> None:
-        for event in got[:1]:
-            event.set()
+    def end(number: int, _: object) -> None:
         got.append(number)
+        stop.set()
 
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, stop)
-    return got
+    before = {one: signal.signal(one, end) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield got
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
 
 
 class _Shown:

@@ -53,7 +53,9 @@ class Camera:
         now = self._clock()
         if now < self._due:
             return []
-        self._due = max(self._due + self._every_s, now)
+        self._due += self._every_s
+        if self._due <= now:
+            self._due = now + self._every_s
         image_hwc = self._read()
         self._count += 1
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")

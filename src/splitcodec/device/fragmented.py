@@ -126,8 +126,8 @@ class FragmentedLink:
         self._answered: Message | None = None
         self._busy = threading.Lock()
 
-    def __call__(self, packet: bytes, *, key: str | None = None) -> bytes:
-        """Send one packet and return the answer. `key` is not sent: doubles are told by their number and checksum."""
+    def __call__(self, packet: bytes, *, idempotency_key: str | None = None) -> bytes:
+        """Send one packet and return the answer. The key is not sent: doubles are told by their number and checksum."""
         with self._busy:
             message = self._ask(packet)
         if message.channel is Channel.REFUSAL:

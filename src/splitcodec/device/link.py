@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -24,7 +25,8 @@ Link = Callable[[bytes], bytes]
 
 BACKOFF_S = 0.2  # doubled after each try, plus up to as much again by chance, so that a fleet does not return in step
 LONGEST_WAIT_S = 30.0  # whatever Retry-After says
-_PASSING = frozenset({502, 503, 504})
+_PASSING = frozenset({429, 502, 503, 504})
+_KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
 # A proxy from the environment is for the world outside: never send loopback through it.
 _LOOPBACK: dict[str, None] = {"all://localhost": None, "all://127.0.0.1": None, "all://[::1]": None}
 
@@ -41,8 +43,8 @@ def http(
     """Return a link to the edge server at `url`, such as "http://192.168.0.7:8080".
 
     `timeout_s` is for each try, `retries` are on top of the first try and follow lost connections, time-outs and the
-    statuses 502, 503 and 504 (waiting as Retry-After asks, at most 30 s). `tasks` are the answers to ask for (none: the
-    edge's default), `token` is sent as a bearer token.
+    statuses 429, 502, 503 and 504 (waiting as Retry-After asks, at most 30 s). `tasks` are the answers to ask for
+    (none: the edge's default), `token` is sent as a bearer token.
 
     Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense.
     """
@@ -84,16 +86,21 @@ class HttpLink:
         self._client = httpx.Client(headers=headers, timeout=timeout_s, mounts=_LOOPBACK)
         weakref.finalize(self, self._client.close)  # for a link that is used once and dropped
 
-    def __call__(self, packet: bytes, *, key: str | None = None) -> bytes:
+    def __call__(self, packet: bytes, *, idempotency_key: str | None = None) -> bytes:
         """Send one packet and return the body of the answer, at most 1 MiB.
 
-        `key` goes along as Idempotency-Key: sent again with the same key, the edge gives the answer that it has.
+        Under an `idempotency_key` (1 to 128 letters, digits, '_' and '-', a new one for each packet) the edge computes
+        an answer once, however often the packet is sent. Raises SettingsError for another key.
         """
+        if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
+            raise SettingsError(
+                f"idempotency key {idempotency_key[:40]!r}; expected 1 to 128 letters, digits, '_' and '-'"
+            )
         trouble = ""
         for turn in range(self._tries):
             wait_s = BACKOFF_S * 2**turn * (1.0 + random.random())  # noqa: S311 - jitter, not a secret
             try:
-                status, headers, body = self._post(packet, key=key)
+                status, headers, body = self._post(packet, idempotency_key)
             except httpx.TimeoutException:
                 trouble = f"no answer within {self._timeout_s:g} s"
             except httpx.TransportError as error:
@@ -123,13 +130,14 @@ class HttpLink:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _post(self, packet: bytes, *, key: str | None) -> tuple[int, httpx.Headers, bytes]:
+    def _post(self, packet: bytes, key: str | None) -> tuple[int, httpx.Headers, bytes]:
         # httpx times each read; a server that drips bytes would hold us for ever without a clock of our own.
         deadline = time.monotonic() + self._timeout_s
         body = bytearray()
         headers = {} if key is None else {"idempotency-key": key}
-        url = f"{self.url}/v1/answer"
-        with self._client.stream("POST", url, content=packet, params=self._params, headers=headers) as response:
+        with self._client.stream(
+            "POST", f"{self.url}/v1/answer", content=packet, params=self._params, headers=headers
+        ) as response:
             for chunk in response.iter_raw():
                 body += chunk
                 if len(body) > MAX_BYTES:

@@ -14,7 +14,7 @@ class KeyedLink(Protocol):
 
     url: str
 
-    def __call__(self, packet: bytes, *, key: str | None = None) -> bytes:
+    def __call__(self, packet: bytes, *, idempotency_key: str | None = None) -> bytes:
         """Send one packet and return the answer."""
         ...
 

@@ -76,7 +76,7 @@ class MqttLink:
         self._session = _Session(broker, timeout_s=timeout_s)
         weakref.finalize(self, self._session.close)  # for a link that is used once and dropped
 
-    def __call__(self, packet: bytes, *, key: str | None = None) -> bytes:
+    def __call__(self, packet: bytes, *, idempotency_key: str | None = None) -> bytes:
         """Send one packet and return the answer. Sent again with the same key, the edge gives the answer it has."""
         correlation = secrets.token_bytes(8)
         properties = Properties(PacketTypes.PUBLISH)
@@ -84,7 +84,9 @@ class MqttLink:
         properties.ResponseTopic = self._session.response_topic
         properties.CorrelationData = correlation
         properties.MessageExpiryInterval = math.ceil(self._timeout_s)
-        properties.UserProperty = [(KEY, key or correlation.hex())] + ([(TASKS, self._tasks)] if self._tasks else [])
+        properties.UserProperty = [(KEY, idempotency_key or correlation.hex())] + (
+            [(TASKS, self._tasks)] if self._tasks else []
+        )
         trouble: LinkError | None = None
         for turn in range(self._tries):
             if turn:
