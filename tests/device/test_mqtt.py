@@ -306,3 +306,27 @@ def test_the_commands(broker: Mosquitto, tiny_folder: Path, tmp_path: Path, pict
         bridge.terminate()
         assert bridge.wait(20) == 0
     assert json.loads(done.stdout)["bundle"] == "tiny@1"
+
+
+def test_the_access_rules_of_the_guide(tmp_path: Path) -> None:
+    rules = tmp_path / "acl"
+    rules.write_text(
+        "user bridge\ntopic read site7/packets\ntopic write site7/answers/#\n"
+        "user camera7\ntopic write site7/packets\npattern read site7/answers/%c\n"
+        "user spy\ntopic write site7/packets\n"
+    )
+    passwords = tmp_path / "passwords"
+    passwords.touch(mode=0o600)
+    for user in ("bridge", "camera7", "spy"):
+        subprocess.run([require("mosquitto_passwd"), "-b", passwords, user, "x"], check=True)
+    broker = Mosquitto(tmp_path, f"allow_anonymous false\npassword_file {passwords}\nacl_file {rules}\n")
+    with (
+        broker.running(),
+        Bridge(parse_broker(broker.url, username="bridge", password="x"), Asked()),
+        mqtt(broker.url, username="camera7", password="x") as link,
+        mqtt(broker.url, username="bridge", password="x", retries=0, timeout_s=2) as reader,
+    ):
+        assert link(b"x") == b"{x}"
+        with pytest.raises(LinkRefused, match="access rules") as caught:
+            reader(b"x")
+        assert caught.value.status == 403
