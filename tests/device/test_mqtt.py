@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 
 pytest.importorskip("paho.mqtt.client")
 
+from splitcodec.cli import main
 from splitcodec.device.client import Device
 from splitcodec.device.links import open_link
 from splitcodec.device.mqtt import mqtt
@@ -289,9 +291,14 @@ def test_options_without_sense() -> None:
         Bridge(parse_broker("mqtt://h/t"), Asked(), concurrency=0)
 
 
-def test_the_commands(broker: Mosquitto, tiny_folder: Path, tmp_path: Path, pictures: list[object]) -> None:
-    import sys
-
+def test_the_commands(
+    broker: Mosquitto,
+    tiny_folder: Path,
+    tmp_path: Path,
+    pictures: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     path = tmp_path / "picture.png"
     pictures[4].save(path)  # type: ignore[attr-defined]
     url = broker.url + "/command"
@@ -301,11 +308,12 @@ def test_the_commands(broker: Mosquitto, tiny_folder: Path, tmp_path: Path, pict
     ) as bridge:
         assert bridge.stderr is not None
         assert "bridging mqtt://" in bridge.stderr.readline()
-        ask = [*command, "ask", str(path), "--url", url, "--bundle", str(tiny_folder), "--json"]
-        done = subprocess.run(ask, capture_output=True, text=True, check=True, timeout=60)
+        ask = ["splitcodec", "ask", str(path), "--url", url, "--bundle", str(tiny_folder), "--json"]
+        monkeypatch.setattr(sys, "argv", ask)
+        main()
         bridge.terminate()
         assert bridge.wait(20) == 0
-    assert json.loads(done.stdout)["bundle"] == "tiny@1"
+    assert json.loads(capsys.readouterr().out)["bundle"] == "tiny@1"
 
 
 def test_the_access_rules_of_the_guide(tmp_path: Path) -> None:

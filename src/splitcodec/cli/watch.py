@@ -120,7 +120,7 @@ def watch(
         else:
             what = camera if folder is None else folder
             print(f"watching {what} for {device.bundle.ident} at {url}, spool {place}", file=sys.stderr, flush=True)
-            watching.run(stop, poll_s=poll)
+            watching.run(stop, poll_s=poll if camera is None else min(poll, every / 4))
     if signal.SIGINT in got:
         raise typer.Exit(_INTERRUPTED)
     left = watching.status

@@ -188,6 +188,9 @@ class _Session:
                 self._started = False
                 self._client.disconnect()
                 self._client.loop_stop()
+                # paho closes its last sockets when it is collected, so nothing may hold it in a circle
+                self._client.on_connect = self._client.on_subscribe = self._client.on_disconnect = None
+                self._client.on_message = self._client.on_publish = None
 
     def _connect(self) -> None:
         with self._start:

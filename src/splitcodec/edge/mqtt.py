@@ -99,6 +99,8 @@ class Bridge:
         self._workers.shutdown(wait=True, cancel_futures=True)
         self._client.disconnect()
         self._client.loop_stop()
+        # paho closes its last sockets when it is collected, so nothing may hold it in a circle
+        self._client.on_connect = self._client.on_subscribe = self._client.on_message = None
 
     def _on_connect(self, client: Client, _: object, __: object, reason: ReasonCode, ___: object) -> None:
         with self._lock:
