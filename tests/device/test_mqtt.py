@@ -310,8 +310,11 @@ def test_the_commands(
         assert "bridging mqtt://" in bridge.stderr.readline()
         ask = ["splitcodec", "ask", str(path), "--url", url, "--bundle", str(tiny_folder), "--json"]
         monkeypatch.setattr(sys, "argv", ask)
-        main()
-        bridge.terminate()
+        try:
+            with pytest.raises(SystemExit):
+                main()
+        finally:
+            bridge.terminate()
         assert bridge.wait(20) == 0
     assert json.loads(capsys.readouterr().out)["bundle"] == "tiny@1"
 
