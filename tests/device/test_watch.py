@@ -18,7 +18,8 @@ import pytest
 from splitcodec.device.journal import Journal, Outcome
 from splitcodec.device.source import Capture, Folder, Known
 from splitcodec.device.spool import Spool
-from splitcodec.device.watch import DROP_NEWEST, DROP_OLDEST, REFUSE, Backoff, Watch
+from splitcodec.device.status import Backoff
+from splitcodec.device.watch import DROP_NEWEST, DROP_OLDEST, REFUSE, Watch
 from splitcodec.errors import LinkDown, LinkError, LinkGarbled, LinkRefused, PictureUnreadable, SettingsError
 
 

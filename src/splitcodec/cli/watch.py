@@ -26,7 +26,7 @@ from splitcodec.cli.show import (
 
 if TYPE_CHECKING:
     from splitcodec.device.source import Source
-    from splitcodec.device.watch import Status
+    from splitcodec.device.status import Status
 
 _INTERRUPTED = 130
 
