@@ -74,5 +74,5 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 
 $(SLIM)/.slim: pyproject.toml
 	$(PYTHON) -m venv $(SLIM)
-	$(SLIM)/bin/$(PIP) -e '.[edge]' 'pytest>=8.4' 'pytest-timeout>=2.4' 'hypothesis>=6.130'
+	$(SLIM)/bin/$(PIP) -e '.[edge,mqtt]' 'pytest>=8.4' 'pytest-timeout>=2.4' 'hypothesis>=6.130'
 	touch $@

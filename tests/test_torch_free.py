@@ -22,6 +22,8 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("import splitcodec.device.client, splitcodec.edge.server", TRAINING),
         ("import splitcodec.device.client, splitcodec.device.link", TRAINING | SERVER),
+        ("import splitcodec.device.watch, splitcodec.device.fragmented", TRAINING | SERVER | {"httpx", "paho", "cv2"}),
+        ("import splitcodec.device.links, splitcodec.device.camera", TRAINING | SERVER | {"paho", "cv2"}),
         ("from splitcodec import Device", TRAINING | SERVER | {"httpx"}),
         ("from splitcodec import Edge", TRAINING | SERVER | {"httpx", "PIL"}),
     ],

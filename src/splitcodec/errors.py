@@ -30,6 +30,9 @@ The command line prints that message on one line of stderr and exits with 2; the
     |   |-- LinkDown              nobody answers: connection refused, time-out, retries used up
     |   |-- LinkRefused           the edge answered that it refuses this packet
     |   `-- LinkGarbled           the edge answered with something that is not an answer
+    |-- FrameError                bytes that are not a frame of a fragmented message
+    |-- SpoolError                a spool that another process uses, or that is damaged
+    |-- CameraError               a camera that does not open or gives no picture
     |-- GraphError                ONNX Runtime refuses a graph, or a graph refuses its input
     |-- TaskError                 a task that the bundle does not have
     |-- EdgeRefusal               what a server turns away for its own sake, whatever the packet says
@@ -152,11 +155,27 @@ class LinkDown(LinkError):
 
 
 class LinkRefused(LinkError):
-    """The edge answered that it refuses this packet."""
+    """The edge answered that it refuses this packet; `status` is HTTP's, also over other links (none: not known)."""
+
+    def __init__(self, message: str, *, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
 
 
 class LinkGarbled(LinkError):
     """The edge answered with something that is not an answer."""
+
+
+class FrameError(SplitcodecError):
+    """Bytes that are not a frame of a fragmented message."""
+
+
+class SpoolError(SplitcodecError):
+    """A spool that another process uses, or that is damaged."""
+
+
+class CameraError(SplitcodecError):
+    """A camera that does not open or gives no picture."""
 
 
 class GraphError(SplitcodecError):

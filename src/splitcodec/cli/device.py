@@ -74,7 +74,9 @@ def encode(
 
 def ask(
     images: Images,
-    url: Annotated[str, typer.Option("--url", metavar="URL", help="The edge server, such as http://10.0.0.2:8080.")],
+    url: Annotated[
+        str, typer.Option("--url", metavar="URL", help="The edge: http://10.0.0.2:8080, or mqtt://HOST/TOPIC.")
+    ],
     level: LevelOption = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
@@ -91,13 +93,13 @@ def ask(
     import time
 
     from splitcodec.device.client import Device
-    from splitcodec.device.link import http
+    from splitcodec.device.links import open_link
     from splitcodec.wire.answer import parse_answer
 
     token = read_token(token_file)
     device = Device(bundle, threads=threads)
     wanted = [task.strip() for task in tasks.split(",") if task.strip()]
-    link = http(url, tasks=wanted, timeout_s=timeout, retries=retries, token=token)
+    link = open_link(url, tasks=wanted, timeout_s=timeout, retries=retries, token=token)
 
     def one(image: Path) -> dict[str, Any]:
         encoded = device.encode_timed(image, level=level)

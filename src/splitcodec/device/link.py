@@ -150,7 +150,7 @@ class HttpLink:
 
     def _refusal(self, status: int, headers: httpx.Headers, body: bytes) -> LinkRefused | LinkGarbled:
         if detail := _detail(headers, body):
-            return LinkRefused(f"{self.url} refused the packet ({status}): {detail}")
+            return LinkRefused(f"{self.url} refused the packet ({status}): {detail}", status=status)
         if 300 <= status < 400:
             place = headers.get("location", "nowhere")[:200]
             return LinkGarbled(f"{self.url} answered {status} and points to {place}; give that address instead")

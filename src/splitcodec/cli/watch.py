@@ -1,0 +1,213 @@
+"""The command of a device in the field: watch."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from splitcodec.cli.show import (
+    DEFAULT_BUNDLE,
+    BundleOption,
+    JsonOption,
+    LevelOption,
+    ThreadsOption,
+    complain,
+    guesses,
+)
+
+if TYPE_CHECKING:
+    from splitcodec.device.source import Source
+    from splitcodec.device.status import Status
+
+_INTERRUPTED = 130
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    app.command("watch", rich_help_panel="On the device")(watch)
+
+
+def watch(
+    url: Annotated[
+        str, typer.Option("--url", metavar="URL", help="The edge: http://10.0.0.2:8080, or mqtt://HOST/TOPIC.")
+    ],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Folder of pictures. Not with --camera.")
+    ] = None,
+    camera: Annotated[
+        str | None, typer.Option("--camera", metavar="C", help="Camera: a number, an address or a GStreamer pipeline.")
+    ] = None,
+    every: Annotated[float, typer.Option("--every", min=0.05, metavar="S", help="Seconds between its pictures.")] = 60,
+    spool: Annotated[
+        Path | None, typer.Option("--spool", metavar="DIR", help="Where packets wait. Default: DIR/.splitcodec.")
+    ] = None,
+    max_spool_mb: Annotated[
+        float, typer.Option("--max-spool-mb", min=0.01, metavar="N", help="Most that may wait, in 1,000,000 bytes.")
+    ] = 64.0,
+    when_full: Annotated[
+        str, typer.Option("--when-full", metavar="POLICY", help="refuse, drop-oldest or drop-newest.")
+    ] = "refuse",
+    answers: Annotated[
+        Path | None, typer.Option("--answers", metavar="FILE", help="JSON lines. Default: answers.jsonl in the spool.")
+    ] = None,
+    after: Annotated[
+        str, typer.Option("--after", metavar="WHAT", help="keep, delete or move pictures that have their answer.")
+    ] = "keep",
+    once: Annotated[bool, typer.Option("--once", help="Do what is there, and leave.")] = False,
+    level: LevelOption = None,
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
+    poll: Annotated[float, typer.Option("--poll", min=0.05, metavar="S", help="Seconds between looks at DIR.")] = 1.0,
+    settle: Annotated[
+        float, typer.Option("--settle", min=0.0, metavar="S", help="Seconds without change that make a file whole.")
+    ] = 1.0,
+    threads: ThreadsOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Encode pictures as they appear, keep packets until the edge has answered, write one line for each answer.
+
+    Survives a link that is away, a full disk and a loss of power; see docs/field.md. A bearer token is read from
+    SPLITCODEC_TOKEN. With --json the status is printed, one object a line.
+    """
+    from splitcodec.device.client import Device
+    from splitcodec.device.journal import Journal
+    from splitcodec.device.links import open_link
+    from splitcodec.device.spool import Spool
+    from splitcodec.device.watch import Watch
+
+    place = spool or _default_spool(folder)
+    wanted = [task.strip() for task in tasks.split(",") if task.strip()]
+    shown, stop = _Shown(json_=json_), threading.Event()
+    with contextlib.ExitStack() as closing:
+        link = open_link(url, tasks=wanted, timeout_s=timeout, retries=0, token=os.environ.get("SPLITCODEC_TOKEN"))
+        closing.callback(link.close)
+        source = _source(folder, camera=camera, every=every, after=after, settle=settle)
+        closing.callback(source.close)
+        device = Device(bundle, threads=threads)
+        packets = Spool(place)
+        closing.callback(packets.close)
+        journal = Journal(answers or place / "answers.jsonl", place / "ledger")
+        closing.callback(journal.close)
+
+        def encode(picture: Any) -> tuple[bytes, int]:
+            encoded = device.encode_timed(picture, level=level)
+            return encoded.packet, encoded.level
+
+        watching = Watch(
+            encode=encode,
+            send=lambda packet, key: link(packet, idempotency_key=key),
+            source=source,
+            spool=packets,
+            journal=journal,
+            max_bytes=int(max_spool_mb * 1e6),
+            when_full=when_full,
+            tell=lambda line: shown.line(line, watching.status),
+        )
+        closing.callback(shown.end, watching.status)
+        got = closing.enter_context(_stopping(stop))
+        if once:
+            watching.once(stop)
+        else:
+            what = camera if folder is None else folder
+            print(f"watching {what} for {device.bundle.ident} at {url}, spool {place}", file=sys.stderr, flush=True)
+            watching.run(stop, poll_s=poll if camera is None else min(poll, every / 4))
+    if signal.SIGINT in got:
+        raise typer.Exit(_INTERRUPTED)
+    left = watching.status
+    if once and (left.waiting or left.refused or left.unreadable or left.dropped or left.source or left.disk):
+        raise typer.Exit(2)
+
+
+def _default_spool(folder: Path | None) -> Path:
+    from splitcodec.errors import SettingsError
+
+    if folder is None:
+        raise SettingsError("no --spool; with --camera, say where packets shall wait")
+    return folder / ".splitcodec"
+
+
+def _source(folder: Path | None, *, camera: str | None, every: float, after: str, settle: float) -> Source:
+    from splitcodec.errors import SettingsError
+
+    if (folder is None) == (camera is None):
+        raise SettingsError("expected a folder or --camera; give one of the two")
+    if camera is not None:
+        from splitcodec.device.camera import Camera
+
+        return Camera(camera, every_s=every)
+    from splitcodec.device.source import Folder
+
+    assert folder is not None  # noqa: S101 - the line above says so, in words that mypy does not read
+    return Folder(folder, after=after, settle_s=settle)
+
+
+@contextlib.contextmanager
+def _stopping(stop: threading.Event) -> Iterator[list[int]]:
+    """Set `stop` when SIGTERM or SIGINT comes; yields the list of those that came."""
+    got: list[int] = []
+
+    def end(number: int, _: object) -> None:
+        got.append(number)
+        stop.set()
+
+    before = {one: signal.signal(one, end) for one in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield got
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+class _Shown:
+    """The status on stdout as JSON lines, or answers and troubles on stderr; at most one status a second."""
+
+    def __init__(self, *, json_: bool) -> None:
+        self._json = json_
+        self._last = 0.0
+        self._troubles: tuple[str, ...] = ("", "", "")
+        self._tty = sys.stderr.isatty()
+
+    def line(self, line: dict[str, Any] | None, status: Status) -> None:
+        """Show one more answer, or a change of the status."""
+        if line is not None and (problem := line.get("error")):
+            print(f"{line['picture']}: {problem['outcome']}: {problem['detail']}", file=sys.stderr, flush=True)
+        elif line is not None and not self._json:
+            print(f"{line['picture']}: {guesses(line)} ({line['bytes']} bytes)", file=sys.stderr, flush=True)
+        troubles = (status.link, status.disk, status.source)
+        if troubles != self._troubles:
+            for trouble, before in zip(troubles, self._troubles, strict=True):
+                if trouble and trouble != before:
+                    complain(trouble)
+            self._troubles = troubles
+        now = time.monotonic()
+        if now - self._last >= 1.0:
+            self._last = now
+            self._status(status)
+
+    def end(self, status: Status) -> None:
+        """Show the last status."""
+        self._status(status, last=True)
+
+    def _status(self, status: Status, *, last: bool = False) -> None:
+        if self._json:
+            import json
+
+            print(json.dumps(status.to_json()), flush=True)
+        elif self._tty or last:
+            text = ", ".join(
+                f"{value:,} {name}"
+                for name, value in status.to_json().items()
+                if isinstance(value, int) and name not in ("spool_bytes", "sent") and (value or name == "answered")
+            )
+            end = "\n" if last or not self._tty else "\r"
+            print(f"{text}; {status.spool_bytes / 1e6:.1f} MB in the spool", file=sys.stderr, end=end, flush=True)

@@ -1,0 +1,146 @@
+"""One line for every capture, never two.   beside: device/spool.py   used by: device/watch.py
+
+Two files. The answers, JSON lines, are for the user. The ledger, 17 bytes a capture in the spool's folder, says which
+captures are done and how, also when the answers have been moved away. A capture is done in this order, each step on the
+disk before the next: its line, its mark in the ledger, its packet removed. No line is written while the one before
+has no mark, so after a crash only the last line can lack one; `Journal` puts it in when it opens.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any, final
+
+from splitcodec.device.spool import lock_file, sync_folder, write_whole
+from splitcodec.errors import OutputError, SpoolError
+
+_RECORD = 17
+_LONGEST_LINE = 1 << 21
+MOST_RECORDS = 200_000
+
+
+class Outcome(enum.Enum):
+    """How a capture ended."""
+
+    ANSWERED = b"a"
+    REFUSED = b"r"
+    UNREADABLE = b"u"
+    DROPPED = b"d"
+
+
+@final
+class Journal:
+    """The answers and the ledger. Raises SpoolError if another process writes there, OutputError if it cannot."""
+
+    def __init__(self, answers: Path, ledger: Path) -> None:
+        self.answers = answers
+        self._ledger = ledger
+        try:
+            answers.parent.mkdir(parents=True, exist_ok=True)
+            self._file = lock_file(answers)
+        except OSError as error:
+            raise OutputError(f"cannot write {answers}: {error.strerror}; choose another --answers") from None
+        try:
+            self._done = self._read_ledger()
+            self._log = os.open(ledger, os.O_WRONLY | os.O_CREAT, 0o644)
+            sync_folder(answers.parent)
+            sync_folder(ledger.parent)
+        except OSError as error:
+            os.close(self._file)
+            raise OutputError(f"cannot write {ledger}: {error.strerror}; choose another --spool") from None
+        self._records = len(self._done)
+        self._unmarked: tuple[str, Outcome] | None = self._last_line()
+        self._end = os.fstat(self._file).st_size
+        self._mark()
+
+    def outcome(self, capture: str) -> Outcome | None:
+        """Return how a capture ended, or None if it has no line yet."""
+        return self._done.get(_name(capture))
+
+    def settle(self, capture: str, outcome: Outcome, line: dict[str, Any]) -> None:
+        """Write a capture's line and mark it; nothing happens if it has one. Raises OutputError: call again later."""
+        self._mark()
+        if self.outcome(capture) is not None:
+            return
+        data = json.dumps({"capture": capture, **line}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        self._end = _append(self._file, data.encode() + b"\n", at=self._end, name=self.answers)
+        self._unmarked = (capture, outcome)
+        self._mark()
+
+    def close(self) -> None:
+        """Let another process write."""
+        os.close(self._file)
+        os.close(self._log)
+
+    def _mark(self) -> None:
+        if self._unmarked is None:
+            return
+        capture, outcome = self._unmarked
+        if self.outcome(capture) is None:
+            record = _name(capture) + outcome.value
+            _append(self._log, record, at=_RECORD * self._records, name=self._ledger)
+            self._records += 1
+            self._done[_name(capture)] = outcome
+        self._unmarked = None
+
+    def _read_ledger(self) -> dict[bytes, Outcome]:
+        data = self._ledger.read_bytes() if self._ledger.exists() else b""
+        whole = len(data) - len(data) % _RECORD
+        if whole < len(data):
+            os.truncate(self._ledger, whole)
+        if whole > MOST_RECORDS * _RECORD:
+            data = data[whole - MOST_RECORDS // 2 * _RECORD : whole]
+            whole = len(data)
+            write_whole(self._ledger, data)
+        with contextlib.suppress(ValueError):
+            return {data[i : i + 16]: Outcome(data[i + 16 : i + 17]) for i in range(0, whole, _RECORD)}
+        raise SpoolError(f"{self._ledger}: damaged; move the spool's folder away and begin a new one")
+
+    def _last_line(self) -> tuple[str, Outcome] | None:
+        """Return the capture of the last whole line, cutting off a torn one."""
+        size = os.fstat(self._file).st_size
+        begin = max(0, size - _LONGEST_LINE)
+        tail = os.pread(self._file, size - begin, begin)
+        whole = tail.rfind(b"\n") + 1
+        if whole < len(tail):
+            if whole == 0 and begin > 0:
+                raise SpoolError(f"{self.answers}: its last line is longer than {_LONGEST_LINE} bytes; not ours")
+            os.ftruncate(self._file, begin + whole)
+            os.fsync(self._file)
+        last = tail[:whole].rstrip(b"\n").rpartition(b"\n")[2]
+        if not last:
+            return None
+        try:
+            got = json.loads(last)
+            error = got.get("error")
+            outcome = Outcome.ANSWERED if error is None else Outcome[str(error["outcome"]).upper()]
+            return str(got["capture"]), outcome
+        except (ValueError, KeyError, TypeError, AttributeError):
+            raise SpoolError(
+                f"{self.answers}: its last line is none that `watch` writes; choose another --answers"
+            ) from None
+
+
+def _name(capture: str) -> bytes:
+    return hashlib.sha256(capture.encode()).digest()[:16]
+
+
+def _append(handle: int, data: bytes, *, at: int, name: Path) -> int:
+    """Write all of `data` to the disk or nothing of it, and return where it ends. Raises OutputError."""
+    begin = min(at, os.fstat(handle).st_size)  # less where somebody has truncated the file
+    try:
+        written = 0
+        while written < len(data):
+            written += os.pwrite(handle, data[written:], begin + written)
+        os.fsync(handle)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            os.ftruncate(handle, begin)
+            os.fsync(handle)
+        raise OutputError(f"cannot write {name}: {error.strerror or error}; free some space") from None
+    return begin + len(data)

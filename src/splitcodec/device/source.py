@@ -1,0 +1,177 @@
+"""Stage 0: where pictures come from.   after: device/watch.py   others: device/camera.py
+
+A source says which captures are there. A folder is looked at again and again rather than watched by the kernel: that
+works on every file system, memory cards and network shares included, and needs no library. A file is a picture once it
+has not changed for a while, so that nothing half written is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, final
+
+from splitcodec.device.journal import Outcome
+from splitcodec.errors import DataError, PictureNotFound, PictureTooLarge, PictureUnreadable, SettingsError
+
+_RASTER = ("avif", "bmp", "gif", "heic", "heif", "j2k", "jp2", "jpe", "jpeg", "jpg", "jxl", "mpo", "pcx", "pgm", "png")
+SUFFIXES = frozenset(f".{kind}" for kind in (*_RASTER, "ppm", "qoi", "tga", "tif", "tiff", "webp"))
+LARGEST_FILE = 256 << 20
+KEEP, DELETE, MOVE = "keep", "delete", "move"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """One picture at one time. `ident` names it for ever, `picture` names it for people.
+
+    `load` returns its pixels or bytes; it raises PictureError, PictureNotFound if it is gone.
+    """
+
+    ident: str
+    picture: str
+    load: Callable[[], Any]
+
+
+Known = Callable[[str, str], bool]  # (ident, picture) -> has it a line, or does it wait?
+
+
+class Source(Protocol):
+    """Where captures come from."""
+
+    def take(self, known: Known) -> list[Capture]:
+        """Return the captures that are there now and not `known`, the oldest first."""
+        ...
+
+    @property
+    def pending(self) -> bool:
+        """Return whether something is there that is not ready yet."""
+        ...
+
+    def done(self, ident: str, picture: str, outcome: Outcome) -> None:
+        """Do with the picture what is to be done once its line is written. Never raises."""
+        ...
+
+    def close(self) -> None:
+        """Let go of what is held."""
+        ...
+
+
+@final
+class Folder:
+    """The pictures in a folder, by their suffix; hidden files and folders inside are left alone.
+
+    A file counts once it has not changed for `settle_s` seconds. `after` is "keep", "delete" (answered pictures) or
+    "move" (into the folders `done` and `failed` inside). Raises DataError if there is no such folder.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        after: str = KEEP,
+        settle_s: float = 1.0,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        if after not in (KEEP, DELETE, MOVE):
+            raise SettingsError(f"after {after!r}; expected keep, delete or move")
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such folder; make it, or give another")
+        self.folder = folder
+        self._after = after
+        self._settle_s = settle_s
+        self._clock = clock
+        self._wall = wall
+        self._young: dict[str, tuple[str, float]] = {}
+
+    @property
+    def pending(self) -> bool:
+        """Return whether files are there that may still be written."""
+        return bool(self._young)
+
+    def take(self, known: Known) -> list[Capture]:
+        """Return the pictures that are whole and not `known`, the oldest first. Raises DataError without the folder."""
+        found: list[tuple[int, str, str]] = []
+        young: dict[str, tuple[str, float]] = {}
+        try:
+            with os.scandir(self.folder) as entries:
+                for entry in entries:
+                    if entry.name.startswith(".") or Path(entry.name).suffix.lower() not in SUFFIXES:
+                        continue
+                    with contextlib.suppress(OSError):
+                        if not entry.is_file():
+                            continue
+                        state = entry.stat()
+                        ident = _ident(entry.name, state)
+                        if known(ident, entry.name):
+                            continue
+                        if self._settled(entry.name, ident, state, young):
+                            found.append((state.st_mtime_ns, entry.name, ident))
+        except OSError as error:
+            raise DataError(f"{self.folder}: {error.strerror}; is the disk there?") from None
+        self._young = young
+        return [Capture(ident, name, self._loader(name, ident)) for _, name, ident in sorted(found)]
+
+    def done(self, ident: str, picture: str, outcome: Outcome) -> None:
+        """Keep, delete or move the picture; one that has changed in the meantime is another capture and is left."""
+        path = self.folder / picture
+        with contextlib.suppress(OSError):
+            if self._after == KEEP or _ident(picture, path.stat()) != ident:
+                return
+            if self._after == MOVE:
+                target = self.folder / ("done" if outcome is Outcome.ANSWERED else "failed")
+                target.mkdir(exist_ok=True)
+                os.replace(path, _free(target / picture))
+            elif outcome is Outcome.ANSWERED:
+                path.unlink()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _settled(self, name: str, ident: str, state: os.stat_result, young: dict[str, tuple[str, float]]) -> bool:
+        now = self._clock()
+        before, since = self._young.get(name, ("", now))
+        if before != ident:
+            since = now
+            if self._wall() - state.st_mtime >= self._settle_s:
+                return True
+        if now - since >= self._settle_s:
+            return True
+        young[name] = (ident, since)
+        return False
+
+    def _loader(self, name: str, ident: str) -> Callable[[], bytes]:
+        path = self.folder / name
+
+        def load() -> bytes:
+            try:
+                with path.open("rb") as file:
+                    if os.fstat(file.fileno()).st_size > LARGEST_FILE:
+                        raise PictureTooLarge(f"{name}: more than {LARGEST_FILE >> 20} MiB; is this a picture?")
+                    data = file.read()
+                    if _ident(name, os.fstat(file.fileno())) != ident:
+                        raise PictureNotFound(f"{name}: changed while it was read")
+                    return data
+            except FileNotFoundError:
+                raise PictureNotFound(f"{name}: gone") from None
+            except OSError as error:
+                raise PictureUnreadable(f"{name}: cannot be read ({error.strerror}); check the file") from None
+
+        return load
+
+
+def _ident(name: str, state: os.stat_result) -> str:
+    return f"{name}@{state.st_mtime_ns}+{state.st_size}"
+
+
+def _free(path: Path) -> Path:
+    number, free = 0, path
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return free

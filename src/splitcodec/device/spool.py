@@ -1,0 +1,202 @@
+"""Packets that wait on disk for the link.   before: device/client.py   after: device/watch.py
+
+One file a packet, written beside its place and renamed into it, so that a reader sees all of it or nothing. A file
+holds one line of JSON, the packet, and a CRC-32 of both. Names are numbers that count up, in the order of sending.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from splitcodec.errors import OutputError, SpoolError
+
+_SUFFIX = ".spool"
+_REFUSED = "refused"
+_BLOCK = 4096  # what a small file takes on most disks
+MOST_REFUSED = 1000
+RESERVE_BYTES = 1_000_000
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A packet that waits: of which capture and picture, its level, its idempotency key."""
+
+    capture: str
+    picture: str
+    key: str
+    level: int
+    packet: bytes
+
+
+def idempotency_key(packet: bytes, capture: str) -> str:
+    """Return the key of a packet: the same for one capture however often it is sent, another for every other."""
+    return hashlib.sha256(len(packet).to_bytes(4, "little") + packet + capture.encode()).hexdigest()[:32]
+
+
+@final
+class Spool:
+    """A folder of packets; one process at a time. Close it at the end.
+
+    Packets never take the disk's last `reserve_bytes`: a line in the answers is what frees the place of a packet.
+
+    Raises SpoolError if another process uses it, OutputError where it cannot be written.
+    """
+
+    def __init__(self, folder: Path, *, reserve_bytes: int = RESERVE_BYTES) -> None:
+        self.folder = folder
+        self._reserve_bytes = reserve_bytes
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = lock_file(folder / "lock")
+        except OSError as error:
+            raise OutputError(f"cannot use {folder}: {error.strerror}; choose another --spool") from None
+        for part in folder.glob("*.part"):
+            part.unlink(missing_ok=True)
+        found = sorted(folder.glob(f"*{_SUFFIX}"))
+        self._sizes = {path: disk_size(path.stat().st_size) for path in found}
+        taken = [*found, *(folder / _REFUSED).glob(f"*{_SUFFIX}")]
+        self._next = max((int(path.stem) for path in taken if path.stem.isdigit()), default=0) + 1
+        self.bytes = sum(self._sizes.values())
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def waiting(self) -> list[Path]:
+        """Return the places of all packets, the first to be sent first."""
+        return list(self._sizes)
+
+    def add(self, entry: Entry) -> Path:
+        """Put a packet at the end; it is on the disk when this returns. Raises OutputError."""
+        place = self.folder / f"{self._next:012d}{_SUFFIX}"
+        content = _dump(entry)
+        if self._free_bytes() < self._reserve_bytes + len(content):
+            raise OutputError(
+                f"less than {self._reserve_bytes:,} bytes are free in {self.folder}, kept for answers; free some space"
+            )
+        write_whole(place, content)
+        self._next += 1
+        self._sizes[place] = disk_size(len(content))
+        self.bytes += self._sizes[place]
+        return place
+
+    def read(self, place: Path) -> Entry:
+        """Return what waits at a place. Raises SpoolError if the disk has damaged it."""
+        try:
+            content = place.read_bytes()
+        except OSError as error:
+            raise SpoolError(f"{place}: {error.strerror}; the packet is set aside") from None
+        return _parse(content, place)
+
+    def remove(self, place: Path) -> None:
+        """Forget a packet."""
+        with contextlib.suppress(FileNotFoundError):
+            place.unlink()
+        self._gone(place)
+
+    def set_aside(self, place: Path) -> None:
+        """Move a packet to the folder `refused`, which keeps the last 1000 for somebody to look at."""
+        aside = self.folder / _REFUSED
+        aside.mkdir(exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(place, aside / place.name)
+        for old in sorted(aside.glob(f"*{_SUFFIX}"))[:-MOST_REFUSED]:
+            old.unlink(missing_ok=True)
+        self._gone(place)
+
+    def close(self) -> None:
+        """Let another process use the folder."""
+        os.close(self._lock)
+
+    def _free_bytes(self) -> int:
+        try:
+            return shutil.disk_usage(self.folder).free
+        except OSError as error:
+            raise OutputError(f"cannot use {self.folder}: {error.strerror}; is the disk there?") from None
+
+    def _gone(self, place: Path) -> None:
+        self.bytes -= self._sizes.pop(place, 0)
+
+
+def disk_size(n_bytes: int) -> int:
+    """Return what a file takes on the disk, in whole blocks of 4096 bytes."""
+    return -(-n_bytes // _BLOCK) * _BLOCK
+
+
+def entry_size(entry: Entry) -> int:
+    """Return what an entry will take on the disk."""
+    return disk_size(len(_dump(entry)))
+
+
+def write_whole(place: Path, content: bytes) -> None:
+    """Write a file such that it is there whole or not at all, also after a loss of power. Raises OutputError."""
+    part = place.with_suffix(".part")
+    try:
+        try:
+            with part.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(part, place)
+        except OSError:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+        sync_folder(place.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {place}: {error.strerror or error}; free some space") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def lock_file(path: Path) -> int:
+    """Return a handle that holds a lock until it is closed, also by a kill. Raises SpoolError if it is held."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ModuleNotFoundError:
+        pass  # no such locks on Windows
+    except OSError:
+        os.close(handle)
+        raise SpoolError(f"{path.parent} is used by another process; stop it, or choose another folder") from None
+    return handle
+
+
+def _dump(entry: Entry) -> bytes:
+    head = {"capture": entry.capture, "picture": entry.picture, "key": entry.key, "level": entry.level}
+    content = json.dumps(head, separators=(",", ":")).encode() + b"\n" + entry.packet
+    return content + zlib.crc32(content).to_bytes(4, "little")
+
+
+def _parse(content: bytes, place: Path) -> Entry:
+    try:
+        if zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
+            raise ValueError("CRC-32 differs")
+        head, _, packet = content[:-4].partition(b"\n")
+        got: Any = json.loads(head)
+        return Entry(
+            capture=str(got["capture"]),
+            picture=str(got["picture"]),
+            key=str(got["key"]),
+            level=int(got["level"]),
+            packet=packet,
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise SpoolError(f"{place}: damaged ({error}); the packet is set aside") from None

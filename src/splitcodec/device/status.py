@@ -1,0 +1,52 @@
+"""How a watch stands, and how long it waits.   used by: device/watch.py"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, dataclass
+from typing import Any, final
+
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 300.0
+
+
+@final
+@dataclass(slots=True)
+class Status:
+    """What a watch has done since it started, what waits, and what hinders it ("" if nothing does)."""
+
+    taken: int = 0
+    answered: int = 0
+    refused: int = 0
+    unreadable: int = 0
+    dropped: int = 0
+    waiting: int = 0
+    spool_bytes: int = 0
+    sent: int = 0
+    link: str = ""
+    disk: str = ""
+    source: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as an object."""
+        return asdict(self)
+
+
+@final
+class Backoff:
+    """Waits that double from 1 s to 300 s, each less by up to half by chance: a fleet must not return in step."""
+
+    def __init__(self, *, first_s: float = FIRST_WAIT_S, longest_s: float = LONGEST_WAIT_S) -> None:
+        self._first_s = first_s
+        self._longest_s = longest_s
+        self._turn = 0
+
+    def next_s(self) -> float:
+        """Return the seconds to wait after one more failure."""
+        wait_s = min(self._longest_s, self._first_s * 2.0 ** min(self._turn, 60))
+        self._turn += 1
+        return wait_s * (0.5 + random.random() / 2)  # noqa: S311 - jitter, not a secret
+
+    def reset(self) -> None:
+        """Begin again: something worked."""
+        self._turn = 0

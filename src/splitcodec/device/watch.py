@@ -1,0 +1,292 @@
+"""Stages 1 to 5 of 7 where the link comes and goes: pictures -> spool -> answers.   inside: source, spool, journal
+
+A capture goes through these states, each on the disk before the next: a picture in the source; a packet in the spool; a
+line in the answers; a mark in the ledger; no packet. Killed anywhere, the next run goes on from the state it finds. A
+packet may be sent twice, with the same idempotency key; its line is written once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, final
+
+from splitcodec.device.journal import Journal, Outcome
+from splitcodec.device.source import Capture, Source
+from splitcodec.device.spool import Entry, Spool, entry_size, idempotency_key
+from splitcodec.device.status import Backoff, Status
+from splitcodec.errors import (
+    CameraError,
+    DataError,
+    LinkError,
+    LinkRefused,
+    OutputError,
+    PictureError,
+    PictureNotFound,
+    PictureTooLarge,
+    SettingsError,
+    SplitcodecError,
+    SpoolError,
+)
+from splitcodec.wire.answer import Answer, parse_answer
+from splitcodec.wire.problem import may_pass
+
+REFUSE, DROP_OLDEST, DROP_NEWEST = "refuse", "drop-oldest", "drop-newest"
+
+
+@final
+class Watch:
+    """Takes captures from `source` into `spool` and their answers into `journal`.
+
+    `encode(picture)` returns (packet, level); `send(packet, key)` returns the answer's JSON. `max_bytes` bounds the
+    spool; where it is full, `when_full` is "refuse" (take no more pictures), "drop-oldest" or "drop-newest" (write a
+    line that says so). `tell` is called with every line that is written, and `None` when only the status has changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        encode: Callable[[Any], tuple[bytes, int]],
+        send: Callable[[bytes, str], bytes],
+        source: Source,
+        spool: Spool,
+        journal: Journal,
+        max_bytes: int,
+        when_full: str = REFUSE,
+        tell: Callable[[dict[str, Any] | None], None] = lambda _: None,
+    ) -> None:
+        if when_full not in (REFUSE, DROP_OLDEST, DROP_NEWEST):
+            raise SettingsError(f"when full {when_full!r}; expected refuse, drop-oldest or drop-newest")
+        self._encode = encode
+        self._send = send
+        self._source = source
+        self._spool = spool
+        self._journal = journal
+        self._max_bytes = max_bytes
+        self._when_full = when_full
+        self._tell = tell
+        self._lock = threading.RLock()
+        self._in_flight: Path | None = None
+        self._waiting: dict[str, Path] = {}
+        self.status = Status()
+        self._recover()
+
+    def gather(self) -> bool:
+        """Take what is there into the spool. Returns whether there is trouble that time may mend (`status` says)."""
+        if self._when_full == REFUSE and self._full():
+            return True
+        try:
+            captures = self._source.take(self._known)
+        except (DataError, CameraError) as error:
+            self.status.source = str(error)
+            self._tell(None)
+            return True
+        self.status.source = ""
+        return not all(self._take(capture) for capture in captures)
+
+    def deliver(self) -> bool | None:
+        """Send the first packet that waits. Returns whether it is done with, or None if nothing waits."""
+        with self._lock:
+            place = next(iter(self._spool.waiting()), None)
+            if place is None:
+                return None
+            self._in_flight = place
+        try:
+            return self._deliver(place)
+        finally:
+            self._in_flight = None
+
+    def run(self, stop: threading.Event, *, poll_s: float = 1.0, backoff: Backoff | None = None) -> None:
+        """Gather and deliver until `stop` is set. Raises what the sending thread ends with."""
+        more = threading.Event()
+        failures: list[BaseException] = []
+
+        def sending() -> None:
+            try:
+                self._keep_delivering(stop, more, backoff or Backoff())
+            except BaseException as error:
+                failures.append(error)
+                stop.set()
+
+        thread = threading.Thread(target=sending, name="splitcodec watch")
+        thread.start()
+        try:
+            resting = Backoff(first_s=poll_s, longest_s=60.0)
+            while not stop.is_set():
+                self.gather()
+                more.set()
+                if self.status.disk or self.status.source:
+                    stop.wait(resting.next_s())
+                else:
+                    resting.reset()
+                    stop.wait(poll_s)
+        finally:
+            stop.set()
+            more.set()
+            thread.join()
+        if failures:
+            raise failures[0]
+
+    def once(self, stop: threading.Event, *, poll_s: float = 0.2) -> None:
+        """Gather what is there and deliver it; leave in the spool what the link does not take now."""
+        while not stop.is_set():
+            troubled = self.gather()
+            delivered = 0
+            while not stop.is_set() and self.deliver():
+                delivered += 1
+            hindered = self.status.link or self.status.disk or self.status.source
+            if self._source.pending:
+                stop.wait(poll_s)
+            elif hindered or not (troubled and delivered):
+                return
+
+    def _keep_delivering(self, stop: threading.Event, more: threading.Event, backoff: Backoff) -> None:
+        while not stop.is_set():
+            more.clear()
+            done = self.deliver()
+            if done is None:
+                more.wait()
+            elif done:
+                backoff.reset()
+            else:
+                stop.wait(backoff.next_s())
+
+    def _recover(self) -> None:
+        for place in self._spool.waiting():
+            try:
+                entry = self._spool.read(place)
+            except SpoolError as error:
+                self.status.disk = str(error)
+                self._finish(place, "", "", Outcome.REFUSED)
+                continue
+            if (outcome := self._journal.outcome(entry.capture)) is not None:
+                self._finish(place, entry.capture, entry.picture, outcome)
+            else:
+                self._waiting[entry.capture] = place
+        self._count()
+
+    def _known(self, ident: str, picture: str) -> bool:
+        with self._lock:
+            if (outcome := self._journal.outcome(ident)) is not None:
+                self._source.done(ident, picture, outcome)
+                return True
+            return ident in self._waiting
+
+    def _take(self, capture: Capture) -> bool:
+        if self._when_full == REFUSE and self._full():
+            return False
+        try:
+            packet, level = self._encode(capture.load())
+        except PictureNotFound:
+            return True  # gone, or still changing: it comes again as another capture
+        except PictureError as error:
+            return self._settle(capture, Outcome.UNREADABLE, _problem(Outcome.UNREADABLE, error))
+        except MemoryError:
+            large = PictureTooLarge(f"{capture.picture}: does not fit into this machine's memory; shrink it first")
+            return self._settle(capture, Outcome.UNREADABLE, _problem(Outcome.UNREADABLE, large))
+        key = idempotency_key(packet, capture.ident)
+        entry = Entry(capture.ident, capture.picture, key, level, packet)
+        with self._lock:
+            if not self._make_room(entry_size(entry)):
+                if self._when_full == REFUSE:
+                    return False
+                return self._settle(capture, Outcome.DROPPED, _problem(Outcome.DROPPED, self._overflow()))
+            try:
+                self._waiting[capture.ident] = self._spool.add(entry)
+            except OutputError as error:
+                self.status.disk = str(error)
+                self._tell(None)
+                return False
+            self.status.disk = ""
+            self.status.taken += 1
+            self._count()
+        self._tell(None)
+        return True
+
+    def _make_room(self, n_bytes: int) -> bool:
+        if self._when_full == DROP_OLDEST:
+            for place in self._spool.waiting():
+                if self._spool.bytes + n_bytes <= self._max_bytes:
+                    break
+                if place != self._in_flight:
+                    self._drop(place)
+        return self._spool.bytes + n_bytes <= self._max_bytes
+
+    def _drop(self, place: Path) -> None:
+        with contextlib.suppress(SpoolError):
+            entry = self._spool.read(place)
+            old = Capture(entry.capture, entry.picture, bytes)
+            self._settle(old, Outcome.DROPPED, _problem(Outcome.DROPPED, self._overflow()), place=place)
+
+    def _deliver(self, place: Path) -> bool:
+        try:
+            entry = self._spool.read(place)
+        except SpoolError as error:
+            self.status.disk = str(error)
+            return self._finish(place, "", "", Outcome.REFUSED)
+        if (outcome := self._journal.outcome(entry.capture)) is not None:
+            return self._finish(place, entry.capture, entry.picture, outcome)
+        capture = Capture(entry.capture, entry.picture, bytes)
+        told = {"key": entry.key, "bytes": len(entry.packet), "level": entry.level}
+        try:
+            self.status.sent += 1
+            answer: Answer = parse_answer(self._send(entry.packet, entry.key))
+        except (LinkError, SettingsError) as error:
+            if isinstance(error, LinkError) and not (isinstance(error, LinkRefused) and not may_pass(error.status)):
+                self.status.link = str(error)
+                self._tell(None)
+                return False
+            line = {**told, **_problem(Outcome.REFUSED, error)}
+            return self._settle(capture, Outcome.REFUSED, line, place=place)
+        self.status.link = ""
+        return self._settle(capture, Outcome.ANSWERED, {**told, **answer}, place=place)
+
+    def _settle(self, capture: Capture, outcome: Outcome, line: dict[str, Any], *, place: Path | None = None) -> bool:
+        line = {"picture": capture.picture, **line}
+        with self._lock:
+            try:
+                self._journal.settle(capture.ident, outcome, line)
+            except OutputError as error:
+                self.status.disk = str(error)
+                self._tell(None)
+                return False
+            self.status.disk = ""
+            name = outcome.name.lower()
+            setattr(self.status, name, getattr(self.status, name) + 1)
+            finished = self._finish(place, capture.ident, capture.picture, outcome)
+        self._tell({"capture": capture.ident, **line})
+        return finished
+
+    def _finish(self, place: Path | None, ident: str, picture: str, outcome: Outcome) -> bool:
+        with self._lock:
+            try:
+                if place is not None and outcome is Outcome.REFUSED:
+                    self._spool.set_aside(place)
+                elif place is not None:
+                    self._spool.remove(place)
+            except OSError as error:
+                self.status.disk = f"cannot take {place} out of the spool: {error.strerror}; free some space"
+                return False
+            self._waiting.pop(ident, None)
+            self._count()
+        if ident:
+            self._source.done(ident, picture, outcome)
+        return True
+
+    def _overflow(self) -> SpoolError:
+        return SpoolError(
+            f"the spool holds {self._spool.bytes} of {self._max_bytes} bytes; dropped ({self._when_full})"
+        )
+
+    def _full(self) -> bool:
+        return self._spool.bytes + entry_size(Entry("", "", "", 0, b"")) > self._max_bytes
+
+    def _count(self) -> None:
+        self.status.waiting, self.status.spool_bytes = len(self._spool), self._spool.bytes
+
+
+def _problem(outcome: Outcome, error: SplitcodecError) -> dict[str, Any]:
+    detail = " ".join(str(error).split())
+    return {"error": {"outcome": outcome.name.lower(), "type": type(error).__name__, "detail": detail}}

@@ -1,0 +1,38 @@
+"""The guides name only options and files that exist."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from splitcodec.cli import app
+
+DOCS = Path(__file__).parents[2] / "docs"
+COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("page", ["field.md", "raspberry-pi.md"])
+def test_every_option_in_a_command_line_exists(page: str) -> None:
+    text = (DOCS / page).read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = re.findall(r"splitcodec (watch|bridge|ask|serve|encode|check|info) ([^`\n#]*)", text)
+    assert len(lines) > 5
+    for name, rest in lines:
+        known = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+        assert set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest)) <= known, (name, rest)
+
+
+def test_every_option_of_the_table_is_one_of_watch() -> None:
+    table = (DOCS / "field.md").read_text(encoding="utf-8").split("| option |")[1].split("\n\n")[0]
+    known = {option for parameter in COMMANDS["watch"].params for option in parameter.opts}
+    named = set(re.findall(r"--[a-z][a-z-]+", table))
+    assert len(named) > 10
+    assert named <= known
+
+
+@pytest.mark.parametrize("page", ["field.md", "raspberry-pi.md", "fragment-format.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", (DOCS / page).read_text(encoding="utf-8")):
+        assert (DOCS / target).exists(), target

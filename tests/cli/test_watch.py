@@ -1,0 +1,127 @@
+"""`splitcodec watch` from outside."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from splitcodec.cli import main
+from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
+from splitcodec.edge.server import BackgroundServer, Settings, create_app
+from splitcodec.wire.bundle import Bundle
+
+COMMAND = [sys.executable, "-m", "splitcodec.cli", "watch"]
+
+
+class Run:
+    """The command in this process; `run(...)` gives its exit code, stdout and stderr."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str]) -> None:
+        self._patch = patch
+        self._capture = capture
+
+    def __call__(self, *arguments: object) -> subprocess.CompletedProcess[str]:
+        self._patch.setattr(sys, "argv", ["splitcodec", "watch", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            main()
+        out, err = self._capture.readouterr()
+        return subprocess.CompletedProcess([], int(left.value.code or 0), out, err)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return Run(monkeypatch, capsys)
+
+
+def shoot(folder: Path, *names: str) -> None:
+    folder.mkdir(exist_ok=True)
+    for number, name in enumerate(names):
+        Image.linear_gradient("L").convert("RGB").resize((90 + number, 80)).save(folder / name)
+
+
+@pytest.fixture(scope="module")
+def url(tiny_folder: Path) -> Iterator[str]:
+    with BackgroundServer(create_app(Edge(tiny_folder), Settings())) as background:
+        yield background.url
+
+
+def test_once(run: Run, url: str, tiny: Bundle, tiny_folder: Path, tmp_path: Path) -> None:
+    shoot(tmp_path / "in", "a.png", "b.png")
+    answers = tmp_path / "out" / "answers.jsonl"
+    options = ("--url", url, "-b", tiny_folder, "--answers", answers, "--level", 2, "--after", "move", "--settle", 0.1)
+    done = run(tmp_path / "in", *options, "--once", "--json")
+    assert done.returncode == 0, done.stderr
+    status = json.loads(done.stdout.splitlines()[-1])
+    assert (status["taken"], status["answered"], status["waiting"]) == (2, 2, 0)
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert [line["picture"] for line in lines] == ["a.png", "b.png"]
+    device, edge = Device(tiny), Edge(tiny)
+    for line in lines:
+        packet = device.encode(tmp_path / "in" / "done" / line["picture"], level=2)
+        assert (line["bytes"], line["level"], line["bundle"]) == (len(packet), 2, "tiny@1")
+        assert line["answers"] == edge.answer(packet)["answers"]
+
+
+def test_nobody_there_then_somebody(run: Run, url: str, tiny_folder: Path, tmp_path: Path) -> None:
+    shoot(tmp_path / "in", "a.png")
+    options = ("-b", tiny_folder, "--settle", 0, "--once")
+    away = run(tmp_path / "in", "--url", "http://127.0.0.1:9", *options)
+    assert away.returncode == 2
+    assert "does not answer" in away.stderr
+    assert "1 waiting" in away.stderr
+    assert "Traceback" not in away.stderr
+    there = run(tmp_path / "in", "--url", url, *options)
+    assert there.returncode == 0, there.stderr
+    assert "a.png:" in there.stderr
+    assert len((tmp_path / "in" / ".splitcodec" / "answers.jsonl").read_text().splitlines()) == 1
+
+
+def test_sigterm_ends_it_cleanly(url: str, tiny_folder: Path, tmp_path: Path) -> None:
+    shoot(tmp_path / "in", "a.png")
+    command = [*COMMAND, str(tmp_path / "in"), "--url", url, "-b", str(tiny_folder), "--settle", "0", "--poll", "0.05"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert "watching" in process.stderr.readline()
+        assert "a.png" in process.stderr.readline()
+        process.send_signal(signal.SIGTERM)
+        _, rest = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert "1 answered" in rest
+    assert "Traceback" not in rest
+
+
+def test_refusals_are_one_line(run: Run, tiny_folder: Path, tmp_path: Path) -> None:
+    url = ("--url", "http://127.0.0.1:9", "-b", tiny_folder)
+    for arguments, words in (
+        ((tmp_path / "none", *url), "no such folder"),
+        ((*url,), "--camera"),
+        ((tmp_path, "--camera", "0", *url, "--spool", tmp_path), "one of the two"),
+        (("--camera", "0", *url), "no --spool"),
+        (("--camera", tmp_path / "no camera", "--spool", tmp_path, *url), "does not open"),
+        ((tmp_path, *url, "--after", "burn"), "keep, delete or move"),
+        ((tmp_path, *url, "--when-full", "burn"), "drop-oldest"),
+        ((tmp_path, "--url", "ftp://a", "-b", tiny_folder), "http://host:8080"),
+    ):
+        done = run(*arguments)
+        assert done.returncode == 2, (arguments, done.stderr)
+        assert words in done.stderr, (arguments, done.stderr)
+        assert "Traceback" not in done.stderr
+        told = [line for line in done.stderr.splitlines() if line.startswith("splitcodec:")]
+        assert len(told) == 1, done.stderr
+
+
+def test_an_interrupt_ends_it_with_130(run: Run, url: str, tiny_folder: Path, tmp_path: Path) -> None:
+    shoot(tmp_path / "in", "a.png")
+    threading.Timer(1.0, signal.raise_signal, (signal.SIGINT,)).start()
+    done = run(tmp_path / "in", "--url", url, "-b", tiny_folder, "--settle", 0, "--poll", 0.05)
+    assert done.returncode == 130
+    assert "answered" in done.stderr

@@ -1,0 +1,156 @@
+"""The camera: a film instead of a camera, a made-up OpenCV, and none at all."""
+
+from __future__ import annotations
+
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from splitcodec.device.camera import Camera
+from splitcodec.device.journal import Outcome
+from splitcodec.errors import CameraError, MissingExtra, SettingsError
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class MadeUp(types.ModuleType):
+    """An OpenCV with one camera, blue as OpenCV orders it: the first byte of a pixel."""
+
+    CAP_GSTREAMER = 1800
+    CAP_PROP_BUFFERSIZE = 38
+
+    def __init__(self) -> None:
+        super().__init__("cv2")
+        self.opens = True
+        self.gives = True
+        self.opened: list[tuple[Any, ...]] = []
+        self.grabbed = 0
+        self.VideoCapture = self._capture
+
+    def _capture(self, *where: Any) -> types.SimpleNamespace:
+        self.opened.append(where)
+        image = np.zeros((48, 64, 3), np.uint8)
+        image[:, :, 0] = 255
+
+        def grab() -> bool:
+            self.grabbed += 1
+            return True
+
+        return types.SimpleNamespace(
+            isOpened=lambda: self.opens,
+            release=lambda: None,
+            set=lambda *_: True,
+            grab=grab,
+            read=lambda: (self.gives, image if self.gives else None),
+        )
+
+
+@pytest.fixture
+def cv2(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
+    made = MadeUp()
+    monkeypatch.setitem(sys.modules, "cv2", made)
+    return made
+
+
+def never(_: str, __: str) -> bool:
+    return False
+
+
+def test_a_picture_every_so_many_seconds_red_first(cv2: MadeUp) -> None:
+    clock = Clock()
+    camera = Camera("0", every_s=10.0, clock=clock)
+    (first,) = camera.take(never)
+    assert camera.take(never) == []
+    clock.now = 9.9
+    assert camera.take(never) == []
+    clock.now = 10.0
+    (second,) = camera.take(never)
+    clock.now = 55.0  # late: one picture, not four
+    assert len(camera.take(never)) == 1
+    assert camera.take(never) == []
+    assert first.ident != second.ident
+    assert first.ident.startswith("camera 0@")
+    assert (first.load()[0, 0] == (0, 0, 255)).all()
+    assert cv2.opened == [(0,)]
+    assert cv2.grabbed == 8
+    assert not camera.pending
+    camera.done(first.ident, first.picture, Outcome.ANSWERED)
+    camera.close()
+    camera.close()
+
+
+def test_where_cameras_are(cv2: MadeUp) -> None:
+    for address in ("/dev/video2", "rtsp://host/stream", "videotestsrc ! appsink"):
+        Camera(address, every_s=1.0)
+    assert cv2.opened == [("/dev/video2",), ("rtsp://host/stream",), ("videotestsrc ! appsink", 1800)]
+
+
+def test_a_camera_that_does_not_open_says_so(cv2: MadeUp) -> None:
+    cv2.opens = False
+    with pytest.raises(CameraError, match=r"camera 3 does not open.*group video"):
+        Camera("3", every_s=1.0)
+    with pytest.raises(CameraError, match="may lack GStreamer"):
+        Camera("a ! appsink", every_s=1.0)
+
+
+def test_a_camera_that_is_unplugged_is_opened_again(cv2: MadeUp) -> None:
+    clock = Clock()
+    camera = Camera("0", every_s=1.0, clock=clock)
+    cv2.gives = False
+    with pytest.raises(CameraError, match="plugged in"):
+        camera.take(never)
+    cv2.opens = False
+    clock.now = 1.0
+    with pytest.raises(CameraError, match="does not open"):
+        camera.take(never)
+    cv2.opens = cv2.gives = True
+    clock.now = 2.0
+    assert len(camera.take(never)) == 1
+    assert len(cv2.opened) == 3
+
+
+def test_without_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    with pytest.raises(MissingExtra, match=r"splitcodec\[camera\]"):
+        Camera("0", every_s=1.0)
+
+
+def test_a_moment_that_makes_no_sense(cv2: MadeUp) -> None:
+    for bad in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(SettingsError, match="more than 0"):
+            Camera("0", every_s=bad)
+
+
+def test_a_film_through_the_real_opencv(tmp_path: Path) -> None:
+    real = pytest.importorskip("cv2")
+    film = tmp_path / "film.avi"
+    writer = real.VideoWriter(str(film), real.VideoWriter_fourcc(*"MJPG"), 10.0, (64, 48))
+    for _ in range(3):
+        image_bgr = np.zeros((48, 64, 3), np.uint8)
+        image_bgr[:, :, 2] = 255
+        writer.write(image_bgr)
+    writer.release()
+    clock = Clock()
+    camera = Camera(str(film), every_s=0.5, clock=clock)
+    for turn in range(3):
+        clock.now = 0.5 * turn
+        (capture,) = camera.take(never)
+        image_hwc = capture.load()
+        assert image_hwc.shape == (48, 64, 3)
+        assert image_hwc[20, 20, 0] > 200 > 50 > image_hwc[20, 20, 2]
+    clock.now = 2.0
+    with pytest.raises(CameraError, match="gives no picture"):
+        camera.take(never)
+    with pytest.raises(CameraError, match="does not open"):
+        Camera(str(tmp_path / "none.avi"), every_s=1.0)
+    camera.close()

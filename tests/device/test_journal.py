@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from splitcodec.device import journal as journals
+from splitcodec.device.journal import Journal, Outcome
+from splitcodec.errors import OutputError, SpoolError
+
+LINE = {"picture": "a.jpg"}
+REFUSED = {**LINE, "error": {"outcome": "refused", "type": "LinkRefused", "detail": "no"}}
+
+
+def opened(folder: Path) -> Journal:
+    return Journal(folder / "answers.jsonl", folder / "ledger")
+
+
+def captures(folder: Path) -> list[str]:
+    return [json.loads(line)["capture"] for line in (folder / "answers.jsonl").read_text().splitlines()]
+
+
+def test_one_line_a_capture_over_restarts(tmp_path: Path) -> None:
+    for _ in range(3):
+        journal = opened(tmp_path)
+        for name in ("a", "b", "a"):
+            journal.settle(name, Outcome.ANSWERED, LINE)
+        journal.settle("c", Outcome.REFUSED, REFUSED)
+        journal.close()
+    assert captures(tmp_path) == ["a", "b", "c"]
+    journal = opened(tmp_path)
+    assert [journal.outcome(name) for name in "abcd"] == [Outcome.ANSWERED, Outcome.ANSWERED, Outcome.REFUSED, None]
+    journal.close()
+
+
+@pytest.mark.parametrize("line", [LINE, REFUSED])
+def test_a_line_without_a_mark_gets_it(tmp_path: Path, line: dict[str, object]) -> None:
+    journal = opened(tmp_path)
+    outcome = Outcome.ANSWERED if line is LINE else Outcome.REFUSED
+    journal.settle("a", outcome, line)
+    journal.close()
+    (tmp_path / "ledger").write_bytes(b"")
+    journal = opened(tmp_path)
+    assert journal.outcome("a") is outcome
+    journal.settle("a", outcome, line)
+    journal.close()
+    assert captures(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("torn", [1, 10, 30])
+def test_a_torn_line_is_cut_off_and_a_torn_mark_too(tmp_path: Path, torn: int) -> None:
+    journal = opened(tmp_path)
+    journal.settle("a", Outcome.ANSWERED, LINE)
+    journal.settle("b", Outcome.ANSWERED, LINE)
+    journal.close()
+    os.truncate(tmp_path / "answers.jsonl", (tmp_path / "answers.jsonl").stat().st_size - torn)
+    os.truncate(tmp_path / "ledger", 17 + torn % 17)
+    journal = opened(tmp_path)
+    assert journal.outcome("b") is None
+    journal.settle("b", Outcome.ANSWERED, LINE)
+    journal.close()
+    assert captures(tmp_path) == ["a", "b"]
+
+
+@pytest.mark.parametrize("broken", ["pwrite", "fsync"])
+@pytest.mark.parametrize("turn", [1, 2, 3, 4])
+def test_a_full_disk_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, turn: int) -> None:
+    journal = opened(tmp_path)
+    journal.settle("a", Outcome.ANSWERED, LINE)
+    real, calls = getattr(os, broken), 0
+
+    def sometimes(handle: int, *rest: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == turn:
+            if broken == "pwrite":
+                real(handle, b"{half", rest[1])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(handle, *rest)
+
+    failures = 0
+    with monkeypatch.context() as patch:
+        patch.setattr(os, broken, sometimes)
+        for name in ("b", "b", "c", "c"):
+            try:
+                journal.settle(name, Outcome.ANSWERED, LINE)
+            except OutputError:
+                failures += 1
+    assert failures == 1
+    journal.close()
+    assert captures(tmp_path) == ["a", "b", "c"]
+    journal = opened(tmp_path)
+    assert all(journal.outcome(name) is Outcome.ANSWERED for name in "abc")
+    journal.close()
+
+
+def test_an_answers_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "answers.jsonl").write_text('{"mine": 1}\n')
+    with pytest.raises(SpoolError, match="none that `watch` writes"):
+        opened(tmp_path)
+
+
+def test_one_writer_at_a_time(tmp_path: Path) -> None:
+    first = opened(tmp_path)
+    with pytest.raises(SpoolError, match="another process"):
+        Journal(tmp_path / "answers.jsonl", tmp_path / "other")
+    first.close()
+
+
+def test_answers_may_be_truncated_by_log_rotation(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.settle("a", Outcome.ANSWERED, LINE)
+    os.truncate(tmp_path / "answers.jsonl", 0)
+    journal.settle("b", Outcome.ANSWERED, LINE)
+    journal.settle("a", Outcome.ANSWERED, LINE)
+    journal.close()
+    assert captures(tmp_path) == ["b"]
+
+
+def test_the_ledger_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "MOST_RECORDS", 10)
+    for begin in range(0, 44, 4):
+        journal = opened(tmp_path)
+        for number in range(begin, begin + 4):
+            journal.settle(str(number), Outcome.ANSWERED, LINE)
+        journal.close()
+    assert (tmp_path / "ledger").stat().st_size <= 14 * 17
+    journal = opened(tmp_path)
+    assert [journal.outcome(str(n)) for n in (0, 43, 42, 41)] == [None, *[Outcome.ANSWERED] * 3]
+    journal.close()

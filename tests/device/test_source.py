@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from splitcodec.device.journal import Outcome
+from splitcodec.device.source import Capture, Folder
+from splitcodec.errors import DataError, PictureNotFound, SettingsError
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def write(path: Path, data: bytes = b"data", *, age_s: float = 100.0) -> None:
+    path.write_bytes(data)
+    os.utime(path, (1e9 - age_s, 1e9 - age_s))
+
+
+def folder_of(path: Path, clock: Clock, *, after: str = "keep") -> Folder:
+    return Folder(path, after=after, settle_s=2.0, clock=clock, wall=lambda: 1e9)
+
+
+def none(_: str, __: str) -> bool:
+    return False
+
+
+def names(captures: list[Capture]) -> list[str]:
+    return [capture.picture for capture in captures]
+
+
+def test_pictures_by_age_and_nothing_else(tmp_path: Path) -> None:
+    for name, age in (("b.jpg", 50), ("a.PNG", 40), ("c.webp", 60), (".d.jpg", 50), ("e.jpg.part", 50), ("f.txt", 50)):
+        write(tmp_path / name, age_s=age)
+    (tmp_path / "g.jpg").mkdir()
+    assert names(folder_of(tmp_path, Clock()).take(none)) == ["c.webp", "b.jpg", "a.PNG"]
+
+
+def test_a_file_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
+    clock = Clock()
+    folder = folder_of(tmp_path, clock)
+    for size in range(1, 5):
+        write(tmp_path / "a.jpg", b"x" * size, age_s=0.0)
+        clock.now += 1.9
+        assert folder.take(none) == []
+        assert folder.pending
+    clock.now += 2.0
+    (capture,) = folder.take(none)
+    assert capture.load() == b"xxxx"
+    assert not folder.pending
+
+
+def test_a_file_from_the_future_is_taken_once_it_rests(tmp_path: Path) -> None:
+    clock = Clock()
+    folder = folder_of(tmp_path, clock)
+    write(tmp_path / "a.jpg", age_s=-1e6)
+    assert folder.take(none) == []
+    clock.now += 2.0
+    assert names(folder.take(none)) == ["a.jpg"]
+
+
+def test_what_changes_or_goes_before_it_is_read_is_not_a_picture(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg")
+    write(tmp_path / "b.jpg")
+    first, second = folder_of(tmp_path, Clock()).take(none)
+    write(tmp_path / "a.jpg", b"other data")
+    (tmp_path / "b.jpg").unlink()
+    for capture in (first, second):
+        with pytest.raises(PictureNotFound):
+            capture.load()
+
+
+def test_what_is_known_is_not_taken_again_and_a_changed_file_is_another(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg")
+    folder = folder_of(tmp_path, Clock())
+    (first,) = folder.take(none)
+    assert folder.take(lambda ident, _: ident == first.ident) == []
+    write(tmp_path / "a.jpg", b"more data")
+    (second,) = folder.take(lambda ident, _: ident == first.ident)
+    assert second.ident != first.ident
+
+
+@pytest.mark.parametrize(
+    ("after", "outcome", "left"),
+    [
+        ("keep", Outcome.ANSWERED, ["a.jpg"]),
+        ("delete", Outcome.ANSWERED, []),
+        ("delete", Outcome.UNREADABLE, ["a.jpg"]),
+        ("move", Outcome.ANSWERED, ["done", "done/a-1.jpg", "done/a.jpg"]),
+        ("move", Outcome.DROPPED, ["failed", "failed/a.jpg"]),
+    ],
+)
+def test_after(tmp_path: Path, after: str, outcome: Outcome, left: list[str]) -> None:
+    write(tmp_path / "a.jpg")
+    if left[:1] == ["done"]:
+        (tmp_path / "done").mkdir()
+        write(tmp_path / "done" / "a.jpg")
+    folder = folder_of(tmp_path, Clock(), after=after)
+    (capture,) = folder.take(none)
+    folder.done(capture.ident, capture.picture, outcome)
+    folder.done(capture.ident, capture.picture, outcome)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == left
+
+
+def test_a_picture_that_has_changed_is_not_deleted(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg")
+    folder = folder_of(tmp_path, Clock(), after="delete")
+    (capture,) = folder.take(none)
+    write(tmp_path / "a.jpg", b"a new picture of the same name")
+    folder.done(capture.ident, capture.picture, Outcome.ANSWERED)
+    assert (tmp_path / "a.jpg").exists()
+
+
+def test_refusals(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such folder"):
+        Folder(tmp_path / "none")
+    with pytest.raises(SettingsError, match="keep, delete or move"):
+        Folder(tmp_path, after="burn")
+    folder = Folder(tmp_path / ".." / tmp_path.name)
+    tmp_path.rmdir()
+    with pytest.raises(DataError, match="is the disk there"):
+        folder.take(none)
+    tmp_path.mkdir()

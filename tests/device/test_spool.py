@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from splitcodec.device import spool as spools
+from splitcodec.device.spool import Entry, Spool, idempotency_key
+from splitcodec.errors import OutputError, SpoolError
+
+
+def entry(number: int, *, size: int = 100) -> Entry:
+    packet = bytes([number % 256]) * size
+    return Entry(f"{number}.jpg@1+2", f"{number}.jpg", idempotency_key(packet, str(number)), 3, packet)
+
+
+def test_what_is_added_is_read_in_order_also_by_the_next_process(tmp_path: Path) -> None:
+    first = Spool(tmp_path / "spool")
+    for number in range(12):
+        first.add(entry(number))
+    first.remove(first.waiting()[0])
+    first.close()
+    second = Spool(tmp_path / "spool")
+    assert [second.read(place) for place in second.waiting()] == [entry(number) for number in range(1, 12)]
+    assert second.bytes == 11 * 4096 == first.bytes
+    assert second.add(entry(12)).name == "000000000013.spool"
+    second.close()
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    first = Spool(tmp_path)
+    with pytest.raises(SpoolError, match="another process"):
+        Spool(tmp_path)
+    first.close()
+    Spool(tmp_path).close()
+
+
+def test_what_was_half_written_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / "000000000001.part").write_bytes(b"half")
+    spool = Spool(tmp_path)
+    assert (len(spool), sorted(path.name for path in tmp_path.iterdir())) == (0, ["lock"])
+    spool.close()
+
+
+def test_damage_is_noticed(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    place = spool.add(entry(1))
+    content = bytearray(place.read_bytes())
+    content[-30] ^= 1
+    place.write_bytes(content)
+    with pytest.raises(SpoolError, match="damaged"):
+        spool.read(place)
+    spool.close()
+
+
+def test_the_folder_of_refused_packets_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spools, "MOST_REFUSED", 3)
+    spool = Spool(tmp_path)
+    for number in range(6):
+        spool.set_aside(spool.add(entry(number)))
+    assert sorted(path.name for path in (tmp_path / "refused").iterdir()) == [f"{n:012d}.spool" for n in (4, 5, 6)]
+    assert (len(spool), spool.bytes) == (0, 0)
+    spool.close()
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace"])
+def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    spool = Spool(tmp_path)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, broken, full)
+        with pytest.raises(OutputError, match="No space left"):
+            spool.add(entry(1))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lock"]
+    assert spool.read(spool.add(entry(2))) == entry(2)
+    spool.close()
+
+
+def test_keys_tell_captures_and_packets_apart() -> None:
+    keys = {
+        idempotency_key(b"a", "b"),
+        idempotency_key(b"ab", ""),
+        idempotency_key(b"", "ab"),
+        idempotency_key(b"a", "c"),
+    }
+    assert len(keys) == 4
+    assert {len(key) for key in keys} == {32}

@@ -1,0 +1,342 @@
+"""The watch with a made-up encoder and a made-up link: order, refusals, a full spool, a full disk."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from splitcodec.device.journal import Journal, Outcome
+from splitcodec.device.source import Capture, Folder, Known
+from splitcodec.device.spool import Spool
+from splitcodec.device.status import Backoff
+from splitcodec.device.watch import DROP_NEWEST, DROP_OLDEST, REFUSE, Watch
+from splitcodec.errors import LinkDown, LinkError, LinkGarbled, LinkRefused, PictureUnreadable, SettingsError
+
+
+def answer_to(packet: bytes) -> bytes:
+    label = packet.decode()
+    guess = {"index": 1, "label": label, "p": 0.5}
+    return json.dumps({"bundle": "b@1", "level": 3, "answers": {"classify": [guess]}, "ms": {"tail": 1.0}}).encode()
+
+
+def encode(picture: Any) -> tuple[bytes, int]:
+    if picture == b"bad":
+        raise PictureUnreadable("not a picture")
+    return bytes(picture), 3
+
+
+class Made:
+    """A source of made-up captures, as a camera is one."""
+
+    def __init__(self) -> None:
+        self.captures: list[Capture] = []
+        self.ended: list[tuple[str, Outcome]] = []
+        self.pending = False
+
+    def add(self, *names: str, data: bytes | None = None) -> None:
+        for name in names:
+            content = name.encode() if data is None else data
+            self.captures.append(Capture(f"{name}@0", name, lambda content=content: content))  # type: ignore[misc]
+
+    def take(self, known: Known) -> list[Capture]:
+        return [one for one in self.captures if not known(one.ident, one.picture)]
+
+    def done(self, ident: str, picture: str, outcome: Outcome) -> None:
+        self.ended.append((picture, outcome))
+
+    def close(self) -> None: ...
+
+
+class Bench:
+    """A watch, and what it needs; `again` is a restart."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.source = Made()
+        self.sent: list[tuple[bytes, str]] = []
+        self.trouble: list[LinkError] = []
+        self.hated: set[bytes] = set()
+        self.reserve_bytes = 0
+        self.encode: Callable[[Any], tuple[bytes, int]] = encode
+        self.max_bytes = 1_000_000
+        self.when_full = REFUSE
+        self.again()
+
+    def send(self, packet: bytes, key: str) -> bytes:
+        self.sent.append((packet, key))
+        if self.trouble:
+            raise self.trouble.pop(0)
+        if packet in self.hated:
+            raise LinkRefused("no", status=400)
+        return answer_to(packet)
+
+    def again(self) -> Watch:
+        self.close()
+        self.spool = Spool(self.folder / "spool", reserve_bytes=self.reserve_bytes)
+        self.journal = Journal(self.folder / "answers.jsonl", self.folder / "spool" / "ledger")
+        self.watch = Watch(
+            encode=lambda picture: self.encode(picture),  # noqa: PLW0108 - a test may change it
+            send=self.send,
+            source=self.source,
+            spool=self.spool,
+            journal=self.journal,
+            max_bytes=self.max_bytes,
+            when_full=self.when_full,
+        )
+        return self.watch
+
+    def close(self) -> None:
+        if hasattr(self, "spool"):
+            self.spool.close()
+            self.journal.close()
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (self.folder / "answers.jsonl").read_text().splitlines()]
+
+    def told(self) -> list[tuple[str, str]]:
+        return [
+            (line["picture"], line["error"]["outcome"] if "error" in line else line["answers"]["classify"][0]["label"])
+            for line in self.lines()
+        ]
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    memory = Path("/dev/shm")  # where nothing waits for a disk
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as folder:
+        one = Bench(Path(folder))
+        yield one
+        one.close()
+
+
+def test_pictures_are_answered_in_order_with_all_that_is_known(bench: Bench) -> None:
+    bench.source.add("a", "b", "c")
+    bench.watch.once(threading.Event())
+    assert bench.told() == [("a", "a"), ("b", "b"), ("c", "c")]
+    line = bench.lines()[0]
+    assert set(line) == {"capture", "picture", "key", "bytes", "level", "bundle", "answers", "ms"}
+    assert (line["capture"], line["key"], line["bytes"]) == ("a@0", bench.sent[0][1], 1)
+    assert bench.source.ended == [(name, Outcome.ANSWERED) for name in "abc"]
+    assert bench.watch.status.answered == 3
+    bench.again().once(threading.Event())
+    assert len(bench.lines()) == 3
+
+
+@pytest.mark.parametrize(
+    "trouble",
+    [
+        LinkDown("away"),
+        LinkGarbled("a captive portal"),
+        *(LinkRefused("later", status=status) for status in (401, 403, 408, 409, 429, 500, 503, None)),
+    ],
+)
+def test_trouble_that_may_pass_keeps_the_packet_and_its_key(bench: Bench, trouble: LinkError) -> None:
+    bench.source.add("a", "b")
+    bench.trouble = [trouble]
+    bench.watch.once(threading.Event())
+    assert bench.told() == []
+    assert (bench.watch.status.waiting, bench.watch.status.link) == (2, str(trouble))
+    bench.again().once(threading.Event())
+    assert bench.told() == [("a", "a"), ("b", "b")]
+    assert bench.sent[0] == bench.sent[1]
+
+
+@pytest.mark.parametrize("status", [400, 404, 413, 422])
+def test_a_refusal_for_good_is_recorded_and_set_aside(bench: Bench, status: int) -> None:
+    bench.source.add("a", "b")
+    bench.trouble = [LinkRefused("another bundle", status=status)]
+    bench.watch.once(threading.Event())
+    assert bench.told() == [("a", "refused"), ("b", "b")]
+    assert bench.lines()[0]["error"] == {"outcome": "refused", "type": "LinkRefused", "detail": "another bundle"}
+    (aside,) = (bench.folder / "spool" / "refused").iterdir()
+    assert bench.spool.read(aside).packet == b"a"
+    bench.again().once(threading.Event())
+    assert len(bench.sent) == 2
+
+
+def test_an_unreadable_picture_is_recorded_once(bench: Bench) -> None:
+    bench.source.add("a", data=b"bad")
+    bench.source.add("b")
+    for _ in range(3):
+        bench.again().once(threading.Event())
+    assert bench.told() == [("a", "unreadable"), ("b", "b")]
+    bench.encode = lambda _: (_ for _ in ()).throw(MemoryError)
+    bench.source.add("c")
+    bench.again().once(threading.Event())
+    assert bench.lines()[-1]["error"]["type"] == "PictureTooLarge"
+
+
+def fill(bench: Bench, when_full: str) -> None:
+    bench.max_bytes, bench.when_full = 5 * 4096, when_full
+    bench.again()
+    bench.source.add(*"abcdefgh")
+    bench.trouble = [LinkDown("away")] * 2
+    bench.watch.gather()
+    assert bench.spool.bytes <= bench.max_bytes
+
+
+def test_full_spool_refuses_pictures_until_there_is_room(bench: Bench) -> None:
+    fill(bench, REFUSE)
+    assert bench.watch.status.waiting == 5
+    bench.trouble = []
+    bench.watch.once(threading.Event())
+    assert bench.told() == [(name, name) for name in "abcdefgh"]
+
+
+def test_full_spool_drops_the_oldest_and_says_so(bench: Bench) -> None:
+    fill(bench, DROP_OLDEST)
+    bench.trouble = []
+    bench.watch.once(threading.Event())
+    assert bench.told() == [*((name, "dropped") for name in "abc"), *((name, name) for name in "defgh")]
+    assert bench.watch.status.dropped == 3
+
+
+def test_full_spool_drops_the_newest_and_says_so(bench: Bench) -> None:
+    fill(bench, DROP_NEWEST)
+    bench.trouble = []
+    bench.watch.once(threading.Event())
+    assert bench.told() == [*((name, "dropped") for name in "fgh"), *((name, name) for name in "abcde")]
+
+
+def test_what_is_on_its_way_is_not_dropped(bench: Bench) -> None:
+    fill(bench, DROP_OLDEST)
+    bench.trouble = []
+    plain = bench.send
+
+    def send(packet: bytes, key: str) -> bytes:
+        if packet == b"d":
+            bench.source.add("i")
+            bench.watch.gather()
+        return plain(packet, key)
+
+    bench.watch._send = send
+    bench.watch.once(threading.Event())
+    told = dict(bench.told())
+    assert (told["d"], told["e"], told["i"]) == ("d", "dropped", "i")
+    assert len(bench.told()) == 9
+
+
+def test_a_damaged_packet_is_set_aside_and_its_picture_taken_again(bench: Bench) -> None:
+    bench.source.add("a", "b")
+    bench.watch.gather()
+    place = bench.spool.waiting()[0]
+    place.write_bytes(place.read_bytes()[:-3])
+    bench.again().once(threading.Event())
+    bench.watch.once(threading.Event())
+    assert sorted(bench.told()) == [("a", "a"), ("b", "b")]
+
+
+@pytest.mark.parametrize("broken", ["fsync", "pwrite", "replace", "mkdir"])
+@pytest.mark.parametrize("turn", range(1, 9))
+def test_a_full_disk_at_any_moment(bench: Bench, monkeypatch: pytest.MonkeyPatch, broken: str, turn: int) -> None:
+    bench.source.add("a", "b", "c")
+    bench.hated = {b"a"}
+    real, calls = getattr(os, broken), 0
+
+    def full(*rest: Any, **names: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if turn <= calls < turn + 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*rest, **names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, broken, full)
+        for _ in range(6):
+            bench.watch.once(threading.Event())
+    bench.watch.once(threading.Event())
+    told = dict(bench.told())
+    assert len(bench.told()) == 3
+    assert set(told) == set("abc")
+    assert list(told.values()).count("refused") == 1
+    assert bench.watch.status.waiting == 0
+    assert bench.again().status.waiting == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts a small disk")
+def test_a_really_full_disk(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=128k", "none", disk], check=False, capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("this machine does not let us mount a small disk")
+    bench = Bench(disk)
+    bench.reserve_bytes = 8192
+    bench.again()
+    try:
+        bench.source.add(*(f"picture{number}" for number in range(40)))
+        bench.trouble = [LinkDown("away")] * 50
+        (disk / "ballast").write_bytes(bytes(40_000))
+        bench.watch.once(threading.Event())
+        assert "8,192 bytes are free" in bench.watch.status.disk
+        assert 0 < bench.watch.status.waiting < 40
+        bench.trouble = []
+        with (disk / "more").open("wb", buffering=0) as more, contextlib.suppress(OSError):
+            while True:
+                more.write(bytes(4096))
+        bench.watch.once(threading.Event())
+        assert "No space left" in bench.watch.status.disk
+        assert bench.told() == []
+        (disk / "more").unlink()
+        for _ in range(30):
+            bench.watch.once(threading.Event())
+        assert bench.told() == [(f"picture{number}", f"picture{number}") for number in range(40)]
+    finally:
+        bench.close()
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_it_runs_until_it_is_stopped(bench: Bench, tmp_path: Path) -> None:
+    stop, folder = threading.Event(), tmp_path / "pictures"
+    folder.mkdir()
+    bench.source = Folder(folder, settle_s=0.0)  # type: ignore[assignment]
+    bench.trouble = [LinkDown("away")] * 3
+    watch = bench.again()
+    thread = threading.Thread(
+        target=watch.run, args=(stop,), kwargs={"poll_s": 0.01, "backoff": Backoff(first_s=0.01, longest_s=0.02)}
+    )
+    thread.start()
+    for name in ("a.jpg", "b.jpg", "c.jpg"):
+        (folder / name).write_bytes(name.encode())
+    for _ in range(500):
+        if watch.status.answered == 3:
+            break
+        stop.wait(0.01)
+    stop.set()
+    thread.join(5)
+    assert sorted(bench.told()) == [("a.jpg", "a.jpg"), ("b.jpg", "b.jpg"), ("c.jpg", "c.jpg")]
+
+
+def test_what_ends_the_sending_thread_ends_the_watch(bench: Bench) -> None:
+    bench.source.add("a")
+    bench.watch._send = lambda *_: 1 / 0  # type: ignore[assignment]
+    with pytest.raises(ZeroDivisionError):
+        bench.watch.run(threading.Event(), poll_s=0.01)
+
+
+def test_waits_double_up_to_a_bound_and_begin_again() -> None:
+    backoff = Backoff(first_s=1.0, longest_s=300.0)
+    waits = [backoff.next_s() for _ in range(100)]
+    for turn, wait in enumerate(waits):
+        most = min(300.0, 2.0 ** min(turn, 30))
+        assert most / 2 <= wait <= most
+    backoff.reset()
+    assert backoff.next_s() <= 1.0
+
+
+def test_a_policy_that_is_none_is_refused(bench: Bench) -> None:
+    bench.when_full = "burn"
+    with pytest.raises(SettingsError, match="drop-oldest"):
+        bench.again()
