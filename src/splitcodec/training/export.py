@@ -127,6 +127,9 @@ def _card(recipe: Recipe, manifest: Manifest) -> str:
     shown["teacher"]["weights"] = weights  # a file's name, not where it lay
     if recipe.teacher.classes is not None:
         shown["teacher"]["classes"] = recipe.teacher.classes.name
+    for key, folder in (("start", recipe.start), ("lead", recipe.lead)):
+        if folder is not None:
+            shown[key] = folder.name
     seconds, images = report.get("seconds", 0), report.get("images", "unknown number of")
     folders = ", ".join(known.get("folders", []))
     return f"""# {manifest.ident}
@@ -139,7 +142,7 @@ stride {manifest.stride}.
 
 Trained by `splitcodec train` on {_photographs(known.get("photographs"), report)} ({folders};
 {images} pictures seen, {seconds / 60:.0f} minutes) at commit
-{known.get("commit")}. {_tail(recipe)}
+{known.get("commit")}. {_built_on(report)}{_tail(recipe)}
 
 Held-out photographs of the same folders: agreement with the uncompressed teacher, sizes estimated from the prior.
 
@@ -167,6 +170,12 @@ def _photographs(count: Any, report: dict[str, Any]) -> str:
     if "labelled" not in report:
         return f"{count} unlabelled photographs"
     return f"{count} photographs, {report['labelled']} with labels, else by the teacher's own answer"
+
+
+def _built_on(report: dict[str, Any]) -> str:
+    """Say what earlier runs had seen that this one builds upon."""
+    names = ", ".join(f"`{one['recipe']}`" for one in report.get("builds_on", []))
+    return f"It builds on {names}: {report['images_cumulative']} pictures in all. " if names else ""
 
 
 def _tail(recipe: Recipe) -> str:

@@ -22,12 +22,10 @@ from splitcodec.training.run import Run
 
 @final
 class Lead:
-    """The student of another run, frozen. Raises RunError without one, RecipeError where it does not fit `recipe`."""
+    """The student of another run (`earlier.py` has seen it), frozen. Raises RecipeError where it does not fit `recipe`."""
 
     def __init__(self, folder: Path, recipe: Recipe, *, fabric: Fabric) -> None:
         run = Run(folder)
-        if not (folder / "recipe.yaml").exists():
-            raise RecipeError(f"lead: no run in {folder}; train that recipe first, or give another folder")
         theirs = run.recipe()
         teacher = build_teacher(theirs)
         self._student = build_student(theirs, teacher)

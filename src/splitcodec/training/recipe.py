@@ -127,6 +127,8 @@ class Recipe(Strict):
     lead: Path | None = None
     """The folder of a finished run: this student begins with its decoder, priors and gains, and a stage of kind
     `latents` learns its latent."""
+    start: Path | None = None
+    """The folder of a finished run with the same teacher and shapes: its weights are what this one begins with."""
     precision: Annotated[str, Field(pattern=r"^(32-true|bf16-mixed|16-mixed)$")] = "bf16-mixed"
     seed: int = 0
 
@@ -137,7 +139,9 @@ class Recipe(Strict):
                 raise ValueError(f"{name}.batch must be a multiple of the number of levels ({self.levels.count})")
         if self.lead is None and any(stage.kind == "latents" for _, stage in self.stages()):
             raise ValueError("lead: a stage of kind latents needs the folder of a finished run")
-        if self.stage1.tune == "decoder":
+        if self.lead is not None and self.start is not None:
+            raise ValueError("start: a run with a lead begins with the lead's decoder; give one of the two")
+        if self.stage1.tune == "decoder" and self.start is None:
             raise ValueError("stage1.tune: the decoder alone cannot learn from an encoder that has not; leave it out")
         if self.student.kind == "reduced" and self.levels.kilobytes is not None:
             raise ValueError("levels.kilobytes: a student of kind reduced has no gains to move; leave it out")
