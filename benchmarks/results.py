@@ -14,7 +14,7 @@ COMMAND = (  # of reports that do not say it themselves
     ".venv/bin/splitcodec evaluate --bundle efficientnet-lite0 --data DIR --codecs jpeg,webp,avif"
     " --out reports/rate_accuracy"
 )
-OURS, UNDERTRAINED = "splitcodec", "undertrained"
+OURS, UNDERTRAINED, ANOTHER = "splitcodec", "undertrained", "another network"
 
 
 def main() -> int:
@@ -63,7 +63,7 @@ def summary_table(rate: dict[str, Any]) -> str:
     lines = [[*head, "BD-rate", "BD-accuracy"], ["---"] + ["---:"] * (len(head) + 1)]
     for method in _methods(rate):
         percent, points = rate["bd_rate"].get(method), rate.get("bd_accuracy", {}).get(method)
-        label = f"{method} ({UNDERTRAINED})" if _is_undertrained(rate, method) else method
+        label = _label(rate, method)
         lines.append(
             [
                 f"**{label}**" if method == OURS or _cost(rate, method).get("ours") else label,
@@ -110,6 +110,13 @@ def _cost(rate: dict[str, Any], method: str) -> dict[str, Any]:
     """Return what a method's encoder costs; nothing for image codecs, and in reports from before it was told."""
     found: dict[str, Any] = rate.get("encoders", {}).get(method, {})
     return found
+
+
+def _label(rate: dict[str, Any], method: str) -> str:
+    marks = [ANOTHER] * (_cost(rate, method).get("teacher") == ANOTHER) + [UNDERTRAINED] * _is_undertrained(
+        rate, method
+    )
+    return f"{method} ({', '.join(marks)})" if marks else method
 
 
 def _is_undertrained(rate: dict[str, Any], method: str) -> bool:

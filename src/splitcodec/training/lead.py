@@ -22,7 +22,7 @@ from splitcodec.training.run import Run
 
 @final
 class Lead:
-    """The student of another run (`earlier.py` has seen it), frozen. Raises RecipeError where it does not fit `recipe`."""
+    """The student of another run, which `earlier.py` has seen, frozen. Raises RecipeError where it does not fit."""
 
     def __init__(self, folder: Path, recipe: Recipe, *, fabric: Fabric) -> None:
         run = Run(folder)
