@@ -20,6 +20,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
+from splitcodec.model.parts import TableNeck
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves, build_student, build_teacher, class_names
 from splitcodec.training.data import Crops, Photographs, centre_crops, find_photographs, labels_of, split_holdout
@@ -29,7 +30,7 @@ from splitcodec.training.levelling import due, held_out_loss, judged
 from splitcodec.training.objective import Loss, Lost, Objective
 from splitcodec.training.optimise import learning_rate, prepare, random_state, set_random_state
 from splitcodec.training.place import PLACED_ON, place_levels
-from splitcodec.training.recipe import Recipe
+from splitcodec.training.recipe import Recipe, TeacherRecipe
 from splitcodec.training.run import Run, State
 from splitcodec.training.stages import AnswersStage, LatentsStage, Stage
 from splitcodec.training.tabulate import dump_counts
@@ -119,8 +120,7 @@ def train(
         crops = centre_crops(some, resize=resize, crop=crop).image_u8
         places = place_levels(student, halves, crops=crops, kilobytes=recipe.levels.kilobytes)
         run.log({"stage": "placed", "places": places})
-    some = training[:: max(1, len(training) // COUNTED)]
-    counts = count(student, halves, crops=centre_crops(some, resize=resize, crop=crop).image_u8)
+    counts = _counted(student, halves, training[:: max(1, len(training) // COUNTED)], size=recipe.teacher)
     final = {
         "finished": True,
         **totals(earlier, images=state.images, seconds=state.seconds),
@@ -131,7 +131,8 @@ def train(
         "holdout": validate(student, halves, check=check.image_u8, autocast=fabric.autocast),
     }
     if fabric.is_global_zero:
-        run.keep_counts(dump_counts(counts))
+        if counts is not None:
+            run.keep_counts(counts)
         run.finish(student.state_dict(), final)
     return final
 
@@ -145,6 +146,14 @@ def _begin(recipe: Recipe, student: Student, *, some: tuple[Tensor, Tensor], lea
     if lead is not None:
         lead.adopt(student)
     return lost
+
+
+def _counted(student: Student, halves: Halves, paths: list[Path], *, size: TeacherRecipe) -> bytes | None:
+    """Count symbols; None for a student without tables."""
+    if not isinstance(student.bottleneck, TableNeck):
+        return None
+    crops = centre_crops(paths, resize=size.resize, crop=size.crop).image_u8
+    return dump_counts(count(student, halves, crops=crops))
 
 
 def labels_for(recipe: Recipe, paths: list[Path]) -> list[int] | None:

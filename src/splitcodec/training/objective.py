@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol, final
 
 import torch
@@ -15,7 +16,15 @@ from splitcodec.training.build import Halves
 from splitcodec.training.lead import Lead
 from splitcodec.training.losses import answers, as_tuple, compare, ramp, squares
 from splitcodec.training.recipe import Recipe
-from splitcodec.training.stages import AnswersStage, Distilling, DistillStage, LatentsStage, SquaresStage, Stage
+from splitcodec.training.stages import (
+    AnswersStage,
+    Distilling,
+    DistillStage,
+    LatentsStage,
+    PixelsStage,
+    SquaresStage,
+    Stage,
+)
 
 
 class Distortion(NamedTuple):
@@ -52,11 +61,12 @@ def distortion(
     label_b: Tensor,
     weight_b: Tensor,
     done: float,
+    step_c: Sequence[float] = (1.0, 1.0, 1.0),
 ) -> Distortion:
     """Hold a decoded feature (and its answer by the student's own tail, if any) against the teacher's.
 
     `tail` is the teacher's; `weight_b` what each picture counts (the weight of its level); `done` the share of the
-    stage behind us.
+    stage behind us; `step_c` what one 8-bit step of a colour is in what the teacher takes.
     """
     found, answer = reproduced.feature_bchw, reproduced.answer
     match stage:
@@ -74,6 +84,10 @@ def distortion(
             hard, soft = answers(logits, logits_t, label_b, temperature=stage.temperature)
             lost_b = stage.hard * hard + stage.soft * soft
             parts = {"hard": hard, "soft": soft}
+        case PixelsStage():
+            steps = torch.tensor(step_c, device=found.device).view(1, -1, 1, 1)
+            lost_b = ((found.float() - feature.float()) / steps).square().flatten(1).mean(1)
+            parts = {"pixels": lost_b}
     return Distortion((weight_b * lost_b).mean(), {name: value_b.mean() for name, value_b in parts.items()})
 
 
@@ -96,6 +110,7 @@ class Objective:
         second = name == "stage2"
         own_tail = any(one.tail for before, one in self._recipe.stages() if before <= name)  # no longer the teacher's
         everything = stage.tune == "all" or (stage.tune is None and not second)
+        step_c, _ = self._recipe.teacher.colours()
         trained_with: Quantise = stage.quantise or ("mixed" if everything else "round")
 
         def lose(image_u8: Tensor, label_b: Tensor, *, done: float, rounded: bool = False) -> Lost:
@@ -107,7 +122,14 @@ class Objective:
             weight_b = self._weights.repeat_interleave(len(image_u8) // levels)
             with fabric.autocast():
                 lost = distortion(
-                    stage, reproduced, feature, tail=halves.tail, label_b=labels, weight_b=weight_b, done=done
+                    stage,
+                    reproduced,
+                    feature,
+                    tail=halves.tail,
+                    label_b=labels,
+                    weight_b=weight_b,
+                    done=done,
+                    step_c=step_c,
                 )
             kilobytes_l = reproduced.bits_b.view(levels, -1).mean(1) / 8000
             share = 1.0 if second else ramp(done, stage.rate_ramp)
