@@ -168,7 +168,7 @@ def decode(codec: Codec, symbols: Symbols) -> NDArray[np.uint8]:
     return pixels.numpy().astype(np.uint8)
 
 
-def stream(codec: Codec, symbols: Symbols) -> tuple[Coder, NDArray[np.int64]]:
+def stream(codec: Codec, symbols: Symbols) -> tuple[Coder, NDArray[np.int32]]:
     """Return a coder with the row of every symbol of one picture, and the symbols, the hyper-latent's first.
 
     A decoder knows the rows of the others once it has decoded those.

@@ -34,7 +34,7 @@ class Lead:
         self._halves = Halves(fabric, theirs, teacher=teacher)
         if theirs.teacher != recipe.teacher:
             raise RecipeError(f"lead: {folder} has another teacher section; both must agree to the letter")
-        gain_lc = torch.from_numpy(self._student.bottleneck.gains()).to(fabric.device)
+        gain_lc = torch.from_numpy(self._student.tabled().gains()).to(fabric.device)
         share_c = gain_lc[-1].square()
         self._share_c = share_c / share_c.mean()
 
