@@ -113,7 +113,7 @@ def without_prior(body: dict[str, Any]) -> list[str]:
         [one["method"], one["setting"], _bytes(one["bytes_mean"]), _bytes(_at(ours, one)), f"{one['top1']:.2f}"]
         for one in body["points"]
     ]
-    rates = ", ".join(f"{_signed(percent, 1, ' %')} against {name}" for name, percent in body["bd_rate"].items())
+    rates = "; ".join(f"{_signed(percent, 1, ' %')} against `{name}`" for name, percent in body["bd_rate"].items())
     return [
         "## Ablation: the factorized prior against none",
         "",

@@ -104,4 +104,4 @@ def test_results_tell_of_the_prior_where_it_was_measured(
     text = results.results(rate)
     assert "| gains, deflate | level 0 | 1,500 | 1,000 | 70.00 |" in text
     assert "| uniform, deflate | 8 steps | 3,000 | - | 71.00 |" in text
-    assert "-33.3 % against gains, deflate, - against uniform, deflate." in text
+    assert "-33.3 % against `gains, deflate`; - against `uniform, deflate`." in text
