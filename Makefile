@@ -9,7 +9,7 @@ DATA ?= ../shared/data/imagenet-sample
 PHOTOS ?= ../shared/data/photos
 RUN ?= runs/efficientnet_lite0
 
-.PHONY: help demo test test-all test-slim check format wheel evaluate arena results train soak clean
+.PHONY: help demo test test-all test-slim check format wheel evaluate arena ablations results train soak clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -45,6 +45,9 @@ evaluate: $(VENV)/.dev  ## measure the shipped bundle: reports/rate_accuracy/ (D
 
 arena: $(VENV)/.dev  ## our bundles, rivals in runs/rivals and every codec in one run: reports/rate_accuracy/ (DATA=folder)
 	$(BIN)/python benchmarks/rate_accuracy.py --data $(DATA) --out reports/rate_accuracy
+
+ablations: $(VENV)/.dev  ## what the prior is worth: reports/ablation_prior.json (DATA=folder)
+	$(BIN)/python benchmarks/ablations.py --data $(DATA) --out reports/ablation_prior.json
 
 results: $(VENV)/.dev  ## write docs/results.md and README's table out of reports/
 	$(BIN)/python benchmarks/results.py

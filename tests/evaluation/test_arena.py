@@ -62,6 +62,8 @@ def test_the_summary_claims_nothing_against_the_undertrained(results: ModuleType
     assert "| paper (undertrained) | 500 M |" in text
     assert "nothing is claimed against them" in text
     assert all("undertrained" in line for line in text.splitlines() if "paper" in line)
+    (line,) = [line for line in text.splitlines() if "| paper (undertrained) |" in line]
+    assert line.endswith("| no claim |  |")
 
 
 def test_reports_from_before_encoders_were_told_still_read(results: ModuleType, arena: Report) -> None:
@@ -83,3 +85,23 @@ def test_results_show_both_pictures(results: ModuleType, monkeypatch: pytest.Mon
     assert (
         "## A\n\n![a](../reports/rate_accuracy/rd.png)\n\n### B\n\n![b](../reports/rate_accuracy/frontier.png)" in text
     )
+
+
+def test_results_tell_of_the_prior_where_it_was_measured(
+    results: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "reports" / "rate_accuracy").mkdir(parents=True)
+    (tmp_path / "reports" / "rate_accuracy" / "report.md").write_text("# A\n")
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    rate = {"commit": "abc", "command": "python x"}
+    assert "Ablation" not in results.results(rate)
+    point = {"method": "gains, deflate", "setting": "level 0", "bytes_mean": 1500.0, "top1": 70.0}
+    other = {"method": "uniform, deflate", "setting": "8 steps", "bytes_mean": 3000.0, "top1": 71.0}
+    ours = {**point, "method": "splitcodec", "bytes_mean": 1000.0}
+    body = {"bundle": "b@1", "images": 5, "data": "d", "commit": "f", "points": [point, other], "ours": [ours]}
+    body["bd_rate"] = {"gains, deflate": -33.3, "uniform, deflate": None}
+    (tmp_path / "reports" / "ablation_prior.json").write_text(json.dumps(body))
+    text = results.results(rate)
+    assert "| gains, deflate | level 0 | 1,500 | 1,000 | 70.00 |" in text
+    assert "| uniform, deflate | 8 steps | 3,000 | - | 71.00 |" in text
+    assert "-33.3 % against `gains, deflate`; - against `uniform, deflate`." in text

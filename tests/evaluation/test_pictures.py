@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 from PIL import Image
 
-from splitcodec.evaluation.pictures import curves, frontier
-from splitcodec.evaluation.result import Report
+from splitcodec.evaluation.pictures import _elsewhere, curves, frontier
+from splitcodec.evaluation.result import Corner, Report
 
 
 @pytest.mark.parametrize("draw", [curves, frontier])
@@ -33,3 +33,9 @@ def test_the_frontier_reads_hulls_three_points_below_the_teacher(report: Report,
         assert one.top1 == pytest.approx(max(min(arena.teacher_top1 - 3, best), least))
         assert min(p.bytes_mean for p in arena.of(one.method)) <= one.bytes
         assert one.bytes <= max(p.bytes_mean for p in arena.of(one.method))
+
+
+def test_methods_that_never_pass_the_score_say_where_they_stand(arena: Report) -> None:
+    teacher = arena.teacher_top1
+    assert _elsewhere(arena, Corner("it", 1, 100.0, teacher - 3.0)) == ""
+    assert _elsewhere(arena, Corner("it", 1, 100.0, teacher - 13.21)) == ", at -13.2"

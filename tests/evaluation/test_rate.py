@@ -117,7 +117,7 @@ def test_threads_change_nothing_and_progress_reaches_the_end(tiny: Bundle, label
     ours = [one for one in report.points if one.method == "splitcodec"]
     assert [(one.bytes_mean, one.top1) for one in again.points] == [(one.bytes_mean, one.top1) for one in ours]
     assert told == [(done, COUNT + 1) for done in range(COUNT + 2)]
-    assert again.bd_rate == {}
+    assert again.bd == {}
 
 
 def test_what_makes_no_sense_is_refused_at_once(tiny: Bundle, labelled: Path, tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ def test_the_tables_hold_every_point_and_survive_a_bar_in_a_name(report: Report)
     assert text.count("\n| splitcodec | level") == 3
     assert "| other | a\\|b | 300 |  | 50.00 |" in text
     assert "## BD-rate and BD-accuracy" in text
-    assert "\n| other | - | - | - |" in text
+    assert "\n| other | - | - | - | - | - |" in text
+    assert "\n- other, bytes: one point alone (" in text
     assert "left out: 0003_broken.jpg (not a picture" in text
 
 
@@ -35,7 +36,10 @@ def test_every_table_says_who_is_undertrained(arena: Report) -> None:
     assert all("paper (undertrained)" in line for line in lines)
     assert "Undertrained: paper. " in text
     assert "tuned (undertrained)" not in text
-    assert "| paper (undertrained) | 500.0 M | 9,000 | 20,000 | 4,000 (2 runs) | 6,000 | undertrained |" in text
+    assert (
+        "| paper (undertrained) | 500.0 M | 9,000 | 20,000 | 4,000 (2 runs) | 3,000 | 6,000 | undertrained | same |"
+        in text
+    )
     assert "![encoder size, data size, accuracy](frontier.png)" in text
     assert "\n| jpeg | none | " in text
 

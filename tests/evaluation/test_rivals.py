@@ -78,9 +78,12 @@ def test_what_encoders_cost_is_told(arena: Report, tiny: Bundle) -> None:
         "parameters": 9_000,
         "bytes": 20_000,
         "images_seen": 4000,
+        "images_each": 3000,
         "seconds": 360_000.0,
+        "levelled": False,
         "trained": "undertrained",
         "ours": False,
+        "teacher": "same",
         "bundles": ["tiny-0@1", "tiny-1@1"],
     }
     assert encoders["splitcodec"]["macs"] == tiny.manifest.encoder["macs"]
@@ -120,7 +123,19 @@ def test_a_rival_counts_only_when_it_is_trained(
     percent: float | None, levelled: bool, ours: bool, verdict: str
 ) -> None:
     cost = EncoderCost(1, 1, 1, None, None, levelled=levelled, ours=ours)
-    assert costs([], {"it": cost}, against_hevc={"it": percent})["it"].trained == verdict
+    assert costs([], {"it": cost}, against_hevc={"it": percent}, teachers={})["it"].trained == verdict
+
+
+def test_pictures_of_runs_that_others_began_from_count_once(tiny: Bundle, like_tiny: Make) -> None:
+    def run(name: str, **report: object) -> Bundle:
+        return like_tiny(name, provenance={"report": {"images": 1000, "seconds": 10.0, **report}})
+
+    first = [{"key": "start", "recipe": "first", "images": 1000, "seconds": 10.0}]
+    one, two = run("first"), run("second", images_cumulative=2000, builds_on=first)
+    both = costs(open_entrants(tiny, [Rival((one, two), "it")], taken=[]), {}, against_hevc={}, teachers={})["it"]
+    alone = costs(open_entrants(tiny, [Rival((two,), "it")], taken=[]), {}, against_hevc={}, teachers={})["it"]
+    assert (both.images_seen, both.images_each, both.seconds) == (2000, 2000, 20.0)
+    assert (alone.images_seen, alone.images_each, alone.seconds) == (2000, 2000, 20.0)
 
 
 def test_rivals_that_cannot_be_compared_are_refused(

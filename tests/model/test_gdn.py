@@ -54,3 +54,14 @@ def test_for_export_it_becomes_an_ordinary_convolution(inverse: bool) -> None:
     assert any(isinstance(m, GDN) for m in module.modules())
     x = torch.randn(2, 3, 4, 4)
     torch.testing.assert_close(out(x), module(x))
+
+
+def test_squared_is_the_form_of_the_first_paper() -> None:
+    torch.manual_seed(1)
+    for inverse in (False, True):
+        layer = GDN(5, inverse=inverse, squared=True)
+        x = torch.randn(2, 5, 3, 4)
+        norm = (layer.beta()[:, None, None] + torch.einsum("ij,bjhw->bihw", layer.gamma(), x.square())).sqrt()
+        wanted = x * norm if inverse else x / norm
+        torch.testing.assert_close(layer(x), wanted)
+        torch.testing.assert_close(settled(nn.Sequential(layer))(x), wanted)

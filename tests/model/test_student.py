@@ -33,7 +33,7 @@ def test_symbols_are_integers_and_reproduce_reads_them_back(student: Student, le
     with torch.no_grad():
         symbols = student.symbols(stem, level)
         latent = student.latent(stem)
-        gain = torch.from_numpy(student.bottleneck.gains()[level])[:, None, None]
+        gain = torch.from_numpy(student.tabled().gains()[level])[:, None, None]
         found = student.reproduce(symbols, level)
         wanted = student.decoder(symbols / gain)
     assert torch.equal(symbols, symbols.round())
@@ -46,7 +46,7 @@ def test_higher_levels_reproduce_the_latent_better(student: Student) -> None:
     stem = torch.randn(2, 8, 16, 16)
     with torch.no_grad():
         latent = student.latent(stem)
-        gains = torch.from_numpy(student.bottleneck.gains())[:, :, None, None]
+        gains = torch.from_numpy(student.tabled().gains())[:, :, None, None]
         errors = [(student.symbols(stem, k) / gains[k] - latent).square().mean().item() for k in range(3)]
     assert errors[0] > errors[1] > errors[2]
 

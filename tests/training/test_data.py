@@ -78,7 +78,7 @@ def test_broken_photographs_are_skipped(photos: Path, tmp_path: Path) -> None:
     paths = find_photographs([tmp_path])
     assert [p.name for p in paths] == ["a.jpg", "b.jpg", "c.jpg"]
     assert len(_batches(_source(paths), 0, 4)) == 4
-    assert len(centre_crops(paths, resize=60, crop=48)) == 1
+    assert len(centre_crops(paths, resize=60, crop=48).image_u8) == 1
 
 
 def test_broken_photographs_alone_are_refused(tmp_path: Path) -> None:
@@ -117,13 +117,13 @@ def test_jitter_changes_colours_within_bounds(tmp_path: Path) -> None:
 
 def test_centre_crops_are_the_device_s_own(photos: Path) -> None:
     paths = find_photographs([photos])[:3]
-    found = centre_crops(paths, resize=60, crop=48).permute(0, 2, 3, 1).numpy()
+    found = centre_crops(paths, resize=60, crop=48).image_u8.permute(0, 2, 3, 1).numpy()
     for path, crop in zip(paths, found, strict=True):
         assert np.array_equal(crop, crop_bhwc(load_picture(path), resize=60, crop=48)[0])
 
 
 def test_centre_crops_of_nothing() -> None:
-    assert centre_crops([], resize=60, crop=48).shape == (0, 3, 48, 48)
+    assert centre_crops([], resize=60, crop=48).image_u8.shape == (0, 3, 48, 48)
 
 
 def test_labels_are_the_names_of_folders(tmp_path: Path) -> None:

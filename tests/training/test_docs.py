@@ -14,8 +14,24 @@ from splitcodec.evaluation.retail import read_classes, retail
 from splitcodec.model.teacher import load_teacher
 from splitcodec.training.build import build_student
 from splitcodec.training.recipe import DataRecipe, LevelsRecipe, Recipe, TeacherRecipe
-from splitcodec.training.stages import AdamRecipe, AnswersStage, DistillStage, SgdRecipe, SquaresStage, StepsRecipe
-from splitcodec.training.students import PaperRecipe, PatchLayer, PatchRecipe, ReducedRecipe, SqueezeRecipe
+from splitcodec.training.stages import (
+    AdamRecipe,
+    AnswersStage,
+    DistillStage,
+    PixelsStage,
+    SgdRecipe,
+    SquaresStage,
+    StepsRecipe,
+)
+from splitcodec.training.students import (
+    HyperpriorRecipe,
+    ImageRecipe,
+    PaperRecipe,
+    PatchLayer,
+    PatchRecipe,
+    ReducedRecipe,
+    SqueezeRecipe,
+)
 
 TEXT = (Path(__file__).parents[2] / "docs" / "train-your-own.md").read_text(encoding="utf-8")
 
@@ -60,11 +76,14 @@ def test_own_classes_in_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ("student.patches", PatchLayer),
         ("student", PaperRecipe),
         ("student", ReducedRecipe),
+        ("student", ImageRecipe),
+        ("student", HyperpriorRecipe),
         ("levels", LevelsRecipe),
         ("data", DataRecipe),
         ("stageN", DistillStage),
         ("stageN", SquaresStage),
         ("stageN", AnswersStage),
+        ("stageN", PixelsStage),
         ("stageN.optimizer", AdamRecipe),
         ("stageN.optimizer", SgdRecipe),
         ("stageN.schedule", StepsRecipe),

@@ -50,7 +50,7 @@ def trained(finished: Path, recipe: Recipe) -> tuple[Teacher, Student]:
 
 
 def _scaled(photos: Path, count: int) -> torch.Tensor:
-    return (centre_crops(find_photographs([photos])[:count], resize=72, crop=64).float() / 255 - 0.5) / 0.5
+    return (centre_crops(find_photographs([photos])[:count], resize=72, crop=64).image_u8.float() / 255 - 0.5) / 0.5
 
 
 def test_the_manifest_says_what_was_trained(bundle: Bundle) -> None:

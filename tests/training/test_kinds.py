@@ -17,6 +17,7 @@ from splitcodec.edge.answer import Edge
 from splitcodec.errors import RecipeError
 from splitcodec.evaluation.golden import make_golden, replay
 from splitcodec.model.teacher import load_teacher
+from splitcodec.session import Graph
 from splitcodec.training.build import build_student, build_teacher, latent_side, latent_stride
 from splitcodec.training.distill import labels_for, train
 from splitcodec.training.export import export
@@ -33,6 +34,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "patch": {"widths": [12], "channels": 6, "decoder": SMALL_DECODER},
     "paper": {"widths": [8, 6], "channels": 5, "decoder_widths": [16, 12]},
     "reduced": {"width": 8, "decoder_width": 16},
+    "image": {"width": 8, "channels": 6},
+    "hyperprior": {"width": 8, "channels": 6},
 }
 ALL = {str(path.relative_to(COMMITTED).with_suffix("")): path for path in sorted(COMMITTED.rglob("*.yaml"))}
 PATCHES = "[{width: 8, kernel: 5, stride: 4}, {width: 12, kernel: 3, stride: 2}]"
@@ -46,6 +49,7 @@ def _small(recipe: Recipe, make: Make) -> Recipe:
         data["teacher"].update(cut="blocks.2", later=["blocks.4"])
     data["student"].update(SMALL[recipe.student.kind])
     data["data"].update(holdout=2)
+    data["start"] = None
     for name, _ in recipe.stages():
         data[name].update(batch=recipe.levels.count * (1 if recipe.levels.count > 1 else 4))
         data[name].update(images=2 * data[name]["batch"])
@@ -76,7 +80,9 @@ def _answers(bundle: Bundle, picture: Image.Image) -> list[int]:
 def _bases() -> list[str]:
     """Return the recipes that say more than a name, a price and a count of channels."""
     few = {"base", "name", "levels", "student"}
-    return [name for name, path in ALL.items() if not set(yaml.safe_load(path.read_text())) <= few]
+    own = {name: yaml.safe_load(path.read_text()) for name, path in ALL.items()}
+    full = {name for name, keys in own.items() if not set(keys) <= few or "kind" in keys.get("student", {})}
+    return [name for name in own if name in full and "start" not in own[name]]
 
 
 @pytest.mark.parametrize("name", _bases())
@@ -90,6 +96,11 @@ def test_committed_recipes_train_export_and_answer_in_small(
         assert (whole.student, whole.teacher, whole.levels) == (base.student, base.teacher, base.levels)
         assert train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None)["finished"]
         assert not recipe.own_tail()
+        return
+    if recipe.student.kind == "hyperprior":
+        assert train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None)["finished"]
+        with pytest.raises(RecipeError, match=r"no packet carries .* benchmarks/learned_codecs\.py"):
+            export(tmp_path / "run", tmp_path / "bundle", golden=lambda _: b"")
         return
     bundle = _bundle(recipe, photos, tmp_path)
     assert replay(bundle, threads=1).answers
@@ -118,7 +129,9 @@ def test_names_of_committed_recipes_are_apart() -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("name", ["paper/resnet50", "rivals/paper", "rivals/reduced", "efficientnet_lite0"])
+@pytest.mark.parametrize(
+    "name", ["paper/resnet50", "rivals/paper", "rivals/reduced", "rivals/factorized", "efficientnet_lite0"]
+)
 def test_committed_recipes_meet_their_teacher_in_full_size(name: str) -> None:
     recipe = read_recipe(ALL[name])
     teacher = build_teacher(
@@ -128,11 +141,12 @@ def test_committed_recipes_meet_their_teacher_in_full_size(name: str) -> None:
         "paper/resnet50": (256, 4),
         "rivals/paper": (24, 4),
         "rivals/reduced": (40, 8),
+        "rivals/factorized": (3, 1),
         "efficientnet_lite0": (40, 8),
     }[name]
     student = build_student(recipe, teacher)
     side = latent_side(recipe, 224, stride=latent_stride(recipe, teacher))
-    assert side == {"paper": 55, "reduced": 29, "squeeze": 14}[recipe.student.kind]
+    assert side == {"paper": 55, "reduced": 29, "image": 14, "squeeze": 14}[recipe.student.kind]
     with torch.no_grad():
         feature = student.eval().reproduce(torch.zeros(1, recipe.student.channels, side, side), 0)
     assert feature.shape == (1, teacher.width, 224 // teacher.stride, 224 // teacher.stride)
@@ -175,6 +189,57 @@ def test_strides_of_an_encoder_of_its_own(
     image = torch.zeros(2, 3, 64, 64)
     out = build_student(recipe, teacher)(teacher.stem(image))
     assert out.feature_bchw.shape == teacher.head(image).shape
+
+
+def test_an_image_codec_goes_through_packets_into_the_whole_network(
+    recipe_data: Make, photos: Path, tmp_path: Path
+) -> None:
+    """Of two rates, the second begun from the first: pictures of 8 bits come back, and the teacher reads them."""
+    data = recipe_data()
+    data["teacher"].update(mean=[0.4, 0.5, 0.6], std=[0.2, 0.3, 0.25])
+    data.update(student={"kind": "image", **SMALL["image"]}, stage2=None)
+    stage = {"kind": "pixels", "images": 160, "batch": 4, "learning_rate": 3e-3, "quantise": "noise", "gain_rate": 0.0}
+    errors, sizes, start = [], [], None
+    for beta in (1e-5, 300.0):
+        levels = {"betas": [beta], "default": 0, "first_gain": 1.0, "last_gain": 1.0}
+        changes = {"name": f"image-{beta:g}", "levels": levels, "stage1": {**stage, "rate_ramp": 0.0}, "start": start}
+        recipe = Recipe.model_validate({**data, **changes})
+        bundle = _bundle(recipe, photos, tmp_path / f"{beta:g}")
+        start = str(tmp_path / f"{beta:g}" / "run")
+        assert replay(bundle, threads=1).answers
+        picture = draw((64, 64), 3)
+        (size,) = _answers(bundle, picture)
+        device, edge = Device(bundle, threads=1), Edge(bundle, threads=1)
+        seen = Graph(bundle.graph("head"), name="head", threads=1)(device.crop(picture))
+        coded = device.symbols(picture)
+        decoder = Graph(bundle.graph("decoder"), name="decoder", threads=1)
+        found = decoder(bundle.tables[0].dequantise(coded, 0)[None])
+        assert found.shape == seen.shape == (1, 3, 64, 64)
+        step, offset = (np.array(one).reshape(1, 3, 1, 1) for one in recipe.teacher.colours())
+        pixels = (found - offset) / step
+        np.testing.assert_allclose(pixels, np.round(pixels), atol=1e-2)
+        assert pixels.min() >= -0.01
+        assert pixels.max() <= 255.01
+        np.testing.assert_allclose(
+            (seen - offset)[0].transpose(1, 2, 0) / step[0].T[0], device.crop(picture)[0], atol=1e-2
+        )
+        errors.append(float(np.square(pixels - (seen - offset) / step).mean()))
+        sizes.append(size)
+        assert edge.picture_answer(device.crop(picture))["level"] == -1
+    report = bundle.manifest.provenance["report"]
+    assert (report["images"], report["images_cumulative"]) == (160, 320)
+    assert errors[0] < 4000  # random colours would be some 10,000 off
+    assert sizes[1] < sizes[0]
+
+
+def test_pixels_need_a_student_that_reproduces_them(recipe_data: Make) -> None:
+    data = recipe_data()
+    data["stage1"] = {"kind": "pixels", "images": 8, "batch": 4, "learning_rate": 1e-3}
+    with pytest.raises(ValueError, match="needs one that reproduces the picture"):
+        Recipe.model_validate(data)
+    data["student"] = {"kind": "hyperprior"}
+    with pytest.raises(ValueError, match="hyperprior has one level"):
+        Recipe.model_validate(data)
 
 
 def test_colours_of_their_own_reach_an_encoder_of_its_own(recipe_data: Make) -> None:

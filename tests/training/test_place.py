@@ -45,7 +45,7 @@ def _kilobytes(student: Student, halves: Halves, crops: torch.Tensor, level: int
 def test_levels_are_moved_to_the_sizes_asked_for(finished: Path, photos: Path) -> None:
     student, halves, recipe = _trained(finished)
     paths = find_photographs([photos])
-    crops = centre_crops(paths, resize=recipe.teacher.resize, crop=recipe.teacher.crop)
+    crops = centre_crops(paths, resize=recipe.teacher.resize, crop=recipe.teacher.crop).image_u8
     least, most = (_kilobytes(student, halves, crops, level) for level in (0, 1))
     assert least < most
     wanted = [least + (most - least) * share for share in (0.25, 0.75)]
@@ -58,7 +58,8 @@ def test_levels_are_moved_to_the_sizes_asked_for(finished: Path, photos: Path) -
 def test_sizes_out_of_reach_take_the_first_and_the_last_level(finished: Path, photos: Path) -> None:
     student, halves, recipe = _trained(finished)
     gains = student.bottleneck.gains()
-    crops = centre_crops(find_photographs([photos])[:4], resize=recipe.teacher.resize, crop=recipe.teacher.crop)
+    paths = find_photographs([photos])[:4]
+    crops = centre_crops(paths, resize=recipe.teacher.resize, crop=recipe.teacher.crop).image_u8
     places = place_levels(student, halves, crops=crops, kilobytes=[1e-6, 1e3])
     assert places == pytest.approx([0.0, 1.0], abs=1e-3)
     assert student.bottleneck.gains() == pytest.approx(gains, rel=1e-2)

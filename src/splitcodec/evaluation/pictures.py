@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from splitcodec.errors import MissingExtra
+from splitcodec.evaluation.bd import NEAREST, WIDEST
 from splitcodec.evaluation.hull import upper_hull
 from splitcodec.evaluation.result import FRONTIER, OURS, Corner, Report
 
@@ -34,6 +35,16 @@ def curves(report: Report) -> bytes:
     axes.annotate(
         label, (0.01, report.teacher_top1), xycoords=("axes fraction", "data"), va="bottom", fontsize=9, zorder=5
     )
+    axes.axhspan(report.teacher_top1 - WIDEST, report.teacher_top1 - NEAREST, color="#f3f3f0", zorder=0)
+    axes.annotate(
+        "BD-rate is taken here",
+        (0.99, report.teacher_top1 - WIDEST),
+        xycoords=("axes fraction", "data"),
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        color="#555555",
+    )
     for method in _drawn(report):
         _curve(axes, report, method=method, crowded=crowded)
     axes.set_xscale("log")
@@ -52,7 +63,8 @@ def curves(report: Report) -> bytes:
 
 def frontier(report: Report) -> bytes:
     """Return a PNG of the SC2 benchmark's three-way comparison (Matsubara et al. 2022): MACs of the encoder, bytes
-    where a method passes 3 points below the teacher, and, as colour, the top-1 that it has there.
+    where a method passes 3 points below the teacher, and, as colour, the top-1 that it has there. Methods that do not
+    pass there stand where they come nearest, and say so.
 
     Image codecs stand at the left edge, for no network runs on the device; methods whose encoder is not known are left
     out. Raises MissingExtra without matplotlib.
@@ -159,12 +171,12 @@ def _names(axes: Any, report: Report, corners: Sequence[Corner]) -> None:
         for k, above in enumerate(order):
             for j, below in enumerate(order[:k]):
                 lack = least - (places[k] - places[j])
-                if lack > 0 and max(_megamacs(above), _megamacs(below)) <= 4 * min(_megamacs(above), _megamacs(below)):
+                if lack > 0 and max(_megamacs(above), _megamacs(below)) <= 6 * min(_megamacs(above), _megamacs(below)):
                     places[k] += lack / 2
                     places[j] -= lack / 2
     for one, place in zip(order, places, strict=True):
         axes.annotate(
-            _name(report, one.method),
+            _name(report, one.method) + _elsewhere(report, one),
             (_megamacs(one), one.bytes),
             xytext=(13, _HIGH * (place - math.log(one.bytes)) / (high - low)),
             textcoords="offset points",
@@ -174,6 +186,12 @@ def _names(axes: Any, report: Report, corners: Sequence[Corner]) -> None:
             arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 8},
             zorder=6,
         )
+
+
+def _elsewhere(report: Report, corner: Corner) -> str:
+    """Return where a method stands that has no such score: its bytes then compare with nothing on that axis."""
+    below = corner.top1 - report.teacher_top1
+    return "" if abs(below + FRONTIER) < 0.05 else f", at {below:+.1f}"
 
 
 def _name(report: Report, method: str) -> str:

@@ -12,9 +12,10 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from splitcodec.errors import DataError, SettingsError
+from splitcodec.evaluation.bd import Bd, bd_accuracy, bd_rate
 from splitcodec.evaluation.bench import Bench, Read
 from splitcodec.evaluation.codecs import Codec, codecs_named
-from splitcodec.evaluation.hull import Hull, bd_accuracy, bd_rate, bytes_at, upper_hull
+from splitcodec.evaluation.hull import Hull, bytes_at, upper_hull
 from splitcodec.evaluation.labels import Labelled, labelled_pictures
 from splitcodec.evaluation.machine import commit, cores, machine
 from splitcodec.evaluation.measured import Measured
@@ -23,6 +24,7 @@ from splitcodec.evaluation.points import read_points
 from splitcodec.evaluation.result import OURS, EqualScore, Point, Report
 from splitcodec.evaluation.rivals import Entrant, Rival, costs, open_entrants
 from splitcodec.evaluation.sweep import Setting, Sweep, lean_sweep
+from splitcodec.evaluation.teachers import teachers
 from splitcodec.wire.bundle import Bundle, open_bundle
 
 Progress = Callable[[int, int], None]
@@ -46,7 +48,8 @@ RESOLUTION_NOTE = (
 RIVAL_NOTE = (
     "Other bundles get the same crops and go through packets as ours do; one whose tail was tuned answers with its own "
     "tail. The teacher is the main bundle's. A rival counts as trained if its run says that its validation loss had "
-    "levelled off, or if it saves 40 % against HEVC here."
+    "levelled off, or if it saves 40 % against HEVC here. Networks: head and tail are the same files, or give the same "
+    "answers to uncompressed pictures (cut elsewhere), or the head is ours, or made of our weights (tail tuned)."
 )
 
 
@@ -93,8 +96,11 @@ def evaluate(
     hulls = {name: upper_hull((one.bytes_mean, one.top1) for one in points if one.method == name) for name in methods}
     bare = {name: _payload_hull([one for one in points if one.method == name]) for name in methods}
     teacher = measured.teacher_top1
-    against_hevc = {name: bd_rate(hulls["hevc"], hulls[name], teacher=teacher) for name in methods if "hevc" in hulls}
-    encoders = costs(entrants, foreign_costs, against_hevc=against_hevc)
+    against_hevc = {
+        name: bd_rate(hulls["hevc"], hulls[name], teacher=teacher).value for name in methods if "hevc" in hulls
+    }
+    networks = teachers(entrants, [one.path for one in pictures])
+    encoders = costs(entrants, foreign_costs, against_hevc=against_hevc, teachers=networks)
     levels = [setting.words for setting in settings if setting.method == OURS]
     return Report(
         bundle=opened.ident,
@@ -102,9 +108,15 @@ def evaluate(
         images=len(reads),
         teacher_top1=teacher,
         points=tuple(points),
-        bd_rate={name: bd_rate(hulls[name], hulls[OURS], teacher=teacher) for name in methods if name != OURS},
-        bd_rate_payload={name: bd_rate(bare[name], bare[OURS], teacher=teacher) for name in methods if name != OURS},
-        bd_accuracy={name: bd_accuracy(hulls[name], hulls[OURS]) for name in methods if name != OURS},
+        bd={
+            name: Bd(
+                bd_rate(hulls[name], hulls[OURS], teacher=teacher),
+                bd_rate(bare[name], bare[OURS], teacher=teacher),
+                bd_accuracy(hulls[name], hulls[OURS]),
+            )
+            for name in methods
+            if name != OURS
+        },
         bd_rate_matrix={
             name: {other: bd_rate(hulls[other], hulls[name], teacher=teacher) for other in methods if other != name}
             for name in methods

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from splitcodec.errors import OutputError
-from splitcodec.evaluation.hull import FEWEST, NEAREST, WIDEST
+from splitcodec.evaluation.bd import FEWEST, NEAREST, WIDEST, Delta
 from splitcodec.evaluation.pictures import curves, frontier
 from splitcodec.evaluation.result import FRONTIER, OURS, TEACHER, Contrast, EncoderCost, Report
 
@@ -46,6 +46,7 @@ def markdown(report: Report) -> str:
         "![top-1 over bytes](rd.png)",
         "",
         *_undertrained(report),
+        *_foreign(report),
         *_encoders(report),
         "## Every setting",
         "",
@@ -82,25 +83,7 @@ def markdown(report: Report) -> str:
         "",
         "## BD-rate and BD-accuracy",
         "",
-        f"Bytes of {OURS} against each method over equal scores, from {WIDEST:g} to {NEAREST:g} points below the",
-        "teacher or the overlap of the hulls; log bytes, piecewise cubic (PCHIP). Negative: fewer bytes. A dash: fewer",
-        f"than {FEWEST} points on a hull, or no overlap. Payload: the same without headers and container.",
-        f"BD-accuracy: points of top-1 that {OURS} scores more at equal bytes, on average over the bytes (log) that",
-        "both hulls cover.",
-        "",
-        *_table(
-            ("against", "bytes", "payload", "top-1"),
-            (
-                (
-                    report.label(name),
-                    _signed(rate, " %"),
-                    _signed(report.bd_rate_payload[name], " %"),
-                    _signed(report.bd_accuracy[name]),
-                )
-                for name, rate in report.bd_rate.items()
-            ),
-        ),
-        "",
+        *_bd(report),
         *_matrix(report),
         "## Against the setting nearest in bytes",
         "",
@@ -148,6 +131,18 @@ def _undertrained(report: Report) -> list[str]:
     ]
 
 
+def _foreign(report: Report) -> list[str]:
+    """Return the words that go with the label of methods that answer with another network."""
+    names = [one for one in report.methods if report.is_foreign(one)]
+    if not names:
+        return []
+    return [
+        f"Another network: {', '.join(names)}. Head and tail are neither ours nor made of our weights, so the codec is",
+        "not all that differs. No claim is made against it.",
+        "",
+    ]
+
+
 def _encoders(report: Report) -> list[str]:
     """Return what encoders cost, and where that leads: the SC2 benchmark's three-way comparison."""
     rows = [
@@ -157,8 +152,10 @@ def _encoders(report: Report) -> list[str]:
             _count(cost.parameters),
             _count(cost.bytes),
             _count(cost.images_seen) + _runs(cost),
+            _count(cost.images_each),
             "-" if cost.seconds is None else f"{cost.seconds / 60:,.0f}",
             cost.trained,
+            "ours" if cost.ours and cost.teacher is None else cost.teacher or "not known",
         )
         for method, cost in report.encoders.items()
     ]
@@ -174,9 +171,23 @@ def _encoders(report: Report) -> list[str]:
     return [
         "## Encoders",
         "",
-        "Of a method of several bundles, one per rate, the largest encoder counts, and the training of all of them.",
+        "Of a method of several bundles, one per rate, the largest encoder counts, and the training of all of them (a",
+        "run that others began from counts once).",
         "",
-        *_table(("method", "MACs", "parameters", "bytes", "images seen", "training minutes", "state"), rows),
+        *_table(
+            (
+                "method",
+                "MACs",
+                "parameters",
+                "bytes",
+                "images seen",
+                "by one model",
+                "training minutes",
+                "state",
+                "network",
+            ),
+            rows,
+        ),
         "",
         "## Encoder size, data size, accuracy",
         "",
@@ -189,6 +200,44 @@ def _encoders(report: Report) -> list[str]:
     ]
 
 
+def _bd(report: Report) -> list[str]:
+    """Return ours against every method, by which curves, and why there is no figure where there is none."""
+    reasons = {
+        f"- {report.label(name)}, {what}: {delta.reason}."
+        for name, found in report.bd.items()
+        for what, delta in zip(("bytes", "payload", "top-1"), found, strict=True)
+        if delta.reason is not None
+    }
+    return [
+        f"Bytes of {OURS} against each method over equal scores, from {WIDEST:g} to {NEAREST:g} points below the",
+        "teacher or as much of that as both hulls cover (the column scores); log bytes. Negative: fewer bytes.",
+        f"Payload: the same without headers and container. BD-accuracy: points of top-1 that {OURS} scores more at",
+        "equal bytes, on average over the bytes (log) that both hulls cover. Curves are piecewise cubic (PCHIP) where",
+        f"both have {FEWEST} points or more, else straight lines from point to point.",
+        "",
+        *_table(
+            ("against", "bytes", "payload", "top-1", "scores, %", "curves"),
+            (
+                (
+                    report.label(name),
+                    _signed(found.rate.value, " %"),
+                    _signed(found.payload.value, " %"),
+                    _signed(found.accuracy.value),
+                    _scores(found.rate),
+                    found.rate.method or "-",
+                )
+                for name, found in report.bd.items()
+            ),
+        ),
+        "",
+        *(["No figure:", "", *sorted(reasons), ""] if reasons else []),
+    ]
+
+
+def _scores(found: Delta) -> str:
+    return "-" if found.span is None else f"{found.span[0]:.1f} to {found.span[1]:.1f}"
+
+
 def _matrix(report: Report) -> list[str]:
     """Return BD-rates of every bundle against every method, where there is more than one."""
     if len(report.bd_rate_matrix) < 2:
@@ -199,7 +248,7 @@ def _matrix(report: Report) -> list[str]:
         *_table(
             ("bytes of", *(report.label(one) for one in report.methods)),
             (
-                (report.label(method), *(_signed(row.get(one), " %") for one in report.methods))
+                (report.label(method), *(_signed(row[one].value, " %") if one in row else "" for one in report.methods))
                 for method, row in report.bd_rate_matrix.items()
             ),
         ),

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, final
 
+from splitcodec.evaluation.bd import Bd, Delta
 from splitcodec.evaluation.hull import bytes_at, upper_hull
 
 OURS = "splitcodec"
 TEACHER = "teacher"
 TRAINED, UNDERTRAINED, UNKNOWN = "trained", "undertrained", "unknown"
+SAME, ELSEWHERE, TUNED, ANOTHER = "same", "same, cut elsewhere", "same, tail tuned", "another network"
 FRONTIER = 3.0  # points below the teacher at which encoders are compared
 
 
@@ -108,8 +110,10 @@ class EqualScore:
 class EncoderCost:
     """What a method's encoder costs the device, and cost to train; None where that is not known.
 
-    `levelled` is the run's own word that its validation loss had levelled off, `trained` the verdict (`rivals.py`),
-    `ours` says that the method is one of our bundles.
+    `images_seen` and `seconds` are those of all its runs, and of the runs that these began from; `images_each` is what
+    the one that saw most has seen. `levelled` is the run's own word that its validation loss had levelled off,
+    `trained` the verdict (`rivals.py`), `ours` says that the method is one of our bundles, `teacher` how its network
+    relates to ours (`teachers.py`; None: not known).
     """
 
     macs: int | None
@@ -121,6 +125,8 @@ class EncoderCost:
     ours: bool = False
     bundles: tuple[str, ...] = ()
     trained: str = UNKNOWN
+    images_each: float | None = None
+    teacher: str | None = None
 
     def judged(self, verdict: str) -> EncoderCost:
         """Return the same with a verdict."""
@@ -133,9 +139,12 @@ class EncoderCost:
             "parameters": self.parameters,
             "bytes": self.bytes,
             "images_seen": self.images_seen,
+            "images_each": self.images_each,
             "seconds": _rounded(self.seconds, 1),
+            "levelled": self.levelled,
             "trained": self.trained,
             "ours": self.ours,
+            "teacher": self.teacher,
             "bundles": list(self.bundles),
         }
 
@@ -154,7 +163,7 @@ class Corner(NamedTuple):
 class Report:
     """All that one evaluation found. Scores in per cent, bytes per picture, milliseconds.
 
-    `bd_rate` is ours against every method, `bd_rate_matrix` every method with an encoder against every other;
+    `bd` is ours against every method, `bd_rate_matrix` every method with an encoder against every other;
     `codecs` are the image codecs, `command` is what repeats the run, where a script ran it.
     """
 
@@ -163,9 +172,7 @@ class Report:
     images: int
     teacher_top1: float
     points: tuple[Point, ...]
-    bd_rate: dict[str, float | None]
-    bd_rate_payload: dict[str, float | None]
-    bd_accuracy: dict[str, float | None]
+    bd: dict[str, Bd]
     equal_score: tuple[EqualScore, ...]
     contrasts: tuple[Contrast, ...]
     overhead_bytes: dict[str, float]
@@ -175,7 +182,7 @@ class Report:
     commit: str | None
     seconds: float
     encoders: dict[str, EncoderCost]
-    bd_rate_matrix: dict[str, dict[str, float | None]]
+    bd_rate_matrix: dict[str, dict[str, Delta]]
     codecs: tuple[str, ...]
     command: str | None = None
 
@@ -196,9 +203,14 @@ class Report:
         """Say whether a method is a rival that is not trained enough to be beaten."""
         return method in self.encoders and self.encoders[method].trained == UNDERTRAINED
 
+    def is_foreign(self, method: str) -> bool:
+        """Say whether a method answers with another network than ours."""
+        return method in self.encoders and self.encoders[method].teacher == ANOTHER
+
     def label(self, method: str) -> str:
-        """Return the method's name for tables and legends, which say where it is undertrained."""
-        return f"{method} ({UNDERTRAINED})" if self.is_undertrained(method) else method
+        """Return the method's name for tables and legends, which say where it does not count."""
+        marks = [ANOTHER] * self.is_foreign(method) + [UNDERTRAINED] * self.is_undertrained(method)
+        return f"{method} ({', '.join(marks)})" if marks else method
 
     def frontier(self) -> list[Corner]:
         """Return each method where its hull passes 3 points below the teacher, or where it comes nearest to that.
@@ -222,11 +234,14 @@ class Report:
             "images": self.images,
             "teacher_top1": _rounded(self.teacher_top1, 4),
             "points": [one.to_json(teacher_top1=self.teacher_top1) for one in self.points],
-            "bd_rate": {method: _rounded(percent, 2) for method, percent in self.bd_rate.items()},
-            "bd_rate_payload": {method: _rounded(percent, 2) for method, percent in self.bd_rate_payload.items()},
-            "bd_accuracy": {method: _rounded(points, 3) for method, points in self.bd_accuracy.items()},
+            "bd_rate": {method: _rounded(found.rate.value, 2) for method, found in self.bd.items()},
+            "bd_rate_payload": {method: _rounded(found.payload.value, 2) for method, found in self.bd.items()},
+            "bd_accuracy": {method: _rounded(found.accuracy.value, 3) for method, found in self.bd.items()},
+            "bd_method": {method: found.rate.method for method, found in self.bd.items()},
+            "bd_range": {method: _span(found.rate) for method, found in self.bd.items()},
+            "bd_reason": {method: found.rate.reason for method, found in self.bd.items() if found.rate.reason},
             "bd_rate_matrix": {
-                method: {anchor: _rounded(percent, 2) for anchor, percent in row.items()}
+                method: {anchor: _rounded(found.value, 2) for anchor, found in row.items()}
                 for method, row in self.bd_rate_matrix.items()
             },
             "encoders": {method: cost.to_json() for method, cost in self.encoders.items()},
@@ -241,6 +256,10 @@ class Report:
             "seconds": round(self.seconds, 1),
             **({} if self.command is None else {"command": self.command}),
         }
+
+
+def _span(found: Delta) -> list[float] | None:
+    return None if found.span is None else [round(end, 2) for end in found.span]
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

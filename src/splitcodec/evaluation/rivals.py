@@ -116,18 +116,23 @@ def open_entrants(main: Bundle, rivals: Sequence[Rival], *, taken: Iterable[str]
 
 
 def costs(
-    entrants: Sequence[Entrant], foreign: Mapping[str, EncoderCost], *, against_hevc: Mapping[str, float | None]
+    entrants: Sequence[Entrant],
+    foreign: Mapping[str, EncoderCost],
+    *,
+    against_hevc: Mapping[str, float | None],
+    teachers: Mapping[str, str],
 ) -> dict[str, EncoderCost]:
     """Return what each method's encoder costs on the device and cost to train, and whether it counts as trained.
 
-    Of several bundles the largest encoder counts, and all their training. A rival counts as trained that says so
+    Of several bundles the largest encoder counts, and all their training, each run once where one began from another.
+    `teachers` says how each method's network relates to ours. A rival counts as trained that says so
     ("levelled" in its report) or saves 40 % against HEVC, `against_hevc`; else it is undertrained. Ours is only said
     to be trained or not known to be.
     """
     groups: dict[str, list[Entrant]] = {}
     for one in entrants:
         groups.setdefault(one.method, []).append(one)
-    found = {method: _cost(group) for method, group in groups.items()} | dict(foreign)
+    found = {method: _cost(group, teacher=teachers.get(method)) for method, group in groups.items()} | dict(foreign)
     return {method: cost.judged(_verdict(cost, against_hevc.get(method))) for method, cost in found.items()}
 
 
@@ -137,20 +142,32 @@ def _verdict(cost: EncoderCost, percent: float | None) -> str:
     return UNKNOWN if cost.ours else UNDERTRAINED
 
 
-def _cost(group: Sequence[Entrant]) -> EncoderCost:
+def _cost(group: Sequence[Entrant], *, teacher: str | None) -> EncoderCost:
     encoders = [one.bundle.manifest.encoder for one in group]
-    reports = [_report(one.bundle) for one in group]
-    images, seconds = ([_number(report.get(key)) for report in reports] for key in ("images", "seconds"))
+    reports = {one.bundle.manifest.name: _report(one.bundle) for one in group}
+    images, seconds = (_spent(reports, key) for key in ("images", "seconds"))
+    each = [_number(report.get("images_cumulative", report.get("images"))) for report in reports.values()]
     return EncoderCost(
         macs=max(one["macs"] for one in encoders),
         parameters=max(one["parameters"] for one in encoders),
         bytes=max(one["bytes"] for one in encoders),
-        images_seen=_sum(images),
-        seconds=_sum(seconds),
-        levelled=all(report.get("levelled") is True for report in reports),
+        images_seen=images,
+        images_each=None if None in each else max(one or 0 for one in each),
+        seconds=seconds,
+        levelled=all(report.get("levelled") is True for report in reports.values()),
         ours=group[0].ours,
         bundles=tuple(one.bundle.ident for one in group),
+        teacher=teacher,
     )
+
+
+def _spent(reports: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
+    """Return what all runs took, and the runs that they build upon which are not among them, each once."""
+    values = [_number(report.get(key)) for report in reports.values()]
+    built_on = [report.get("builds_on") for report in reports.values()]
+    earlier = [one for some in built_on if isinstance(some, list) for one in some if isinstance(one, dict)]
+    others = {str(one.get("recipe")): one for one in earlier if one.get("recipe") not in reports}
+    return _sum([*values, *(_number(one.get(key)) for one in others.values())])
 
 
 def _report(bundle: Bundle) -> Mapping[str, Any]:

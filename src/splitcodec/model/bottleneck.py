@@ -20,7 +20,7 @@ import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from splitcodec.model.parts import Coded, Neck, Quantise
+from splitcodec.model.parts import Coded, Quantise, TableNeck
 
 _FLOOR = 1e-9
 
@@ -65,7 +65,7 @@ class FactorizedPrior(nn.Module):
 
 
 @final
-class Bottleneck(Neck):
+class Bottleneck(TableNeck):
     """Gains and priors of all levels; level 0 costs the fewest bytes."""
 
     def __init__(self, levels: int, channels: int, *, first_gain: float = 3.0, last_gain: float = 20.0) -> None:

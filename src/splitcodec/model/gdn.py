@@ -2,8 +2,9 @@
 
 Balle, Laparra, Simoncelli, "Density modeling of images using a generalized normalization transformation" (ICLR 2016),
 in the form of Johnston, Eban, Gordon, Balle, "Computationally efficient neural image compression" (2019), equation 3:
-magnitudes instead of squares and no root. Their inverse multiplies. beta and gamma stay non-negative by the
-reparametrisation of the first paper: they are squares of what is learned, which is held above a small bound.
+magnitudes instead of squares and no root; or, `squared`, as the first paper has it. The inverse multiplies. beta and
+gamma stay non-negative by the reparametrisation of the first paper: they are squares of what is learned, which is held
+above a small bound.
 """
 
 from __future__ import annotations
@@ -44,11 +45,14 @@ def _positive(root: Tensor, least: float) -> Tensor:
 
 @final
 class GDN(nn.Module):
-    """x / (beta + gamma |x|) with the magnitudes of all channels; `inverse` multiplies instead."""
+    """x / (beta + gamma |x|) with the magnitudes of all channels; `inverse` multiplies instead.
 
-    def __init__(self, channels: int, *, inverse: bool = False) -> None:
+    `squared`: x / sqrt(beta + gamma x^2).
+    """
+
+    def __init__(self, channels: int, *, inverse: bool = False, squared: bool = False) -> None:
         super().__init__()
-        self.inverse = inverse
+        self.inverse, self.squared = inverse, squared
         self.beta_root = nn.Parameter((torch.ones(channels) + _PEDESTAL).sqrt())
         self.gamma_root = nn.Parameter((_GAMMA * torch.eye(channels) + _PEDESTAL).sqrt())
 
@@ -62,8 +66,8 @@ class GDN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) to the same shape."""
-        norm = nnf.conv2d(x.abs(), self.gamma()[:, :, None, None], self.beta())
-        return x * norm if self.inverse else x / norm
+        norm = nnf.conv2d(x.square() if self.squared else x.abs(), self.gamma()[:, :, None, None], self.beta())
+        return _normed(x, norm.sqrt() if self.squared else norm, inverse=self.inverse)
 
 
 @final
@@ -72,7 +76,7 @@ class _Settled(nn.Module):
 
     def __init__(self, gdn: GDN) -> None:
         super().__init__()
-        self.inverse = gdn.inverse
+        self.inverse, self.squared = gdn.inverse, gdn.squared
         channels = len(gdn.beta_root)
         self.norm = nn.Conv2d(channels, channels, 1)
         with torch.no_grad():
@@ -81,8 +85,12 @@ class _Settled(nn.Module):
             self.norm.bias.copy_(gdn.beta())
 
     def forward(self, x: Tensor) -> Tensor:
-        norm: Tensor = self.norm(x.abs())
-        return x * norm if self.inverse else x / norm
+        norm: Tensor = self.norm(x.square() if self.squared else x.abs())
+        return _normed(x, norm.sqrt() if self.squared else norm, inverse=self.inverse)
+
+
+def _normed(x: Tensor, norm: Tensor, *, inverse: bool) -> Tensor:
+    return x * norm if inverse else x / norm
 
 
 Module = TypeVar("Module", bound=nn.Module)

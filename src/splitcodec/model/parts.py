@@ -24,7 +24,7 @@ class Coded(NamedTuple):
 
 
 class Neck(nn.Module, ABC):
-    """Between encoder and decoder: latent <-> integer symbols at every level, and what they cost."""
+    """Between encoder and decoder: what the decoder sees of a latent, and what that costs."""
 
     levels: int
     channels: int
@@ -32,6 +32,22 @@ class Neck(nn.Module, ABC):
     @abstractmethod
     def forward(self, latent_bchw: Tensor, *, quantise: Quantise = "noise") -> Coded:
         """Train: the picture i of B has level `i // (B / levels)`."""
+
+    @abstractmethod
+    def prior_parameters(self) -> Iterable[nn.Parameter]:
+        """Return what the prior learns."""
+
+    @abstractmethod
+    def gain_parameters(self) -> Iterable[nn.Parameter]:
+        """Return what the gains learn."""
+
+    def layer_parameters(self) -> Iterable[nn.Parameter]:
+        """Return what else learns, as encoder and decoder do: nothing, unless a kind has layers of its own."""
+        return ()
+
+
+class TableNeck(Neck):
+    """A neck whose symbols are coded by one table for each level and channel, as packets carry them."""
 
     @abstractmethod
     def symbols(self, latent_bchw: Tensor, level: int) -> Tensor:
@@ -48,14 +64,6 @@ class Neck(nn.Module, ABC):
     @abstractmethod
     def masses(self, low: int, high: int) -> NDArray[np.float64]:
         """Return the mass of every integer symbol from low to high: (levels, channels, high - low + 1)."""
-
-    @abstractmethod
-    def prior_parameters(self) -> Iterable[nn.Parameter]:
-        """Return what the prior learns."""
-
-    @abstractmethod
-    def gain_parameters(self) -> Iterable[nn.Parameter]:
-        """Return what the gains learn."""
 
 
 class FeatureDecoder(nn.Module, ABC):

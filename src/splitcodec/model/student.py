@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from splitcodec.model.linear import reduced_rank
-from splitcodec.model.parts import FeatureDecoder, Neck, Quantise
+from splitcodec.model.parts import FeatureDecoder, Neck, Quantise, TableNeck
 from splitcodec.model.transforms import Decoder, Squeeze
 
 
@@ -72,9 +72,15 @@ class Student(nn.Module):
 
     def symbols(self, stem_bchw: Tensor, level: int) -> Tensor:
         """Code: integer symbols of one level (not clipped to any table)."""
-        return self.bottleneck.symbols(self.latent(stem_bchw), level)
+        return self.tabled().symbols(self.latent(stem_bchw), level)
 
     def reproduce(self, symbols_bchw: Tensor, level: int) -> Tensor:
         """Decode: the feature at the teacher's cut."""
-        out: Tensor = self.decoder(self.bottleneck.latent(symbols_bchw, level))
+        out: Tensor = self.decoder(self.tabled().latent(symbols_bchw, level))
         return out
+
+    def tabled(self) -> TableNeck:
+        """Return the bottleneck where packets can carry its symbols. Raises TypeError elsewhere."""
+        if not isinstance(self.bottleneck, TableNeck):
+            raise TypeError(f"the symbols of a {type(self.bottleneck).__name__} go into no packet")
+        return self.bottleneck

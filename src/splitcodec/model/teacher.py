@@ -39,7 +39,7 @@ class Teacher:
 
     stem: nn.Module
     rest: nn.Module
-    tail: fx.GraphModule
+    tail: nn.Module
     stem_width: int
     stem_stride: int
     width: int

@@ -11,16 +11,25 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from splitcodec.errors import RecipeError
-from splitcodec.model import paper, reduced
+from splitcodec.model import paper, pictures, reduced
 from splitcodec.model.bottleneck import Bottleneck
 from splitcodec.model.frozen import fast
+from splitcodec.model.hyperprior import Hyperprior
 from splitcodec.model.parts import FeatureDecoder, Neck
 from splitcodec.model.patch import Patch, PatchEncoder
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import Teacher, imagenet_labels, load_teacher
 from splitcodec.model.transforms import Decoder, PerColour, Squeeze
 from splitcodec.training.recipe import Recipe
-from splitcodec.training.students import DecoderRecipe, PaperRecipe, PatchRecipe, ReducedRecipe, SqueezeRecipe
+from splitcodec.training.students import (
+    DecoderRecipe,
+    HyperpriorRecipe,
+    ImageRecipe,
+    PaperRecipe,
+    PatchRecipe,
+    ReducedRecipe,
+    SqueezeRecipe,
+)
 
 MAX_GRID = 255  # rows and columns of a latent, as the packet counts them
 
@@ -37,7 +46,11 @@ def build_teacher(recipe: Recipe) -> Teacher:
         classes=len(class_names(recipe)[0]),
         crop=wanted.crop,
     )
-    if not isinstance(recipe.student, SqueezeRecipe):  # the student begins at the image
+    if recipe.is_image_codec():  # cut before the first layer: the feature is the picture, the tail all of the network
+        whole = nn.Sequential(teacher.stem, teacher.tail).eval()
+        teacher = replace(teacher, stem=nn.Identity(), rest=nn.Identity(), tail=whole, stem_width=3, stem_stride=1)
+        teacher = replace(teacher, width=3, stride=1)
+    elif not isinstance(recipe.student, SqueezeRecipe):  # the student begins at the image
         teacher = replace(teacher, stem=nn.Identity(), rest=teacher.stem, stem_width=3, stem_stride=1)
     if isinstance(wanted.mean, tuple) or isinstance(wanted.std, tuple):
         return replace(teacher, stem=nn.Sequential(PerColour(wanted.mean, wanted.std), teacher.stem))
@@ -76,6 +89,15 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
         case ReducedRecipe():
             encoder, neck = reduced.ReducedEncoder(channels, width=sizes.width), reduced.EightBit(channels)
             decoder = reduced.ReducedDecoder(channels, teacher.width, width=sizes.decoder_width)
+        case ImageRecipe():
+            encoder, neck = pictures.PictureEncoder(channels, width=sizes.width), _bottleneck(recipe)
+            decoder = pictures.PictureDecoder(channels, width=sizes.width)
+        case HyperpriorRecipe():
+            encoder, neck = (
+                pictures.PictureEncoder(channels, width=sizes.width),
+                Hyperprior(channels, width=sizes.width),
+            )
+            decoder = pictures.PictureDecoder(channels, width=sizes.width)
     tail = copy.deepcopy(teacher.tail) if recipe.own_tail() else None
     return Student(encoder, neck, decoder, tail=tail)
 
@@ -117,6 +139,8 @@ def latent_stride(recipe: Recipe, teacher: Teacher) -> int:
             stride, cause = paper.STRIDE, "teacher.cut"
         case ReducedRecipe():
             stride, cause = reduced.STRIDE, "teacher.cut"
+        case ImageRecipe() | HyperpriorRecipe():
+            stride, cause = pictures.STRIDE, "student.kind"
     up, rest = divmod(stride, teacher.stride)
     fixed = cause == "teacher.cut"
     if rest or up & (up - 1) or not up or (fixed and up != 1):

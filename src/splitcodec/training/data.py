@@ -49,24 +49,26 @@ def split_holdout(paths: Sequence[Path], holdout: int, *, seed: int) -> tuple[li
     return [paths[i] for i in sorted(order[count:])], [paths[i] for i in sorted(order[:count])]
 
 
-def centre_crops(paths: Sequence[Path], *, resize: int, crop: int) -> Tensor:
-    """Return the crops that the device would make: uint8 (N, 3, crop, crop). Broken photographs are left out."""
-    crops = [np.empty((0, crop, crop, 3), np.uint8)]
-    for path in paths:
-        try:
-            crops.append(crop_bhwc(load_picture(path), resize=resize, crop=crop))
-        except PictureError:
-            continue
-    return torch.from_numpy(np.concatenate(crops)).permute(0, 3, 1, 2)
-
-
 class Crops(NamedTuple):
-    """One batch."""
+    """Some crops, such as a batch."""
 
     image_u8: Tensor
     """Pixels (B, 3, H, W)."""
     label_b: Tensor
     """Classes int64 (B); -1 where there is no label."""
+
+
+def centre_crops(paths: Sequence[Path], *, resize: int, crop: int, labels: Sequence[int] | None = None) -> Crops:
+    """Return the crops that the device would make. Broken photographs are left out."""
+    crops, label_b = [np.empty((0, crop, crop, 3), np.uint8)], []
+    for path, label in zip(paths, labels or [-1] * len(paths), strict=True):
+        try:
+            crops.append(crop_bhwc(load_picture(path), resize=resize, crop=crop))
+        except PictureError:
+            continue
+        label_b.append(label)
+    images = torch.from_numpy(np.concatenate(crops)).permute(0, 3, 1, 2)
+    return Crops(images, torch.tensor(label_b, dtype=torch.int64))
 
 
 @final

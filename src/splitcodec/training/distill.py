@@ -13,25 +13,26 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from splitcodec.errors import RunError
+from splitcodec.model.parts import TableNeck
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves, build_student, build_teacher, class_names
-from splitcodec.training.data import Photographs, centre_crops, find_photographs, labels_of, split_holdout
+from splitcodec.training.data import Crops, Photographs, centre_crops, find_photographs, labels_of, split_holdout
+from splitcodec.training.earlier import begin_from, earlier_runs, totals
 from splitcodec.training.lead import Lead
-from splitcodec.training.losses import ramp
-from splitcodec.training.objective import distortion
+from splitcodec.training.levelling import due, held_out_loss, judged
+from splitcodec.training.objective import Loss, Lost, Objective
 from splitcodec.training.optimise import learning_rate, prepare, random_state, set_random_state
 from splitcodec.training.place import PLACED_ON, place_levels
-from splitcodec.training.recipe import Recipe
+from splitcodec.training.recipe import Recipe, TeacherRecipe
 from splitcodec.training.run import Run, State
-from splitcodec.training.stages import AnswersStage, Distilling, LatentsStage, Stage
+from splitcodec.training.stages import AnswersStage, LatentsStage, Stage
 from splitcodec.training.tabulate import dump_counts
 from splitcodec.training.validate import count, validate
 
@@ -71,6 +72,7 @@ def train(
     fabric = Fabric(accelerator="auto", devices=devices, precision=recipe.precision)
     fabric.launch()
     fabric.seed_everything(recipe.seed + fabric.global_rank, verbose=False)
+    earlier = earlier_runs(recipe)
     paths = find_photographs(photos)
     training, held_out = split_holdout(paths, recipe.data.holdout, seed=recipe.seed)
     teacher = build_teacher(recipe)
@@ -90,15 +92,13 @@ def train(
         labels=labels,
     )
     resize = recipe.teacher.resize
-    check = centre_crops(held_out, resize=resize, crop=crop)
+    check = centre_crops(held_out, resize=resize, crop=crop, labels=labels_for(recipe, held_out))
     lead = Lead(recipe.lead, recipe, fabric=fabric) if recipe.lead is not None else None
     trainer = _Trainer(fabric, recipe, halves=halves, student=student, lead=lead, run=run, report=report)
     found = run.load()
     state = State()
     if found is None:
-        lost = student.aim_at(*halves.stem_and_feature(source.first(SAMPLED)))
-        if lead is not None:
-            lead.adopt(student)
+        lost = _begin(recipe, student, some=halves.stem_and_feature(source.first(SAMPLED)), lead=lead)
         if lost is not None and fabric.is_global_zero:
             run.log({"stage": "start", "feature": lost})
     else:
@@ -117,23 +117,43 @@ def train(
             return {"finished": False, "images": state.images}
     if recipe.levels.kilobytes is not None:
         some = training[:: max(1, len(training) // PLACED_ON)]
-        crops = centre_crops(some, resize=resize, crop=crop)
+        crops = centre_crops(some, resize=resize, crop=crop).image_u8
         places = place_levels(student, halves, crops=crops, kilobytes=recipe.levels.kilobytes)
         run.log({"stage": "placed", "places": places})
-    some = training[:: max(1, len(training) // COUNTED)]
-    counts = count(student, halves, crops=centre_crops(some, resize=resize, crop=crop))
+    counts = _counted(student, halves, training[:: max(1, len(training) // COUNTED)], size=recipe.teacher)
     final = {
         "finished": True,
-        "images": state.images,
-        "seconds": round(state.seconds, 1),
+        **totals(earlier, images=state.images, seconds=state.seconds),
         "photographs": len(training),
         **({} if labels is None else {"labelled": sum(label >= 0 for label in labels)}),
-        "holdout": validate(student, halves, check=check, autocast=fabric.autocast),
+        **judged(state.readings, stages=[one for one, _ in recipe.stages()], before=sum(one.images for one in earlier)),
+        "validation": state.readings,
+        "holdout": validate(student, halves, check=check.image_u8, autocast=fabric.autocast),
     }
     if fabric.is_global_zero:
-        run.keep_counts(dump_counts(counts))
+        if counts is not None:
+            run.keep_counts(counts)
         run.finish(student.state_dict(), final)
     return final
+
+
+def _begin(recipe: Recipe, student: Student, *, some: tuple[Tensor, Tensor], lead: Lead | None) -> float | None:
+    """Give a student its first weights; returns what a linear start loses of `some` features."""
+    if recipe.start is not None:
+        begin_from(recipe.start, recipe, student)
+        return None
+    lost = student.aim_at(*some)
+    if lead is not None:
+        lead.adopt(student)
+    return lost
+
+
+def _counted(student: Student, halves: Halves, paths: list[Path], *, size: TeacherRecipe) -> bytes | None:
+    """Count symbols; None for a student without tables."""
+    if not isinstance(student.bottleneck, TableNeck):
+        return None
+    crops = centre_crops(paths, resize=size.resize, crop=size.crop).image_u8
+    return dump_counts(count(student, halves, crops=crops))
 
 
 def labels_for(recipe: Recipe, paths: list[Path]) -> list[int] | None:
@@ -142,18 +162,6 @@ def labels_for(recipe: Recipe, paths: list[Path]) -> list[int] | None:
         return None
     names, wnids = class_names(recipe)
     return labels_of(paths, wnids or names)
-
-
-class Lost(NamedTuple):
-    """What a batch loses: what is minimised, its parts before weights, and each level's code length (or none)."""
-
-    loss: Tensor
-    parts: dict[str, Tensor]
-    kilobytes_l: Tensor
-
-
-Loss = Callable[[Tensor, Tensor, float], Lost]
-"""Pixels uint8 (B, 3, H, W), labels (B,), share of the stage done -> what that loses."""
 
 
 @final
@@ -171,10 +179,9 @@ class _Trainer:
         run: Run,
         report: Callable[[Progress], None],
     ) -> None:
-        self.fabric, self.recipe, self.halves, self.student, self.lead = fabric, recipe, halves, student, lead
+        self.fabric, self.halves, self.student = fabric, halves, student
         self.run, self.report = run, report
-        self.prices = torch.tensor(recipe.levels.prices, device=fabric.device)
-        self.weights = torch.tensor(recipe.levels.weights, device=fabric.device)
+        self.objective = Objective(fabric, recipe, halves=halves, lead=lead)
         self.board = SummaryWriter(str(run.folder / "tensorboard")) if fabric.is_global_zero else None
 
     def stage(
@@ -183,7 +190,7 @@ class _Trainer:
         stage: Stage,
         *,
         source: Photographs,
-        check: Tensor,
+        check: Crops,
         state: State,
         resumed: dict[str, Any] | None,
         deadline: float,
@@ -195,19 +202,21 @@ class _Trainer:
         optimizer = prepare(student, stage, everything=everything)
         learner: nn.Module = student.squeeze if isinstance(stage, LatentsStage) else student
         model, optimizer = fabric.setup(learner, optimizer)
-        lose = self._latents(model) if isinstance(stage, LatentsStage) else self._distil(name, stage, model)
+        lose = self.objective.of(name, stage, model)
         if resumed is not None:
             optimizer.load_state_dict(resumed["optimizer"])
             set_random_state(resumed, fabric.device)
         steps = max(1, stage.images // (stage.batch * fabric.world_size))
         stream = (1 if second else 0) * 1024 + fabric.global_rank
         images_each = stage.batch * fabric.world_size
+        if state.step == 0:
+            self._measure(name, stage, lose, check=check, state=state, share=0.0)
         clock, saved, since = time.monotonic(), time.monotonic(), (state.step, time.monotonic())
         for image_u8, label_b in source.batches(state.step, steps, batch=stage.batch, stream=stream):
             done = state.step / steps
             for group in optimizer.param_groups:
                 group["lr"] = stage.learning_rate * group["times"] * learning_rate(stage, done)
-            lost = lose(image_u8, label_b, done)
+            lost = lose(image_u8, label_b, done=done)
             optimizer.zero_grad()
             fabric.backward(lost.loss)
             if stage.clip is not None:
@@ -225,6 +234,8 @@ class _Trainer:
                     name, state.step * images_each, steps * images_each, lost.loss.item(), images_per_s=speed
                 )
                 self._tell(bar, state=state, lost=lost)
+            if due(state.step, steps):
+                self._measure(name, stage, lose, check=check, state=state, share=state.step / steps)
             if now - saved > CHECKPOINT_SECONDS or now > deadline or state.step == steps:
                 saved = now
                 if fabric.is_global_zero:
@@ -232,54 +243,25 @@ class _Trainer:
                     self.run.save(student.state_dict(), trainer, state)
                 if now > deadline and state.step < steps:
                     return False
-        if fabric.is_global_zero and len(check):
-            held = validate(student, halves, check=check, autocast=fabric.autocast)
+        if fabric.is_global_zero and len(check.image_u8):
+            held = validate(student, halves, check=check.image_u8, autocast=fabric.autocast)
             self.run.log({"stage": name, "step": state.step, "images": state.images, "holdout": held})
             agreement = ", ".join(f"{p['agreement']:.1f} % at {p['kilobytes']:.2f} kB" for p in held)
             message = f"agreement held out: {agreement}"
             self.report(Progress(name, steps * images_each, steps * images_each, 0.0, message=message))
         return True
 
-    def _distil(self, name: str, stage: Distilling, model: nn.Module) -> Loss:
-        """Return what a batch loses through bottleneck, decoder and tail."""
-        fabric, halves, levels = self.fabric, self.halves, self.recipe.levels.count
-        second = name == "stage2"
-        own_tail = any(one.tail for before, one in self.recipe.stages() if before <= name)  # no longer the teacher's
-        everything = stage.tune == "all" or (stage.tune is None and not second)
-        quantise = stage.quantise or ("mixed" if everything else "round")
-        weight_b = self.weights.repeat_interleave(stage.batch // levels)
-
-        def lose(image_u8: Tensor, label_b: Tensor, done: float) -> Lost:
-            with torch.no_grad(), fabric.autocast():
-                stem = halves.stem(halves.scale(image_u8))
-                feature = halves.rest(stem)
-            reproduced = model(stem, quantise=quantise, answer=own_tail)
-            labels = label_b.to(fabric.device)
-            with fabric.autocast():
-                lost = distortion(
-                    stage, reproduced, feature, tail=halves.tail, label_b=labels, weight_b=weight_b, done=done
-                )
-            kilobytes_l = reproduced.bits_b.view(levels, -1).mean(1) / 8000
-            share = 1.0 if second else ramp(done, stage.rate_ramp)
-            rate = share * (self.weights * self.prices * kilobytes_l).mean()
-            return Lost(lost.total + rate if everything else lost.total, lost.parts, kilobytes_l)
-
-        return lose
-
-    def _latents(self, model: nn.Module) -> Loss:
-        """Return how far the latent is from that of the run that leads."""
-        lead, fabric, halves = self.lead, self.fabric, self.halves
-        if lead is None:
-            raise RunError("a stage of kind latents needs a run to learn from; give `lead` in the recipe")
-
-        def lose(image_u8: Tensor, _: Tensor, done: float) -> Lost:
-            with torch.no_grad(), fabric.autocast():
-                stem = halves.stem(halves.scale(image_u8))
-                wanted = lead.latent(image_u8)
-            apart = lead.apart(model(stem), wanted)
-            return Lost(apart, {"latent": apart.detach()}, torch.zeros(0))
-
-        return lose
+    def _measure(self, name: str, stage: Stage, lose: Loss, *, check: Crops, state: State, share: float) -> None:
+        """Note the loss on held-out crops."""
+        loss = held_out_loss(self.student, lose, check, batch=stage.batch)
+        if loss is None:
+            return
+        reading = {"stage": name, "share": round(share, 4), "images": state.images, "loss": loss}
+        state.readings.append(reading)
+        if self.fabric.is_global_zero:
+            self.run.log({"validation": reading})
+            if self.board is not None:
+                self.board.add_scalar(f"{name}/validation", loss, state.images)
 
     def _tell(self, now: Progress, *, state: State, lost: Lost) -> None:
         if not self.fabric.is_global_zero:

@@ -12,7 +12,9 @@ import torch
 from torch import nn
 
 import splitcodec
-from splitcodec.errors import OutputError
+from splitcodec.errors import OutputError, RecipeError
+from splitcodec.model.parts import TableNeck
+from splitcodec.model.pictures import EightBitColours
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import PACKAGED, Teacher
 from splitcodec.training.build import MAX_GRID, build_student, build_teacher, class_names, latent_side, latent_stride
@@ -40,12 +42,17 @@ def export(run_folder: Path, out: Path, *, golden: Golden) -> Bundle:
     recipe = run.recipe()
     teacher = build_teacher(recipe)
     student = build_student(recipe, teacher)
+    if not isinstance(student.bottleneck, TableNeck):
+        raise RecipeError(
+            f"student.kind: no packet carries what a {recipe.student.kind} codes; "
+            "measure the run with benchmarks/learned_codecs.py"
+        )
     student.load_state_dict(run.weights())
     student.eval()
     graphs, price = _graphs(recipe, teacher, student)
     tables = BytesIO()
     flat = isinstance(recipe.student, ReducedRecipe) and recipe.student.flat
-    built = build_tables(student.bottleneck, None if flat else run.counts())
+    built = build_tables(student.tabled(), None if flat else run.counts())
     built.save(tables)
     labels, wnids = class_names(recipe)
     stride = latent_stride(recipe, teacher)
@@ -94,6 +101,9 @@ def _graphs(recipe: Recipe, teacher: Teacher, student: Student) -> tuple[dict[st
     head = FromPixels(nn.Sequential(teacher.stem, teacher.rest), scale=colour.scale, offset=colour.offset).eval()
     own = teacher.tail if student.tail is None else student.tail
     decoder, tail = folded(student.decoder), LogitsOnly(own).eval()
+    if recipe.is_image_codec():
+        step_c, offset_c = recipe.teacher.colours()
+        decoder = nn.Sequential(decoder, EightBitColours(torch.tensor(step_c), torch.tensor(offset_c))).eval()
     with torch.no_grad():
         latent, feature = encoder(pixels), head(pixels)
     image, plane = {"rows": 1, "cols": 2, "step": stride}, {"rows": 2, "cols": 3, "step": 1}
@@ -127,6 +137,9 @@ def _card(recipe: Recipe, manifest: Manifest) -> str:
     shown["teacher"]["weights"] = weights  # a file's name, not where it lay
     if recipe.teacher.classes is not None:
         shown["teacher"]["classes"] = recipe.teacher.classes.name
+    for key, folder in (("start", recipe.start), ("lead", recipe.lead)):
+        if folder is not None:
+            shown[key] = folder.name
     seconds, images = report.get("seconds", 0), report.get("images", "unknown number of")
     folders = ", ".join(known.get("folders", []))
     return f"""# {manifest.ident}
@@ -139,7 +152,7 @@ stride {manifest.stride}.
 
 Trained by `splitcodec train` on {_photographs(known.get("photographs"), report)} ({folders};
 {images} pictures seen, {seconds / 60:.0f} minutes) at commit
-{known.get("commit")}. {_tail(recipe)}
+{known.get("commit")}. {_built_on(report)}{_tail(recipe)}
 
 Held-out photographs of the same folders: agreement with the uncompressed teacher, sizes estimated from the prior.
 
@@ -167,6 +180,12 @@ def _photographs(count: Any, report: dict[str, Any]) -> str:
     if "labelled" not in report:
         return f"{count} unlabelled photographs"
     return f"{count} photographs, {report['labelled']} with labels, else by the teacher's own answer"
+
+
+def _built_on(report: dict[str, Any]) -> str:
+    """Say what earlier runs had seen that this one builds upon."""
+    names = ", ".join(f"`{one['recipe']}`" for one in report.get("builds_on", []))
+    return f"It builds on {names}: {report['images_cumulative']} pictures in all. " if names else ""
 
 
 def _tail(recipe: Recipe) -> str:

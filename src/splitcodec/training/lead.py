@@ -22,12 +22,10 @@ from splitcodec.training.run import Run
 
 @final
 class Lead:
-    """The student of another run, frozen. Raises RunError without one, RecipeError where it does not fit `recipe`."""
+    """The student of another run, which `earlier.py` has seen, frozen. Raises RecipeError where it does not fit."""
 
     def __init__(self, folder: Path, recipe: Recipe, *, fabric: Fabric) -> None:
         run = Run(folder)
-        if not (folder / "recipe.yaml").exists():
-            raise RecipeError(f"lead: no run in {folder}; train that recipe first, or give another folder")
         theirs = run.recipe()
         teacher = build_teacher(theirs)
         self._student = build_student(theirs, teacher)
@@ -36,7 +34,7 @@ class Lead:
         self._halves = Halves(fabric, theirs, teacher=teacher)
         if theirs.teacher != recipe.teacher:
             raise RecipeError(f"lead: {folder} has another teacher section; both must agree to the letter")
-        gain_lc = torch.from_numpy(self._student.bottleneck.gains()).to(fabric.device)
+        gain_lc = torch.from_numpy(self._student.tabled().gains()).to(fabric.device)
         share_c = gain_lc[-1].square()
         self._share_c = share_c / share_c.mean()
 

@@ -47,7 +47,7 @@ def _groups(student: Student, stage: Stage, *, everything: bool) -> list[dict[st
     groups = [_group(student.decoder.parameters(), 1.0)]
     if everything:
         groups += [
-            _group(student.squeeze.parameters(), 1.0),
+            _group([*student.squeeze.parameters(), *student.bottleneck.layer_parameters()], 1.0),
             _group(student.bottleneck.prior_parameters(), stage.prior_rate),
             _group(student.bottleneck.gain_parameters(), stage.gain_rate),
         ]

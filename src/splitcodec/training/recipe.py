@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_v
 from splitcodec.errors import RecipeError
 from splitcodec.training.keys import Share, Strict
 from splitcodec.training.stages import STAGE_KINDS, Stage
-from splitcodec.training.students import STUDENT_KINDS, Student
+from splitcodec.training.students import STUDENT_KINDS, HyperpriorRecipe, ImageRecipe, Student
 
 MAX_BASES: Final = 8
 KINDS: Final = frozenset((*STUDENT_KINDS, *STAGE_KINDS))
@@ -41,6 +41,11 @@ class TeacherRecipe(Strict):
         if self.resize < self.crop:
             raise ValueError(f"resize {self.resize} must be at least crop {self.crop}")
         return self
+
+    def colours(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Return (step, offset) for red, green and blue: step * pixel + offset is what the teacher takes of uint8."""
+        means, stds = (value if isinstance(value, tuple) else (value,) * 3 for value in (self.mean, self.std))
+        return tuple(1 / (255 * std) for std in stds), tuple(-m / s for m, s in zip(means, stds, strict=True))
 
     def affine(self) -> tuple[float, float]:
         """Return (a, b) of a * pixel + b, which scales uint8 pixels; what differs between colours comes after it."""
@@ -127,6 +132,8 @@ class Recipe(Strict):
     lead: Path | None = None
     """The folder of a finished run: this student begins with its decoder, priors and gains, and a stage of kind
     `latents` learns its latent."""
+    start: Path | None = None
+    """The folder of a finished run with the same teacher and shapes: its weights are what this one begins with."""
     precision: Annotated[str, Field(pattern=r"^(32-true|bf16-mixed|16-mixed)$")] = "bf16-mixed"
     seed: int = 0
 
@@ -137,7 +144,13 @@ class Recipe(Strict):
                 raise ValueError(f"{name}.batch must be a multiple of the number of levels ({self.levels.count})")
         if self.lead is None and any(stage.kind == "latents" for _, stage in self.stages()):
             raise ValueError("lead: a stage of kind latents needs the folder of a finished run")
-        if self.stage1.tune == "decoder":
+        if not self.is_image_codec() and any(stage.kind == "pixels" for _, stage in self.stages()):
+            raise ValueError("student.kind: a stage of kind pixels needs one that reproduces the picture: image")
+        if self.student.kind == "hyperprior" and (self.levels.count != 1 or self.levels.kilobytes is not None):
+            raise ValueError("student.kind hyperprior has one level and no gains; shorten levels, no kilobytes")
+        if self.lead is not None and self.start is not None:
+            raise ValueError("start: a run with a lead begins with the lead's decoder; give one of the two")
+        if self.stage1.tune == "decoder" and self.start is None:
             raise ValueError("stage1.tune: the decoder alone cannot learn from an encoder that has not; leave it out")
         if self.student.kind == "reduced" and self.levels.kilobytes is not None:
             raise ValueError("levels.kilobytes: a student of kind reduced has no gains to move; leave it out")
@@ -148,6 +161,10 @@ class Recipe(Strict):
     def stages(self) -> list[tuple[str, Stage]]:
         """Return the stages and their names, in order."""
         return [("stage1", self.stage1)] + ([("stage2", self.stage2)] if self.stage2 else [])
+
+    def is_image_codec(self) -> bool:
+        """Say whether the student reproduces the picture: the teacher is cut before its first layer."""
+        return isinstance(self.student, ImageRecipe | HyperpriorRecipe)
 
     def own_tail(self) -> bool:
         """Say whether any stage changes the teacher's tail."""

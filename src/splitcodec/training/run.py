@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -42,6 +42,8 @@ class State:
     """Pictures seen in all stages."""
     seconds: float = 0.0
     """Wall time spent training, over all sessions."""
+    readings: list[dict[str, Any]] = field(default_factory=list)
+    """Losses on held-out crops so far; see `levelling.Reading`."""
 
 
 @final

@@ -9,7 +9,11 @@ from pydantic import PositiveFloat, PositiveInt, Tag
 from splitcodec.model.parts import Quantise
 from splitcodec.training.keys import Share, Strict, Weight, by_kind
 
-_STAGES, _OPTIMIZERS, _SCHEDULES = ("distill", "squares", "answers", "latents"), ("adam", "sgd"), ("cosine", "steps")
+_STAGES, _OPTIMIZERS, _SCHEDULES = (
+    ("distill", "squares", "answers", "latents", "pixels"),
+    ("adam", "sgd"),
+    ("cosine", "steps"),
+)
 STAGE_KINDS = (*_STAGES, *_OPTIMIZERS, *_SCHEDULES)
 
 
@@ -104,19 +108,26 @@ class AnswersStage(_Common):
     temperature: PositiveFloat = 1.0
 
 
+class PixelsStage(_Common):
+    """Image codecs: the squared error of each colour of a pixel, in steps of 8 bits, on average."""
+
+    kind: Literal["pixels"]
+
+
 class LatentsStage(_Common):
     """A thin encoder learns the latent of the run that `lead` names; nothing else learns, the tail is not needed."""
 
     kind: Literal["latents"]
 
 
-Distilling = DistillStage | SquaresStage | AnswersStage
+Distilling = DistillStage | SquaresStage | AnswersStage | PixelsStage
 """Stages that lead through bottleneck and decoder."""
 
 Stage = Annotated[
     Annotated[DistillStage, Tag("distill")]
     | Annotated[SquaresStage, Tag("squares")]
     | Annotated[AnswersStage, Tag("answers")]
-    | Annotated[LatentsStage, Tag("latents")],
+    | Annotated[LatentsStage, Tag("latents")]
+    | Annotated[PixelsStage, Tag("pixels")],
     by_kind(*_STAGES),
 ]

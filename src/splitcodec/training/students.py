@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, Tag, model_validator
 
 from splitcodec.training.keys import Count, Strict, by_kind
 
-STUDENT_KINDS = ("squeeze", "patch", "paper", "reduced")
+STUDENT_KINDS = ("squeeze", "patch", "paper", "reduced", "image", "hyperprior")
 
 
 class DecoderRecipe(Strict):
@@ -123,11 +123,40 @@ class ReducedRecipe(Strict):
         return "the first layers of a ResNet and a convolution to few channels, quantised to 8 bits"
 
 
+class _Pictures(Strict):
+    width: PositiveInt = 128
+    """Channels of every layer but the last: N of the papers."""
+    channels: PositiveInt = 192
+    """Channels of the latent: M of the papers."""
+
+
+class ImageRecipe(_Pictures):
+    """A learned image codec with a factorized prior, into the unmodified network; see `model.pictures`."""
+
+    kind: Literal["image"]
+
+    def words(self) -> str:
+        """Say what the device runs."""
+        return "four convolutions with divisive normalisation between them, those of an image codec"
+
+
+class HyperpriorRecipe(_Pictures):
+    """A learned image codec with a mean-scale hyperprior; see `model.hyperprior`. No packet carries it."""
+
+    kind: Literal["hyperprior"]
+
+    def words(self) -> str:
+        """Say what the device runs."""
+        return "four convolutions of an image codec and three of its hyperprior"
+
+
 Student = Annotated[
     Annotated[SqueezeRecipe, Tag("squeeze")]
     | Annotated[PatchRecipe, Tag("patch")]
     | Annotated[PaperRecipe, Tag("paper")]
-    | Annotated[ReducedRecipe, Tag("reduced")],
+    | Annotated[ReducedRecipe, Tag("reduced")]
+    | Annotated[ImageRecipe, Tag("image")]
+    | Annotated[HyperpriorRecipe, Tag("hyperprior")],
     by_kind(*STUDENT_KINDS),
 ]
 

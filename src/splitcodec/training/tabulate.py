@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from splitcodec.model.parts import Neck
+from splitcodec.model.parts import TableNeck
 from splitcodec.wire.tables import Tables, quantise_mass
 
 REACH: Final = 2047
@@ -52,7 +52,7 @@ def load_counts(data: bytes) -> Counts:
         return np.asarray(file["counts_lcs"], np.int64)
 
 
-def build_tables(bottleneck: Neck, counts: Counts | None) -> Tables:
+def build_tables(bottleneck: TableNeck, counts: Counts | None) -> Tables:
     """Return the integer tables of all levels; without counts, from the prior alone."""
     levels, channels = bottleneck.levels, bottleneck.channels
     prior = bottleneck.masses(-REACH, REACH)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splitcodec.model.parts import Neck
+from splitcodec.model.parts import TableNeck
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves
 from splitcodec.training.tabulate import Counts, count_symbols, empty_counts
@@ -37,10 +37,9 @@ def validate(
             stem = halves.stem(halves.scale(part))
             wanted = _logits(halves.tail(halves.rest(stem))).argmax(1)
             for level in range(levels):
-                symbols = student.symbols(stem, level)
-                got = _logits(own(student.reproduce(symbols, level))).argmax(1)
-                same[level] += (got == wanted).sum().cpu()
-                bits[level] += _bits(student.bottleneck, symbols, level=level)
+                feature, cost = _coded(student, stem, level=level)
+                same[level] += (_logits(own(feature)).argmax(1) == wanted).sum().cpu()
+                bits[level] += cost
     student.train()
     seen = len(check)
     return [
@@ -52,7 +51,7 @@ def validate(
 @torch.no_grad()
 def count(student: Student, halves: Halves, *, crops: Tensor) -> Counts:
     """Count the symbols of crops uint8 (N, 3, H, W), computed in float32 as the device computes them."""
-    counts = empty_counts(student.bottleneck.levels, student.bottleneck.channels)
+    counts = empty_counts(student.tabled().levels, student.tabled().channels)
     student.eval()
     for part in torch.split(crops, _BATCH):
         stem = halves.stem(halves.scale(part))
@@ -61,11 +60,20 @@ def count(student: Student, halves: Halves, *, crops: Tensor) -> Counts:
     return counts
 
 
+def _coded(student: Student, stem_bchw: Tensor, *, level: int) -> tuple[Tensor, float]:
+    """Return the feature decoded from rounded symbols, and their code length."""
+    if isinstance(student.bottleneck, TableNeck):
+        symbols = student.symbols(stem_bchw, level)
+        return student.reproduce(symbols, level), _bits(student.bottleneck, symbols, level=level)
+    coded = student(stem_bchw, quantise="round")
+    return coded.feature_bchw, float(coded.bits_b.sum())
+
+
 def _logits(out: Tensor | tuple[Tensor, ...]) -> Tensor:
     return out[0] if isinstance(out, tuple) else out
 
 
-def _bits(bottleneck: Neck, symbols_bchw: Tensor, *, level: int) -> float:
+def _bits(bottleneck: TableNeck, symbols_bchw: Tensor, *, level: int) -> float:
     """Code length of rounded symbols under one level's prior."""
     low, high = int(symbols_bchw.min()), int(symbols_bchw.max())
     mass_cs = np.maximum(bottleneck.masses(low, high)[level], _LEAST_MASS)

@@ -7,6 +7,7 @@ package `onnx`. Field numbers are those of onnx.proto (IR version 3 and later).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 from splitcodec.errors import BundleFormat, BundleUnsafe
@@ -25,6 +26,8 @@ _FIELDS: dict[str, dict[int, str]] = {
     "Tensor": {},
 }
 _EXTERNAL_DATA, _DATA_LOCATION = 13, 14
+_MODEL_GRAPH, _GRAPH_INITIALIZER, _RAW_DATA = 7, 5, 9
+_LARGE = 256  # bytes; smaller tensors are shapes and the like, and alike in many networks
 
 
 def check_graph(model: bytes, *, name: str) -> None:
@@ -34,6 +37,22 @@ def check_graph(model: bytes, *, name: str) -> None:
     if not model:
         raise BundleFormat(f"{name}: an empty file, expected an ONNX graph")
     _walk(memoryview(model), message="Model", name=name, depth=0)
+
+
+def weights_of(model: bytes, *, name: str) -> frozenset[bytes]:
+    """Return the SHA-256 of each large tensor of a graph's weights, whatever it is called. Raises BundleFormat."""
+    found = set()
+    for number, wire, graph in _fields(memoryview(model), name=name):
+        if number != _MODEL_GRAPH or wire != 2 or not isinstance(graph, memoryview):
+            continue
+        for inner, _, tensor in _fields(graph, name=name):
+            if inner != _GRAPH_INITIALIZER or not isinstance(tensor, memoryview):
+                continue
+            raw = [value for field, _, value in _fields(tensor, name=name) if field == _RAW_DATA]
+            found |= {
+                hashlib.sha256(data).digest() for data in raw if isinstance(data, memoryview) and len(data) >= _LARGE
+            }
+    return frozenset(found)
 
 
 def _walk(data: memoryview, *, message: str, name: str, depth: int) -> None:

@@ -1,0 +1,91 @@
+"""Whether a run has trained long enough to be judged by: the loss on held-out photographs, and when it is level.
+
+A loss looks level at the end of every run whose learning rate falls to nothing, so its last stretch says nothing. What
+counts is what a doubling of the pictures seen still brings. Of the last doubling within a stage, from its middle to its
+end, the fall of the loss is an upper bound: in the middle the learning rate was still high, and a run that ended there,
+with a schedule of its own, would have come lower. Returns diminish, so the next doubling brings less than the last. A
+run that began from a finished one gives a second bound: the fall since its first step, for there the learning rate had
+already come down once. The smaller of the two counts.
+
+Where this fails: a learning rate too low to move anything looks level from the start, and a loss that stands still for
+long may fall again later.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import torch
+
+from splitcodec.model.student import Student
+from splitcodec.training.data import Crops
+from splitcodec.training.objective import Loss
+
+TIMES: Final = 16
+"""How often a stage is measured, beside its beginning."""
+MOST: Final = 256
+"""Crops that are measured on."""
+LIMIT: Final = 1.0
+"""Per cent of the loss that a doubling of the pictures seen may still bring."""
+
+Reading = dict[str, Any]
+"""Of one measurement: `stage`, `share` of it that was done, `images` seen by then, `loss`."""
+
+
+def due(step: int, steps: int) -> bool:
+    """Say whether the loss is measured after so many steps of a stage."""
+    return step in {round(k * steps / TIMES) for k in range(TIMES + 1)}
+
+
+@torch.no_grad()
+def held_out_loss(student: Student, lose: Loss, held: Crops, *, batch: int) -> float | None:
+    """Return a stage's own objective, the whole of it at full price, on held-out crops; None where there are none.
+
+    Symbols are rounded, as in use, so nothing is left to chance. The crops are dealt out to the levels in turn.
+    """
+    count, levels = min(MOST, len(held.image_u8)), student.bottleneck.levels
+    if not count:
+        return None
+    index = torch.arange(math.ceil(count / levels) * levels) % count
+    modes = [(part, part.training) for part in student.modules()]
+    student.eval()
+    total = 0.0
+    for some in torch.split(index, batch):
+        total += len(some) * lose(held.image_u8[some], held.label_b[some], done=1.0, rounded=True).loss.item()
+    for part, training in modes:
+        part.training = training
+    return total / len(index)
+
+
+def judged(readings: Sequence[Reading], *, stages: Sequence[str], before: int) -> dict[str, Any]:
+    """Return `levelled`, true or false, and `levelling`, why: what the last doubling brought at most, stage by stage.
+
+    `before` counts the pictures that earlier runs had seen from whose weights this one began.
+    """
+    falls = {name: _fall([one for one in readings if one["stage"] == name], before=before) for name in stages}
+    level = all(fall is not None and fall <= LIMIT for fall in falls.values())
+    shown = {name: None if fall is None else round(fall, 3) for name, fall in falls.items()}
+    return {"levelled": level, "levelling": {"limit_percent": LIMIT, "percent_of_last_doubling": shown}}
+
+
+def _fall(readings: Sequence[Reading], *, before: int) -> float | None:
+    """Return the smaller bound, in per cent of the last loss; None where too little was measured."""
+    if not readings or readings[-1]["share"] < 1:
+        return None
+    first, last = readings[0], readings[-1]
+    seen = before + last["images"] - first["images"]
+    middle = [one for one in readings if 0.4 < one["share"] < 0.6]
+    bounds = []
+    if middle:
+        one = sorted(middle, key=lambda reading: float(reading["loss"]))[len(middle) // 2]
+        bounds.append(_doubling(one["loss"], last["loss"], ratio=seen / (before + (seen - before) / 2)))
+    if before and first["share"] == 0:
+        bounds.append(_doubling(first["loss"], last["loss"], ratio=seen / before))
+    return min(bounds, default=None)
+
+
+def _doubling(earlier: float, later: float, *, ratio: float) -> float:
+    """Return the fall in per cent, for a doubling where the pictures seen grew by another ratio."""
+    return 100 * (earlier - later) / max(abs(later), 1e-12) * math.log(2) / math.log(ratio)

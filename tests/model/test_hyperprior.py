@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from splitcodec.model.hyperprior import SCALES, Hyperprior
+
+
+@pytest.fixture
+def neck() -> Hyperprior:
+    torch.manual_seed(0)
+    return Hyperprior(6, width=4)
+
+
+def test_what_is_coded_comes_back_to_half_a_step(neck: Hyperprior) -> None:
+    latent = 5 * torch.randn(2, 6, 14, 14)
+    found = neck.symbols(latent)
+    assert found.second_bchw.shape == (2, 4, 4, 4)  # 14 -> 7 -> 4
+    assert (found.latent_bchw - latent).abs().max() <= 0.5 + 1e-5
+    assert found.first_bchw.dtype == torch.int64
+    torch.testing.assert_close(neck(latent, quantise="round").latent_bchw, found.latent_bchw)
+
+
+def test_the_code_length_is_that_of_the_symbols_and_their_scales(neck: Hyperprior) -> None:
+    latent = 3 * torch.randn(1, 6, 8, 8)
+    found = neck.symbols(latent)
+    scale, mean = neck._of(found.second_bchw.float(), latent)
+    edges = [torch.special.ndtr((found.first_bchw + half) / scale) for half in (0.5, -0.5)]
+    bits = -torch.log2((edges[0] - edges[1]).clamp_min(1e-9)).sum()
+    low, high = int(found.second_bchw.min()), int(found.second_bchw.max())
+    mass = neck.masses(low, high)
+    for channel in range(4):
+        bits -= np.log2(mass[channel, (found.second_bchw[0, channel] - low).flatten()]).sum()
+    assert neck(latent, quantise="round").bits_b.item() == pytest.approx(bits.item(), rel=1e-4)
+    assert torch.equal(found.first_bchw, torch.round(latent - mean).long())
+
+
+def test_tables_are_of_the_next_larger_scale(neck: Hyperprior) -> None:
+    latent = torch.randn(1, 6, 8, 8)
+    found = neck.symbols(latent)
+    scale, _ = neck._of(found.second_bchw.float(), latent)
+    chosen = torch.tensor(SCALES)[found.scale_bchw]
+    assert (chosen >= scale.double() - 1e-6).all()
+    assert (chosen <= scale.double() * (SCALES[1] / SCALES[0]) + 1e-6).all()
+    assert SCALES[0] == pytest.approx(0.11)
+    assert SCALES[-1] == pytest.approx(256.0)
+
+
+def test_noise_is_for_training_alone_and_gradients_reach_every_layer(neck: Hyperprior) -> None:
+    latent = torch.randn(2, 6, 8, 8, requires_grad=True)
+    for quantise in ("noise", "mixed"):
+        coded = neck(latent, quantise=quantise)
+        (coded.bits_b.sum() + coded.latent_bchw.square().sum()).backward()
+        assert all(one.grad is not None and one.grad.isfinite().all() for one in neck.parameters())
+    assert not torch.equal(neck(latent).bits_b, neck(latent).bits_b)
+    assert torch.equal(neck(latent, quantise="round").bits_b, neck(latent, quantise="round").bits_b)
+    assert math.isfinite(neck(1e4 * latent).bits_b.sum().item())
+
+
+def test_all_that_learns_has_a_group(neck: Hyperprior) -> None:
+    grouped = {*map(id, neck.prior_parameters()), *map(id, neck.layer_parameters()), *map(id, neck.gain_parameters())}
+    assert grouped == {id(one) for one in neck.parameters()}

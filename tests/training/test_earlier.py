@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from splitcodec.errors import RecipeError
+from splitcodec.training.build import build_student, build_teacher
+from splitcodec.training.distill import train
+from splitcodec.training.earlier import begin_from
+from splitcodec.training.recipe import Recipe
+from splitcodec.training.run import Run
+
+Make = Callable[[], dict[str, Any]]
+
+
+def _next(data: dict[str, Any], start: Path, **changes: Any) -> Recipe:
+    return Recipe.model_validate({**data, "name": "next", "start": str(start), "stage2": None, **changes})
+
+
+def test_a_run_begins_with_another_s_weights_and_counts_its_pictures(
+    recipe_data: Make, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    neighbour = _next(recipe_data(), finished, levels={"lambdas": [0.2, 0.05], "default": 1})
+    student = build_student(neighbour, build_teacher(neighbour))
+    begin_from(finished, neighbour, student)
+    theirs = Run(finished).weights()
+    assert all(torch.equal(value, theirs[name]) for name, value in student.state_dict().items())
+    report = train(neighbour, photos=[photos], out=tmp_path / "next", report=lambda _: None)
+    assert (report["images"], report["images_cumulative"]) == (24, 24 + 36)
+    assert report["seconds_cumulative"] >= report["seconds"]
+    assert [(one["key"], one["recipe"], one["images"]) for one in report["builds_on"]] == [("start", "tiny-run", 36)]
+    again = _next(recipe_data(), tmp_path / "next")
+    report = train(again, photos=[photos], out=tmp_path / "again", report=lambda _: None)
+    assert report["images_cumulative"] == 24 + 24 + 36
+    assert "builds_on" not in Run(finished).report()
+
+
+def test_the_held_out_loss_goes_on_where_it_was(
+    recipe_data: Make, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    data = recipe_data()
+    same = _next(data, finished, stage1={**data["stage2"], "tune": "decoder", "rate_ramp": 0.0})
+    report = train(same, photos=[photos], out=tmp_path, report=lambda _: None)
+    last, first = Run(finished).report()["validation"][-1], report["validation"][0]
+    assert first["loss"] == pytest.approx(last["loss"], rel=1e-4)
+    assert math.isfinite(report["levelling"]["percent_of_last_doubling"]["stage1"])
+
+
+def test_a_tail_of_its_own_begins_as_the_teacher_s(recipe_data: Make, finished: Path) -> None:
+    data = recipe_data()
+    recipe = _next(data, finished, stage1={**data["stage1"], "tail": True})
+    teacher = build_teacher(recipe)
+    student = build_student(recipe, teacher)
+    begin_from(finished, recipe, student)
+    wanted = teacher.tail.state_dict()
+    assert student.tail is not None
+    assert all(torch.equal(value, wanted[name]) for name, value in student.tail.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"start": "nowhere"}, "start: no run in nowhere"),
+        ({"levels": {"lambdas": [0.5], "default": 0}}, "start: the student in .* has other shapes"),
+        ({"teacher": {"later": []}}, "start: .* another teacher section"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(
+    recipe_data: Make, finished: Path, photos: Path, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    data = recipe_data()
+    if "teacher" in changes:
+        changes = {"teacher": {**data["teacher"], **changes["teacher"]}}
+    recipe = Recipe.model_validate({**data, "start": str(finished), **changes})
+    with pytest.raises(RecipeError, match=says):
+        train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None)
+
+
+def test_a_start_that_has_not_finished_is_refused(
+    recipe_data: Make, recipe: Recipe, photos: Path, tmp_path: Path
+) -> None:
+    train(recipe, photos=[photos], out=tmp_path / "half", report=lambda _: None, stop_after_s=0.0)
+    with pytest.raises(RecipeError, match=r"start: the run in .* has not finished"):
+        train(_next(recipe_data(), tmp_path / "half"), photos=[photos], out=tmp_path / "run", report=lambda _: None)
+
+
+def test_start_and_lead_exclude_each_other(recipe_data: Make) -> None:
+    with pytest.raises(ValueError, match="give one of the two"):
+        _next(recipe_data(), Path("a"), lead="b")
