@@ -30,6 +30,7 @@ The command line prints that message on one line of stderr and exits with 2; the
     |   |-- LinkDown              nobody answers: connection refused, time-out, retries used up
     |   |-- LinkRefused           the edge answered that it refuses this packet
     |   `-- LinkGarbled           the edge answered with something that is not an answer
+    |-- BudgetTooSmall            no packet of this picture fits the bytes or the deadline
     |-- GraphError                ONNX Runtime refuses a graph, or a graph refuses its input
     |-- TaskError                 a task that the bundle does not have
     |-- RecipeError               a wrong key or value in a recipe
@@ -150,6 +151,14 @@ class LinkRefused(LinkError):
 
 class LinkGarbled(LinkError):
     """The edge answered with something that is not an answer."""
+
+
+class BudgetTooSmall(SplitcodecError):
+    """No packet of this picture fits the bytes or the deadline; `smallest` is the size in bytes that it can have."""
+
+    def __init__(self, message: str, *, smallest: int = 0) -> None:
+        super().__init__(message)
+        self.smallest = smallest
 
 
 class GraphError(SplitcodecError):

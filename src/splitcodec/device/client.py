@@ -1,6 +1,7 @@
 """Stages 1 to 5 of 7 on one shore: a picture in, a packet or an answer out.   inside: image, encoder, wire, link
 
     packet = Device("efficientnet-lite0").encode("cat.jpg", level=3)
+    packet = Device("efficientnet-lite0").encode("cat.jpg", max_bytes=222, force_fit=True)
 
 `encode` needs no network; `ask` also sends the packet over a link, any function from packet bytes to answer bytes.
 """
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from splitcodec.device.budget import Deadline, Prices, checked_max_bytes
 from splitcodec.device.encoder import Encoder
 from splitcodec.device.image import crop_bhwc, load_picture
 from splitcodec.errors import SettingsError
@@ -32,11 +34,15 @@ Picture = str | Path | bytes | Image.Image | NDArray[Any]
 @final
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A packet, its rate level, and the milliseconds of the stages "preprocess", "encoder" and "coding"."""
+    """A packet, its rate level, and the milliseconds of the stages "preprocess", "encoder" and "coding".
+
+    `dropped` counts the symbols that `force_fit` moved to cheaper values.
+    """
 
     packet: bytes
     level: int
     ms: dict[str, float]
+    dropped: int = 0
 
 
 @final
@@ -59,6 +65,8 @@ class Device:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         self.encoder = Encoder(self.bundle, threads=threads)
         self._coder = Coder(self.bundle.tables[0], plain=plain_coder)
+        self._prices = Prices(self.bundle.tables[0])
+        self._coding_ms = 0.0  # what pricing and coding under a limit took last, to be set aside of a deadline
 
     def crop(self, picture: Picture) -> NDArray[np.uint8]:
         """Return what the network will see of a picture: uint8 (1, crop, crop, 3). Raises PictureError."""
@@ -88,32 +96,86 @@ class Device:
         )
         return pack(packet)
 
-    def encode(self, picture: Picture, *, level: int | None = None) -> bytes:
+    def prices(self, picture: Picture) -> list[int]:
+        """Return the length of the picture's packet at every level, in bytes; the encoder runs once."""
+        latent_chw = self.encoder.latent_chw(self.crop(picture))
+        tables = self.bundle.tables[0]
+        return [len(self.pack(tables.quantise(latent_chw, level), level=level)) for level in range(tables.levels)]
+
+    def encode(
+        self,
+        picture: Picture,
+        *,
+        level: int | None = None,
+        max_bytes: int | None = None,
+        deadline: Deadline | None = None,
+        force_fit: bool = False,
+    ) -> bytes:
         """Return the packet of a picture at a rate level (none: the bundle's default); its length is the rate.
 
-        Raises PictureError, SettingsError for a level that the bundle does not have, GraphError.
-        """
-        return self.encode_timed(picture, level=level).packet
+        With `max_bytes`, a `deadline` or both, the highest level whose packet keeps them, at most `level` (none: any).
+        Where even level 0 has more bytes, `force_fit` moves its least important symbols to cheaper values.
 
-    def encode_timed(self, picture: Picture, *, level: int | None = None) -> Encoded:
-        """Do as `encode`, and say how long each stage took."""
-        level = self._level(level)
+        Raises PictureError, SettingsError for a level that the bundle does not have, BudgetTooSmall with the smallest
+        size where nothing fits, GraphError.
+        """
+        return self.encode_timed(
+            picture, level=level, max_bytes=max_bytes, deadline=deadline, force_fit=force_fit
+        ).packet
+
+    def encode_timed(
+        self,
+        picture: Picture,
+        *,
+        level: int | None = None,
+        max_bytes: int | None = None,
+        deadline: Deadline | None = None,
+        force_fit: bool = False,
+    ) -> Encoded:
+        """Do as `encode`, and say how long each stage took, and what level and how many symbols the limit cost."""
+        limited = max_bytes is not None or deadline is not None
+        most = None if max_bytes is None else checked_max_bytes(max_bytes)
+        level = self.bundle.manifest.levels - 1 if limited and level is None else self._level(level)
         begin = time.perf_counter()
         image_bhwc = self.crop(picture)
         cropped = time.perf_counter()
         latent_chw = self.encoder.latent_chw(image_bhwc)
         encoded = time.perf_counter()
-        packet = self.pack(self.bundle.tables[0].quantise(latent_chw, level), level=level)
+        what, dropped = None, 0
+        if deadline is not None:
+            in_time = deadline.bytes_left(1000 * (encoded - begin) + self._coding_ms)
+            if most is None or in_time < most:
+                most, what = in_time, f"{in_time} bytes are left of {deadline.ms:g} ms at {deadline.kbit_per_s:g} kbit/s"
+        if most is None:
+            packet = self.pack(self.bundle.tables[0].quantise(latent_chw, level), level=level)
+        else:
+            packet, level, dropped = self._prices.fit(
+                latent_chw, most, pack=self._pack_at, highest=level, force=force_fit, what=what
+            )
+            self._coding_ms = 1000 * (time.perf_counter() - encoded)
         done = time.perf_counter()
         seconds = {"preprocess": cropped - begin, "encoder": encoded - cropped, "coding": done - encoded}
-        return Encoded(packet, level, {stage: round(1000 * spent, 3) for stage, spent in seconds.items()})
+        return Encoded(packet, level, {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}, dropped)
 
-    def ask(self, picture: Picture, *, link: Callable[[bytes], bytes], level: int | None = None) -> Answer:
+    def ask(
+        self,
+        picture: Picture,
+        *,
+        link: Callable[[bytes], bytes],
+        level: int | None = None,
+        max_bytes: int | None = None,
+        deadline: Deadline | None = None,
+        force_fit: bool = False,
+    ) -> Answer:
         """Encode a picture, send the packet over `link` and return the edge's answer.
 
         Raises as `encode`, LinkGarbled if what comes back is not an answer, and what the link raises (LinkError).
         """
-        return parse_answer(link(self.encode(picture, level=level)))
+        packet = self.encode(picture, level=level, max_bytes=max_bytes, deadline=deadline, force_fit=force_fit)
+        return parse_answer(link(packet))
+
+    def _pack_at(self, symbols_chw: NDArray[Any], level: int) -> bytes:
+        return self.pack(symbols_chw, level=level)
 
     def _level(self, level: int | None) -> int:
         manifest = self.bundle.manifest
