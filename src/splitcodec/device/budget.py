@@ -1,8 +1,9 @@
 """Beside stages 3 and 4 of 7: how many bytes a packet may have, and which level and symbols fit.   used by: client.py
 
 A latent is priced at every level out of the integer tables, after one run of the encoder; the packet that is sent is
-made and measured, so it never exceeds its limit. Where even the lowest level does not fit, symbols may be moved to
-cheaper values of their tables. Any edge decodes the result, for it is a packet like any other.
+made and measured, so it never exceeds its limit. Where even the lowest level does not fit, the picture may be taken
+smaller (client.py), and at last symbols be moved to cheaper values of their tables. Any edge decodes the result, for it
+is a packet like any other.
 """
 
 from __future__ import annotations
@@ -81,9 +82,9 @@ class Prices:
     def bits(self, symbols_chw: NDArray[np.int32], level: int) -> float:
         """Return the ideal code length of (C, H, W) symbols within the tables' range, in bits."""
         row_c = self._tables.rows_of(level)
-        columns_cn = symbols_chw.reshape(len(row_c), -1) - self._tables.offset_k[row_c][:, None]
-        columns_cn += (row_c * self._price_ks.shape[1])[:, None]
-        return float(self._price_ks.ravel()[columns_cn].sum(dtype=np.float64))
+        widest = self._price_ks.shape[1]
+        first_c = row_c * widest - self._tables.offset_k[row_c]
+        return float(self._price_ks.ravel()[symbols_chw + first_c[:, None, None]].sum(dtype=np.float64))
 
     def cheapest(self, level: int) -> NDArray[np.int32]:
         """Return each channel's symbol of the fewest bits at `level`: int32 (C,)."""
@@ -92,6 +93,12 @@ class Prices:
             np.int32
         )
         return cheapest_c
+
+    def floor(self, grid: tuple[int, int], *, pack: Pack) -> int:
+        """Return the bytes of the packet whose symbols are all the cheapest ones, for a grid of (rows, columns)."""
+        cheapest_c = self.cheapest(0)
+        flat_chw = np.repeat(cheapest_c, grid[0] * grid[1]).reshape(len(cheapest_c), *grid)
+        return len(pack(flat_chw, 0))
 
     def fit(
         self,
@@ -102,11 +109,13 @@ class Prices:
         highest: int,
         force: bool = False,
         what: str | None = None,
+        floor: int | None = None,
     ) -> Fitted:
         """Return the packet of the highest level, at most `highest`, that has at most `max_bytes` bytes.
 
         With `force`, where none has, symbols of level 0 are moved to cheaper values, those first that save the most
-        bits per squared error. `pack` makes a packet of symbols and a level; `what` says where the limit comes from.
+        bits per squared error. `pack` makes a packet of symbols and a level; `what` says where the limit comes from,
+        `floor` what packets can be brought down to (none: that of this latent).
 
         Raises BudgetTooSmall with the smallest size that is possible.
         """
@@ -123,7 +132,7 @@ class Prices:
             found = self._forced(latent_chw, max_bytes, pack=pack)
             if found is not None:
                 return found
-        raise self._too_small(latent_chw, max_bytes, pack=pack, smallest=smallest, force=force, what=what)
+        raise self._too_small(latent_chw, max_bytes, pack=pack, smallest=smallest, force=force, what=what, floor=floor)
 
     def trimmed(self, latent_chw: NDArray[np.float32], level: int, *, multiplier: float) -> NDArray[np.int32]:
         """Return the symbols that minimise squared error + `multiplier` x bits, each by itself: int32 (C, H, W).
@@ -133,7 +142,7 @@ class Prices:
         """
         tables = self._tables
         symbols_chw = tables.quantise(latent_chw, level)
-        row_c, shape = tables.rows_of(level), symbols_chw.shape
+        row_c = tables.rows_of(level)
         symbols_cn = symbols_chw.reshape(len(row_c), -1)
         cheapest_c = self.cheapest(level)
         channel_m, place_m = np.nonzero(symbols_cn != cheapest_c[:, None])  # the others cannot get cheaper
@@ -149,7 +158,7 @@ class Prices:
         cost_ms[~within_ms] = np.inf
         moved_cn = symbols_cn.copy()
         moved_cn[channel_m, place_m] = tables.offset_k[row_m] + cost_ms.argmin(axis=1)
-        return moved_cn.reshape(shape)
+        return moved_cn.reshape(symbols_chw.shape)
 
     def _forced(self, latent_chw: NDArray[np.float32], max_bytes: int, *, pack: Pack) -> Fitted | None:
         """Return the level-0 packet with the fewest symbols moved that fits; None if not even the cheapest one does."""
@@ -189,19 +198,19 @@ class Prices:
         smallest: tuple[int, int] | None,
         force: bool,
         what: str | None,
+        floor: int | None,
     ) -> BudgetTooSmall:
-        flat_chw = np.broadcast_to(self.cheapest(0)[:, None, None], latent_chw.shape).astype(np.int32)
-        bare = len(pack(flat_chw, 0))
+        bare = self.floor((latent_chw.shape[1], latent_chw.shape[2]), pack=pack) if floor is None else floor
         limit = what or f"{max_bytes} bytes"
         if force or smallest is None:
             return BudgetTooSmall(
-                f"{limit}: even with all symbols dropped a packet of this picture has {bare} bytes; allow at least that",
+                f"{limit}: with all symbols dropped a packet of this picture still has {bare} bytes; allow that many",
                 smallest=bare,
             )
         size, level = smallest
         return BudgetTooSmall(
             f"{limit}: the smallest packet of this picture has {size} bytes (level {level}); allow that many, or "
-            f"have symbols dropped (--force-fit, force_fit=True), down to {bare}",
+            f"force a fit (--force-fit, force_fit=True), down to {bare}",
             smallest=size,
         )
 

@@ -8,25 +8,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from splitcodec.device.budget import Deadline, Prices, checked_max_bytes
+from splitcodec.device.budget import Deadline, Fitted, Prices, checked_max_bytes
 from splitcodec.device.encoder import Encoder
 from splitcodec.device.image import crop_bhwc, load_picture
-from splitcodec.errors import SettingsError
+from splitcodec.errors import BudgetTooSmall, SettingsError
 from splitcodec.wire.answer import Answer, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.coder import BY_CHANNEL, Coder
 from splitcodec.wire.packet import Packet, pack
+
+SMALLEST_SIDE: Final = 0.4
+"""Of the bundle's crop; below that, dropping symbols loses less than shrinking the picture further."""
 
 Picture = str | Path | bytes | Image.Image | NDArray[Any]
 
@@ -36,12 +40,14 @@ Picture = str | Path | bytes | Image.Image | NDArray[Any]
 class Encoded:
     """A packet, its rate level, and the milliseconds of the stages "preprocess", "encoder" and "coding".
 
-    `dropped` counts the symbols that `force_fit` moved to cheaper values.
+    `side` is that of the square crop in pixels, which `force_fit` may take smaller; `dropped` counts the symbols that
+    it moved to cheaper values.
     """
 
     packet: bytes
     level: int
     ms: dict[str, float]
+    side: int
     dropped: int = 0
 
 
@@ -114,7 +120,8 @@ class Device:
         """Return the packet of a picture at a rate level (none: the bundle's default); its length is the rate.
 
         With `max_bytes`, a `deadline` or both, the highest level whose packet keeps them, at most `level` (none: any).
-        Where even level 0 has more bytes, `force_fit` moves its least important symbols to cheaper values.
+        Where even level 0 has more bytes, `force_fit` encodes the picture at a smaller size (only where classifying is
+        all that the bundle does), and at last moves the least important symbols to cheaper values.
 
         Raises PictureError, SettingsError for a level that the bundle does not have, BudgetTooSmall with the smallest
         size where nothing fits, GraphError.
@@ -137,25 +144,32 @@ class Device:
         most = None if max_bytes is None else checked_max_bytes(max_bytes)
         level = self.bundle.manifest.levels - 1 if limited and level is None else self._level(level)
         begin = time.perf_counter()
-        image_bhwc = self.crop(picture)
+        opened = load_picture(picture)
+        image_bhwc = self.crop(opened)
         cropped = time.perf_counter()
         latent_chw = self.encoder.latent_chw(image_bhwc)
         encoded = time.perf_counter()
-        what, dropped = None, 0
+        what = None
         if deadline is not None:
             in_time = deadline.bytes_left(1000 * (encoded - begin) + self._coding_ms)
             if most is None or in_time < most:
-                most, what = in_time, f"{in_time} bytes are left of {deadline.ms:g} ms at {deadline.kbit_per_s:g} kbit/s"
+                most = in_time
+                what = f"{in_time} bytes are left of {deadline.ms:g} ms at {deadline.kbit_per_s:.4g} kbit/s"
+        side, fitted = self.bundle.manifest.crop, None
         if most is None:
             packet = self.pack(self.bundle.tables[0].quantise(latent_chw, level), level=level)
+            fitted = Fitted(packet, level, 0)
+        elif force_fit:
+            side, fitted = self._forced(opened, latent_chw, most, level=level, what=what)
         else:
-            packet, level, dropped = self._prices.fit(
-                latent_chw, most, pack=self._pack_at, highest=level, force=force_fit, what=what
-            )
-            self._coding_ms = 1000 * (time.perf_counter() - encoded)
+            floor = self._prices.floor(self._grid(self._sides()[-1]), pack=self._pack_at)
+            fitted = self._prices.fit(latent_chw, most, pack=self._pack_at, highest=level, what=what, floor=floor)
         done = time.perf_counter()
+        if most is not None:
+            self._coding_ms = 1000 * (done - encoded)
         seconds = {"preprocess": cropped - begin, "encoder": encoded - cropped, "coding": done - encoded}
-        return Encoded(packet, level, {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}, dropped)
+        ms = {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}
+        return Encoded(fitted.packet, fitted.level, ms, side, fitted.dropped)
 
     def ask(
         self,
@@ -173,6 +187,32 @@ class Device:
         """
         packet = self.encode(picture, level=level, max_bytes=max_bytes, deadline=deadline, force_fit=force_fit)
         return parse_answer(link(packet))
+
+    def _forced(
+        self, picture: Image.Image, latent_chw: NDArray[np.float32], most: int, *, level: int, what: str | None
+    ) -> tuple[int, Fitted]:
+        """Return the largest side at which an untouched packet fits, and it; else the smallest side, trimmed."""
+        manifest, sides = self.bundle.manifest, self._sides()
+        for side in sides:
+            if side != manifest.crop:
+                resize = round(manifest.resize * side / manifest.crop)
+                latent_chw = self.encoder.latent_chw(crop_bhwc(picture, resize=resize, crop=side))
+            with contextlib.suppress(BudgetTooSmall):
+                return side, self._prices.fit(latent_chw, most, pack=self._pack_at, highest=level, what=what)
+        fitted = self._prices.fit(latent_chw, most, pack=self._pack_at, highest=level, force=True, what=what)
+        return sides[-1], fitted
+
+    def _sides(self) -> list[int]:
+        """Return the sides in pixels at which a forced picture may be encoded, the bundle's crop first."""
+        manifest = self.bundle.manifest
+        if set(manifest.tasks) - {"classify"}:  # boxes and masks would come back in other pixels
+            return [manifest.crop]
+        least, step = max(SMALLEST_SIDE * manifest.crop, 4 * manifest.stride), 2 * manifest.stride
+        smaller = [side for side in range(step, manifest.crop, step) if side >= least]
+        return [manifest.crop, *reversed(smaller)]
+
+    def _grid(self, side: int) -> tuple[int, int]:
+        return side // self.bundle.manifest.stride, side // self.bundle.manifest.stride
 
     def _pack_at(self, symbols_chw: NDArray[Any], level: int) -> bytes:
         return self.pack(symbols_chw, level=level)
