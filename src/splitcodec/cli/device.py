@@ -23,9 +23,11 @@ from splitcodec.cli.limits import (
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleOption,
+    EncoderOption,
     JsonOption,
     LevelOption,
     ThreadsOption,
+    checked_encoder,
     each,
     guesses,
     leave,
@@ -55,6 +57,7 @@ def encode(
     fps: FpsOption = None,
     window_s: WindowOption = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
+    encoder: EncoderOption = "tuned",
     threads: ThreadsOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -67,7 +70,7 @@ def encode(
     from splitcodec.device.client import Device
 
     allowed = Allowances(Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s))
-    device = Device(bundle, threads=threads)
+    device = Device(bundle, threads=threads, encoder=checked_encoder(encoder))
 
     def one(image: Path) -> dict[str, Any]:
         encoded = device.encode_timed(image, level=level, **allowed.next())
@@ -107,6 +110,7 @@ def ask(
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
     retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries when nobody answers.")] = 2,
+    encoder: EncoderOption = "tuned",
     threads: ThreadsOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -128,7 +132,7 @@ def ask(
     allowed = Allowances(
         Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s), measured=meter.deadline
     )
-    device = Device(bundle, threads=threads)
+    device = Device(bundle, threads=threads, encoder=checked_encoder(encoder))
     start = time.monotonic()
 
     def one(image: Path) -> dict[str, Any]:

@@ -70,7 +70,7 @@ class Prices:
     def __init__(self, tables: Tables) -> None:
         self._tables = tables
         used_ks = tables.freq_ks > 0
-        price_ks = np.full(tables.freq_ks.shape, np.inf, np.float32)
+        price_ks: NDArray[np.float32] = np.full(tables.freq_ks.shape, np.inf, np.float32)
         price_ks[used_ks] = PRECISION_BITS - np.log2(tables.freq_ks[used_ks])
         self._price_ks = price_ks
 

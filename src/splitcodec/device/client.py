@@ -14,15 +14,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from splitcodec.device.budget import Deadline, Fitted, Prices, checked_max_bytes
-from splitcodec.device.encoder import Encoder
+from splitcodec.device.encoder import Encoder, Precision
 from splitcodec.device.image import crop_bhwc, load_picture
+from splitcodec.device.tuned import tuned
 from splitcodec.errors import BudgetTooSmall, SettingsError
 from splitcodec.wire.answer import Answer, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
@@ -56,7 +57,8 @@ class Device:
     """The device's half of a bundle, opened; safe to share between threads.
 
     `bundle` is a zoo name, a folder, a zip or an opened bundle; its device half will do. `threads` goes to ONNX Runtime
-    (none: its choice); `plain_coder=True` forces the coder in Python, `False` demands constriction.
+    (none: its choice); `plain_coder=True` forces the coder in Python, `False` demands constriction. `encoder` is
+    "fp32", "int8", or "tuned": the encoder and threads that `splitcodec tune` recorded for this machine, else fp32.
 
     Raises BundleError, GraphError, MissingExtra or SettingsError.
     """
@@ -67,12 +69,22 @@ class Device:
         *,
         threads: int | None = None,
         plain_coder: bool | None = None,
+        encoder: Precision | Literal["tuned"] = "fp32",
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-        self.encoder = Encoder(self.bundle, threads=threads)
+        choice = tuned(self.bundle) if encoder == "tuned" else None
+        if choice is not None:
+            threads = choice.threads if threads is None else threads
+        self.precision: Precision = encoder if encoder != "tuned" else choice.encoder if choice is not None else "fp32"
+        self.encoder = Encoder(self.bundle, precision=self.precision, threads=threads)
         self._coder = Coder(self.bundle.tables[0], plain=plain_coder)
         self._prices = Prices(self.bundle.tables[0])
         self._coding_ms = 0.0  # what pricing and coding under a limit took last, to be set aside of a deadline
+
+    @property
+    def plain_coder(self) -> bool:
+        """Say whether the entropy coder is the one in plain Python."""
+        return self._coder.plain
 
     def crop(self, picture: Picture) -> NDArray[np.uint8]:
         """Return what the network will see of a picture: uint8 (1, crop, crop, 3). Raises PictureError."""
