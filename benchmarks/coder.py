@@ -5,10 +5,11 @@
 CompressAI pins numpy below 2, so it cannot share our environment. Its coder is one compiled module that needs neither
 numpy nor torch:   pip install --no-deps --target FOLDER compressai==1.2.8
 
-CompressAI's coder has frequencies of 16 bits and an escape symbol; our rows are rounded to that. It is given Python
-lists that are ready made, as it wants them (`ans`), and, as its own models use it, arrays that it first has to turn
-into lists (`ans, from arrays`). Ours (constriction and the plain twin) is timed as the device calls it: integer array
-in, payload out, ranges checked. Times are the best of several turns per picture and level, summed up.
+CompressAI's coder has frequencies of 16 bits and an escape symbol; our rows are rounded to that, and it gets the rows
+of the level alone. It is given Python lists that are ready made ("ans"), and, as its own models call it, arrays that
+have to be turned into lists first, tables included ("ans, as its models call it"). Ours (constriction and the plain
+twin) is timed as the device calls it: integer array in, payload out, ranges checked. Times are the best of several
+turns per picture and level, summed up.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +35,7 @@ from splitcodec.errors import MissingExtra, SplitcodecError
 from splitcodec.wire.coder import Coder
 from splitcodec.wire.tables import Tables, quantise_mass
 
+LISTS, MODELS = "compressai ans", "compressai ans, as its models call it"
 TARGETS = {"encode_times": 20.0, "decode_times": 10.0, "plain_symbols_per_s": 0.5e6}
 
 
@@ -42,7 +45,7 @@ class Work(NamedTuple):
     symbols_chw: NDArray[np.int32]
     level: int
     flat: list[int]
-    rows: list[int]
+    channels: list[int]
 
 
 class Ans:
@@ -58,22 +61,27 @@ class Ans:
         self._ans = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(self._ans)
         self.version = next((path.name.split("-")[1] for path in folder.glob("compressai-*.dist-info")), "unknown")
-        freqs = [row[:size].tolist() for row, size in zip(tables.freq_ks, tables.size_k, strict=True)]
-        self._cdfs = [[0, *itertools.accumulate(_sixteen_bits(freq))] for freq in freqs]
-        self._sizes = [len(cdf) for cdf in self._cdfs]
-        self._offsets = tables.offset_k.tolist()
+        self._lists = [_lists(tables, level) for level in range(tables.levels)]
+        self._arrays = [_arrays(*lists) for lists in self._lists]
 
-    def encode(self, symbols: list[int], rows: list[int]) -> bytes:
+    def encode(self, symbols: list[int], channels: list[int], level: int) -> bytes:
+        payload: bytes = self._ans.RansEncoder().encode_with_indexes(symbols, channels, *self._lists[level])
+        return payload
+
+    def decode(self, payload: bytes, channels: list[int], level: int) -> list[int]:
+        symbols: list[int] = self._ans.RansDecoder().decode_with_indexes(payload, channels, *self._lists[level])
+        return symbols
+
+    def encode_arrays(self, symbols_chw: NDArray[np.int32], channel_n: NDArray[np.int32], level: int) -> bytes:
+        tables = [array.tolist() for array in self._arrays[level]]
         payload: bytes = self._ans.RansEncoder().encode_with_indexes(
-            symbols, rows, self._cdfs, self._sizes, self._offsets
+            symbols_chw.ravel().tolist(), channel_n.tolist(), *tables
         )
         return payload
 
-    def decode(self, payload: bytes, rows: list[int]) -> list[int]:
-        symbols: list[int] = self._ans.RansDecoder().decode_with_indexes(
-            payload, rows, self._cdfs, self._sizes, self._offsets
-        )
-        return symbols
+    def decode_arrays(self, payload: bytes, channel_n: NDArray[np.int32], level: int) -> NDArray[np.int32]:
+        tables = [array.tolist() for array in self._arrays[level]]
+        return np.array(self._ans.RansDecoder().decode_with_indexes(payload, channel_n.tolist(), *tables), np.int32)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,7 +101,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error)
         return 2
     rows = [
-        (one["coder"], f"{one['encode_symbols_per_s'] / 1e6:.1f}", f"{one['decode_symbols_per_s'] / 1e6:.1f}", one["bytes"])
+        (
+            one["coder"],
+            f"{one['encode_symbols_per_s'] / 1e6:.1f}",
+            f"{one['decode_symbols_per_s'] / 1e6:.1f}",
+            one["bytes"],
+        )
         for one in report["coders"]
     ]
     print_table(f"{report['bundle']}: M symbols/s", ("coder", "encode", "decode", "bytes"), rows)
@@ -137,8 +150,8 @@ def _works(device: Device, pictures: Sequence[Any]) -> list[Work]:
         for level in range(device.bundle.manifest.levels):
             tables = device.bundle.tables[0]
             symbols_chw = tables.quantise(latent_chw, level)
-            rows = np.repeat(tables.rows_of(level), symbols_chw[0].size).tolist()
-            works.append(Work(symbols_chw, level, symbols_chw.ravel().tolist(), rows))
+            channels = np.repeat(np.arange(tables.channels), symbols_chw[0].size).tolist()
+            works.append(Work(symbols_chw, level, symbols_chw.ravel().tolist(), channels))
     return works
 
 
@@ -149,8 +162,8 @@ def _ours(name: str, coder: Coder, works: Sequence[Work], *, turns: int) -> dict
         shape = (work.symbols_chw.shape[0], work.symbols_chw.shape[1], work.symbols_chw.shape[2])
         back = coder.decode(payload, shape, level=work.level)
         assert np.array_equal(back, work.symbols_chw)
-        encode_s += _best(lambda w=work: coder.encode(w.symbols_chw, w.level), turns)  # type: ignore[misc]
-        decode_s += _best(lambda w=work, p=payload, s=shape: coder.decode(p, s, level=w.level), turns)  # type: ignore[misc]
+        encode_s += _best(partial(coder.encode, work.symbols_chw, work.level), turns)
+        decode_s += _best(partial(coder.decode, payload, shape, level=work.level), turns)
         size += len(payload)
     return {"coder": name, "encode_s": encode_s, "decode_s": decode_s, "bytes": int(size)}
 
@@ -158,32 +171,53 @@ def _ours(name: str, coder: Coder, works: Sequence[Work], *, turns: int) -> dict
 def _theirs(ans: Ans, works: Sequence[Work], *, turns: int, arrays: bool) -> dict[str, Any]:
     encode_s = decode_s = size = 0.0
     for work in works:
-        rows_n = np.array(work.rows, np.int32)
-        payload = ans.encode(work.flat, work.rows)
-        assert ans.decode(payload, work.rows) == work.flat
+        channel_n, level = np.array(work.channels, np.int32), work.level
+        payload = ans.encode(work.flat, work.channels, level)
+        assert ans.decode(payload, work.channels, level) == work.flat
+        calls: tuple[Callable[[], Any], Callable[[], Any]] = (
+            partial(ans.encode, work.flat, work.channels, level),
+            partial(ans.decode, payload, work.channels, level),
+        )
         if arrays:
-            encode_s += _best(lambda w=work, r=rows_n: ans.encode(w.symbols_chw.ravel().tolist(), r.tolist()), turns)  # type: ignore[misc]
-            decode_s += _best(lambda p=payload, r=rows_n: np.array(ans.decode(p, r.tolist()), np.int32), turns)  # type: ignore[misc]
-        else:
-            encode_s += _best(lambda w=work: ans.encode(w.flat, w.rows), turns)  # type: ignore[misc]
-            decode_s += _best(lambda w=work, p=payload: ans.decode(p, w.rows), turns)  # type: ignore[misc]
+            calls = (
+                partial(ans.encode_arrays, work.symbols_chw, channel_n, level),
+                partial(ans.decode_arrays, payload, channel_n, level),
+            )
+        encode_s += _best(calls[0], turns)
+        decode_s += _best(calls[1], turns)
         size += len(payload)
-    name = "compressai ans, from arrays" if arrays else "compressai ans"
+    name = MODELS if arrays else LISTS
     return {"coder": name, "encode_s": encode_s, "decode_s": decode_s, "bytes": int(size)}
 
 
 def _ratios(coders: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    ours, plain, rival = coders["constriction"], coders["plain"], coders.get("compressai ans")
+    ours, plain = coders["constriction"], coders["plain"]
     found: dict[str, Any] = {
         "plain_encode_symbols_per_s": plain["encode_symbols_per_s"],
         "plain_decode_symbols_per_s": plain["decode_symbols_per_s"],
     }
-    if rival is not None:
-        for way in ("encode", "decode"):
+    for name, word in ((LISTS, "lists"), (MODELS, "models")):
+        for way in ("encode", "decode") if name in coders else ():
             key = f"{way}_symbols_per_s"
-            found[f"{way}_times_compressai"] = ours[key] / rival[key]
-            found[f"plain_{way}_times_compressai"] = plain[key] / rival[key]
+            found[f"{way}_times_compressai_{word}"] = ours[key] / coders[name][key]
+            found[f"plain_{way}_times_compressai_{word}"] = plain[key] / coders[name][key]
     return found
+
+
+def _lists(tables: Tables, level: int) -> tuple[list[list[int]], list[int], list[int]]:
+    """Return cumulative frequencies, their lengths and offsets of a level's channels, as CompressAI wants them."""
+    rows = tables.rows_of(level).tolist()
+    freqs = [tables.freq_ks[k, : tables.size_k[k]].tolist() for k in rows]
+    cdfs = [[0, *itertools.accumulate(_sixteen_bits(freq))] for freq in freqs]
+    return cdfs, [len(cdf) for cdf in cdfs], tables.offset_k[rows].tolist()
+
+
+def _arrays(cdfs: list[list[int]], sizes: list[int], offsets: list[int]) -> tuple[NDArray[np.int32], ...]:
+    """Return the same as its models hold it: rectangular, padded with zeros."""
+    padded = np.zeros((len(cdfs), max(sizes)), np.int32)
+    for row, cdf in zip(padded, cdfs, strict=True):
+        row[: len(cdf)] = cdf
+    return padded, np.array(sizes, np.int32), np.array(offsets, np.int32)
 
 
 def _sixteen_bits(freq: Sequence[int]) -> list[int]:
