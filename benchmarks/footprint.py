@@ -69,7 +69,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         packages = next((place / "lib").glob("python*/site-packages"))
         before = set(packages.iterdir())
         what = str(options.wheel or ROOT)
-        _run([str(python), "-m", "pip", "install", "--quiet", "--no-compile", "--disable-pip-version-check", what])
+        _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", what])
         sizes = {path.name: _size(path) for path in sorted(set(packages.iterdir()) - before)}
         photo = Path(folder) / "photo.jpg"
         photo.write_bytes(PHOTOGRAPHS[0].read())
