@@ -1,8 +1,8 @@
 """Beside stages 3 and 4 of 7: how many bytes a packet may have, and which level and symbols fit.   used by: client.py
 
 A latent is priced at every level out of the integer tables, after one run of the encoder; the packet that is sent is
-made and measured, so it never exceeds its limit. Where even the lowest level does not fit, the picture may be taken
-smaller (client.py), and at last symbols be moved to cheaper values of their tables. Any edge decodes the result, for it
+made and measured, so it never exceeds its limit. Where even the lowest level does not fit, symbols may be moved to
+cheaper values of their tables, and the picture be taken smaller (client.py). Any edge decodes the result, for it
 is a packet like any other.
 """
 

@@ -28,10 +28,12 @@ from splitcodec.errors import BudgetTooSmall, SettingsError
 from splitcodec.wire.answer import Answer, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.coder import BY_CHANNEL, Coder
-from splitcodec.wire.packet import Packet, pack
+from splitcodec.wire.packet import OVERHEAD, Packet, pack
 
 SMALLEST_SIDE: Final = 0.4
-"""Of the bundle's crop; below that, dropping symbols loses less than shrinking the picture further."""
+"""Of the bundle's crop, how far a picture may shrink."""
+DROPPED: Final = 1.4
+"""How many times the limit level 0 may have for symbols to be dropped rather than the picture shrunk (docs/LOG.md)."""
 
 Picture = str | Path | bytes | Image.Image | NDArray[Any]
 
@@ -132,8 +134,8 @@ class Device:
         """Return the packet of a picture at a rate level (none: the bundle's default); its length is the rate.
 
         With `max_bytes`, a `deadline` or both, the highest level whose packet keeps them, at most `level` (none: any).
-        Where even level 0 has more bytes, `force_fit` encodes the picture at a smaller size (only where classifying is
-        all that the bundle does), and at last moves the least important symbols to cheaper values.
+        Where even level 0 has more bytes, `force_fit` moves the least important symbols to cheaper values; where that
+        would be too many, it first encodes the picture at a smaller size (if the bundle does nothing but classify).
 
         Raises PictureError, SettingsError for a level that the bundle does not have, BudgetTooSmall with the smallest
         size where nothing fits, GraphError.
@@ -203,16 +205,20 @@ class Device:
     def _forced(
         self, picture: Image.Image, latent_chw: NDArray[np.float32], most: int, *, level: int, what: str | None
     ) -> tuple[int, Fitted]:
-        """Return the largest side at which an untouched packet fits, and it; else the smallest side, trimmed."""
-        manifest, sides = self.bundle.manifest, self._sides()
+        """Return the largest side at which little has to be dropped, and the packet there."""
+        manifest, sides, tables = self.bundle.manifest, self._sides(), self.bundle.tables[0]
         for side in sides:
             if side != manifest.crop:
                 resize = round(manifest.resize * side / manifest.crop)
                 latent_chw = self.encoder.latent_chw(crop_bhwc(picture, resize=resize, crop=side))
-            with contextlib.suppress(BudgetTooSmall):
-                return side, self._prices.fit(latent_chw, most, pack=self._pack_at, highest=level, what=what)
-        fitted = self._prices.fit(latent_chw, most, pack=self._pack_at, highest=level, force=True, what=what)
-        return sides[-1], fitted
+            size = OVERHEAD + self._prices.bits(tables.quantise(latent_chw, 0), 0) / 8
+            if side == sides[-1] or size <= DROPPED * most:
+                with contextlib.suppress(*([BudgetTooSmall] if side != sides[-1] else [])):
+                    fitted = self._prices.fit(
+                        latent_chw, most, pack=self._pack_at, highest=level, force=True, what=what
+                    )
+                    return side, fitted
+        raise AssertionError("the smallest side fits or raises")
 
     def _sides(self) -> list[int]:
         """Return the sides in pixels at which a forced picture may be encoded, the bundle's crop first."""
