@@ -13,6 +13,7 @@ import operator
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
@@ -206,19 +207,20 @@ class Device:
         self, picture: Image.Image, latent_chw: NDArray[np.float32], most: int, *, level: int, what: str | None
     ) -> tuple[int, Fitted]:
         """Return the largest side at which little has to be dropped, and the packet there."""
-        manifest, sides, tables = self.bundle.manifest, self._sides(), self.bundle.tables[0]
+        fit = partial(self._prices.fit, max_bytes=most, pack=self._pack_at, highest=level, force=True, what=what)
+        sides, tables = self._sides(), self.bundle.tables[0]
         for side in sides:
-            if side != manifest.crop:
-                resize = round(manifest.resize * side / manifest.crop)
-                latent_chw = self.encoder.latent_chw(crop_bhwc(picture, resize=resize, crop=side))
+            latent_chw = latent_chw if side == sides[0] else self._latent_at(picture, side)
             size = OVERHEAD + self._prices.bits(tables.quantise(latent_chw, 0), 0) / 8
-            if side == sides[-1] or size <= DROPPED * most:
-                with contextlib.suppress(*([BudgetTooSmall] if side != sides[-1] else [])):
-                    fitted = self._prices.fit(
-                        latent_chw, most, pack=self._pack_at, highest=level, force=True, what=what
-                    )
-                    return side, fitted
-        raise AssertionError("the smallest side fits or raises")
+            if size <= DROPPED * most:
+                with contextlib.suppress(BudgetTooSmall):
+                    return side, fit(latent_chw)
+        return sides[-1], fit(latent_chw)
+
+    def _latent_at(self, picture: Image.Image, side: int) -> NDArray[np.float32]:
+        manifest = self.bundle.manifest
+        resize = round(manifest.resize * side / manifest.crop)
+        return self.encoder.latent_chw(crop_bhwc(picture, resize=resize, crop=side))
 
     def _sides(self) -> list[int]:
         """Return the sides in pixels at which a forced picture may be encoded, the bundle's crop first."""
