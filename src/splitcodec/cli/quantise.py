@@ -133,7 +133,7 @@ def quantise(
     for why in (*skipped, *(why for _, why in found.skipped)):
         complain(f"left out: {why}")
     if json_:
-        print_json({"folder": str(out), "bytes": len(int8.graph), **note, "error": int8.error, **found.to_json()})
+        print_json({"folder": str(out), "bytes": len(int8.graph), "int8": note, "error": int8.error, **found.to_json()})
         return
     _tell(found)
     print(
