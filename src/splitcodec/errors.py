@@ -33,6 +33,7 @@ The command line prints that message on one line of stderr and exits with 2; the
     |-- FrameError                bytes that are not a frame of a fragmented message
     |-- SpoolError                a spool that another process uses, or that is damaged
     |-- CameraError               a camera that does not open or gives no picture
+    |-- BudgetTooSmall            no packet of this picture fits the bytes or the deadline
     |-- GraphError                ONNX Runtime refuses a graph, or a graph refuses its input
     |-- TaskError                 a task that the bundle does not have
     |-- EdgeRefusal               what a server turns away for its own sake, whatever the packet says
@@ -176,6 +177,14 @@ class SpoolError(SplitcodecError):
 
 class CameraError(SplitcodecError):
     """A camera that does not open or gives no picture."""
+
+
+class BudgetTooSmall(SplitcodecError):
+    """No packet of this picture fits the bytes or the deadline; `smallest` is the size in bytes that it can have."""
+
+    def __init__(self, message: str, *, smallest: int = 0) -> None:
+        super().__init__(message)
+        self.smallest = smallest
 
 
 class GraphError(SplitcodecError):

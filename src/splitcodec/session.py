@@ -6,6 +6,8 @@ themselves. Hence deterministic kernels and one optimisation level; threads do n
 
 from __future__ import annotations
 
+import platform
+from pathlib import Path
 from typing import Any, final
 
 import numpy as np
@@ -62,6 +64,23 @@ class Graph:
             takes = f"{self.input_type} {list(self.input_shape)}"
             raise GraphError(f"{self.name}: {came} came, the graph takes {takes}: {_one_line(error)}") from error
         return {name: np.asarray(value) for name, value in zip(self.output_names, values, strict=True)}
+
+
+def runtime_version() -> str:
+    """Return the version of ONNX Runtime."""
+    return str(onnxruntime.__version__)
+
+
+def processor() -> str:
+    """Return what this machine calls its processor; on boards that do not say, the board."""
+    found: dict[str, str] = {}
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            key, _, value = line.partition(":")
+            found.setdefault(key.strip(), " ".join(value.split()))
+    except OSError:
+        pass
+    return found.get("model name") or found.get("Model") or platform.processor() or platform.machine()
 
 
 def _one_line(error: Exception) -> str:

@@ -54,7 +54,7 @@ def test_packets_of_photographs_like_these_get_shorter(done: Calibration) -> Non
 
 
 def test_the_sizes_are_those_of_packets(done: Calibration, whole: Bundle, photos: Path) -> None:
-    paths = [path for path in module._shuffled([photos]) if path.name not in ("broken.jpg", "cut.png")]
+    paths = [path for path in module.shuffled([photos]) if path.name not in ("broken.jpg", "cut.png")]
     for bundle, name in ((whole, "before"), (done.bundle, "after")):
         device = Device(bundle, threads=1)
         for one in done.levels:

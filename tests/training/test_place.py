@@ -57,12 +57,12 @@ def test_levels_are_moved_to_the_sizes_asked_for(finished: Path, photos: Path) -
 
 def test_sizes_out_of_reach_take_the_first_and_the_last_level(finished: Path, photos: Path) -> None:
     student, halves, recipe = _trained(finished)
-    gains = student.bottleneck.gains()
+    gains = student.tabled().gains()
     paths = find_photographs([photos])[:4]
     crops = centre_crops(paths, resize=recipe.teacher.resize, crop=recipe.teacher.crop).image_u8
     places = place_levels(student, halves, crops=crops, kilobytes=[1e-6, 1e3])
     assert places == pytest.approx([0.0, 1.0], abs=1e-3)
-    assert student.bottleneck.gains() == pytest.approx(gains, rel=1e-2)
+    assert student.tabled().gains() == pytest.approx(gains, rel=1e-2)
 
 
 def test_training_places_levels_and_doing_it_again_changes_nothing(

@@ -9,13 +9,26 @@ from typing import Annotated, Any
 
 import typer
 
+from splitcodec.cli.limits import (
+    Allowances,
+    DeadlineOption,
+    ForceFitOption,
+    FpsOption,
+    Limits,
+    MaxBytesOption,
+    RateOption,
+    RoundTripOption,
+    WindowOption,
+)
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleOption,
+    EncoderOption,
     JsonOption,
     LevelOption,
     ThreadsOption,
     TokenFileOption,
+    checked_encoder,
     each,
     guesses,
     leave,
@@ -38,21 +51,32 @@ def encode(
     images: Images,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the packets.")] = Path(),
     level: LevelOption = None,
+    max_bytes: MaxBytesOption = None,
+    force_fit: ForceFitOption = False,
+    deadline_ms: DeadlineOption = None,
+    kbit_per_s: RateOption = None,
+    rtt_ms: RoundTripOption = None,
+    fps: FpsOption = None,
+    window_s: WindowOption = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
+    encoder: EncoderOption = "tuned",
     threads: ThreadsOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Turn photographs into packets ([b].spc[/b]) and say how many bytes each takes.
 
     The packet is all that has to travel. A packet takes its picture's name; where another packet of that name is there
-    already, a number is added. Pictures that cannot be read are reported, and the others are still done.
+    already, a number is added. Pictures that cannot be read, or that no packet within the limits holds, are reported,
+    and the others are still done. With a limit, --level is the highest level that may be taken.
     """
     from splitcodec.device.client import Device
 
-    device = Device(bundle, threads=threads)
+    allowed = Allowances(Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s))
+    device = Device(bundle, threads=threads, encoder=checked_encoder(encoder))
 
     def one(image: Path) -> dict[str, Any]:
-        encoded = device.encode_timed(image, level=level)
+        encoded = device.encode_timed(image, level=level, **allowed.next())
+        allowed.spent(len(encoded.packet))
         packet = _store(out, image.stem, encoded.packet)
         ms = round(sum(encoded.ms.values()), 3)
         return {
@@ -61,6 +85,7 @@ def encode(
             "bytes": len(encoded.packet),
             "level": encoded.level,
             "ms": ms,
+            **({"side": encoded.side, "dropped": encoded.dropped} if force_fit else {}),
         }
 
     done, failures = each(images, one, what="encoding")
@@ -78,33 +103,54 @@ def ask(
         str, typer.Option("--url", metavar="URL", help="The edge: http://10.0.0.2:8080, or mqtt://HOST/TOPIC.")
     ],
     level: LevelOption = None,
+    max_bytes: MaxBytesOption = None,
+    force_fit: ForceFitOption = False,
+    deadline_ms: DeadlineOption = None,
+    kbit_per_s: RateOption = None,
+    rtt_ms: RoundTripOption = None,
+    fps: FpsOption = None,
+    window_s: WindowOption = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
     retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries when nobody answers.")] = 2,
     token_file: TokenFileOption = None,
+    encoder: EncoderOption = "tuned",
     threads: ThreadsOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Encode photographs here, send the packets to a server, print its answers.
 
-    With --json one photograph gives one object, several give a list.
+    With --json one photograph gives one object, several give a list. --deadline-ms without --kbit-per-s measures the
+    link by what it carries; the first photograph is then also sent at the lowest and the highest level.
     """
     import time
 
     from splitcodec.device.client import Device
     from splitcodec.device.links import open_link
+    from splitcodec.device.meter import LinkMeter
     from splitcodec.wire.answer import parse_answer
 
-    token = read_token(token_file)
-    device = Device(bundle, threads=threads)
     wanted = [task.strip() for task in tasks.split(",") if task.strip()]
-    link = open_link(url, tasks=wanted, timeout_s=timeout, retries=retries, token=token)
+    link = open_link(url, tasks=wanted, timeout_s=timeout, retries=retries, token=read_token(token_file))
+    meter = LinkMeter(link)
+    allowed = Allowances(
+        Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s), measured=meter.deadline
+    )
+    device = Device(bundle, threads=threads, encoder=checked_encoder(encoder))
+    start = time.monotonic()
 
     def one(image: Path) -> dict[str, Any]:
-        encoded = device.encode_timed(image, level=level)
+        if deadline_ms is not None and kbit_per_s is None and not meter.measured:
+            for probe in (0, 0, device.bundle.manifest.levels - 1):  # the first opens the connection
+                meter(device.encode(image, level=probe))
+            meter.forget(1)
+        limits = allowed.next()
+        time.sleep(max(0.0, start + allowed.due_s - time.monotonic()))
+        encoded = device.encode_timed(image, level=level, **limits)
+        allowed.spent(len(encoded.packet))
         begin = time.perf_counter()
-        answer = parse_answer(link(encoded.packet))
+        answer = parse_answer(meter(encoded.packet))
         trip = round(1000 * (time.perf_counter() - begin) - sum(answer["ms"].values()), 3)
         ms = {**encoded.ms, "link": max(trip, 0.0), **answer["ms"]}
         return {**answer, "ms": ms, "image": str(image), "bytes": len(encoded.packet)}

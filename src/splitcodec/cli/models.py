@@ -80,9 +80,11 @@ def check(bundle: BundleArgument, json_: JsonOption = False) -> None:
         print_json(result.to_json())
         return
     answers = "same answers" if result.answers else "answers not replayed (the device's half)"
+    int8 = "" if result.int8_equal is None else f", {100 * result.int8_equal:.3f} % in INT8"
     print(
         f"{result.bundle}: {result.pictures} pictures x {result.levels} levels replay; packets bit for bit with "
-        f"{' and '.join(result.coders)}; encoder symbols {100 * result.symbols_equal:.3f} % equal at the worst level; "
+        f"{' and '.join(result.coders)}; encoder symbols {100 * result.symbols_equal:.3f} % equal at the worst "
+        f"level{int8}; "
         f"{answers}"
     )
 

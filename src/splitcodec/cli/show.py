@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import typer
 from rich.console import Console
@@ -34,9 +34,20 @@ LevelOption = Annotated[
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, metavar="N", help="Threads for the network. Default: all cores.")
 ]
+EncoderOption = Annotated[
+    str,
+    typer.Option("--encoder", metavar="E", help="fp32, int8, or tuned: what `splitcodec tune` chose here, else fp32."),
+]
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def checked_encoder(text: str) -> Literal["fp32", "int8", "tuned"]:
+    """Return the value of --encoder. Raises SettingsError."""
+    if text not in ("fp32", "int8", "tuned"):
+        raise SettingsError(f"--encoder {text}; expected fp32, int8 or tuned")
+    return cast(Literal["fp32", "int8", "tuned"], text)
 
 
 def complain(error: object) -> None:

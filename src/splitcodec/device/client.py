@@ -1,30 +1,40 @@
 """Stages 1 to 5 of 7 on one shore: a picture in, a packet or an answer out.   inside: image, encoder, wire, link
 
     packet = Device("efficientnet-lite0").encode("cat.jpg", level=3)
+    packet = Device("efficientnet-lite0").encode("cat.jpg", max_bytes=222, force_fit=True)
 
 `encode` needs no network; `ask` also sends the packet over a link, any function from packet bytes to answer bytes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import operator
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from splitcodec.device.encoder import Encoder
+from splitcodec.device.budget import Deadline, Fitted, Prices, checked_max_bytes
+from splitcodec.device.encoder import Encoder, Precision
 from splitcodec.device.image import crop_bhwc, load_picture
-from splitcodec.errors import SettingsError
+from splitcodec.device.tuned import tuned
+from splitcodec.errors import BudgetTooSmall, SettingsError
 from splitcodec.wire.answer import Answer, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.coder import BY_CHANNEL, Coder
-from splitcodec.wire.packet import Packet, pack
+from splitcodec.wire.packet import OVERHEAD, Packet, pack
+
+SMALLEST_SIDE: Final = 0.4
+"""Of the bundle's crop, how far a picture may shrink."""
+DROPPED: Final = 1.4
+"""How many times the limit level 0 may have for symbols to be dropped rather than the picture shrunk (docs/LOG.md)."""
 
 Picture = str | Path | bytes | Image.Image | NDArray[Any]
 
@@ -32,11 +42,17 @@ Picture = str | Path | bytes | Image.Image | NDArray[Any]
 @final
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A packet, its rate level, and the milliseconds of the stages "preprocess", "encoder" and "coding"."""
+    """A packet, its rate level, and the milliseconds of the stages "preprocess", "encoder" and "coding".
+
+    `side` is that of the square crop in pixels, which `force_fit` may take smaller; `dropped` counts the symbols that
+    it moved to cheaper values.
+    """
 
     packet: bytes
     level: int
     ms: dict[str, float]
+    side: int
+    dropped: int = 0
 
 
 @final
@@ -44,7 +60,8 @@ class Device:
     """The device's half of a bundle, opened; safe to share between threads.
 
     `bundle` is a zoo name, a folder, a zip or an opened bundle; its device half will do. `threads` goes to ONNX Runtime
-    (none: its choice); `plain_coder=True` forces the coder in Python, `False` demands constriction.
+    (none: its choice); `plain_coder=True` forces the coder in Python, `False` demands constriction. `encoder` is
+    "fp32", "int8", or "tuned": the encoder and threads that `splitcodec tune` recorded for this machine, else fp32.
 
     Raises BundleError, GraphError, MissingExtra or SettingsError.
     """
@@ -55,10 +72,22 @@ class Device:
         *,
         threads: int | None = None,
         plain_coder: bool | None = None,
+        encoder: Precision | Literal["tuned"] = "fp32",
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-        self.encoder = Encoder(self.bundle, threads=threads)
+        choice = tuned(self.bundle) if encoder == "tuned" else None
+        if choice is not None:
+            threads = choice.threads if threads is None else threads
+        self.precision: Precision = encoder if encoder != "tuned" else choice.encoder if choice is not None else "fp32"
+        self.encoder = Encoder(self.bundle, precision=self.precision, threads=threads)
         self._coder = Coder(self.bundle.tables[0], plain=plain_coder)
+        self._prices = Prices(self.bundle.tables[0])
+        self._coding_ms = 0.0  # what pricing and coding under a limit took last, to be set aside of a deadline
+
+    @property
+    def plain_coder(self) -> bool:
+        """Say whether the entropy coder is the one in plain Python."""
+        return self._coder.plain
 
     def crop(self, picture: Picture) -> NDArray[np.uint8]:
         """Return what the network will see of a picture: uint8 (1, crop, crop, 3). Raises PictureError."""
@@ -88,32 +117,125 @@ class Device:
         )
         return pack(packet)
 
-    def encode(self, picture: Picture, *, level: int | None = None) -> bytes:
+    def prices(self, picture: Picture) -> list[int]:
+        """Return the length of the picture's packet at every level, in bytes; the encoder runs once."""
+        latent_chw = self.encoder.latent_chw(self.crop(picture))
+        tables = self.bundle.tables[0]
+        return [len(self.pack(tables.quantise(latent_chw, level), level=level)) for level in range(tables.levels)]
+
+    def encode(
+        self,
+        picture: Picture,
+        *,
+        level: int | None = None,
+        max_bytes: int | None = None,
+        deadline: Deadline | None = None,
+        force_fit: bool = False,
+    ) -> bytes:
         """Return the packet of a picture at a rate level (none: the bundle's default); its length is the rate.
 
-        Raises PictureError, SettingsError for a level that the bundle does not have, GraphError.
-        """
-        return self.encode_timed(picture, level=level).packet
+        With `max_bytes`, a `deadline` or both, the highest level whose packet keeps them, at most `level` (none: any).
+        Where even level 0 has more bytes, `force_fit` moves the least important symbols to cheaper values; where that
+        would be too many, it first encodes the picture at a smaller size (if the bundle does nothing but classify).
 
-    def encode_timed(self, picture: Picture, *, level: int | None = None) -> Encoded:
-        """Do as `encode`, and say how long each stage took."""
-        level = self._level(level)
+        Raises PictureError, SettingsError for a level that the bundle does not have, BudgetTooSmall with the smallest
+        size where nothing fits, GraphError.
+        """
+        return self.encode_timed(
+            picture, level=level, max_bytes=max_bytes, deadline=deadline, force_fit=force_fit
+        ).packet
+
+    def encode_timed(
+        self,
+        picture: Picture,
+        *,
+        level: int | None = None,
+        max_bytes: int | None = None,
+        deadline: Deadline | None = None,
+        force_fit: bool = False,
+    ) -> Encoded:
+        """Do as `encode`, and say how long each stage took, and what level and how many symbols the limit cost."""
+        limited = max_bytes is not None or deadline is not None
+        most = None if max_bytes is None else checked_max_bytes(max_bytes)
+        level = self.bundle.manifest.levels - 1 if limited and level is None else self._level(level)
         begin = time.perf_counter()
-        image_bhwc = self.crop(picture)
+        opened = load_picture(picture)
+        image_bhwc = self.crop(opened)
         cropped = time.perf_counter()
         latent_chw = self.encoder.latent_chw(image_bhwc)
         encoded = time.perf_counter()
-        packet = self.pack(self.bundle.tables[0].quantise(latent_chw, level), level=level)
+        what = None
+        if deadline is not None:
+            in_time = deadline.bytes_left(1000 * (encoded - begin) + self._coding_ms)
+            if most is None or in_time < most:
+                most = in_time
+                what = f"{in_time} bytes are left of {deadline.ms:g} ms at {deadline.kbit_per_s:.4g} kbit/s"
+        side, fitted = self.bundle.manifest.crop, None
+        if most is None:
+            packet = self.pack(self.bundle.tables[0].quantise(latent_chw, level), level=level)
+            fitted = Fitted(packet, level, 0)
+        elif force_fit:
+            side, fitted = self._forced(opened, latent_chw, most, level=level, what=what)
+        else:
+            floor = self._prices.floor(self._grid(self._sides()[-1]), pack=self._pack_at)
+            fitted = self._prices.fit(latent_chw, most, pack=self._pack_at, highest=level, what=what, floor=floor)
         done = time.perf_counter()
+        if most is not None:
+            self._coding_ms = 1000 * (done - encoded)
         seconds = {"preprocess": cropped - begin, "encoder": encoded - cropped, "coding": done - encoded}
-        return Encoded(packet, level, {stage: round(1000 * spent, 3) for stage, spent in seconds.items()})
+        ms = {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}
+        return Encoded(fitted.packet, fitted.level, ms, side, fitted.dropped)
 
-    def ask(self, picture: Picture, *, link: Callable[[bytes], bytes], level: int | None = None) -> Answer:
+    def ask(
+        self,
+        picture: Picture,
+        *,
+        link: Callable[[bytes], bytes],
+        level: int | None = None,
+        max_bytes: int | None = None,
+        deadline: Deadline | None = None,
+        force_fit: bool = False,
+    ) -> Answer:
         """Encode a picture, send the packet over `link` and return the edge's answer.
 
         Raises as `encode`, LinkGarbled if what comes back is not an answer, and what the link raises (LinkError).
         """
-        return parse_answer(link(self.encode(picture, level=level)))
+        packet = self.encode(picture, level=level, max_bytes=max_bytes, deadline=deadline, force_fit=force_fit)
+        return parse_answer(link(packet))
+
+    def _forced(
+        self, picture: Image.Image, latent_chw: NDArray[np.float32], most: int, *, level: int, what: str | None
+    ) -> tuple[int, Fitted]:
+        """Return the largest side at which little has to be dropped, and the packet there."""
+        fit = partial(self._prices.fit, max_bytes=most, pack=self._pack_at, highest=level, force=True, what=what)
+        sides, tables = self._sides(), self.bundle.tables[0]
+        for side in sides:
+            latent_chw = latent_chw if side == sides[0] else self._latent_at(picture, side)
+            size = OVERHEAD + self._prices.bits(tables.quantise(latent_chw, 0), 0) / 8
+            if size <= DROPPED * most:
+                with contextlib.suppress(BudgetTooSmall):
+                    return side, fit(latent_chw)
+        return sides[-1], fit(latent_chw)
+
+    def _latent_at(self, picture: Image.Image, side: int) -> NDArray[np.float32]:
+        manifest = self.bundle.manifest
+        resize = round(manifest.resize * side / manifest.crop)
+        return self.encoder.latent_chw(crop_bhwc(picture, resize=resize, crop=side))
+
+    def _sides(self) -> list[int]:
+        """Return the sides in pixels at which a forced picture may be encoded, the bundle's crop first."""
+        manifest = self.bundle.manifest
+        if set(manifest.tasks) - {"classify"}:  # boxes and masks would come back in other pixels
+            return [manifest.crop]
+        least, step = max(SMALLEST_SIDE * manifest.crop, 4 * manifest.stride), 2 * manifest.stride
+        smaller = [side for side in range(step, manifest.crop, step) if side >= least]
+        return [manifest.crop, *reversed(smaller)]
+
+    def _grid(self, side: int) -> tuple[int, int]:
+        return side // self.bundle.manifest.stride, side // self.bundle.manifest.stride
+
+    def _pack_at(self, symbols_chw: NDArray[Any], level: int) -> bytes:
+        return self.pack(symbols_chw, level=level)
 
     def _level(self, level: int | None) -> int:
         manifest = self.bundle.manifest

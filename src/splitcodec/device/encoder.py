@@ -6,25 +6,35 @@ Its output is float and never leaves the device: gain and rounding (wire/tables.
 
 from __future__ import annotations
 
-from typing import Any, final
+from typing import Any, Final, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splitcodec.errors import GraphError
+from splitcodec.errors import BundlePart, GraphError, SettingsError
 from splitcodec.session import Graph
 from splitcodec.wire.bundle import Bundle
+
+Precision = Literal["fp32", "int8"]
+
+FILES: Final[dict[Precision, str]] = {"fp32": "encoder.onnx", "int8": "encoder.int8.onnx"}
 
 
 @final
 class Encoder:
-    """The bundle's `encoder.onnx`, opened; safe to share between threads.
+    """The bundle's `encoder.onnx` or `encoder.int8.onnx`, opened; safe to share between threads.
 
-    Raises BundlePart, BundleHash or BundleUnsafe for the file, GraphError if it does not open.
+    Raises BundlePart, BundleHash or BundleUnsafe for the file, GraphError if it does not open, SettingsError for
+    another `precision` than "fp32" or "int8".
     """
 
-    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
-        self._graph = Graph(bundle.graph("encoder"), name=f"{bundle.ident}: encoder.onnx", threads=threads)
+    def __init__(self, bundle: Bundle, *, precision: Precision = "fp32", threads: int | None = None) -> None:
+        file = FILES.get(precision)
+        if file is None:
+            raise SettingsError(f"encoder {precision!r}; expected {' or '.join(FILES)}")
+        if precision != "fp32" and not bundle.has(file):
+            raise BundlePart(f"{bundle.ident} holds no {file}; make one with `splitcodec quantise`, or use fp32")
+        self._graph = Graph(bundle.read(file), name=f"{bundle.ident}: {file}", threads=threads)
         self._stride = bundle.manifest.stride
         self._channels = bundle.manifest.channels
 

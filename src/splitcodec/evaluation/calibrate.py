@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import splitcodec
 from splitcodec.device.client import Device
 from splitcodec.errors import DataError, OutputError, PictureError, SettingsError
-from splitcodec.evaluation.golden import FILE, remake_golden
+from splitcodec.evaluation.golden import remade
 from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.refit import Counts, best_strength, refit
 from splitcodec.wire.bundle import Bundle, derive, open_bundle, write_folder
@@ -122,7 +122,7 @@ def calibrate(
     if Path(out).exists():  # said before minutes of work rather than after
         raise OutputError(f"{out} exists; choose another folder or remove it first")
     old = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    counts, paths = Counts(old), _shuffled(photos)
+    counts, paths = Counts(old), shuffled(photos)
     quota = min(MOST_HELD_OUT, max(1, len(paths) // HELD_OUT))
     before, total, tell = Device(old, threads=1), len(paths) + quota, progress or (lambda *_: None)
     held: list[NDArray[np.float32]] = []
@@ -171,7 +171,7 @@ def calibrate(
     )
 
 
-def _shuffled(folders: Sequence[str | Path]) -> list[Path]:
+def shuffled(folders: Sequence[str | Path]) -> list[Path]:
     """Return the pictures below the folders in an order that has nothing to do with their names, always the same."""
     found: list[Path] = []
     for folder in map(Path, folders):
@@ -215,7 +215,7 @@ def _calibrated(old: Bundle, tables: Tables, *, note: Mapping[str, Any]) -> Bund
         files[_CARD] = old.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
     manifest = replace(old.manifest, provenance={**old.manifest.provenance, "calibrated": dict(note)})
     new = derive(old, manifest, files=files)
-    return derive(new, new.manifest, files={FILE: remake_golden(old, new)}) if old.has(FILE) else new
+    return derive(new, new.manifest, files=remade(old, new))
 
 
 def _sizes_l2(before: Device, after: Device, latent_chw: NDArray[np.float32]) -> list[list[int]]:

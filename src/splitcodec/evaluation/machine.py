@@ -9,6 +9,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from splitcodec.session import processor
+
 _PACKAGES = ("splitcodec", "numpy", "onnxruntime", "constriction", "pillow")
 
 
@@ -22,7 +24,7 @@ def cores() -> int:
 def machine() -> dict[str, object]:
     """Return processor, cores, system, and the versions of Python and of the packages that matter."""
     return {
-        "cpu": _cpu(),
+        "cpu": processor(),
         "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -44,16 +46,6 @@ def _git(folder: Path, *arguments: str) -> str:
     command = [shutil.which("git") or "git", "-C", str(folder), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
     return done.stdout.strip()
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return " ".join(line.partition(":")[2].split())
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _version(package: str) -> str | None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 import splitcodec
 from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import BundlePart, GraphError, SettingsError
-from splitcodec.evaluation.golden import FILE, remake_golden
+from splitcodec.evaluation.golden import remade
 from splitcodec.session import Graph
 from splitcodec.wire.bundle import Bundle, derive, open_bundle, write_folder
 from splitcodec.wire.graphs import check_graph
@@ -68,9 +68,7 @@ def retail(
         )
         files[_CARD] = old.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
     new = derive(old, manifest, files=files)
-    if old.has(FILE):
-        new = derive(new, new.manifest, files={FILE: remake_golden(old, new)})
-    return write_folder(new, out)
+    return write_folder(derive(new, new.manifest, files=remade(old, new)), out)
 
 
 def read_classes(path: str | Path) -> list[str]:

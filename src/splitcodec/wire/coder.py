@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitcodec.errors import MissingExtra, PacketPayload
-from splitcodec.wire.tables import PRECISION_BITS, Tables
+from splitcodec.wire.tables import PRECISION_BITS, TOTAL, Tables
 
 BY_CHANNEL = 0  # coding id: the row of a symbol depends on level and channel, context 0
+SCANNED = 24  # a row of at most so many columns, one of which has this frequency, is scanned when decoding
+COMMON = 9 * TOTAL // 10
 EMPTY = b"\0"  # the payload of an empty stream: a packet always holds at least one byte of payload
 
 
@@ -44,7 +46,7 @@ class Coder:
         if plain is False and self._constriction is None:
             raise MissingExtra("constriction cannot be imported; install it, or leave the choice of the coder open")
         self.plain = self._constriction is None
-        self._fast: dict[int, Any] = {}
+        self._models: dict[tuple[int, bool], list[Any]] = {}
         self._plain: dict[int, _Row] = {}
 
     def encode(self, symbols_chw: NDArray[Any], level: int) -> bytes:
@@ -53,13 +55,12 @@ class Coder:
         Raises TablesError for symbols outside their table's range: the device clips first.
         """
         columns_cn = self._tables.columns(symbols_chw, level)
-        row_c = self._tables.rows_of(level).tolist()
         if self._constriction is None:
-            words = _encode(columns_cn.tolist(), [self._row(k) for k in row_c])
+            words = _encode(columns_cn.tolist(), [self._row(k) for k in self._tables.rows_of(level).tolist()])
         else:
             coder = self._constriction.stream.stack.AnsCoder()
-            for columns_n, k in zip(columns_cn[::-1], reversed(row_c), strict=True):
-                coder.encode_reverse(columns_n, self._model(k))
+            for columns_n, model in zip(columns_cn[::-1], reversed(self._models_of(level, decode=False)), strict=True):
+                coder.encode_reverse(columns_n, model)
             words = coder.get_compressed()
         return np.asarray(words, dtype="<u4").tobytes().rstrip(b"\0") or EMPTY
 
@@ -79,8 +80,8 @@ class Coder:
             empty = _decode(words.tolist(), [self._row(k) for k in row_c.tolist()], symbols_cn)
         else:
             coder = self._constriction.stream.stack.AnsCoder(words)
-            for channel, k in enumerate(row_c.tolist()):
-                symbols_cn[channel] = coder.decode(self._model(k), rows * cols)
+            for channel, model in enumerate(self._models_of(level, decode=True)):
+                symbols_cn[channel] = coder.decode(model, rows * cols)
             empty = bool(coder.is_empty())
         if not empty:
             raise PacketPayload(
@@ -89,12 +90,22 @@ class Coder:
             )
         return (symbols_cn + low_c[:, None]).reshape(shape_chw)
 
-    def _model(self, k: int) -> Any:
-        if k not in self._fast and self._constriction is not None:
-            # constriction adds 1 to every weight and scales the rest to fill 2^24: with freq - 1 its scale is exactly 1
-            weights = self._tables.freq_ks[k, : self._tables.size_k[k]].astype(np.float64) - 1.0
-            self._fast[k] = self._constriction.stream.model.Categorical(np.ascontiguousarray(weights), perfect=False)
-        return self._fast[k]
+    def _models_of(self, level: int, *, decode: bool) -> list[Any]:
+        """Return constriction's model of every channel at a level, made at its first use."""
+        key = level, decode
+        if key not in self._models:
+            self._models[key] = [self._model(k, decode=decode) for k in self._tables.rows_of(level).tolist()]
+        return self._models[key]
+
+    def _model(self, k: int, *, decode: bool) -> Any:
+        if self._constriction is None:
+            return None
+        # constriction adds 1 to every weight and scales the rest to fill 2^24: with freq - 1 its scale is exactly 1
+        freq_s = self._tables.freq_ks[k, : self._tables.size_k[k]]
+        weights = np.ascontiguousarray(freq_s.astype(np.float64) - 1.0)
+        # a lazy model looks for a symbol from the first column on, others by halves: the same symbols either way
+        scan = decode and len(freq_s) <= SCANNED and int(freq_s.max()) >= COMMON
+        return self._constriction.stream.model.Categorical(weights, perfect=False, lazy=scan)
 
     def _row(self, k: int) -> _Row:
         if k not in self._plain:

@@ -1,0 +1,153 @@
+"""Accuracy within a byte budget: the bytes and top-1 that `--max-bytes N --force-fit` gives on labelled photographs.
+
+    python benchmarks/budget.py --data DIR [--bundle B] --out reports/budget/budget.json
+
+DIR holds photographs as `evaluate` takes them. Every packet is made by the device within its limit and answered by the
+edge; "untouched" are packets that fitted without force. Writes the table of docs/device.md too, unless --no-docs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from report import write
+from splitcodec.cli.show import complain, print_table, progress
+from splitcodec.device.client import Device
+from splitcodec.device.image import load_picture
+from splitcodec.edge.answer import Edge
+from splitcodec.errors import BudgetTooSmall, SplitcodecError
+from splitcodec.evaluation.labels import labelled_pictures
+from splitcodec.evaluation.paired import difference
+
+BUDGETS = "222,500,1000"
+DOCS = Path(__file__).parent.parent / "docs" / "device.md"
+MARKS = "<!-- budget: written by benchmarks/budget.py -->", "<!-- end of budget -->"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write, print; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--bundle", default="efficientnet-lite0")
+    parser.add_argument("--budgets", default=BUDGETS, metavar="N,...")
+    parser.add_argument("--most", type=int, metavar="N", help="photographs")
+    parser.add_argument("--no-docs", action="store_true", help="leave docs/device.md as it is")
+    parser.add_argument("--out", type=Path, default=Path("reports/budget/budget.json"), metavar="FILE")
+    options = parser.parse_args(arguments)
+    try:
+        report = measure(options)
+        write(report, options.out, name="budget.py", options=options)
+    except SplitcodecError as error:
+        complain(error)
+        return 2
+    print_table(
+        f"{report['bundle']}, {report['photographs']} photographs", COLUMNS, [_row(one) for one in report["budgets"]]
+    )
+    if not options.no_docs:
+        _into_docs(report)
+    return 0
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the report."""
+    device, edge = Device(options.bundle, threads=1), Edge(options.bundle, threads=1)
+    labelled = labelled_pictures(options.data, device.bundle.manifest)[: options.most]
+    budgets = [int(word) for word in options.budgets.split(",")]
+    found: dict[int, list[tuple[int, bool, bool, int]]] = {most: [] for most in budgets}
+    teacher = []
+    with progress() as bar:
+        task = bar.add_task("encoding", total=len(labelled), note="")
+        for one in labelled:
+            picture = load_picture(one.path)
+            teacher.append(_top(edge.picture_answer(device.crop(picture), top=1)) == one.index)
+            for most in budgets:
+                found[most].append(_one(device, edge, picture, most=most, label=one.index))
+            bar.advance(task)
+    teacher_n = np.array(teacher)
+    return {
+        "bundle": device.bundle.ident,
+        "data": options.data.name,
+        "photographs": len(labelled),
+        "teacher_top1": 100 * float(teacher_n.mean()),
+        "budgets": [_summary(most, rows, teacher_n) for most, rows in found.items()],
+    }
+
+
+def _one(device: Device, edge: Edge, picture: Any, *, most: int, label: int) -> tuple[int, bool, bool, int]:
+    """Return bytes (0 where nothing fits), whether the answer is right, whether nothing was forced, and the side."""
+    try:
+        encoded = device.encode_timed(picture, max_bytes=most, force_fit=True)
+    except BudgetTooSmall:
+        return 0, False, False, 0
+    assert len(encoded.packet) <= most
+    right = _top(edge.answer(encoded.packet, tasks=["classify"], top=1)) == label
+    untouched = encoded.side == device.bundle.manifest.crop and encoded.dropped == 0
+    return len(encoded.packet), right, untouched, encoded.side
+
+
+def _summary(most: int, rows: list[tuple[int, bool, bool, int]], teacher_n: Any) -> dict[str, Any]:
+    sent = [row for row in rows if row[0]]
+    gap = difference(np.array([row[1] for row in rows]), teacher_n)
+    return {
+        "max_bytes": most,
+        "bytes_mean": float(np.mean([row[0] for row in sent])) if sent else None,
+        "bytes_most": max((row[0] for row in sent), default=None),
+        "top1": 100 * float(np.mean([row[1] for row in rows])),
+        "minus_teacher": list(gap),
+        "untouched": 100 * float(np.mean([row[2] for row in rows])),
+        "side_mean": float(np.mean([row[3] for row in sent])) if sent else None,
+        "refused": len(rows) - len(sent),
+    }
+
+
+COLUMNS = (
+    "at most",
+    "bytes, mean",
+    "bytes, most",
+    "top-1, %",
+    "minus teacher",
+    "untouched, %",
+    "side, mean",
+    "refused",
+)
+
+
+def _row(one: dict[str, Any]) -> tuple[str, ...]:
+    gap = one["minus_teacher"]
+    return (
+        f"{one['max_bytes']:,}",
+        f"{one['bytes_mean'] or 0:,.0f}",
+        f"{one['bytes_most'] or 0:,}",
+        f"{one['top1']:.1f}",
+        f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]",
+        f"{one['untouched']:.0f}",
+        f"{one['side_mean'] or 0:.0f}",
+        str(one["refused"]),
+    )
+
+
+def _into_docs(report: dict[str, Any]) -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    before, _, rest = text.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    table = [COLUMNS, ["---:"] * len(COLUMNS), *(_row(one) for one in report["budgets"])]
+    told = (
+        f"`{report['bundle']}`, {report['photographs']} photographs of `{report['data']}`, top-1 of the uncompressed "
+        f"teacher {report['teacher_top1']:.1f} %:"
+    )
+    lines = [MARKS[0], "", told, "", *("| " + " | ".join(row) + " |" for row in table), "", MARKS[1]]
+    DOCS.write_text(before + "\n".join(lines) + after, encoding="utf-8")
+
+
+def _top(answer: Any) -> int:
+    return int(answer["answers"]["classify"][0]["index"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Installed size and peak resident memory of the device half, in an empty environment without extras.
+
+    python benchmarks/footprint.py [--wheel FILE] --out reports/footprint.json
+
+Makes a virtual environment, installs the wheel (none: this checkout) with its base dependencies, weighs the files, and
+runs `splitcodec encode` on a photograph there, with constriction and in a process that lacks it. What pip, Python and
+the environment itself take is not counted; byte code (`__pycache__`), which `pip install --no-compile` leaves out, is
+counted and told apart. Linux alone, for the peak is the kernel's (ru_maxrss).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from report import write
+from splitcodec.cli.show import complain, print_table
+from splitcodec.demo.photos import PHOTOGRAPHS
+from splitcodec.errors import OutputError, SplitcodecError
+
+ROOT = Path(__file__).parent.parent
+TARGET_MB = 200.0
+_RUN = """
+import json, resource, sys
+{before}
+from splitcodec.device.client import Device
+device = Device({bundle!r}, threads=1)
+sizes = [len(device.encode({photo!r})) for _ in range(5)]
+peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+heavy = {{"torch", "onnx", "fastapi", "constriction", "httpx"}}
+loaded = sorted({{name.partition(".")[0] for name in sys.modules}} & heavy)
+print(json.dumps({{"bytes": sizes[-1], "peak_bytes": peak, "plain_coder": device.plain_coder, "loaded": loaded}}))
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write, print; returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--wheel", type=Path, metavar="FILE", help="default: this checkout")
+    parser.add_argument("--bundle", default="efficientnet-lite0")
+    parser.add_argument("--out", type=Path, default=Path("reports/footprint.json"), metavar="FILE")
+    options = parser.parse_args(arguments)
+    try:
+        report = measure(options)
+        write(report, options.out, name="footprint.py", options=options)
+    except SplitcodecError as error:
+        complain(error)
+        return 2
+    rows = [(name, f"{size / 1e6:.1f}") for name, size in report["packages"].items()]
+    totals = [("all", f"{report['installed_mb']:.1f}"), ("without byte code", f"{report['without_byte_code_mb']:.1f}")]
+    print_table("installed, MB", ("package", "MB"), [*rows, *totals])
+    peaks = [(name, f"{run['peak_mb']:.1f}") for name, run in report["runs"].items()]
+    print_table("peak resident memory of five encodes, MB", ("coder", "MB"), peaks)
+    return 0
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the report."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "venv"
+        venv.create(place, with_pip=True)
+        python = place / "bin" / "python"
+        packages = next((place / "lib").glob("python*/site-packages"))
+        before = set(packages.iterdir())
+        what = str(options.wheel or ROOT)
+        _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", what])
+        paths = sorted(set(packages.iterdir()) - before)
+        sizes = {path.name: _size(path) for path in paths}
+        cached = sum(_size(one) for path in paths if path.is_dir() for one in path.rglob("__pycache__"))
+        photo = Path(folder) / "photo.jpg"
+        photo.write_bytes(PHOTOGRAPHS[0].read())
+        runs = {}
+        for name, line in (("constriction", ""), ("plain", "sys.modules['constriction'] = None")):
+            code = _RUN.format(before=line, bundle=options.bundle, photo=str(photo))
+            runs[name] = json.loads(_run([str(python), "-c", code], cwd=folder))
+            runs[name]["peak_mb"] = runs[name].pop("peak_bytes") / 1e6
+    whole = sum(sizes.values()) / 1e6
+    top = dict(sorted(_by_package(sizes).items(), key=lambda item: -item[1]))
+    slim = whole - cached / 1e6
+    return {"installed_mb": whole, "without_byte_code_mb": slim, "packages": top, "runs": runs, "target_mb": TARGET_MB}
+
+
+def _by_package(sizes: dict[str, int]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for name, size in sizes.items():
+        plain = name.split("-")[0].removesuffix(".libs").removesuffix(".py").lower()
+        plain = {"pil": "pillow"}.get(plain, plain)
+        found[plain] = found.get(plain, 0) + size
+    return found
+
+
+def _size(path: Path) -> int:
+    return (
+        path.stat().st_size if path.is_file() else sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+    )
+
+
+def _run(command: list[str], *, cwd: str | None = None) -> str:
+    environment = {"PATH": str(Path(shutil.which("env") or "/usr/bin/env").parent), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment)
+    if done.returncode:
+        raise OutputError(f"{command[0]} failed: {' '.join(done.stderr.split())[-300:]}")
+    return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

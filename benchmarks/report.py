@@ -1,0 +1,48 @@
+"""What the benchmarks of the device share: pictures to run on, and a report that says where and how it was measured."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from splitcodec.demo.photos import PHOTOGRAPHS
+from splitcodec.device.image import load_picture
+from splitcodec.errors import OutputError
+from splitcodec.evaluation.calibrate import shuffled
+from splitcodec.evaluation.machine import commit, machine
+
+
+def pictures_of(folder: Path | None, *, most: int) -> Sequence[Any]:
+    """Return up to `most` photographs of a folder, opened; without one those of the demo."""
+    if folder is None:
+        return [load_picture(photograph.read()) for photograph in PHOTOGRAPHS[:most]]
+    return [load_picture(path) for path in shuffled([folder])[:most]]
+
+
+def write(report: Mapping[str, Any], path: Path, *, name: str, options: argparse.Namespace) -> None:
+    """Write a report as JSON, whole or not at all; folders outside the checkout are the reader's own."""
+    whole = {**report, "machine": machine(), "commit": commit(), "command": command(name, options)}
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+        os.replace(draft, path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+
+
+def command(name: str, options: argparse.Namespace) -> str:
+    """Return what repeats a run, without naming places of this machine."""
+    words = [f"python benchmarks/{name}"]
+    for key, value in vars(options).items():
+        if isinstance(value, Path) and value.is_absolute():
+            value = value.name if value.suffix else "DIR"  # noqa: PLW2901
+        if isinstance(value, str) and os.sep in value:
+            value = Path(value).name  # noqa: PLW2901
+        if value not in (None, False, []):
+            words.append(f"--{key.replace('_', '-')}" + ("" if value is True else f" {value}"))
+    return " ".join(words)

@@ -1,0 +1,220 @@
+"""Commands around the INT8 encoder: quantise makes and measures one, tune chooses on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from splitcodec.cli.show import (
+    DEFAULT_BUNDLE,
+    BundleArgument,
+    JsonOption,
+    complain,
+    print_json,
+    print_table,
+    progress,
+)
+from splitcodec.errors import DataError, GoldenMismatch, MissingExtra, OutputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from splitcodec.device.encoder import Precision
+    from splitcodec.evaluation.agreement import Agreement
+
+CALIBRATED_ON = 256
+MOST_LOST = 0.5  # points of agreement
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    app.command("quantise", rich_help_panel="Training")(quantise)
+    app.command("quantize", hidden=True)(quantise)
+    app.command("tune", rich_help_panel="On the device")(tune)
+
+
+def quantise(
+    bundle: BundleArgument,
+    photos: Annotated[
+        list[Path],
+        typer.Option(
+            "--photos", metavar="DIR", help="Photographs to calibrate on, such as those trained on; repeatable."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The new bundle's folder.")],
+    held_out: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--held-out", metavar="DIR", help="Other photographs, to measure on; repeatable. Default: a fifth."
+        ),
+    ] = None,
+    calibrate_on: Annotated[
+        int, typer.Option("--calibrate-on", min=4, metavar="N", help="Photographs to calibrate on, at most.")
+    ] = CALIBRATED_ON,
+    measure_on: Annotated[
+        int | None, typer.Option("--measure-on", min=1, metavar="N", help="Photographs to measure on. Default: all.")
+    ] = None,
+    levels: Annotated[str | None, typer.Option("--levels", metavar="L,...", help="Levels to measure.")] = None,
+    keep_float: Annotated[
+        int, typer.Option("--keep-float", min=0, metavar="N", help="Leave the N most sensitive convolutions in fp32.")
+    ] = 0,
+    reduce_range: Annotated[
+        bool, typer.Option("--reduce-range", help="7-bit weights, for x86 processors without VNNI.")
+    ] = False,
+    threads: Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="Pictures at a time.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Add an INT8 encoder to a bundle and measure what it loses against fp32.
+
+    Static QDQ, per channel, calibrated on photographs. Fingerprint, tables and the edge's graphs stay: which encoder
+    made a packet does not matter to the edge. Measured is agreement with the teacher at equal bytes.
+    """
+    try:
+        from splitcodec.training.quantise import quantise_encoder
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"quantising needs {error.name}; install it with: pip install 'splitcodec[train]'") from None
+    from splitcodec.device.client import Device
+    from splitcodec.errors import PictureError
+    from splitcodec.evaluation.agreement import agreement
+    from splitcodec.evaluation.calibrate import shuffled
+    from splitcodec.evaluation.int8 import with_int8
+    from splitcodec.wire.bundle import open_bundle, write_folder
+
+    if out.exists():  # said before minutes of work rather than after
+        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    opened = open_bundle(bundle)
+    wanted = _numbers(levels) if levels is not None else None
+    calibration, measured_on = shuffled(photos), shuffled(held_out) if held_out else []
+    if not measured_on:
+        share = max(1, len(calibration) // 5)
+        measured_on, calibration = calibration[:share], calibration[share:]
+    device, skipped = Device(opened, threads=1), list[str]()
+    crops: list[NDArray[np.uint8]] = []
+    with progress() as bar:
+        task = bar.add_task("calibrating", total=min(calibrate_on, len(calibration)), note="")
+        for path in calibration:
+            if len(crops) == calibrate_on:
+                break
+            try:
+                crops.append(device.crop(path))
+            except PictureError as error:
+                skipped.append(str(error))
+            bar.advance(task)
+        if not crops:
+            raise DataError(f"none of {len(calibration)} photographs to calibrate on can be read; give others")
+        int8 = quantise_encoder(
+            opened.read("encoder.onnx"),
+            crops,
+            tables=opened.tables[0],
+            level=opened.manifest.default_level,
+            keep_float=keep_float,
+            reduce_range=reduce_range,
+        )
+        note: dict[str, Any] = {
+            "photographs": len(crops),
+            "calibrator": int8.calibrator,
+            "kept_float": list(int8.kept_float),
+            "reduce_range": reduce_range,
+        }
+        draft = with_int8(opened, int8.graph, note=note)
+        task = bar.add_task("measuring", total=None, note="")
+        found = agreement(
+            draft,
+            measured_on[:measure_on],
+            levels=wanted,
+            threads=threads,
+            progress=lambda now, total: bar.update(task, completed=now, total=total),
+        )
+        note["agreement_lost"] = {"points": round(found.loss, 3), "photographs": found.photographs}
+        made = write_folder(with_int8(opened, int8.graph, note=note), out)
+    for why in (*skipped, *(why for _, why in found.skipped)):
+        complain(f"left out: {why}")
+    if json_:
+        print_json({"folder": str(out), "bytes": len(int8.graph), "int8": note, "error": int8.error, **found.to_json()})
+        return
+    _tell(found)
+    print(
+        f"{out}: {made.ident} with an INT8 encoder of {len(int8.graph):,} bytes; next, on the device: splitcodec tune"
+    )
+
+
+def tune(
+    bundle: Annotated[str, typer.Argument(metavar="[BUNDLE]", help="A zoo name, a folder or a .zip.")] = DEFAULT_BUNDLE,
+    threads: Annotated[
+        str | None,
+        typer.Option("--threads", metavar="N,...", help="Thread counts to try. Default: 1, 2, 4, ... cores."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Measure, but record nothing.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Time the fp32 and INT8 encoders on this machine once, and record which one `encode` uses from now on.
+
+    The choice holds for this bundle, this version of ONNX Runtime and this processor; `encode --encoder` overrides it.
+    An INT8 encoder whose golden vectors do not replay here is never chosen.
+    """
+    from splitcodec.device.tuned import tune as measure
+    from splitcodec.evaluation.agreement import has_int8
+    from splitcodec.evaluation.golden import FILE_INT8, replay_int8
+    from splitcodec.wire.bundle import open_bundle
+
+    opened = open_bundle(bundle)
+    refused: dict[Precision, str] = {}
+    if has_int8(opened) and opened.has(FILE_INT8):
+        try:
+            replay_int8(opened)
+        except GoldenMismatch as error:
+            refused["int8"] = str(error)
+    with progress() as bar:
+        task = bar.add_task("timing", total=None, note="")
+        found = measure(
+            opened,
+            threads=_numbers(threads) if threads is not None else None,
+            refused=refused,
+            record=not dry_run,
+            progress=lambda now, total: bar.update(task, completed=now, total=total),
+        )
+    if json_:
+        print_json(found.to_json())
+        return
+    rows = [(one.encoder, one.threads, f"{one.ms:.2f}", one.refused or "") for one in found.timings]
+    print_table(f"{found.bundle} on {found.processor}", ("encoder", "threads", "ms", ""), rows)
+    plural = "" if found.choice.threads == 1 else "s"
+    print(f"{found.choice.encoder} with {found.choice.threads} thread{plural}: {found.choice.why}")
+    print("nothing recorded (--dry-run)" if found.recorded is None else f"recorded in {found.recorded}")
+
+
+def _tell(found: Agreement) -> None:
+    rows = [
+        (
+            one.level,
+            *(f"{size:,.0f}" for size in one.bytes),
+            *(f"{share:.2f}" for share in one.agreement),
+            f"{one.loss:+.2f}",
+            f"{one.symbols_equal:.1f}",
+        )
+        for one in found.levels
+    ]
+    columns = ("level", "fp32 bytes", "INT8 bytes", "fp32 agrees, %", "INT8 agrees, %", "lost", "symbols equal, %")
+    print_table(f"{found.bundle}, {found.photographs} photographs kept out", columns, rows, left=0)
+    low, high = found.interval
+    verdict = "within" if found.loss <= MOST_LOST else "MORE THAN"
+    print(
+        f"INT8 loses {found.loss:.2f} points of agreement at equal bytes [{low:.2f}, {high:.2f}], {verdict} the "
+        f"{MOST_LOST} aimed at. Tables of its own would change its bytes by {found.own_tables:+.2f} % (refitting "
+        f"fp32's on the same photographs: {found.refitted:+.2f} %)."
+    )
+
+
+def _numbers(text: str) -> list[int]:
+    from splitcodec.errors import SettingsError
+
+    try:
+        found = [int(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        found = []
+    if not found or min(found) < 0:
+        raise SettingsError(f"{text!r}: expected numbers with commas between them, such as 0,2,4")
+    return found

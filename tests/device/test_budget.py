@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from splitcodec import Device, Edge
+from splitcodec.demo.photos import PHOTOGRAPHS
+from splitcodec.device.budget import Deadline, Prices, RateKeeper
+from splitcodec.errors import BudgetTooSmall, SettingsError
+from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.packet import unpack
+
+
+@pytest.fixture(scope="module")
+def device(tiny: Bundle) -> Device:
+    return Device(tiny, threads=1)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Device:
+    return Device("efficientnet-lite0", threads=1)
+
+
+def test_prices_are_those_of_the_tables(tiny: Bundle, device: Device, pictures: list[Image.Image]) -> None:
+    prices = Prices(tiny.tables[0])
+    for picture in pictures:
+        latent = device.encoder.latent_chw(device.crop(picture))
+        for level, bits in enumerate(prices.bits_l(latent)):
+            assert bits == pytest.approx(tiny.tables[0].bits(device.symbols(picture, level=level), level), rel=1e-5)
+        sizes = device.prices(picture)
+        assert sizes == [len(device.encode(picture, level=level)) for level in range(3)]
+
+
+def test_the_highest_level_that_fits_is_taken(device: Device, pictures: list[Image.Image]) -> None:
+    for picture in pictures:
+        sizes = device.prices(picture)
+        for most in range(min(sizes), max(sizes) + 2):
+            encoded = device.encode_timed(picture, max_bytes=most)
+            assert encoded.level == max(level for level, size in enumerate(sizes) if size <= most)
+            assert encoded.packet == device.encode(picture, level=encoded.level)
+            assert (encoded.side, encoded.dropped) == (64, 0)
+
+
+def test_a_level_with_a_budget_is_the_highest_allowed(device: Device, pictures: list[Image.Image]) -> None:
+    assert device.encode_timed(pictures[-1], max_bytes=10_000, level=1).level == 1
+    assert device.encode_timed(pictures[-1], max_bytes=10_000).level == 2
+
+
+def test_a_budget_too_small_says_the_smallest_size(device: Device, pictures: list[Image.Image]) -> None:
+    smallest = min(device.prices(pictures[-1]))
+    with pytest.raises(BudgetTooSmall, match=f"smallest packet of this picture has {smallest} bytes") as refusal:
+        device.encode(pictures[-1], max_bytes=smallest - 1)
+    assert refusal.value.smallest == smallest
+    assert len(device.encode(pictures[-1], max_bytes=smallest)) == smallest
+
+
+@pytest.mark.parametrize("most", [0, 12, -5, 222.0, "222", True])
+def test_a_budget_is_an_integer_of_at_least_a_packet(device: Device, pictures: list[Image.Image], most: Any) -> None:
+    with pytest.raises(SettingsError, match="at least 13"):
+        device.encode(pictures[0], max_bytes=most)
+
+
+def test_a_forced_packet_fits_down_to_its_floor(tiny: Bundle, device: Device, pictures: list[Image.Image]) -> None:
+    edge = Edge(tiny, threads=1)
+    for picture in pictures:
+        for most in range(13, 40):
+            packet = _encoded_or_refused(device, picture, most)
+            if isinstance(packet, int):
+                assert packet > most
+                assert len(device.encode(picture, max_bytes=packet, force_fit=True)) <= packet
+            else:
+                assert len(packet) <= most
+                assert edge.answer(packet)["level"] == unpack(packet).level
+
+
+def _encoded_or_refused(device: Device, picture: Image.Image, most: int) -> bytes | int:
+    try:
+        return device.encode(picture, max_bytes=most, force_fit=True)
+    except BudgetTooSmall as refusal:
+        return refusal.smallest
+
+
+def test_trimming_moves_what_saves_most_per_error(tiny: Bundle) -> None:
+    tables, prices = tiny.tables[0], Prices(tiny.tables[0])
+    latent = np.random.default_rng(3).normal(scale=2.0, size=(4, 6, 6)).astype(np.float32)
+    plain = tables.quantise(latent, 2)
+    assert np.array_equal(prices.trimmed(latent, 2, multiplier=0.0), plain)
+    before = plain
+    scaled = latent * tables.gain_lc[2][:, None, None]
+    for multiplier in (0.01, 0.1, 1.0, 10.0):
+        now = prices.trimmed(latent, 2, multiplier=multiplier)
+        cost = [np.square(s - scaled).sum() + multiplier * prices.bits(s, 2) for s in (now, before, plain)]
+        assert cost[0] == pytest.approx(min(cost), rel=1e-6)
+        assert prices.bits(now, 2) <= prices.bits(before, 2)
+        before = now
+    cheapest = np.broadcast_to(prices.cheapest(2)[:, None, None], plain.shape)
+    assert np.array_equal(prices.trimmed(latent, 2, multiplier=1e9), cheapest)
+
+
+@given(most=st.integers(13, 120), seed=st.integers(0, 2**16), force=st.booleans(), scale=st.floats(0, 30))
+def test_no_packet_exceeds_its_budget(tiny_device: Device, most: int, seed: int, force: bool, scale: float) -> None:
+    latent = np.random.default_rng(seed).normal(scale=scale, size=(4, 5, 5)).astype(np.float32)
+    tables = tiny_device.bundle.tables[0]
+    prices = Prices(tables)
+
+    def pack(symbols: Any, level: int) -> bytes:
+        return tiny_device.pack(symbols, level=level)
+
+    smallest = (
+        prices.floor((5, 5), pack=pack) if force else min(len(pack(tables.quantise(latent, n), n)) for n in range(3))
+    )
+    if smallest > most:
+        with pytest.raises(BudgetTooSmall) as refusal:
+            prices.fit(latent, most, pack=pack, highest=2, force=force)
+        assert refusal.value.smallest == smallest
+    else:
+        fitted = prices.fit(latent, most, pack=pack, highest=2, force=force)
+        assert len(fitted.packet) <= most
+        assert unpack(fitted.packet).level == fitted.level
+
+
+@pytest.fixture(scope="session")
+def tiny_device(tiny: Bundle) -> Device:
+    return Device(tiny, threads=1)
+
+
+@pytest.mark.parametrize("most", [222, 1000])
+def test_real_photographs_fit_a_lorawan_frame_and_a_kilobyte(shipped: Device, most: int) -> None:
+    edge = Edge(open_bundle("efficientnet-lite0"), threads=1)
+    for photograph in PHOTOGRAPHS:
+        encoded = shipped.encode_timed(photograph.read(), max_bytes=most, force_fit=True)
+        assert 13 < len(encoded.packet) <= most
+        assert edge.answer(encoded.packet)["level"] == encoded.level
+        plain = len(shipped.encode(photograph.read(), level=0))
+        assert encoded.side == 224 or plain > 1.39 * most
+        assert encoded.dropped == 0 or plain > most
+
+
+def test_a_frame_too_small_for_photographs_is_said_to_be(shipped: Device) -> None:
+    data = PHOTOGRAPHS[0].read()
+    with pytest.raises(BudgetTooSmall, match=r"^100 bytes: the smallest packet of this picture has \d+ bytes"):
+        shipped.encode(data, max_bytes=100)
+    with pytest.raises(BudgetTooSmall, match="with all symbols dropped"):
+        shipped.encode(data, max_bytes=13, force_fit=True)
+
+
+def test_a_deadline_leaves_what_the_link_carries_in_time() -> None:
+    deadline = Deadline(100.0, kbit_per_s=80.0, rtt_ms=30.0, edge_ms=10.0)
+    assert deadline.bytes_left(0.0) == 600
+    assert deadline.bytes_left(20.0) == 400
+    assert deadline.bytes_left(1000.0) == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"ms": 0}, {"ms": float("nan")}, {"kbit_per_s": -1}, {"rtt_ms": -1}, {"edge_ms": float("inf")}]
+)
+def test_a_wrong_deadline_is_refused(wrong: dict[str, float]) -> None:
+    with pytest.raises(SettingsError):
+        Deadline(**{"ms": 10.0, "kbit_per_s": 10.0, **wrong})
+
+
+def test_a_deadline_picks_the_level(device: Device, pictures: list[Image.Image]) -> None:
+    sizes = device.prices(pictures[-1])
+    minute = 60_000.0  # against which encoding takes no time
+    rate = (sizes[1] + 0.9) * 8 / minute
+    assert device.encode_timed(pictures[-1], deadline=Deadline(minute, kbit_per_s=rate)).level == 1
+    assert device.encode_timed(pictures[-1], deadline=Deadline(minute, kbit_per_s=1e5)).level == 2
+    both = device.encode_timed(pictures[-1], deadline=Deadline(minute, kbit_per_s=1e5), max_bytes=sizes[0])
+    assert both.level == 0
+    with pytest.raises(BudgetTooSmall, match=r"0 bytes are left of 0\.001 ms"):
+        device.encode(pictures[-1], deadline=Deadline(0.001, kbit_per_s=1.0))
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_bucket_keeps_the_average() -> None:
+    clock = Clock()
+    keeper = RateKeeper(8.0, window_s=2.0, clock=clock)
+    assert keeper.allowance() == keeper.most == 2000
+    keeper.spend(2000)
+    assert keeper.allowance() == 0
+    assert keeper.wait_s(500) == pytest.approx(0.5)
+    clock.now += 0.5
+    assert keeper.allowance() == 500
+    clock.now += 100
+    assert keeper.allowance() == 2000
+    assert keeper.wait_s(2001) == float("inf")
+
+
+@given(costs=st.lists(st.tuples(st.floats(0, 3), st.floats(0, 1)), min_size=1, max_size=60))
+def test_any_stretch_carries_at_most_its_tokens(costs: list[tuple[float, float]]) -> None:
+    clock = Clock()
+    keeper, sent = RateKeeper(4.0, window_s=3.0, clock=clock), []
+    for pause, share in costs:
+        clock.now += pause
+        spend = int(keeper.allowance() * share)
+        keeper.spend(spend)
+        sent.append((clock.now, spend))
+    for i in range(len(sent)):
+        for j in range(i, len(sent)):
+            assert sum(n for _, n in sent[i : j + 1]) <= 500 * (sent[j][0] - sent[i][0] + 3.0) + 1
+
+
+@pytest.mark.parametrize("wrong", [(0.0, 1.0), (float("nan"), 1.0), (1.0, 0.0), (1.0, 0.01)])
+def test_a_wrong_rate_is_refused(wrong: tuple[float, float]) -> None:
+    with pytest.raises(SettingsError):
+        RateKeeper(wrong[0], window_s=wrong[1])

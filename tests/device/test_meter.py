@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import pytest
+
+from splitcodec.device.meter import LinkMeter
+from splitcodec.errors import LinkDown, SettingsError
+from splitcodec.wire.answer import Answer, dump_answer
+
+
+class Radio:
+    """A link with a clock of its own: 40 ms round trip, 10 ms at the edge, 0.2 ms a byte (40 kbit/s)."""
+
+    def __init__(self, ms_per_byte: float = 0.2, *, answers: bool = True) -> None:
+        self.now, self.ms_per_byte, self.answers = 0.0, ms_per_byte, answers
+
+    def __call__(self, packet: bytes) -> bytes:
+        self.now += (40 + 10 + self.ms_per_byte * len(packet)) / 1000
+        ms = {"decode": 1.0, "decoder": 4.0, "tail": 5.0}
+        return dump_answer(Answer(bundle="tiny@1", level=0, answers={}, ms=ms)) if self.answers else b"?"
+
+    def clock(self) -> float:
+        return self.now
+
+
+def test_rate_round_trip_and_edge_are_told_apart() -> None:
+    radio = Radio()
+    meter = LinkMeter(radio, clock=radio.clock)
+    assert not meter.measured
+    for size in (200, 900, 400):
+        meter(bytes(size))
+    deadline = meter.deadline(500.0)
+    assert deadline.kbit_per_s == pytest.approx(40.0)
+    assert deadline.rtt_ms == pytest.approx(40.0)
+    assert deadline.edge_ms == pytest.approx(10.0)
+    assert deadline.bytes_left(50.0) == pytest.approx(2000, abs=1)
+
+
+def test_one_size_promises_too_little_rather_than_too_much() -> None:
+    radio = Radio()
+    meter = LinkMeter(radio, clock=radio.clock)
+    meter(bytes(1000))
+    deadline = meter.deadline(500.0)
+    assert deadline.rtt_ms == 0.0
+    assert deadline.bytes_left(0.0) < (500 - 50) / 0.2
+
+
+def test_the_latest_trips_count() -> None:
+    radio = Radio()
+    meter = LinkMeter(radio, last=4, clock=radio.clock)
+    for size in (100, 800, 100, 800):
+        meter(bytes(size))
+    radio.ms_per_byte = 2.0
+    for size in (100, 800, 100, 800):
+        meter(bytes(size))
+    assert meter.deadline(1e4).kbit_per_s == pytest.approx(4.0)
+
+
+def test_what_is_no_answer_still_counts_as_a_trip_and_passes_through() -> None:
+    radio = Radio(answers=False)
+    meter = LinkMeter(radio, clock=radio.clock)
+    assert meter(bytes(100)) == b"?"
+    assert meter.measured
+
+
+def test_a_fast_link_has_a_finite_rate() -> None:
+    radio = Radio(ms_per_byte=0.0)
+    meter = LinkMeter(radio, clock=radio.clock)
+    meter(bytes(100))
+    meter(bytes(900))
+    assert meter.deadline(100.0).kbit_per_s <= 1e6
+
+
+def test_refusals() -> None:
+    meter = LinkMeter(Radio())
+    with pytest.raises(SettingsError, match="no packet has been sent"):
+        meter.deadline(100.0)
+    with pytest.raises(SettingsError):
+        LinkMeter(Radio(), last=1)
+
+    def dead(_: bytes) -> bytes:
+        raise LinkDown("nobody")
+
+    with pytest.raises(LinkDown):
+        LinkMeter(dead)(b"x")

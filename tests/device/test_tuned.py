@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from splitcodec.device import tuned as module
+from splitcodec.device.client import Device
+from splitcodec.device.tuned import Timing, chosen, state_file, tune, tuned
+from splitcodec.errors import OutputError
+from splitcodec.wire.bundle import Bundle, derive
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    return tmp_path / "state" / "splitcodec" / "tune.json"
+
+
+@pytest.fixture
+def both(tiny: Bundle) -> Bundle:
+    """Return tiny with its own encoder as the INT8 one."""
+    return derive(tiny, tiny.manifest, files={"encoder.int8.onnx": tiny.read("encoder.onnx")})
+
+
+def test_a_choice_is_recorded_and_used(both: Bundle, state: Path, pictures: list[Image.Image]) -> None:
+    assert state_file() == state
+    assert tuned(both) is None
+    assert Device(both, encoder="tuned").precision == "fp32"
+    found = tune(both, threads=[1])
+    assert found.recorded == state
+    assert {(one.encoder, one.threads) for one in found.timings} == {("fp32", 1), ("int8", 1)}
+    assert tuned(both) == found.choice
+    assert found.to_json()["choice"]["why"]
+    device = Device(both, encoder="tuned")
+    assert device.precision == found.choice.encoder
+    assert device.encode(pictures[0]) == Device(both, encoder=found.choice.encoder).encode(pictures[0])
+
+
+def test_a_choice_holds_for_its_bundle_runtime_and_processor(
+    both: Bundle, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune(both, threads=[1])
+    assert tuned(tiny) is None
+    with monkeypatch.context() as other:
+        other.setattr(module, "processor", lambda: "another one")
+        assert tuned(both) is None
+    with monkeypatch.context() as other:
+        other.setattr(module, "runtime_version", lambda: "0.0")
+        assert tuned(both) is None
+    assert tuned(both) is not None
+
+
+def test_other_choices_stay_and_a_dry_run_records_nothing(both: Bundle, tiny: Bundle, state: Path) -> None:
+    assert tune(both, threads=[1], record=False).recorded is None
+    assert not state.exists()
+    tune(both, threads=[1])
+    tune(tiny, threads=[1])
+    assert tuned(both) is not None
+    assert tuned(tiny) is not None
+    assert [path.name for path in state.parent.iterdir()] == ["tune.json"]
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff\xfe", b'{"x": 1}', b"[" * 100_000])
+def test_a_damaged_file_is_no_choice(both: Bundle, state: Path, content: bytes) -> None:
+    state.parent.mkdir(parents=True)
+    state.write_bytes(content)
+    assert tuned(both) is None
+    tune(both, threads=[1])
+    assert tuned(both) is not None
+
+
+@pytest.mark.parametrize("entry", [None, [], {"encoder": "int4", "threads": 1, "why": ""}, {"encoder": "int8"}])
+def test_a_damaged_choice_is_none(both: Bundle, state: Path, entry: object) -> None:
+    tune(both, threads=[1])
+    choices = json.loads(state.read_text())
+    state.write_text(json.dumps(dict.fromkeys(choices, entry)))
+    assert tuned(both) is None
+
+
+def test_a_file_that_cannot_be_written_is_said_so(both: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot record"):
+        tune(both, threads=[1], path=tmp_path / "file" / "tune.json")
+
+
+def test_the_fastest_is_chosen_only_where_it_pays() -> None:
+    fp32 = [Timing("fp32", 1, 10.0), Timing("fp32", 2, 9.8), Timing("fp32", 4, 6.0)]
+    assert (chosen(fp32[:2]).encoder, chosen(fp32[:2]).threads) == ("fp32", 1)
+    assert chosen(fp32).threads == 4
+    assert "no INT8 encoder" in chosen(fp32).why
+    assert chosen([*fp32, Timing("int8", 2, 5.0)]).encoder == "int8"
+    close = chosen([*fp32, Timing("int8", 2, 5.9)])
+    assert close.encoder == "fp32"
+    assert "not worth" in close.why
+    refused = chosen([*fp32, Timing("int8", 2, 1.0, refused="it saturates")])
+    assert refused.encoder == "fp32"
+    assert "it saturates" in refused.why
