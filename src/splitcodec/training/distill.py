@@ -197,8 +197,8 @@ class _Trainer:
     ) -> bool:
         """Run one stage to its end; False when the deadline came first."""
         fabric, halves, student = self.fabric, self.halves, self.student
-        second = name == "stage2"
-        everything = stage.tune == "all" or (stage.tune is None and not second)
+        first = name == "stage1"
+        everything = stage.tune == "all" or (stage.tune is None and first)
         optimizer = prepare(student, stage, everything=everything)
         learner: nn.Module = student.squeeze if isinstance(stage, LatentsStage) else student
         model, optimizer = fabric.setup(learner, optimizer)
@@ -207,7 +207,7 @@ class _Trainer:
             optimizer.load_state_dict(resumed["optimizer"])
             set_random_state(resumed, fabric.device)
         steps = max(1, stage.images // (stage.batch * fabric.world_size))
-        stream = (1 if second else 0) * 1024 + fabric.global_rank
+        stream = (int(name.removeprefix("stage")) - 1) * 1024 + fabric.global_rank
         images_each = stage.batch * fabric.world_size
         if state.step == 0:
             self._measure(name, stage, lose, check=check, state=state, share=0.0)

@@ -98,7 +98,6 @@ class Objective:
     def __init__(self, fabric: Fabric, recipe: Recipe, *, halves: Halves, lead: Lead | None) -> None:
         self._fabric, self._recipe, self._halves, self._lead = fabric, recipe, halves, lead
         self._prices = torch.tensor(recipe.levels.prices, device=fabric.device)
-        self._weights = torch.tensor(recipe.levels.weights, device=fabric.device)
 
     def of(self, name: str, stage: Stage, model: nn.Module) -> Loss:
         """Return what `model`, the student (its encoder in a stage of kind latents), loses in a stage of that name."""
@@ -107,10 +106,11 @@ class Objective:
     def _distil(self, name: str, stage: Distilling, model: nn.Module) -> Loss:
         """Return what a batch loses through bottleneck, decoder and tail."""
         fabric, halves, levels = self._fabric, self._halves, self._recipe.levels.count
-        second = name == "stage2"
+        first = name == "stage1"
         own_tail = any(one.tail for before, one in self._recipe.stages() if before <= name)  # no longer the teacher's
-        everything = stage.tune == "all" or (stage.tune is None and not second)
+        everything = stage.tune == "all" or (stage.tune is None and first)
         step_c, _ = self._recipe.teacher.colours()
+        weights = torch.tensor(self._recipe.levels.weights(stage.balance), device=fabric.device)
         trained_with: Quantise = stage.quantise or ("mixed" if everything else "round")
 
         def lose(image_u8: Tensor, label_b: Tensor, *, done: float, rounded: bool = False) -> Lost:
@@ -119,7 +119,7 @@ class Objective:
                 feature = halves.rest(stem)
             reproduced = model(stem, quantise="round" if rounded else trained_with, answer=own_tail)
             labels = label_b.to(fabric.device)
-            weight_b = self._weights.repeat_interleave(len(image_u8) // levels)
+            weight_b = weights.repeat_interleave(len(image_u8) // levels)
             with fabric.autocast():
                 lost = distortion(
                     stage,
@@ -132,8 +132,8 @@ class Objective:
                     step_c=step_c,
                 )
             kilobytes_l = reproduced.bits_b.view(levels, -1).mean(1) / 8000
-            share = 1.0 if second else ramp(done, stage.rate_ramp)
-            rate = share * (self._weights * self._prices * kilobytes_l).mean()
+            share = ramp(done, stage.rate_ramp) if first else 1.0
+            rate = share * (weights * self._prices * kilobytes_l).mean()
             return Lost(lost.total + rate if everything else lost.total, lost.parts, kilobytes_l)
 
         return lose

@@ -98,10 +98,9 @@ class LevelsRecipe(Strict):
             return self.lambdas
         return tuple(8000 * beta for beta in self.betas or ())
 
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """Return what each level counts; their mean is 1."""
-        raw = [price**-self.balance for price in self.prices]
+    def weights(self, balance: float | None = None) -> tuple[float, ...]:
+        """Return what each level counts, by `balance` or else the recipe's own; their mean is 1."""
+        raw = [price ** -(self.balance if balance is None else balance) for price in self.prices]
         return tuple(one * len(raw) / sum(raw) for one in raw)
 
 
@@ -129,6 +128,7 @@ class Recipe(Strict):
     data: DataRecipe = DataRecipe()
     stage1: Stage
     stage2: Stage | None = None
+    stage3: Stage | None = None
     lead: Path | None = None
     """The folder of a finished run: this student begins with its decoder, priors and gains, and a stage of kind
     `latents` learns its latent."""
@@ -160,7 +160,8 @@ class Recipe(Strict):
 
     def stages(self) -> list[tuple[str, Stage]]:
         """Return the stages and their names, in order."""
-        return [("stage1", self.stage1)] + ([("stage2", self.stage2)] if self.stage2 else [])
+        stages = {"stage1": self.stage1, "stage2": self.stage2, "stage3": self.stage3}
+        return [(name, stage) for name, stage in stages.items() if stage is not None]
 
     def is_image_codec(self) -> bool:
         """Say whether the student reproduces the picture: the teacher is cut before its first layer."""

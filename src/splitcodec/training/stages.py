@@ -73,6 +73,8 @@ class _Common(Strict):
     rate_ramp: Share = 0.25
     """Share of stage 1 within which the lambdas rise from a fiftieth to their full value."""
     prior_rate: PositiveFloat = 10.0
+    balance: Share | None = None
+    """What `levels.balance` is in this stage. Left out: the same."""
     gain_rate: Weight = 8.0
     """How many times faster gains learn; 0 leaves them as they begin."""
 
