@@ -184,3 +184,17 @@ def test_no_photographs_and_another_run_s_folder_are_refused(
         train(recipe, photos=[tmp_path], out=tmp_path / "run", report=_quiet)
     with pytest.raises(RunError, match="another recipe"):
         train(_changed(recipe_data, seed=5), photos=[photos], out=finished, report=_quiet)
+
+
+def test_a_third_stage_may_tune_everything_again(
+    tmp_path: Path, recipe: Recipe, photos: Path, recipe_data: Make
+) -> None:
+    stage = {"images": 8, "batch": 4, "learning_rate": 1e-3, "tune": "all", "balance": 0.5}
+    longer = Recipe.model_validate({**recipe_data(), "stage3": stage})
+    train(recipe, photos=[photos], out=tmp_path / "two", report=lambda _: None)
+    train(longer, photos=[photos], out=tmp_path / "three", report=lambda _: None)
+    two, three = Run(tmp_path / "two"), Run(tmp_path / "three")
+    assert three.report()["images"] == two.report()["images"] + 8
+    before, after = two.weights(), three.weights()
+    changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
+    assert changed == {"squeeze", "bottleneck", "decoder"}

@@ -201,5 +201,6 @@ def test_betas_are_prices_of_bits(tmp_path: Path, recipe_data: Make) -> None:
 
 def test_balance_weighs_high_levels_more() -> None:
     levels = LevelsRecipe(lambdas=(4.0, 1.0), default=0, balance=0.5)
-    assert levels.weights == pytest.approx((2 / 3, 4 / 3))
-    assert LevelsRecipe(lambdas=(4.0, 1.0), default=0).weights == (1.0, 1.0)
+    assert levels.weights() == pytest.approx((2 / 3, 4 / 3))
+    assert levels.weights(0.0) == (1.0, 1.0)
+    assert LevelsRecipe(lambdas=(4.0, 1.0), default=0).weights() == (1.0, 1.0)

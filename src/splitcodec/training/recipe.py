@@ -118,7 +118,7 @@ class DataRecipe(Strict):
 
 
 class Recipe(Strict):
-    """A whole run: teacher, student, levels, photographs, stage 1 (everything) and stage 2 (decoder alone)."""
+    """A whole run: teacher, student, levels, photographs, stage 1 (everything), then others (the decoder alone, unless they say more)."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$")]
     version: PositiveInt = 1
