@@ -125,3 +125,21 @@ def test_an_interrupt_ends_it_with_130(run: Run, url: str, tiny_folder: Path, tm
     done = run(tmp_path / "in", "--url", url, "-b", tiny_folder, "--settle", 0, "--poll", 0.05)
     assert done.returncode == 130
     assert "answered" in done.stderr
+
+
+def test_a_byte_budget_holds_for_every_packet(
+    run: Run, url: str, tiny: Bundle, tiny_folder: Path, tmp_path: Path
+) -> None:
+    shoot(tmp_path / "in", "a.png", "b.png")
+    most = max(len(Device(tiny).encode(tmp_path / "in" / name, level=1)) for name in ("a.png", "b.png"))
+    answers = tmp_path / "answers.jsonl"
+    options = ("--url", url, "-b", tiny_folder, "--answers", answers, "--settle", 0.1, "--once", "--json")
+    done = run(tmp_path / "in", *options, "--max-bytes", most)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert len(lines) == 2
+    assert all(line["bytes"] <= most and line["level"] >= 1 for line in lines)
+    shoot(tmp_path / "in", "c.png")
+    assert run(tmp_path / "in", *options, "--max-bytes", 13).returncode == 2
+    last = json.loads(answers.read_text().splitlines()[-1])
+    assert (last["error"]["outcome"], last["error"]["type"]) == ("unreadable", "BudgetTooSmall")

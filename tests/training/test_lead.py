@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,12 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
 from splitcodec.errors import RecipeError
 from splitcodec.training.build import build_student, build_teacher
 from splitcodec.training.distill import Progress, train
+from splitcodec.training.export import export
 from splitcodec.training.lead import Lead
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
@@ -87,3 +91,30 @@ def test_latents_without_a_lead_are_refused(recipe_data: Make) -> None:
 def test_students_can_be_built_without_the_lead(recipe_data: Make) -> None:
     recipe = Recipe.model_validate(_thin(recipe_data(), Path("gone"), stage2=None))
     assert build_student(recipe, build_teacher(recipe)).bottleneck.channels == 6
+
+
+def test_the_teacher_s_layers_at_a_lower_resolution_follow_from_the_start(
+    recipe_data: Make, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    data = recipe_data()
+    student = {**data["student"], "kind": "lowres", "share": [1, 2], "widths": [12], "halvings": 1}
+    del student["stem"]
+    stage2 = {**data["stage2"], "tune": "all"}
+    thin = {**data, "name": "thin", "student": student, "lead": str(finished), "stage2": stage2}
+    thin["stage1"] = {"kind": "latents", "images": 16, "batch": 8, "learning_rate": 1e-3}
+    run = Run(tmp_path / "thin")
+    assert train(Recipe.model_validate(thin), photos=[photos], out=run.folder, report=lambda _: None)["finished"]
+    first = json.loads((run.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()[0])
+    assert first["stage"] == "start"
+    assert 0 < first["latent"] < 1
+    bundle = export(run.folder, tmp_path / "bundle", golden=lambda _: b"none")
+    device, edge = Device(bundle), Edge(bundle)
+    packet = device.encode(photos / "00.jpg")
+    assert edge.answer(packet)["bundle"] == "thin@1"
+
+
+def test_a_share_of_the_picture_is_less_than_one(recipe_data: Make) -> None:
+    data = recipe_data()
+    data["student"] = {"kind": "lowres", "share": [7, 5], "widths": [12], "channels": 6}
+    with pytest.raises(ValueError, match="share 7 / 5"):
+        Recipe.model_validate(data)

@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from splitcodec.cli.limits import ForceFitOption, MaxBytesOption
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleOption,
+    EncoderOption,
     JsonOption,
     LevelOption,
     ThreadsOption,
+    checked_encoder,
     complain,
     guesses,
 )
@@ -64,6 +67,8 @@ def watch(
     ] = "keep",
     once: Annotated[bool, typer.Option("--once", help="Do what is there, and leave.")] = False,
     level: LevelOption = None,
+    max_bytes: MaxBytesOption = None,
+    force_fit: ForceFitOption = False,
     bundle: BundleOption = DEFAULT_BUNDLE,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
@@ -71,6 +76,7 @@ def watch(
     settle: Annotated[
         float, typer.Option("--settle", min=0.0, metavar="S", help="Seconds without change that make a file whole.")
     ] = 1.0,
+    encoder: EncoderOption = "tuned",
     threads: ThreadsOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -84,7 +90,10 @@ def watch(
     from splitcodec.device.links import open_link
     from splitcodec.device.spool import Spool
     from splitcodec.device.watch import Watch
+    from splitcodec.errors import SettingsError
 
+    if force_fit and max_bytes is None:
+        raise SettingsError("--force-fit: to what? Add --max-bytes")
     place = spool or _default_spool(folder)
     wanted = [task.strip() for task in tasks.split(",") if task.strip()]
     shown, stop = _Shown(json_=json_), threading.Event()
@@ -93,14 +102,14 @@ def watch(
         closing.callback(link.close)
         source = _source(folder, camera=camera, every=every, after=after, settle=settle)
         closing.callback(source.close)
-        device = Device(bundle, threads=threads)
+        device = Device(bundle, threads=threads, encoder=checked_encoder(encoder))
         packets = Spool(place)
         closing.callback(packets.close)
         journal = Journal(answers or place / "answers.jsonl", place / "ledger")
         closing.callback(journal.close)
 
         def encode(picture: Any) -> tuple[bytes, int]:
-            encoded = device.encode_timed(picture, level=level)
+            encoded = device.encode_timed(picture, level=level, max_bytes=max_bytes, force_fit=force_fit)
             return encoded.packet, encoded.level
 
         watching = Watch(

@@ -18,6 +18,7 @@ from splitcodec.device.source import Capture, Source
 from splitcodec.device.spool import Entry, Spool, entry_size, idempotency_key
 from splitcodec.device.status import Backoff, Status
 from splitcodec.errors import (
+    BudgetTooSmall,
     CameraError,
     DataError,
     LinkError,
@@ -181,7 +182,7 @@ class Watch:
             packet, level = self._encode(capture.load())
         except PictureNotFound:
             return True  # gone, or still changing: it comes again as another capture
-        except PictureError as error:
+        except (PictureError, BudgetTooSmall) as error:  # neither gets better by waiting
             return self._settle(capture, Outcome.UNREADABLE, _problem(Outcome.UNREADABLE, error))
         except MemoryError:
             large = PictureTooLarge(f"{capture.picture}: does not fit into this machine's memory; shrink it first")

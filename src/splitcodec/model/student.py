@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from splitcodec.model.linear import reduced_rank
+from splitcodec.model.lowres import LowResolution
 from splitcodec.model.parts import FeatureDecoder, Neck, Quantise, TableNeck
 from splitcodec.model.transforms import Decoder, Squeeze
 
@@ -52,18 +53,41 @@ class Student(nn.Module):
         Returns the share of the feature's variance that the linear start loses; None without linear paths.
         """
         self.decoder.aim_at(feature_bchw)
-        squeeze, decoder = self.squeeze, self.decoder
-        if not (isinstance(squeeze, Squeeze) and isinstance(decoder, Decoder)):
+        linear, decoder = self._linear(), self.decoder
+        if linear is None or not isinstance(decoder, Decoder) or decoder.linear is None:
             return None
-        if squeeze.linear is None or squeeze.linear.bias is None or decoder.linear is None:
-            return None
-        wanted = decoder.normalised(feature_bchw)
-        rank = self.bottleneck.channels
-        found = reduced_rank(stem_bchw, wanted, rank=rank, down=squeeze.down, up=decoder.up)
-        squeeze.linear.weight.copy_(found.encode_kcrs)
-        squeeze.linear.bias.copy_(found.bias_k)
+        wanted, source_bchw = decoder.normalised(feature_bchw), self._taken(stem_bchw)
+        rank, down = self.bottleneck.channels, linear.stride[0]
+        found = reduced_rank(source_bchw, wanted, rank=rank, down=down, up=decoder.up)
+        _set(linear, found.encode_kcrs, found.bias_k)
         decoder.linear.weight.copy_(found.decode_ok[:, :, None, None])
         return found.residual
+
+    @torch.no_grad()
+    def follow(self, stem_bchw: Tensor, latent_bchw: Tensor) -> float | None:
+        """Begin near another student's latent of the same pictures: the encoder's linear path is regressed on it.
+
+        Returns the share of the latent's variance that this loses; None without a linear path.
+        """
+        linear = self._linear()
+        if linear is None:
+            return None
+        mean_c = latent_bchw.mean(dim=(0, 2, 3))
+        wanted = latent_bchw - mean_c[:, None, None]
+        source_bchw = self._taken(stem_bchw)
+        found = reduced_rank(source_bchw, wanted, rank=len(mean_c), down=linear.stride[0], up=1)
+        weight = torch.einsum("ok,kcrs->ocrs", found.decode_ok, found.encode_kcrs)
+        _set(linear, weight, found.decode_ok @ found.bias_k + mean_c)
+        return found.residual
+
+    def _linear(self) -> nn.Conv2d | None:
+        """Return the encoder's linear path."""
+        squeeze = self.squeeze.squeeze if isinstance(self.squeeze, LowResolution) else self.squeeze
+        return squeeze.linear if isinstance(squeeze, Squeeze) else None
+
+    def _taken(self, stem_bchw: Tensor) -> Tensor:
+        """Return what the linear path takes."""
+        return self.squeeze.features(stem_bchw) if isinstance(self.squeeze, LowResolution) else stem_bchw
 
     def latent(self, stem_bchw: Tensor) -> Tensor:
         """Return the latent before gain."""
@@ -84,3 +108,9 @@ class Student(nn.Module):
         if not isinstance(self.bottleneck, TableNeck):
             raise TypeError(f"the symbols of a {type(self.bottleneck).__name__} go into no packet")
         return self.bottleneck
+
+
+def _set(path: nn.Conv2d, weight: Tensor, bias: Tensor) -> None:
+    path.weight.copy_(weight)
+    if path.bias is not None:
+        path.bias.copy_(bias)

@@ -15,16 +15,19 @@ from splitcodec.model import paper, pictures, reduced
 from splitcodec.model.bottleneck import Bottleneck
 from splitcodec.model.frozen import fast
 from splitcodec.model.hyperprior import Hyperprior
+from splitcodec.model.lowres import LowResolution
 from splitcodec.model.parts import FeatureDecoder, Neck
 from splitcodec.model.patch import Patch, PatchEncoder
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import Teacher, imagenet_labels, load_teacher
 from splitcodec.model.transforms import Decoder, PerColour, Squeeze
+from splitcodec.training.graphs import folded
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.students import (
     DecoderRecipe,
     HyperpriorRecipe,
     ImageRecipe,
+    LowResolutionRecipe,
     PaperRecipe,
     PatchRecipe,
     ReducedRecipe,
@@ -83,6 +86,14 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
             )
             neck = _bottleneck(recipe)
             decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
+        case LowResolutionRecipe():
+            squeeze = Squeeze(
+                teacher.width, channels, widths=sizes.widths, halvings=sizes.halvings, linear=sizes.linear
+            )
+            stem_copy = folded(teacher.rest).requires_grad_(requires_grad=True)
+            encoder = LowResolution(stem_copy, squeeze, share=sizes.share, stride=teacher.stride)
+            neck = _bottleneck(recipe)
+            decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
         case PaperRecipe():
             encoder, neck = paper.PaperEncoder(channels, widths=sizes.widths), _bottleneck(recipe)
             decoder = paper.PaperDecoder(channels, teacher.width, widths=sizes.decoder_widths)
@@ -104,7 +115,7 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
 
 def _bottleneck(recipe: Recipe) -> Bottleneck:
     levels = recipe.levels
-    linear = isinstance(recipe.student, SqueezeRecipe) and recipe.student.linear
+    linear = isinstance(recipe.student, SqueezeRecipe | LowResolutionRecipe) and recipe.student.linear
     first, last = (0.3, 4.0) if linear else (3.0, 20.0)
     return Bottleneck(
         levels.count,
@@ -133,6 +144,8 @@ def latent_stride(recipe: Recipe, teacher: Teacher) -> int:
     match sizes:
         case SqueezeRecipe():
             stride, cause = teacher.stem_stride << sizes.halvings, "student.halvings"
+        case LowResolutionRecipe():
+            stride, cause = teacher.stride << sizes.halvings, "student.halvings"
         case PatchRecipe():
             stride, cause = sizes.stride, "student.patches"
         case PaperRecipe():

@@ -98,9 +98,9 @@ def train(
     found = run.load()
     state = State()
     if found is None:
-        lost = _begin(recipe, student, some=halves.stem_and_feature(source.first(SAMPLED)), lead=lead)
+        lost = _begin(recipe, student, halves=halves, image_u8=source.first(SAMPLED), lead=lead)
         if lost is not None and fabric.is_global_zero:
-            run.log({"stage": "start", "feature": lost})
+            run.log({"stage": "start", "latent" if lead else "feature": lost})
     else:
         student.load_state_dict(found[0])
         state = found[2]
@@ -137,15 +137,17 @@ def train(
     return final
 
 
-def _begin(recipe: Recipe, student: Student, *, some: tuple[Tensor, Tensor], lead: Lead | None) -> float | None:
-    """Give a student its first weights; returns what a linear start loses of `some` features."""
+def _begin(recipe: Recipe, student: Student, *, halves: Halves, image_u8: Tensor, lead: Lead | None) -> float | None:
+    """Give a student its first weights; returns what a linear start loses of some features, or of its lead's latent."""
     if recipe.start is not None:
         begin_from(recipe.start, recipe, student)
         return None
-    lost = student.aim_at(*some)
-    if lead is not None:
-        lead.adopt(student)
-    return lost
+    stem, feature = halves.stem_and_feature(image_u8)
+    lost = student.aim_at(stem, feature)
+    if lead is None:
+        return lost
+    lead.adopt(student)
+    return student.follow(stem, lead.latent(image_u8))
 
 
 def _counted(student: Student, halves: Halves, paths: list[Path], *, size: TeacherRecipe) -> bytes | None:

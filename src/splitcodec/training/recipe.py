@@ -118,7 +118,7 @@ class DataRecipe(Strict):
 
 
 class Recipe(Strict):
-    """A whole run: teacher, student, levels, photographs, stage 1 (everything), then others (the decoder alone, unless they say more)."""
+    """A whole run: teacher, student, levels, photographs; stage 1 (everything) and others (the decoder, or as told)."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9.-]{0,62}[a-z0-9])?$")]
     version: PositiveInt = 1

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, Tag, model_validator
 
 from splitcodec.training.keys import Count, Strict, by_kind
 
-STUDENT_KINDS = ("squeeze", "patch", "paper", "reduced", "image", "hyperprior")
+STUDENT_KINDS = ("squeeze", "patch", "lowres", "paper", "reduced", "image", "hyperprior")
 
 
 class DecoderRecipe(Strict):
@@ -93,6 +93,34 @@ class PatchRecipe(Strict):
         return f"{len(self.patches) + blocks + len(self.widths) + 1} convolutions of its own"
 
 
+class LowResolutionRecipe(Strict):
+    """The teacher's layers up to the cut on a smaller picture, and a squeeze; all learned, from its weights on."""
+
+    kind: Literal["lowres"]
+    share: tuple[PositiveInt, PositiveInt]
+    """What the picture's sides are multiplied by, a fraction: [5, 7] makes 160 of 224."""
+    widths: tuple[PositiveInt, ...]
+    halvings: Count = 1
+    channels: PositiveInt = 64
+    linear: bool = True
+    """Whether a linear path runs beside squeeze and decoder; see `SqueezeRecipe`."""
+    decoder: DecoderRecipe = DecoderRecipe()
+
+    @model_validator(mode="after")
+    def _enough(self) -> Self:
+        _enough(self.widths, self.halvings)
+        above, below = self.share
+        if above >= below:
+            raise ValueError(f"share {above} / {below}; expected less than 1")
+        return self
+
+    def words(self) -> str:
+        """Say what the device runs."""
+        above, below = self.share
+        layers = f"the teacher's layers up to the cut, at {above} / {below} of the picture's sides,"
+        return f"{layers} and {len(self.widths) + 1} convolutions"
+
+
 class PaperRecipe(Strict):
     """The layers of the paper's Entropic Student; see `model.paper`."""
 
@@ -153,6 +181,7 @@ class HyperpriorRecipe(_Pictures):
 Student = Annotated[
     Annotated[SqueezeRecipe, Tag("squeeze")]
     | Annotated[PatchRecipe, Tag("patch")]
+    | Annotated[LowResolutionRecipe, Tag("lowres")]
     | Annotated[PaperRecipe, Tag("paper")]
     | Annotated[ReducedRecipe, Tag("reduced")]
     | Annotated[ImageRecipe, Tag("image")]
