@@ -17,8 +17,10 @@ from __future__ import annotations
 import io
 import threading
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +30,7 @@ from splitcodec.errors import PictureError, PictureNotFound, PictureTooLarge, Pi
 
 MAX_PIXELS = 64_000_000
 MAX_RESIZED_SIDE = 16_384
+GREY = 128
 
 # Pixel formats only: EPS would start Ghostscript, and an ICO may hide a picture larger than its header says.
 # The names are Pillow's.
@@ -120,6 +123,62 @@ def crop_bhwc(picture: Image.Image, *, resize: int, crop: int) -> NDArray[np.uin
     left, top = round((size[0] - crop) / 2.0), round((size[1] - crop) / 2.0)
     image_hwc = np.asarray(resized.crop((left, top, left + crop, top + crop)), dtype=np.uint8)
     return np.ascontiguousarray(image_hwc[None])
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """How a picture lies in what the network sees: scaled to `wide` x `high`, at the top left of `cols` x `rows` pixels.
+
+    `picture` is the upright picture's own (width, height). The rest is grey.
+    """
+
+    picture: tuple[int, int]
+    wide: int
+    high: int
+    cols: int
+    rows: int
+
+    def box_in_picture(self, box: Sequence[float]) -> list[float]:
+        """Map x0, y0, x1, y1 in shares of the network's input to pixels of the picture, cut to it."""
+        width, height = self.picture
+        x_scale, y_scale = self.cols * width / self.wide, self.rows * height / self.high
+        scaled = (box[0] * x_scale, box[1] * y_scale, box[2] * x_scale, box[3] * y_scale)
+        return [min(max(side, 0.0), float(limit)) for side, limit in zip(scaled, (width, height) * 2, strict=True)]
+
+    def mask_in_picture(self, mask_hw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Map a label map of the network's input, uint8 (rows, cols), to the picture's size: nearest neighbour."""
+        width, height = self.picture
+        part = Image.fromarray(np.ascontiguousarray(mask_hw[: self.high, : self.wide]))
+        return np.asarray(part.resize((width, height), Image.Resampling.NEAREST))
+
+
+def letterbox_size(size: tuple[int, int], *, side: int) -> tuple[int, int]:
+    """Return (width, height) scaled so that the longer is `side`; the other is rounded, and at least 1."""
+    longest = max(size)
+    return max(1, round(size[0] * side / longest)), max(1, round(size[1] * side / longest))
+
+
+def letterbox_bhwc(picture: Image.Image, *, side: int, multiple: int) -> tuple[NDArray[np.uint8], Letterbox]:
+    """Scale the whole picture to a longest side of `side`, and pad below and to the right to multiples of `multiple`.
+
+    Returns uint8 (1, rows, cols, 3) and where the picture lies in it; bicubic, antialiased, padded with grey.
+    """
+    if not 1 <= side <= MAX_RESIZED_SIDE or multiple < 1:
+        raise SettingsError(f"side {side}, multiple {multiple}; expected 1 <= side <= {MAX_RESIZED_SIDE}")
+    if picture.mode != "RGB":
+        raise PictureUnreadable(f"a PIL image of mode {picture.mode}; expected RGB, pass it through load_picture first")
+    wide, high = letterbox_size(picture.size, side=side)
+    resized = picture if (wide, high) == picture.size else picture.resize((wide, high), Image.Resampling.BICUBIC)
+    place = Letterbox(picture.size, wide, high, -(-wide // multiple) * multiple, -(-high // multiple) * multiple)
+    return place_bhwc(np.asarray(resized, dtype=np.uint8), place), place
+
+
+def place_bhwc(image_hwc: NDArray[np.uint8], place: Letterbox) -> NDArray[np.uint8]:
+    """Return a picture that is scaled already, uint8 (high, wide, 3), in its letterbox: uint8 (1, rows, cols, 3)."""
+    image_bhwc = np.full((1, place.rows, place.cols, 3), GREY, np.uint8)
+    image_bhwc[0, : place.high, : place.wide] = image_hwc
+    return image_bhwc
 
 
 def _from_file(file: IO[bytes], *, name: str, max_pixels: int) -> Image.Image:

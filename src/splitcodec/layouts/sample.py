@@ -37,8 +37,6 @@ class Sample:
     spare_n: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     mask: Path | None = None
     void: int = VOID
-    shift: int = 0
-    """What is taken off a label map's numbers before they are class indices."""
 
     def mask_hw(self, *, classes: int) -> NDArray[np.uint8]:
         """Return the label map, uint8 (H, W): class indices, and VOID. Raises DataError."""
@@ -51,7 +49,7 @@ class Sample:
             raise DataError(f"{self.mask}: not a readable label map ({' '.join(str(error).split())[:120]})") from None
         if raw_hw.ndim != 2:
             raise DataError(f"{self.mask}: {raw_hw.shape} values, expected one class index per pixel")
-        index_hw = raw_hw.astype(np.int64) - self.shift
+        index_hw = raw_hw.astype(np.int64)
         void_hw = (raw_hw == self.void) | (index_hw < 0)
         if not np.isin(index_hw[~void_hw], np.arange(classes)).all():
             raise DataError(f"{self.mask}: a class index of {classes} or more; the data set has {classes} classes")
