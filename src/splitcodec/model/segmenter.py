@@ -13,6 +13,7 @@ from typing import NamedTuple, final
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
+from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from splitcodec.model.fcos import apart_in_neck
 from splitcodec.model.neck import doubled_to
@@ -31,7 +32,9 @@ class Logits(NamedTuple):
 
 @final
 class Segmenter(nn.Module):
-    """Neck and head on a pyramid."""
+    """Neck and head on a pyramid; `weights` say how much each class counts in the loss."""
+
+    weights: Tensor | None
 
     def __init__(
         self,
@@ -42,8 +45,10 @@ class Segmenter(nn.Module):
         fine: int = 48,
         dilations: Sequence[int] = (1, 3, 6),
         dropout: float = 0.1,
+        weights: Tensor | None = None,
     ) -> None:
         super().__init__()
+        self.register_buffer("weights", weights, persistent=False)
         self.stride = levels[0].stride
         self.doublings = (levels[1].stride // levels[0].stride).bit_length() - 1
         self.lateral = nn.ModuleList(conv(level.width, width, 1) for level in levels[1:])
@@ -77,17 +82,60 @@ class Segmenter(nn.Module):
         both = self.sharpen(torch.cat([context, self.fine(maps[0])], 1))
         return Logits(self.classify(self.dropout(both)), (context, both))
 
-    def loss(self, logits: Logits, truth_bhw: Tensor, *, weights: Tensor | None = None) -> dict[str, Tensor]:
-        """Return the cross-entropy with label maps (B, H', W'), to whose size the logits are enlarged; VOID is left out."""
-        large = enlarged(logits.class_bkhw, truth_bhw.shape[-2:])
-        return {"class": nnf.cross_entropy(large, truth_bhw, weight=weights, ignore_index=VOID)}
+    def loss(self, raw: Logits, truth: Tensor, *, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the cross-entropy with label maps (B, H, W); VOID is left out."""
+        return _entropy(raw, truth, size=size, weights=self.weights)
 
-    def apart(self, logits: Logits, teacher: Logits) -> dict[str, Tensor]:
-        """Return how far the answer is from the task teacher's: KL divergence per place, and the maps' errors."""
-        ours = logits.class_bkhw.float().log_softmax(1)
-        theirs = teacher.class_bkhw.float().softmax(1)
-        distance = nnf.kl_div(ours, theirs, reduction="none").sum(1).mean()
-        return {"class": distance, "neck": apart_in_neck(logits.neck, teacher.neck)}
+    def apart(self, raw: Logits, teacher: Logits, *, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return how far the answer is from the task teacher's."""
+        del size
+        return _apart(raw, teacher)
+
+
+@final
+class DeepLab(nn.Module):
+    """torchvision's DeepLabv3 head on the coarsest map (Chen, Papandreou, Schroff, Adam 2017)."""
+
+    weights: Tensor | None
+
+    def __init__(
+        self, levels: Sequence[Level], classes: int, *, width: int = 256, weights: Tensor | None = None
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weights", weights, persistent=False)
+        rates = (12, 24, 36) if levels[-1].stride < 16 else (6, 12, 18)
+        self.context = ASPP(levels[-1].width, rates, width)
+        self.sharpen = conv(width, width, 3)
+        self.classify = nn.Conv2d(width, classes, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> Logits:
+        """Map a pyramid to logits at its coarsest stride."""
+        context = self.context(maps[-1])
+        return Logits(self.classify(self.sharpen(context)), (context,))
+
+    def loss(self, raw: Logits, truth: Tensor, *, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the cross-entropy with label maps (B, H, W); VOID is left out."""
+        return _entropy(raw, truth, size=size, weights=self.weights)
+
+    def apart(self, raw: Logits, teacher: Logits, *, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return how far the answer is from the task teacher's."""
+        del size
+        return _apart(raw, teacher)
+
+
+def _entropy(raw: Logits, truth: Tensor, *, size: tuple[int, int], weights: Tensor | None) -> dict[str, Tensor]:
+    # every second pixel: enlarging to all of them costs more than the head
+    some = truth[:, ::2, ::2]
+    large = enlarged(raw.class_bkhw, tuple(-(-side // 2) for side in size))
+    return {"class": nnf.cross_entropy(large, some, weight=weights, ignore_index=VOID)}
+
+
+def _apart(raw: Logits, teacher: Logits) -> dict[str, Tensor]:
+    """Return the KL divergence per place, and the errors of the maps."""
+    ours = raw.class_bkhw.float().log_softmax(1)
+    theirs = teacher.class_bkhw.float().softmax(1)
+    distance = nnf.kl_div(ours, theirs, reduction="none").sum(1).mean()
+    return {"class": distance, "neck": apart_in_neck(raw.neck, teacher.neck)}
 
 
 def enlarged(map_bchw: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:
