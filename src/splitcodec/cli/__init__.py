@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from splitcodec.cli import arena, bundles, device, edge, models
+from splitcodec.cli import arena, bundles, device, edge, models, tasks
 from splitcodec.cli.show import complain
 from splitcodec.errors import SplitcodecError
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (edge, device, models, bundles, arena):
+for room in (edge, device, models, tasks, bundles, arena):
     room.add_to(app)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,9 +22,20 @@ from splitcodec.cli.show import (
     print_json,
     print_table,
 )
-from splitcodec.errors import OutputError
+from splitcodec.errors import OutputError, SettingsError
+
+if TYPE_CHECKING:
+    from splitcodec.device.client import Fit
+    from splitcodec.wire.answer import Answer
 
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs: JPEG, PNG, WebP, AVIF, ...")]
+
+
+class FitChoice(StrEnum):
+    """What of a picture is sent."""
+
+    crop = "crop"
+    letterbox = "letterbox"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -37,6 +49,12 @@ def encode(
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the packets.")] = Path(),
     level: LevelOption = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
+    fit: Annotated[
+        FitChoice, typer.Option("--fit", help="What of the picture is sent: boxes and label maps want all of it.")
+    ] = FitChoice.crop,
+    side: Annotated[
+        int | None, typer.Option("--side", min=1, metavar="PX", help="Longest side of a letterboxed picture.")
+    ] = None,
     threads: ThreadsOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -50,7 +68,7 @@ def encode(
     device = Device(bundle, threads=threads)
 
     def one(image: Path) -> dict[str, Any]:
-        encoded = device.encode_timed(image, level=level)
+        encoded = device.encode_timed(image, level=level, fit=fit.value, side=side)
         packet = _store(out, image.stem, encoded.packet)
         ms = round(sum(encoded.ms.values()), 3)
         return {
@@ -78,27 +96,45 @@ def ask(
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
     retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries when nobody answers.")] = 2,
+    fit: Annotated[
+        FitChoice | None,
+        typer.Option("--fit", help="What of the picture is sent. Default: the crop to classify, else all of it."),
+    ] = None,
+    side: Annotated[
+        int | None, typer.Option("--side", min=1, metavar="PX", help="Longest side of a letterboxed picture.")
+    ] = None,
+    draw: Annotated[
+        Path | None, typer.Option("--draw", metavar="PNG", help="Write the picture with boxes and label map on it.")
+    ] = None,
     threads: ThreadsOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Encode photographs here, send the packets to a server, print its answers.
 
-    With --json one photograph gives one object, several give a list.
+    One packet gets the answers to all tasks. Boxes and label maps come in pixels of the photograph. With --json one
+    photograph gives one object, several give a list.
     """
     import time
 
     from splitcodec.device.client import Device
     from splitcodec.device.link import http
+    from splitcodec.device.overlay import in_picture
     from splitcodec.wire.answer import parse_answer
 
     device = Device(bundle, threads=threads)
     wanted = [task.strip() for task in tasks.split(",") if task.strip()]
+    if draw is not None and len(images) != 1:
+        raise SettingsError(f"--draw {draw} with {len(images)} pictures; give one")
+    shown: Fit = fit.value if fit is not None else "crop" if wanted == ["classify"] else "letterbox"
     link = http(url, tasks=wanted, timeout_s=timeout, retries=retries)
 
     def one(image: Path) -> dict[str, Any]:
-        encoded = device.encode_timed(image, level=level)
+        encoded = device.encode_timed(image, level=level, fit=shown, side=side)
         begin = time.perf_counter()
-        answer = parse_answer(link(encoded.packet))
+        sent = parse_answer(link(encoded.packet))
+        answer = in_picture(sent, encoded.place)
+        if draw is not None:
+            _write_drawing(image, answer, draw)
         trip = round(1000 * (time.perf_counter() - begin) - sum(answer["ms"].values()), 3)
         ms = {**encoded.ms, "link": max(trip, 0.0), **answer["ms"]}
         return {**answer, "ms": ms, "image": str(image), "bytes": len(encoded.packet)}
@@ -113,6 +149,16 @@ def ask(
         rows = [(d["image"], guesses(d), d["bytes"], d["level"], f"{sum(d['ms'].values()):.1f}") for d in done]
         print_table(f"{device.bundle.ident} at {url}", ("image", "answer", "bytes", "level", "ms"), rows, left=2)
     leave(failures)
+
+
+def _write_drawing(image: Path, answer: Answer, path: Path) -> None:
+    from splitcodec.device.image import load_picture
+    from splitcodec.device.overlay import draw
+
+    try:
+        draw(load_picture(image), answer).save(path)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot draw to {path}: {error}; give a name such as out.png") from None
 
 
 def _store(folder: Path, stem: str, packet: bytes) -> Path:

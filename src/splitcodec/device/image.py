@@ -111,26 +111,42 @@ def crop_bhwc(picture: Image.Image, *, resize: int, crop: int) -> NDArray[np.uin
     if picture.mode != "RGB":
         raise PictureUnreadable(f"a PIL image of mode {picture.mode}; expected RGB, pass it through load_picture first")
     width, height = picture.size
-    short, long = min(width, height), max(width, height)
-    long_resized = int(resize * long / short)
-    if long_resized > MAX_RESIZED_SIDE:
+    size = _crop_size(picture.size, resize=resize)
+    if (long_resized := max(size)) > MAX_RESIZED_SIDE:
         raise PictureTooLarge(
             f"a picture of {width} x {height} would grow to {long_resized} pixels on its long side; "
             f"at most {MAX_RESIZED_SIDE} are allowed, so cut it to a less extreme shape first"
         )
-    size = (resize, long_resized) if width <= height else (long_resized, resize)
     resized = picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)
-    left, top = round((size[0] - crop) / 2.0), round((size[1] - crop) / 2.0)
+    left, top = _crop_place(size, crop=crop)
     image_hwc = np.asarray(resized.crop((left, top, left + crop, top + crop)), dtype=np.uint8)
     return np.ascontiguousarray(image_hwc[None])
+
+
+def crop_place(size: tuple[int, int], *, resize: int, crop: int) -> Letterbox:
+    """Return where a picture of `size` (width, height) lies in what `crop_bhwc` gives."""
+    wide, high = _crop_size(size, resize=resize)
+    left, top = _crop_place((wide, high), crop=crop)
+    return Letterbox(size, wide, high, crop, crop, left, top)
+
+
+def _crop_size(size: tuple[int, int], *, resize: int) -> tuple[int, int]:
+    width, height = size
+    long = int(resize * max(size) / min(size))
+    return (resize, long) if width <= height else (long, resize)
+
+
+def _crop_place(size: tuple[int, int], *, crop: int) -> tuple[int, int]:
+    return round((size[0] - crop) / 2.0), round((size[1] - crop) / 2.0)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """How a picture lies in what the network sees: scaled to `wide` x `high`, at the top left of `cols` x `rows` pixels.
+    """How a picture lies in what the network sees: scaled to `wide` x `high`, in `cols` x `rows` pixels.
 
-    `picture` is the upright picture's own (width, height). The rest is grey.
+    `picture` is the upright picture's own (width, height). It lies at the top left and the rest is grey, or its part from
+    (`left`, `top`) on fills all (a crop).
     """
 
     picture: tuple[int, int]
@@ -138,19 +154,28 @@ class Letterbox:
     high: int
     cols: int
     rows: int
+    left: int = 0
+    top: int = 0
 
     def box_in_picture(self, box: Sequence[float]) -> list[float]:
         """Map x0, y0, x1, y1 in shares of the network's input to pixels of the picture, cut to it."""
         width, height = self.picture
-        x_scale, y_scale = self.cols * width / self.wide, self.rows * height / self.high
-        scaled = (box[0] * x_scale, box[1] * y_scale, box[2] * x_scale, box[3] * y_scale)
+        x0, x1 = ((side * self.cols + self.left) * width / self.wide for side in (box[0], box[2]))
+        y0, y1 = ((side * self.rows + self.top) * height / self.high for side in (box[1], box[3]))
+        scaled = (x0, y0, x1, y1)
         return [min(max(side, 0.0), float(limit)) for side, limit in zip(scaled, (width, height) * 2, strict=True)]
 
     def mask_in_picture(self, mask_hw: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Map a label map of the network's input, uint8 (rows, cols), to the picture's size: nearest neighbour."""
-        width, height = self.picture
-        part = Image.fromarray(np.ascontiguousarray(mask_hw[: self.high, : self.wide]))
-        return np.asarray(part.resize((width, height), Image.Resampling.NEAREST))
+        """Map a label map of the network's input, uint8 (rows, cols), to the picture's size: nearest neighbour.
+
+        What the network did not see is 255.
+        """
+        whole_hw = np.full((self.high, self.wide), 255, np.uint8)
+        part_hw = mask_hw[: self.high - self.top, : self.wide - self.left]
+        whole_hw[self.top : self.top + len(part_hw), self.left : self.left + part_hw.shape[1]] = part_hw
+        if (self.wide, self.high) == self.picture:
+            return whole_hw
+        return np.asarray(Image.fromarray(whole_hw).resize(self.picture, Image.Resampling.NEAREST))
 
 
 def letterbox_size(size: tuple[int, int], *, side: int) -> tuple[int, int]:

@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitcodec.edge.decoder import Decoder
-from splitcodec.edge.tail import TASKS, Tail, check_top, unknown_task
-from splitcodec.errors import BundleNotFound, GraphError, PacketBundle, SettingsError, TaskError
+from splitcodec.edge.tail import check_top
+from splitcodec.edge.tasks import Tasks
+from splitcodec.errors import BundleNotFound, GraphError, PacketBundle, SettingsError
 from splitcodec.session import Graph
 from splitcodec.wire.answer import Answer, dump_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
@@ -59,7 +60,7 @@ class Edge:
                 self._routes[line.bundle.fingerprint[:4]] = line
 
     def answer(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = 5) -> Answer:
-        """Return the answer to one packet, with the milliseconds of the stages "decode", "decoder" and "tail".
+        """Return the answer to one packet, with the milliseconds of the stages "decode", "decoder", "tail" and more.
 
         `tasks` (none: "classify") are run on the same features; `top` is the number of guesses.
         Raises PacketError, TaskError, SettingsError, GraphError; never anything but a SplitcodecError, whatever the
@@ -68,39 +69,47 @@ class Edge:
         begin = time.perf_counter()
         fields = unpack(packet)
         line = self._route(fields)
-        wanted = line.check_tasks(tasks)
+        wanted = line.tasks.check(tasks)
         check_top(top)
         symbols_chw = line.decoder.symbols(fields)
         decoded = time.perf_counter()
-        feature_bchw = line.decoder.feature_bchw(symbols_chw, fields.level, table_set=fields.table_set)
+        latent_chw = line.decoder.latent_chw(symbols_chw, fields.level, table_set=fields.table_set)
+        feature_bchw = line.decoder.features_bchw(latent_chw[None])
         featured = time.perf_counter()
-        answers = {task: line.tails[task].classify(feature_bchw, top=top)[0] for task in wanted}
-        done = time.perf_counter()
-        ms = _ms(decode=decoded - begin, decoder=featured - decoded, tail=done - featured)
-        return Answer(bundle=line.bundle.ident, level=fields.level, answers=answers, ms=ms)
+        answered = line.tasks.answer(feature_bchw, wanted, latent_bchw=latent_chw[None], top=top)
+        ms = _ms(decode=decoded - begin, decoder=featured - decoded, **answered.seconds)
+        return Answer(bundle=line.bundle.ident, level=fields.level, answers=answered.answers[0], ms=ms)
 
     def respond(self, packet: bytes) -> bytes:
         """Return the answer as JSON: a link without a network. Raises as `answer`."""
         return dump_answer(self.answer(packet))
 
-    def picture_answer(self, image_bhwc: NDArray[np.uint8], *, top: int = 5, bundle: str | None = None) -> Answer:
-        """Return what the uncompressed teacher says of a picture, uint8 (1, H, W, 3): head and tail, no packet.
+    def picture_answer(
+        self,
+        image_bhwc: NDArray[np.uint8],
+        *,
+        top: int = 5,
+        bundle: str | None = None,
+        tasks: Sequence[str] | None = None,
+    ) -> Answer:
+        """Return what the uncompressed teachers say of a picture, uint8 (1, H, W, 3): head and tails, no packet.
 
-        `bundle` is a name@version (none: the first). The level is -1, the stages are "head" and "tail".
+        `bundle` is a name@version (none: the first), `tasks` as for `answer`. The level is -1, the first stage "head".
         Raises BundleNotFound, BundlePart without `head.onnx`, TaskError, GraphError, SettingsError.
         """
         check_top(top)
         line = self._line(bundle)
-        line.check_tasks(("classify",))
+        teachers = line.tasks if tasks is None else line.teachers
+        wanted = teachers.check(tasks)
         if len(image_bhwc) != 1:
             raise GraphError(f"{len(image_bhwc)} pictures; expected 1")
         head = line.head
         begin = time.perf_counter()
         feature_bchw = head(np.ascontiguousarray(image_bhwc))
         featured = time.perf_counter()
-        answers = {"classify": line.tails["classify"].classify(feature_bchw, top=top)[0]}
-        ms = _ms(head=featured - begin, tail=time.perf_counter() - featured)
-        return Answer(bundle=line.bundle.ident, level=UNCOMPRESSED, answers=answers, ms=ms)
+        answered = teachers.answer(feature_bchw, wanted, top=top)
+        ms = _ms(head=featured - begin, **answered.seconds)
+        return Answer(bundle=line.bundle.ident, level=UNCOMPRESSED, answers=answered.answers[0], ms=ms)
 
     def _route(self, packet: Packet) -> _Line:
         if (line := self._routes.get(packet.fingerprint)) is None:
@@ -126,29 +135,23 @@ class _Line:
         self.bundle = bundle
         self._threads = threads
         self.decoder = Decoder(bundle, threads=threads, max_symbols=max_symbols)
-        self.tails = {task: Tail(bundle, task, threads=threads) for task in bundle.manifest.tasks if task in TASKS}
+        self.tasks = Tasks(bundle, threads=threads)
         self._warm_up()
 
     @cached_property
     def head(self) -> Graph:
         return Graph(self.bundle.graph("head"), name=f"{self.bundle.ident}: head.onnx", threads=self._threads)
 
-    def check_tasks(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
-        wanted = ("classify",) if tasks is None else tuple(dict.fromkeys(tasks))
-        if isinstance(tasks, str) or not wanted:
-            raise TaskError(f"tasks {tasks!r}; expected a list of at least one task")
-        for task in wanted:
-            if task not in self.tails:
-                raise unknown_task(task, self.bundle)
-        return wanted
+    @cached_property
+    def teachers(self) -> Tasks:
+        """Return the uncompressed task teachers' tails. Raises BundlePart, GraphError."""
+        return Tasks(self.bundle, threads=self._threads, teacher=True)
 
     def _warm_up(self) -> None:
         # Also holds the graphs against each other now, rather than at the first packet.
         side = max(1, self.bundle.manifest.crop // self.bundle.manifest.stride)
-        zeros_chw = np.zeros((self.bundle.manifest.channels, side, side), np.int32)
-        feature_bchw = self.decoder.feature_bchw(zeros_chw, 0)
-        for tail in self.tails.values():
-            tail.logits(feature_bchw)
+        zeros_bchw = np.zeros((1, self.bundle.manifest.channels, side, side), np.float32)
+        self.tasks.answer(self.decoder.features_bchw(zeros_bchw), self.tasks.names, latent_bchw=zeros_bchw)
 
 
 def _ms(**seconds: float) -> dict[str, float]:

@@ -52,13 +52,23 @@ class Decoder:
         shape_chw = (channels, packet.rows, packet.cols)
         return self._coder_t[packet.table_set].decode(packet.payload, shape_chw, level=packet.level)
 
-    def feature_bchw(self, symbols_chw: NDArray[np.int32], level: int, *, table_set: int = 0) -> NDArray[np.float32]:
-        """Return the features at the cut, float32 (1, C', H', W'), from int32 symbols. Raises GraphError."""
-        latent_chw = self._bundle.tables[table_set].dequantise(symbols_chw, level)
-        feature_bchw: NDArray[np.float32] = self._graph(np.ascontiguousarray(latent_chw[None]))
-        if feature_bchw.ndim != 4 or feature_bchw.dtype != np.float32 or len(feature_bchw) != 1:
+    def latent_chw(self, symbols_chw: NDArray[np.int32], level: int, *, table_set: int = 0) -> NDArray[np.float32]:
+        """Return what the decoder graph takes, float32 (C, rows, columns), from int32 symbols."""
+        return self._bundle.tables[table_set].dequantise(symbols_chw, level)
+
+    def features_bchw(self, latent_bchw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the features at the cut, float32 (B, C', H', W'), of latents (B, C, rows, columns).
+
+        Raises GraphError.
+        """
+        feature_bchw: NDArray[np.float32] = self._graph(np.ascontiguousarray(latent_bchw))
+        if feature_bchw.ndim != 4 or feature_bchw.dtype != np.float32 or len(feature_bchw) != len(latent_bchw):
             raise GraphError(
-                f"{self._graph.name} gave {feature_bchw.dtype} {feature_bchw.shape}, expected float32 (1, C, H, W); "
-                "the bundle is wrong, export it again"
+                f"{self._graph.name} gave {feature_bchw.dtype} {feature_bchw.shape}, expected float32 "
+                f"({len(latent_bchw)}, C, H, W); the bundle is wrong, export it again"
             )
         return feature_bchw
+
+    def feature_bchw(self, symbols_chw: NDArray[np.int32], level: int, *, table_set: int = 0) -> NDArray[np.float32]:
+        """Return the features at the cut, float32 (1, C', H', W'), from one packet's symbols. Raises GraphError."""
+        return self.features_bchw(self.latent_chw(symbols_chw, level, table_set=table_set)[None])
