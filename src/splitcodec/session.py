@@ -63,7 +63,7 @@ class JointGraph:
         self.output_names: tuple[str, ...] = tuple(output.name for output in self._session.get_outputs())
 
     def outputs(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Return all outputs by name. Raises GraphError, for instance for another shape, or an input that is missing."""
+        """Return all outputs by name. Raises GraphError, for instance for an input that is missing."""
         try:
             values = self._session.run(None, dict(arrays))
         except Exception as error:  # ONNX Runtime's errors have no common base but this

@@ -36,7 +36,9 @@ def evaluate(
     data: Annotated[
         Path,
         typer.Option(
-            "--data", metavar="DIR", help="Labelled photographs: <class index>_*.jpg, or wnid folders; VOC, COCO, CamVid."
+            "--data",
+            metavar="DIR",
+            help="Labelled photographs: <class index>_*.jpg, or wnid folders; VOC, COCO, CamVid.",
         ),
     ],
     task: Annotated[TaskChoice, typer.Option("--task", help="What is scored.")] = TaskChoice.classify,
@@ -80,10 +82,10 @@ def evaluate(
     from splitcodec.evaluation.sweep import full_sweep, lean_sweep
 
     with progress() as bar:
-        task = bar.add_task("evaluating", total=None, note="")
+        shown = bar.add_task("evaluating", total=None, note="")
 
         def tell(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+            bar.update(shown, completed=done, total=total)
 
         report = measure(
             bundle,

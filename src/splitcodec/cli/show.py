@@ -95,7 +95,9 @@ def guesses(answer: Any, *, top: int = 3) -> str:
     answers = answer["answers"]
     words = [f"{g['label'].split(',')[0]} {100 * g['p']:.0f} %" for g in answers.get("classify", [])[:top]]
     words += [f"[{one['label']}] {100 * one['score']:.0f} %" for one in answers.get("detect", [])[:top]]
-    words += [f"{one['label']} on {100 * one['share']:.0f} %" for one in answers.get("segment", {}).get("classes", [])[:top]]
+    words += [
+        f"{one['label']} on {100 * one['share']:.0f} %" for one in answers.get("segment", {}).get("classes", [])[:top]
+    ]
     return ", ".join(words)
 
 

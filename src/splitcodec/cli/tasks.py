@@ -18,9 +18,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def train_task(
-    recipe: Annotated[
-        Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/detect_voc2007.yaml.")
-    ],
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/detect_voc2007.yaml.")],
     data: Annotated[
         Path, typer.Option("--data", metavar="DIR", help="A data set as VOC, COCO 2017 or CamVid lay it out.")
     ],
@@ -83,7 +81,9 @@ def train_task(
     for stage, scores in final["scores"].items():
         print(f"{stage}: " + ", ".join(f"{name} {value:.1f} %" for name, value in scores.items()))
     following = f"splitcodec export-task {out} --bundle {bundle} -o BUNDLE"
-    print(f"{out}: {final['images']:,} pictures seen; " + (f"next: {following}" if final["finished"] else "to be gone on"))
+    print(
+        f"{out}: {final['images']:,} pictures seen; " + (f"next: {following}" if final["finished"] else "to be gone on")
+    )
 
 
 def export_task(
@@ -112,7 +112,9 @@ def export_task(
     if json_:
         print_json(facts)
     else:
-        print(f"{out}: {made.ident} answers {', '.join(made.manifest.tasks)}; fingerprint {made.fingerprint.hex()[:8]}...")
+        print(
+            f"{out}: {made.ident} answers {', '.join(made.manifest.tasks)}; fingerprint {made.fingerprint.hex()[:8]}..."
+        )
 
 
 def _no_train(error: ModuleNotFoundError) -> MissingExtra:

@@ -91,10 +91,9 @@ class Device:
         specs = [self.bundle.task(task) for task in manifest.tasks if self.bundle.has(file_name(task))]
         wanted = max((spec.side for spec in specs), default=manifest.crop) if side is None else side
         multiple = math.lcm(manifest.stride, *(spec.multiple for spec in specs))
-        if not manifest.stride <= wanted <= manifest.max_side // multiple * multiple:
-            raise SettingsError(
-                f"side {wanted}; {self.bundle.ident} takes {manifest.stride} to {manifest.max_side // multiple * multiple}"
-            )
+        most = manifest.max_side // multiple * multiple
+        if not manifest.stride <= wanted <= most:
+            raise SettingsError(f"side {wanted}; {self.bundle.ident} takes {manifest.stride} to {most}")
         return letterbox_bhwc(opened, side=wanted, multiple=multiple)
 
     def symbols(

@@ -145,8 +145,8 @@ def _crop_place(size: tuple[int, int], *, crop: int) -> tuple[int, int]:
 class Letterbox:
     """How a picture lies in what the network sees: scaled to `wide` x `high`, in `cols` x `rows` pixels.
 
-    `picture` is the upright picture's own (width, height). It lies at the top left and the rest is grey, or its part from
-    (`left`, `top`) on fills all (a crop).
+    `picture` is the upright picture's own (width, height). It lies at the top left and the rest is grey, or its part
+    from (`left`, `top`) on fills all (a crop).
     """
 
     picture: tuple[int, int]

@@ -1,7 +1,7 @@
 """Stage 7 of 7, for several tasks at once: features -> answers.   before: decoder.py   inside: tail, boxes, mask
 
-The decoder ran once already; the backbone behind it runs once for all tasks that share it, however many are asked. A task
-that brings its own decoder or backbone pays for it alone.
+The decoder ran once already; the backbone behind it runs once for all tasks that share it, however many are asked. A
+task that brings its own decoder or backbone pays for it alone.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any, NamedTuple, cast, final
 
 import numpy as np
@@ -128,7 +127,9 @@ class Tasks:
             feature = feature_bchw
             if decoder != "decoder":
                 if latent_bchw is None:
-                    raise GraphError(f"{self.bundle.ident}: {head.spec.task} has a decoder of its own and needs latents")
+                    raise GraphError(
+                        f"{self.bundle.ident}: {head.spec.task} has a decoder of its own and needs latents"
+                    )
                 feature = self._decoders[decoder](np.ascontiguousarray(latent_bchw))
             later: list[NDArray[np.float32]] = []
             if head.backbone:

@@ -17,8 +17,8 @@ def task_markdown(report: TaskReport) -> str:
     names = list(report.teacher)
     teacher = ", ".join(f"{_WORDS[name]} {report.teacher[name]:.1f} %" for name in names)
     lines = [
-        f"{report.bundle}, task {report.task}: {report.images} pictures of {report.data} ({report.split}), longest side "
-        f"{report.side}. Uncompressed task teacher: {teacher}.",
+        f"{report.bundle}, task {report.task}: {report.images} pictures of {report.data} ({report.split}), "
+        f"longest side {report.side}. Uncompressed task teacher: {teacher}.",
         "",
         f"| method | setting | bytes | {' | '.join(_WORDS[name] + ', %' for name in names)} |",
         "|---" * (3 + len(names)) + "|",

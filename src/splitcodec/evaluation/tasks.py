@@ -1,7 +1,8 @@
 """Boxes and label maps against bytes: every level through real packets, the task teacher, image codecs.   as: rate.py
 
 The device's letterbox is what everybody starts from: the student gets it in packets, codecs get the same scaled picture
-without its grey margin, and what they decode goes into the uncompressed task teacher (head, backbone, `teacher_<task>`).
+without its grey margin, and what they decode goes into the uncompressed task teacher (head, backbone,
+`teacher_<task>`).
 """
 
 from __future__ import annotations
@@ -131,9 +132,9 @@ def evaluate_task(
 ) -> TaskReport:
     """Score a task of a bundle on a split of a labelled data set (see `layouts.find`).
 
-    `threads` groups of pictures are read at a time (none: as many as there are cores), each graph on one thread. Pictures
-    that cannot be read are left out and listed. Raises SettingsError, DataError, TaskError, BundleError (BundlePart without
-    the task's teacher), GraphError, MissingExtra.
+    `threads` groups of pictures are read at a time (none: as many as there are cores), each graph on one thread.
+    Pictures that cannot be read are left out and listed. Raises SettingsError, DataError, TaskError, BundleError
+    (BundlePart without the task's teacher), GraphError, MissingExtra.
     """
     if threads is not None and threads < 1:
         raise SettingsError(f"threads {threads}; expected at least 1")
@@ -298,9 +299,7 @@ class _Bench:
             read.sizes[key] = len(packet)
             read.said[key] = self._said(entrant.tasks.heads[self._task], maps, place)
 
-    def _codec(
-        self, codec: Codec, value: int, share: float, loaded: Sequence[_Loaded], reads: Sequence[_Read]
-    ) -> None:
+    def _codec(self, codec: Codec, value: int, share: float, loaded: Sequence[_Loaded], reads: Sequence[_Read]) -> None:
         """Code pictures of one size together, and show what comes out to the task teacher."""
         words = f"{codec.dial} {value}" + ("" if share == 1.0 else f", {round(share * self.side)} px")
         groups: dict[tuple[int, int], list[int]] = {}

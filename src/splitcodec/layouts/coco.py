@@ -16,7 +16,7 @@ from splitcodec.errors import DataError
 from splitcodec.layouts.sample import DataSet, Sample
 
 
-def annotations(folder: Path, split: str) -> tuple[Path, Path] | None:
+def find(folder: Path, split: str) -> tuple[Path, Path] | None:
     """Return the file of boxes and the folder of pictures of a split; None if there are none."""
     for name in (f"{split}2017", split):
         file = folder / "annotations" / f"instances_{name}.json"
@@ -27,7 +27,7 @@ def annotations(folder: Path, split: str) -> tuple[Path, Path] | None:
 
 def read(folder: Path, *, split: str) -> DataSet:
     """Read the boxes of one split ("train", "val"). Raises DataError naming what is missing or wrong."""
-    found = annotations(folder, split)
+    found = find(folder, split)
     if found is None:
         raise DataError(f"{folder / 'annotations'}: no instances_{split}2017.json; expected the layout of COCO 2017")
     file, pictures = found
@@ -42,9 +42,7 @@ def read(folder: Path, *, split: str) -> DataSet:
             by_picture[int(one["image_id"])].append(
                 ([x, y, x + width, y + height], index_of[int(one["category_id"])], spare)
             )
-        samples = tuple(
-            _sample(pictures / str(one["file_name"]), by_picture[int(one["id"])]) for one in body["images"]
-        )
+        samples = tuple(_sample(pictures / str(one["file_name"]), by_picture[int(one["id"])]) for one in body["images"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{file}: not COCO's annotations ({type(error).__name__}: {str(error)[:80]})") from None
     if not samples:

@@ -76,8 +76,8 @@ class RetinaNet(nn.Module):
         anchors = self.model.anchor_generator(_images(raw.neck, size), maps)
         cells = [one.shape[-2] * one.shape[-1] for one in maps]
         each = outputs["cls_logits"].shape[1] // sum(cells)
-        split = {key: list(value.split([n * each for n in cells], dim=1)) for key, value in outputs.items()}
-        parts = [list(one.split([n * each for n in cells])) for one in anchors]
+        split = {key: list(torch.split(value, [n * each for n in cells], dim=1)) for key, value in outputs.items()}
+        parts = [list(torch.split(one, [n * each for n in cells])) for one in anchors]
         found: list[dict[str, Tensor]] = self.model.postprocess_detections(split, parts, [size] * len(anchors))
         return found
 

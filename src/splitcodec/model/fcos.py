@@ -19,7 +19,6 @@ from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from splitcodec.model.neck import Pyramid
 from splitcodec.model.pyramid import Level
-from splitcodec.model.transforms import conv
 
 RADIUS = 1.5
 """Places up to this many strides from a box's centre belong to it."""
@@ -151,7 +150,8 @@ def corners(place_n2: Tensor, edge_n4: Tensor) -> Tensor:
 def assign(truth: Boxes, place_n2: Tensor, stride_n: Tensor, *, strides: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Return each place's box (B, N, 4) and class (B, N): -1 for none, -2 where a spare box makes it not count.
 
-    A place may see a box if it lies in it, near its centre, and the box suits the place's level; of several the smallest.
+    A place may see a box if it lies in it, near its centre, and the box suits the place's level; of several the
+    smallest.
     """
     box, label = truth.box_bm4[:, None], truth.label_bm[:, None]
     x, y = place_n2[None, :, None].unbind(-1)
@@ -210,7 +210,7 @@ class FcosGraph(nn.Module):
         self.class_towers = nn.ModuleList(fcos.class_tower.folded(level) for level in levels)
         self.edge_towers = nn.ModuleList(fcos.edge_tower.folded(level) for level in levels)
         self.classify, self.edges, self.quality = fcos.classify, fcos.edges, fcos.quality
-        self.strides, self.scale = fcos.strides, [float(one) for one in fcos.scale]
+        self.strides, self.scale = fcos.strides, fcos.scale.detach().tolist()
 
     def forward(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Map a pyramid to scores and edges."""

@@ -45,7 +45,9 @@ class Backbone(nn.Module):
         self.levels = tuple(Level(one.shape[1], teacher.stride * side // one.shape[-1]) for one in maps)
         strides = [level.stride for level in self.levels]
         if strides != sorted(set(strides)):
-            raise TeacherError(f"layers {', '.join(layers)} have strides {strides}; name one layer per stride, in order")
+            raise TeacherError(
+                f"layers {', '.join(layers)} have strides {strides}; name one layer per stride, in order"
+            )
 
     def forward(self, feature_bchw: Tensor) -> list[Tensor]:
         """Return the maps, (B, width, ceil(H * stride of the cut / stride), ...) each."""

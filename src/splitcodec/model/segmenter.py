@@ -1,8 +1,8 @@
 """Semantic segmentation: context at a coarse stride, edges at the finest one.
 
-After DeepLabv3+ (Chen et al., ECCV 2018) and LR-ASPP (Howard et al., ICCV 2019), in few dense convolutions: the coarsest
-map and the one before it meet, dilated convolutions and the picture's mean look around, and the finest map says where
-things end. The edge enlarges the logits to the picture (edge/mask.py).
+After DeepLabv3+ (Chen et al., ECCV 2018) and LR-ASPP (Howard et al., ICCV 2019), in few dense convolutions: the
+coarsest map and the one before it meet, dilated convolutions and the picture's mean look around, and the finest map
+says where things end. The edge enlarges the logits to the picture (edge/mask.py).
 """
 
 from __future__ import annotations

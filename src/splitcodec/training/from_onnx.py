@@ -71,7 +71,8 @@ class FromOnnx(nn.Module):
     def _value(self, name: str, device: torch.device) -> Tensor:
         key = _safe(name)
         if key in self._weights:
-            return self._weights[key]
+            weight: Tensor = self._weights[key]
+            return weight
         return self._constants[name].to(device)
 
 
@@ -80,8 +81,10 @@ def _safe(name: str) -> str:
 
 
 def _is_six(values: list[Any]) -> bool:
-    return len(values) == 3 and all(v is not None and v.numel() == 1 for v in values[1:]) and (
-        float(values[1]) == 0.0 and float(values[2]) == 6.0
+    return (
+        len(values) == 3
+        and all(v is not None and v.numel() == 1 for v in values[1:])
+        and (float(values[1]) == 0.0 and float(values[2]) == 6.0)
     )
 
 
@@ -128,9 +131,7 @@ def _depth_to_space(values: list[Any], said: dict[str, Any]) -> Tensor:
 
 def _clip(values: list[Any], _: dict[str, Any]) -> Tensor:
     x, low, high = (*values, None, None)[:3]
-    out: Tensor = torch.clamp(
-        x, min=None if low is None else float(low), max=None if high is None else float(high)
-    )
+    out: Tensor = torch.clamp(x, min=None if low is None else float(low), max=None if high is None else float(high))
     return out
 
 

@@ -62,9 +62,7 @@ class LabelledPictures:
             if size is not None:
                 wide[size[0] >= size[1]].append(index)
                 shapes[size[0] >= size[1]].append(letterbox_size(size, side=recipe.side))
-        self._groups = [
-            (wide[key], _canvas(shapes[key])) for key in (True, False) if wide[key]
-        ]
+        self._groups = [(wide[key], _canvas(shapes[key])) for key in (True, False) if wide[key]]
         if not self._groups:
             raise DataError(f"{data.name}: none of {len(data.samples)} pictures can be read")
         self.count = sum(len(members) for members, _ in self._groups)
@@ -172,7 +170,7 @@ class LabelledPictures:
 
 def padded(placed: list[Placed]) -> Boxes:
     """Return the boxes of several pictures as one array, padded with boxes of label -1."""
-    most = max(1, max(len(one.label_n) for one in placed))
+    most = max(1, *(len(one.label_n) for one in placed))
     box = np.zeros((len(placed), most, 4), np.float32)
     label = np.full((len(placed), most), -1, np.int64)
     for place, one in enumerate(placed):

@@ -18,15 +18,18 @@ import splitcodec
 from splitcodec.errors import BundlePart, RunError
 from splitcodec.model.fcos import Fcos
 from splitcodec.model.segmenter import DeepLab, Segmenter
-from splitcodec.training.task_graphs import FcosTail, MapsTail, SegmentTail, folded_in_place, joint_onnx
 from splitcodec.training.graphs import cost
+from splitcodec.training.task_data import MULTIPLE
+from splitcodec.training.task_graphs import FcosTail, MapsTail, SegmentTail, folded_in_place, joint_onnx
 from splitcodec.training.task_networks import Networks
-from splitcodec.training.task_train import MULTIPLE, TaskRun, put_weights
+from splitcodec.training.task_run import TaskRun, put_weights
 from splitcodec.wire.bundle import Bundle, derive, write_folder
 from splitcodec.wire.task import TaskSpec, file_name
 
 
-def export_task(run_folder: Path, bundle: Bundle, out: Path, *, name: str | None = None, version: int | None = None) -> Bundle:
+def export_task(
+    run_folder: Path, bundle: Bundle, out: Path, *, name: str | None = None, version: int | None = None
+) -> Bundle:
     """Write the bundle with the run's task added (or replaced) as a new folder `out`.
 
     `name` and `version` are the new bundle's (none: the old ones'). A run still going on is exported from its last
@@ -145,7 +148,7 @@ def _macs(tail: nn.Module, maps: list[Tensor]) -> int:
 def _card(card: str, spec: TaskSpec) -> str:
     """Return the model card with a section on the task, in place of an older one."""
     title = f"## Task: {spec.task}"
-    before = card.split(f"\n{title}\n")[0].rstrip()
+    before = card.split(f"\n{title}\n", maxsplit=1)[0].rstrip()
     known = spec.provenance or {}
     report = known.get("report") or {}
     scores = report.get("scores", {})
@@ -160,8 +163,10 @@ def _card(card: str, spec: TaskSpec) -> str:
 {title}
 
 {len(spec.classes)} classes, pictures letterboxed to a longest side of {spec.side}. The head {shares}. Trained on
-{known.get("pictures")} labelled pictures of {known.get("data")} by recipe {known.get("recipe")}: few, so expect less elsewhere.
-{report.get("task_epochs", "?")} task epochs for teacher and student alike, {report.get("distil_epochs", "?")} of distillation between.
+{known.get("pictures")} labelled pictures of {known.get("data")} by recipe {known.get("recipe")}: few, so expect less
+elsewhere. {report.get("task_epochs", "?")} task epochs for teacher and student alike, {
+        report.get("distil_epochs", "?")
+    } of distillation between.
 
 | stage | scores while training, %: teacher on uncompressed pictures, student at a middle level |
 |---|---|

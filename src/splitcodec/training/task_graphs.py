@@ -7,6 +7,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import final
 
@@ -18,7 +19,6 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from splitcodec.model.fcos import Fcos, FcosGraph
 from splitcodec.training.graphs import OPSET, slim
-
 
 
 @final
@@ -40,11 +40,11 @@ class FcosTail(nn.Module):
 
     def __init__(self, fcos: Fcos) -> None:
         super().__init__()
-        self.graph = FcosGraph(fcos, neck=folded_in_place(fcos.neck))
+        self.head = FcosGraph(fcos, neck=folded_in_place(fcos.neck))
 
     def forward(self, *maps: Tensor) -> tuple[Tensor, Tensor]:
         """Map a pyramid to scores and edges."""
-        scores, edges = self.graph(list(maps))
+        scores, edges = self.head(list(maps))
         return scores, edges
 
 
@@ -68,7 +68,7 @@ def folded_in_place(module: nn.Module) -> nn.Module:
     for part in list(out.modules()):
         if isinstance(part, nn.Sequential):
             layers = list(part)
-            for place, (layer, norm) in enumerate(zip(layers, layers[1:], strict=False)):
+            for place, (layer, norm) in enumerate(pairwise(layers)):
                 if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                     part[place], part[place + 1] = fuse_conv_bn_eval(layer, norm), nn.Identity()
     return out
@@ -98,5 +98,3 @@ def joint_onnx(module: nn.Module, examples: Sequence[Tensor], inputs: Sequence[s
         model = onnx.load(path)
     data: bytes = slim(model).SerializeToString()
     return data
-
-

@@ -1,7 +1,7 @@
 """Recipes of task heads: which teacher and layers, which head, which pictures, and how long.   read by: task_train.py
 
-One run trains three things in turn: the task teacher (the head on uncompressed features), the student's head as a copy of it
-on features out of packets, distilled from the teacher, and that head again by the task's own loss.
+One run trains three things in turn: the task teacher (the head on uncompressed features), the student's head as a copy
+of it on features out of packets, distilled from the teacher, and that head again by the task's own loss.
 """
 
 from __future__ import annotations

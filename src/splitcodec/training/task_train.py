@@ -1,15 +1,14 @@
 """Task heads, top to bottom: the task teacher, then the student's head, distilled from it, then by the task's loss.
 
 teach: the head learns the task on uncompressed features. distil: the student's head, a copy of it, learns to say of
-features out of packets (all rate levels mixed, rounded symbols) what the teacher says of the uncompressed ones. learn: it
-learns the task's loss for as many epochs as the teacher did. Encoder, prior and classifier stay what they are; so do decoder
-and backbone unless the recipe gives the task its own.
+features out of packets (all rate levels mixed, rounded symbols) what the teacher says of the uncompressed ones. learn:
+it learns the task's loss for as many epochs as the teacher did. Encoder, prior and classifier stay what they are; so do
+decoder and backbone unless the recipe gives the task its own.
 """
 
 from __future__ import annotations
 
 import copy
-import json
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -17,29 +16,27 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import torch
-import yaml
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from splitcodec.errors import OutputError, RunError
+from splitcodec.errors import RunError
 from splitcodec.layouts.find import read_split
 from splitcodec.layouts.sample import DataSet
 from splitcodec.model.fcos import Boxes
 from splitcodec.training.distill import CHECKPOINT_SECONDS, Progress
 from splitcodec.training.losses import schedule, steps
 from splitcodec.training.optimise import random_state, set_random_state
-from splitcodec.training.run import Run, State, provenance
+from splitcodec.training.run import State
 from splitcodec.training.stages import AdamRecipe, StepsRecipe
 from splitcodec.training.task_check import check
-from splitcodec.training.task_data import LabelledPictures
+from splitcodec.training.task_data import MULTIPLE, LabelledPictures
 from splitcodec.training.task_networks import Networks
-from splitcodec.training.task_recipe import HeadStage, TaskRecipe, TaskStage, read_task_recipe
+from splitcodec.training.task_recipe import HeadStage, TaskRecipe, TaskStage
+from splitcodec.training.task_run import TaskRun, put_weights, weights_of
 from splitcodec.wire.bundle import Bundle
 
 STAGES: Final = ("teach", "distil", "learn")
-FINAL: Final = "student.safetensors"
-MULTIPLE: Final = 32
 
 
 def train_task(
@@ -55,7 +52,8 @@ def train_task(
     """Train, or go on with, the run in `out`; returns the final report (also report.json).
 
     Killed at any time, the same call resumes at the last checkpoint. `stop_after_s` ends the session early, `until`
-    after that stage; both can be resumed. Raises RecipeError, DataError, TeacherError, RunError, BundleError, OutputError.
+    after that stage; both can be resumed. Raises RecipeError, DataError, TeacherError, RunError, BundleError,
+    OutputError.
     """
     fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
     fabric.launch()
@@ -96,102 +94,6 @@ def train_task(
     }
     run.finish(weights_of(networks.trained(recipe)), final)
     return final
-
-
-@final
-class TaskRun:
-    """The folder of a task's run: as `training.run.Run`, with a task's recipe and several networks."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder, self.run = folder, Run(folder)
-
-    def begin(self, recipe: TaskRecipe, *, data: DataSet, bundle: Bundle) -> None:
-        """Write the recipe and what it was started on; refuse a folder that holds another run."""
-        if (self.folder / "recipe.yaml").exists() and self.recipe() != recipe:
-            raise RunError(f"{self.folder} holds a run of another recipe; choose another --out, or remove it")
-        facts = {
-            **provenance(recipe.name),
-            "task": recipe.task,
-            "data": data.name,
-            "pictures": len(data.samples),
-            "classes": list(data.classes),
-            "bundle": bundle.ident,
-            "fingerprint": bundle.fingerprint.hex(),
-            "decoder": bundle.manifest.files["decoder.onnx"].sha256,
-        }
-        if (self.folder / "provenance.json").exists():
-            old = self.facts()
-            for key in ("fingerprint", "decoder", "classes"):
-                if old[key] != facts[key]:
-                    raise RunError(f"{self.folder}: another {key} than this run began with; choose another --out")
-        self._write("recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
-        self._write("provenance.json", json.dumps(facts, indent=1).encode())
-
-    def recipe(self) -> TaskRecipe:
-        """Read the recipe of this run."""
-        return read_task_recipe(self.folder / "recipe.yaml")
-
-    def facts(self) -> dict[str, Any]:
-        """Read how and on what this run was trained. Raises RunError for a folder that holds none."""
-        try:
-            out: dict[str, Any] = json.loads((self.folder / "provenance.json").read_bytes())
-            out["task"], out["classes"], out["fingerprint"]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise RunError(f"{self.folder} holds no run of `splitcodec train-task`; give the folder of one") from None
-        return out
-
-    def weights(self) -> dict[str, Tensor]:
-        """Return the final weights, or those of the last checkpoint of a run still going on."""
-        return self.run.weights()
-
-    def report(self) -> dict[str, Any]:
-        """Return the final report; empty for a run still going on."""
-        return self.run.report()
-
-    def scores(self) -> dict[str, dict[str, float]]:
-        """Return the last score of each stage that the log holds."""
-        found: dict[str, dict[str, float]] = {}
-        path = self.folder / "log.jsonl"
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            one = json.loads(line)
-            if "scores" in one:
-                found[one["stage"]] = one["scores"]
-        return found
-
-    def finish(self, weights: dict[str, Tensor], final: dict[str, Any]) -> None:
-        """Write the final weights (safetensors), their configuration and the report."""
-        self.run.keep(FINAL, weights)
-        self._write("config.json", self.recipe().model_dump_json(indent=1).encode())
-        self._write("report.json", json.dumps(final, indent=1).encode())
-
-    def _write(self, name: str, data: bytes) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            part = self.folder / f"{name}.part"
-            part.write_bytes(data)
-            part.replace(self.folder / name)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.folder / name}: {error}") from error
-
-
-def weights_of(parts: dict[str, nn.Module]) -> dict[str, Tensor]:
-    """Return the weights of several modules, each under its name."""
-    return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
-
-
-def put_weights(
-    parts: dict[str, nn.Module], weights: dict[str, Tensor], *, only: tuple[str, ...] | None = None
-) -> None:
-    """Load what `weights_of` gave into modules of the same names. Raises RunError where they do not fit."""
-    for name, part in parts.items():
-        if only is not None and name not in only:
-            continue
-        own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
-        try:
-            part.load_state_dict(own)
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise RunError(f"weights of {name} do not fit the recipe ({reason}); use the run's own recipe") from error
 
 
 @final
@@ -244,7 +146,7 @@ class _Trainer:
             if not bool(torch.isfinite(loss)):
                 raise RunError(f"{name}: the loss is {loss.item()} at step {state.step}; lower {name}.learning_rate")
             optimizer.zero_grad()
-            loss.backward()
+            self.fabric.backward(loss)
             if stage.clip is not None:
                 nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], stage.clip)
             optimizer.step()
@@ -252,8 +154,7 @@ class _Trainer:
             state.images += stage.batch
             _average(averaged, learning, share=_share(stage.average, state.step))
             now = time.monotonic()
-            state.seconds += now - clock
-            clock = now
+            state.seconds, clock = state.seconds + now - clock, now
             if state.step % 10 == 0 or state.step == count:
                 speed = (state.step - since[0]) * stage.batch / max(now - since[1], 1e-6)
                 since = (state.step, now)
@@ -308,7 +209,9 @@ class _Trainer:
                     feature = networks.decoder(latent)
             else:
                 feature = decoder(latent)
-            raw = head(self._maps(feature, backbone or networks.backbone, grad=decoder is not None or backbone is not None))
+            raw = head(
+                self._maps(feature, backbone or networks.backbone, grad=decoder is not None or backbone is not None)
+            )
             weight = stage.distil if isinstance(stage, TaskStage) else 1.0
             parts: dict[str, Tensor] = {}
             if weight:
@@ -406,7 +309,8 @@ def _share(average: float, step: int) -> float:
 
 
 def _optimizer(stage: HeadStage, learning: dict[str, nn.Module]) -> torch.optim.Optimizer:
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in _parameters(learning):
         (decayed if parameter.ndim > 1 else plain).append(parameter)
     groups = [

@@ -1,7 +1,8 @@
-"""`task_<task>.json`: what a bundle says of one task beside classification. docs/bundle-format.md, section 8, is the norm.
+"""`task_<task>.json`: what a bundle says of one task beside classification. docs/bundle-format.md, section 8, is the
+norm.
 
-The device reads the side of the pictures from it, the edge the classes and which graphs belong together. Unknown keys are
-refused like missing ones.
+The device reads the side of the pictures from it, the edge the classes and which graphs belong together. Unknown keys
+are refused like missing ones.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ class TaskSpec:
     """One task: what is recognised, at which picture size, and how its graphs hang together.
 
     `side` is the longest side in pixels that the heads were trained for, `multiple` what padded sides are multiples of.
-    `strides` are those of the maps that the tail takes, in pixels, fine to coarse; the first map is the decoder's feature itself
-    (of stride `feature_stride`) if `keeps_feature`, and the others come from the backbone. `decoder` and `backbone` name graphs
-    without ".onnx" ("" for no backbone): the shared ones, or the task's own; `layers` says which layers the maps are.
-    `teacher_backbone` is that of the uncompressed task teacher, whose tail is `teacher_<task>.onnx`.
+    `strides` are those of the maps that the tail takes, in pixels, fine to coarse; the first map is the decoder's
+    feature itself (of stride `feature_stride`) if `keeps_feature`, and the others come from the backbone. `decoder` and
+    `backbone` name graphs without ".onnx" ("" for no backbone): the shared ones, or the task's own; `layers` says which
+    layers the maps are. `teacher_backbone` is that of the uncompressed task teacher, whose tail is
+    `teacher_<task>.onnx`.
     """
 
     task: Literal["detect", "segment"]
