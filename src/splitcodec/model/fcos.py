@@ -14,7 +14,6 @@ from typing import NamedTuple, final
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from splitcodec.model.neck import Pyramid
@@ -189,14 +188,17 @@ class _Tower(nn.Module):
             x = nnf.relu(norm(layer(x)))
         return x
 
-    def folded(self, level: int) -> nn.Sequential:
-        """Return one level's layers with batch norm folded in."""
+    def affine(self, level: int) -> list[tuple[Tensor, Tensor]]:
+        """Return each batch norm of a level as a factor and a shift per channel, (1, width, 1, 1)."""
         norms = self.norms[level]
         assert isinstance(norms, nn.ModuleList)  # noqa: S101
-        out = nn.Sequential()
-        for layer, norm in zip(self.layers, norms, strict=True):
-            out.append(fuse_conv_bn_eval(layer, norm)).append(nn.ReLU())  # type: ignore[arg-type, type-var]
-        return out
+        found = []
+        for norm in norms:
+            state = {key: value.detach().float() for key, value in norm.state_dict().items()}
+            factor = state["weight"] / (state["running_var"] + 1e-5).sqrt()
+            shift = state["bias"] - state["running_mean"] * factor
+            found.append((factor[None, :, None, None], shift[None, :, None, None]))
+        return found
 
 
 @final
@@ -207,8 +209,10 @@ class FcosGraph(nn.Module):
         super().__init__()
         levels = range(len(fcos.strides))
         self.neck = neck
-        self.class_towers = nn.ModuleList(fcos.class_tower.folded(level) for level in levels)
-        self.edge_towers = nn.ModuleList(fcos.edge_tower.folded(level) for level in levels)
+        # the levels share their convolutions here too: a third of the bytes
+        self.class_layers, self.edge_layers = fcos.class_tower.layers, fcos.edge_tower.layers
+        self.class_affine = [fcos.class_tower.affine(level) for level in levels]
+        self.edge_affine = [fcos.edge_tower.affine(level) for level in levels]
         self.classify, self.edges, self.quality = fcos.classify, fcos.edges, fcos.quality
         self.strides, self.scale = fcos.strides, fcos.scale.detach().tolist()
 
@@ -216,11 +220,17 @@ class FcosGraph(nn.Module):
         """Map a pyramid to scores and edges."""
         scores, edges = [], []
         for level, one in enumerate(self.neck(maps)):
-            kinds = self.classify(self.class_towers[level](one)).sigmoid()
-            place = self.edge_towers[level](one)
+            kinds = self.classify(_tower(one, self.class_layers, self.class_affine[level])).sigmoid()
+            place = _tower(one, self.edge_layers, self.edge_affine[level])
             scores.append(_flat((kinds * self.quality(place).sigmoid()).sqrt()))
             edges.append(_flat((self.edges(place) + self.scale[level]).clamp(max=6.0).exp() * self.strides[level]))
         return torch.cat(scores, 1), torch.cat(edges, 1)
+
+
+def _tower(x: Tensor, layers: nn.ModuleList, affine: list[tuple[Tensor, Tensor]]) -> Tensor:
+    for layer, (factor, shift) in zip(layers, affine, strict=True):
+        x = nnf.relu(layer(x) * factor + shift)
+    return x
 
 
 def _flat(map_bchw: Tensor) -> Tensor:

@@ -55,8 +55,35 @@ class FromOnnx(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the graph."""
-        known: dict[str, Any] = {self._source: x, "": None}
-        for kind, sources, target, said in self._steps:
+        return self._run(x, self._source, first=0)
+
+    def begins_as(self, other: FromOnnx) -> bool:
+        """Say whether the other graph is this one's beginning: the same operators with the same weights."""
+        if len(other._steps) > len(self._steps):
+            return False
+        names = {other._source: self._source}
+        for (kind, sources, target, said), (kind_2, sources_2, target_2, said_2) in zip(
+            self._steps, other._steps, strict=False
+        ):
+            if kind != kind_2 or said != said_2 or len(sources) != len(sources_2):
+                return False
+            for source, source_2 in zip(sources, sources_2, strict=True):
+                if source_2 in names and names[source_2] == source:
+                    continue
+                ours, theirs = self._constants.get(source), other._constants.get(source_2)
+                if ours is None or theirs is None or not torch.equal(ours, theirs):
+                    return False
+            names[target_2] = target
+        return True
+
+    def after(self, other: FromOnnx, value: Tensor) -> Tensor:
+        """Run what comes after the beginning that `other` is, from its output."""
+        count = len(other._steps)
+        return self._run(value, self._steps[count - 1][2], first=count)
+
+    def _run(self, x: Tensor, name: str, *, first: int) -> Tensor:
+        known: dict[str, Any] = {name: x, "": None}
+        for kind, sources, target, said in self._steps[first:]:
             values = [known[source] if source in known else self._value(source, x.device) for source in sources]
             if kind == "Clip" and _is_six(values):
                 known[target] = self._relu6(values[0])
@@ -162,6 +189,8 @@ _OPS: Final[dict[str, Callable[[list[Any], dict[str, Any]], Tensor]]] = {
     "Pad": _pad,
     "Reciprocal": lambda v, _: v[0].reciprocal(),
     "Relu": lambda v, _: v[0].relu(),
+    "ReduceMean": lambda v, said: v[0].mean(tuple(v[1].tolist()), keepdim=bool(said.get("keepdims", 1))),
+    "Sigmoid": lambda v, _: v[0].sigmoid(),
     "Sqrt": lambda v, _: v[0].sqrt(),
     "Sub": lambda v, _: v[0] - v[1],
     "Transpose": lambda v, said: v[0].permute(*said["perm"]),

@@ -132,17 +132,25 @@ class Packets(nn.Module):
         high_lc = low_lc + tables.size_k[row_lc] - 1
         for name, values in (("gain_lc", tables.gain_lc), ("low_lc", low_lc), ("high_lc", high_lc)):
             self.register_buffer(name, torch.tensor(np.asarray(values, np.float32).copy()))
+        head = FromOnnx(bundle.graph("head"), name=f"{bundle.ident}: head.onnx")
+        self.head = head if self.encoder.begins_as(head) else None  # then the teacher's feature saves most of the work
         self.levels = tuple(range(tables.levels)) if levels is None else levels
         if max(self.levels) >= tables.levels:
             raise RecipeError(f"levels {list(self.levels)}; {bundle.ident} has 0 to {tables.levels - 1}")
 
     @torch.no_grad()
-    def latent(self, image_u8: Tensor, level_b: Tensor) -> Tensor:
-        """Map pixels uint8 (B, 3, H, W) to what the decoder takes, at the levels (B)."""
+    def latent(self, image_u8: Tensor, level_b: Tensor, *, feature: Tensor | None = None) -> Tensor:
+        """Map pixels uint8 (B, 3, H, W) to what the decoder takes, at the levels (B).
+
+        `feature` is the teacher's uncompressed feature of the same pictures, where it is known already.
+        """
         gain, low, high = (
             self.get_buffer(name)[level_b][:, :, None, None] for name in ("gain_lc", "low_lc", "high_lc")
         )
-        latent = self.encoder(image_u8.to(gain.device).permute(0, 2, 3, 1)).float()
+        if self.head is not None and feature is not None:
+            latent = self.encoder.after(self.head, feature).float()
+        else:
+            latent = self.encoder(image_u8.to(gain.device).permute(0, 2, 3, 1)).float()
         out: Tensor = torch.clamp((latent * gain).round(), low, high) / gain
         return out
 
@@ -169,6 +177,7 @@ class Networks:
         backbone = build_backbone(recipe, teacher).to(device).to(memory_format=torch.channels_last)
         self.levels = backbone.levels
         frozen = fast(backbone) if device.type == "cpu" else backbone
+        self._own_teacher = recipe.tune_backbone
         self.teacher_backbone: nn.Module = backbone if recipe.tune_backbone else frozen
         self.backbone: nn.Module = copy.deepcopy(backbone) if "backbone" in recipe.tune else frozen
         self.teacher_head = build_head(recipe, backbone.levels, classes, shares=shares).to(device)
@@ -177,8 +186,8 @@ class Networks:
     def begin_as_teacher(self) -> None:
         """Start the student's head (and its own backbone) where the teacher's ended."""
         self.head.load_state_dict(self.teacher_head.state_dict())
-        if self.backbone is not self.teacher_backbone and any(True for _ in self.backbone.parameters()):
-            self.backbone.load_state_dict(self.teacher_backbone.state_dict(), strict=False)
+        if self._own_teacher:
+            self.backbone.load_state_dict(self.teacher_backbone.state_dict())
 
     def trained(self, recipe: TaskRecipe) -> dict[str, nn.Module]:
         """Return the modules that a run trains, by name: what its weights hold."""

@@ -143,7 +143,7 @@ class TaskRecipe(Strict):
     """The folder of a finished run of the same head whose task teacher is taken over instead of training one."""
     check_every: PositiveFloat = 10.0
     """Epochs between scores on the split `data.check`."""
-    precision: Annotated[str, Field(pattern=r"^(32-true|bf16-mixed|16-mixed)$")] = "bf16-mixed"
+    precision: Annotated[str, Field(pattern=r"^(32-true|bf16-mixed)$")] = "bf16-mixed"
     seed: int = 0
 
     @model_validator(mode="after")

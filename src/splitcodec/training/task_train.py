@@ -202,7 +202,9 @@ class _Trainer:
                 return self._parts(learning["teacher"], maps, true, size=size)
             head: Any = learning["head"]
             level_b = networks.packets.draw_levels(len(image_u8), seed=(self.recipe.seed, STAGES.index(name), step))
-            latent = networks.packets.latent(image_u8, level_b)
+            weight = stage.distil if isinstance(stage, TaskStage) else 1.0
+            clean = networks.pictures(image_u8) if weight or networks.packets.head is not None else None
+            latent = networks.packets.latent(image_u8, level_b, feature=clean)
             decoder, backbone = learning.get("decoder"), learning.get("backbone")
             if decoder is None:
                 with torch.no_grad():
@@ -212,11 +214,10 @@ class _Trainer:
             raw = head(
                 self._maps(feature, backbone or networks.backbone, grad=decoder is not None or backbone is not None)
             )
-            weight = stage.distil if isinstance(stage, TaskStage) else 1.0
             parts: dict[str, Tensor] = {}
-            if weight:
+            if weight and clean is not None:
                 with torch.no_grad():
-                    wanted = networks.teacher_head.eval()(networks.teacher_backbone(networks.pictures(image_u8)))
+                    wanted = networks.teacher_head.eval()(networks.teacher_backbone(clean))
                 apart = head.apart(raw, wanted, size=size)
                 parts.update({f"apart_{key}": weight * value for key, value in apart.items()})
             if isinstance(stage, TaskStage):
