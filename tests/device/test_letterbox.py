@@ -17,7 +17,7 @@ from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.png import palette, write_png
 
 
-def mask(index_hw: np.ndarray) -> Mask:  # type: ignore[type-arg]
+def mask(index_hw: np.ndarray) -> Mask:
     png = base64.b64encode(write_png(index_hw.astype(np.uint8), palette(256))).decode()
     return {"size": list(index_hw.shape), "png": png, "classes": [{"index": 0, "label": "road", "share": 1.0}]}
 

@@ -55,7 +55,7 @@ def test_another_number_of_places_is_refused() -> None:
 
 
 @given(arrays.arrays(np.float32, (6, 4), elements=st.floats(0, 50, width=32)))
-def test_what_stays_overlaps_little(raw: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_what_stays_overlaps_little(raw: np.ndarray) -> None:
     box = np.concatenate([raw[:, :2], raw[:, :2] + raw[:, 2:] + 1], axis=1).astype(np.float32)
     alive = suppress(box, np.zeros(6, np.int64), overlap=0.5)
     iou = overlaps(box[alive], box[alive])

@@ -9,9 +9,9 @@ from splitcodec.edge.mask import BAND, label_map, weights
 
 def test_weights_are_linear_and_keep_sums() -> None:
     got = weights(2, 4)
-    np.testing.assert_allclose(got, [[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]])
+    np.testing.assert_allclose(got, np.array([[1, 0], [0.75, 0.25], [0.25, 0.75], [0, 1]]))
     np.testing.assert_allclose(weights(5, 33).sum(axis=1), 1, atol=1e-6)
-    np.testing.assert_allclose(weights(1, 3), [[1], [1], [1]])
+    np.testing.assert_allclose(weights(1, 3), np.ones((3, 1)))
 
 
 def test_bands_do_not_show() -> None:

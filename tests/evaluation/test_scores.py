@@ -11,7 +11,7 @@ BOX = np.array([[10, 10, 50, 50], [60, 10, 90, 40]], np.float32)
 TRUTH = Truth(BOX, np.array([0, 1]), np.array([False, False]))
 
 
-def seen(box: np.ndarray, score: list[float], label: list[int]) -> Seen:  # type: ignore[type-arg]
+def seen(box: np.ndarray, score: list[float], label: list[int]) -> Seen:
     return Seen(box, np.array(score), np.array(label))
 
 

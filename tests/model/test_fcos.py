@@ -25,10 +25,10 @@ def test_places_are_the_edges_own() -> None:
 
 
 def test_small_boxes_go_to_the_fine_level_and_spare_ones_nowhere() -> None:
-    place, stride = places(SIZE, STRIDES, device=torch.device("cpu"))
-    found = truth((8, 8, 32, 32, 3), (0, 0, 96, 64, 5), (64, 40, 90, 60, -2), (0, 0, 0, 0, -1))
+    place, stride = places((128, 192), STRIDES, device=torch.device("cpu"))
+    found = truth((8, 8, 32, 32, 3), (0, 0, 192, 128, 5), (128, 80, 180, 120, -2), (0, 0, 0, 0, -1))
     box, label = assign(found, place, stride, strides=STRIDES)
-    fine, coarse = label[0, :96], label[0, 96:]
+    fine, coarse = label[0, :384], label[0, 384:]
     assert set(fine.tolist()) == {-1, -2, 3}
     assert set(coarse.tolist()) == {-1, 5}
     for index in torch.nonzero(label[0] == 3).flatten():

@@ -14,7 +14,7 @@ from splitcodec.wire.png import palette, write_png
 
 
 @given(arrays.arrays(np.uint8, st.tuples(st.integers(1, 20), st.integers(1, 20))))
-def test_round_trip(index_hw: np.ndarray) -> None:  # type: ignore[type-arg]
+def test_round_trip(index_hw: np.ndarray) -> None:
     with Image.open(io.BytesIO(write_png(index_hw, palette(256)))) as picture:
         assert picture.mode == "P"
         np.testing.assert_array_equal(np.asarray(picture), index_hw)
