@@ -174,6 +174,17 @@ def _pad(values: list[Any], said: dict[str, Any]) -> Tensor:
 _OPS: Final[dict[str, Callable[[list[Any], dict[str, Any]], Tensor]]] = {
     "Abs": lambda v, _: v[0].abs(),
     "Add": lambda v, _: v[0] + v[1],
+    "AveragePool": lambda v, said: nnf.avg_pool2d(
+        v[0],
+        tuple(said["kernel_shape"]),
+        stride=tuple(said.get("strides", [1, 1])),
+        padding=tuple(said.get("pads", [0, 0])[:2]),
+        ceil_mode=bool(said.get("ceil_mode", 0)),
+        count_include_pad=bool(said.get("count_include_pad", 0)),
+    ),
+    "BatchNormalization": lambda v, said: nnf.batch_norm(
+        v[0], v[3], v[4], v[1], v[2], training=False, eps=said.get("epsilon", 1e-5)
+    ),
     "Cast": lambda v, said: v[0].to(_TYPES[said["to"]]),
     "Clip": _clip,
     "Conv": _conv,

@@ -33,24 +33,22 @@ def export_task(
     """Write the bundle with the run's task added (or replaced) as a new folder `out`.
 
     `name` and `version` are the new bundle's (none: the old ones'). A run still going on is exported from its last
-    checkpoint. Raises RunError, RecipeError, BundlePart, BundleError, OutputError.
+    checkpoint; before its student has begun, the teacher's head stands in for the student's. Raises RunError,
+    RecipeError, BundlePart, BundleError, OutputError.
     """
     if bundle.is_device_half:
         raise BundlePart(f"{bundle.ident}: the device's half of a bundle has no tails; give the whole one")
     run = TaskRun(run_folder)
     facts, recipe = run.facts(), run.recipe()
-    decoder = bundle.manifest.files["decoder.onnx"].sha256
-    if facts["fingerprint"] != bundle.fingerprint.hex() or facts["decoder"] != decoder:
-        raise RunError(
-            f"{run_folder} was trained on {facts['bundle']}, whose tables or decoder are not those of {bundle.ident}; "
-            "give the bundle that it was trained on, or one made of it"
-        )
+    _check_made_for(bundle, facts, run_folder)
     fabric = Fabric(accelerator="cpu", devices=1)
     networks = Networks(recipe, bundle, fabric, classes=len(facts["classes"]), shares=None)
     parts = networks.trained(recipe)
     put_weights(parts, run.weights())
+    if run.only_taught():
+        networks.begin_as_teacher()
     task: Any = recipe.task
-    own = [_own(bundle, task, other) for other in bundle.manifest.tasks if other not in ("classify", task)]
+    own = [bundle.task(other) for other in bundle.manifest.tasks if other not in ("classify", task)]
     side = recipe.teacher.crop // bundle.manifest.stride
     latent = torch.zeros(2, bundle.manifest.channels, side, side)
     with torch.no_grad():
@@ -114,9 +112,13 @@ def export_task(
     return write_folder(derive(bundle, manifest, files=files), out)
 
 
-def _own(bundle: Bundle, task: str, other: str) -> TaskSpec:
-    del task
-    return bundle.task(other)
+def _check_made_for(bundle: Bundle, facts: dict[str, Any], run_folder: Path) -> None:
+    decoder = bundle.manifest.files["decoder.onnx"].sha256
+    if facts["fingerprint"] != bundle.fingerprint.hex() or facts["decoder"] != decoder:
+        raise RunError(
+            f"{run_folder} was trained on {facts['bundle']}, whose tables or decoder are not those of {bundle.ident}; "
+            "give the bundle that it was trained on, or one made of it"
+        )
 
 
 def _tail(head: nn.Module) -> tuple[nn.Module, list[str]]:

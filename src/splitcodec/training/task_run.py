@@ -64,6 +64,13 @@ class TaskRun:
         """Return the final weights, or those of the last checkpoint of a run still going on."""
         return self.run.weights()
 
+    def only_taught(self) -> bool:
+        """Say whether the student has not begun yet."""
+        if self.report():
+            return False
+        found = self.run.load()
+        return found is not None and found[2].stage == "teach"
+
     def report(self) -> dict[str, Any]:
         """Return the final report; empty for a run still going on."""
         return self.run.report()
