@@ -258,6 +258,19 @@ def test_it_is_all_on_the_command_line(
         assert picture.size == draw(2)[0].size
 
 
+def test_a_second_student_takes_over_the_teacher(
+    base: Bundle, make: Make, runs: dict[str, Path], data: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe = make("detect", lead=str(runs["detect"]), tune=["decoder", "backbone"], task_epochs=1)
+    train_task(recipe, data=data["detect"], bundle=base, out=tmp_path, report=lambda _: None)
+    lead, found = _weights(runs["detect"]), _weights(tmp_path)
+    assert all(torch.equal(found[key], value) for key, value in lead.items() if key.startswith("teacher."))
+    assert any(not torch.equal(found[key], value) for key, value in lead.items() if key.startswith("head."))
+    assert {key.partition(".")[0] for key in found} == {"teacher", "head", "decoder", "backbone"}
+    stages = {json.loads(line)["stage"] for line in (tmp_path / "log.jsonl").read_text().splitlines()}
+    assert stages == {"distil", "learn"}
+
+
 def test_what_does_not_fit_is_refused(
     base: Bundle, make: Make, runs: dict[str, Path], data: dict[str, Path], tmp_path: Path
 ) -> None:
