@@ -24,7 +24,7 @@ from splitcodec.training.recipe import Recipe, read_recipe
 from splitcodec.training.run import Run
 from splitcodec.training.students import PatchRecipe, SqueezeRecipe
 from splitcodec.wire.bundle import Bundle, open_bundle
-from tests.training.conftest import COMMITTED, draw
+from tests.training.conftest import COMMITTED, RECIPES, draw
 
 Make = Callable[[], dict[str, Any]]
 SMALL_DECODER = {"width": 16, "blocks": 1, "up_width": 8, "up_blocks": 1}
@@ -34,7 +34,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "paper": {"widths": [8, 6], "channels": 5, "decoder_widths": [16, 12]},
     "reduced": {"width": 8, "decoder_width": 16},
 }
-ALL = {str(path.relative_to(COMMITTED).with_suffix("")): path for path in sorted(COMMITTED.rglob("*.yaml"))}
+ALL = {str(path.relative_to(COMMITTED).with_suffix("")): path for path in RECIPES}
 PATCHES = "[{width: 8, kernel: 5, stride: 4}, {width: 12, kernel: 3, stride: 2}]"
 
 

@@ -29,7 +29,7 @@ from splitcodec.training.task_recipe import TaskRecipe, read_task_recipe
 from splitcodec.training.task_train import train_task
 from splitcodec.wire.bundle import Bundle, open_bundle, split_device
 from tests.labelled import draw, write_camvid, write_coco, write_voc
-from tests.training.conftest import COMMITTED
+from tests.training.conftest import COMMITTED, TASK_RECIPES
 
 Make = Callable[..., TaskRecipe]
 TASKS = ("classify", "detect", "segment")
@@ -286,6 +286,11 @@ def test_what_does_not_fit_is_refused(
         train_task(other, data=data["detect"], bundle=base, out=tmp_path / "run", report=lambda _: None)
     with pytest.raises(RunError, match="holds no run"):
         export_task(tmp_path / "none", base, tmp_path / "out")
+
+
+@pytest.mark.parametrize("path", TASK_RECIPES, ids=lambda path: path.stem)
+def test_committed_recipes_are_valid(path: Path) -> None:
+    assert read_task_recipe(path).task == path.stem.partition("_")[0]
 
 
 PAPER = ("detect_coco_retinanet", "detect_coco_faster_rcnn", "segment_voc2012_deeplabv3")
