@@ -7,6 +7,7 @@ themselves. Hence deterministic kernels and one optimisation level; threads do n
 from __future__ import annotations
 
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -26,21 +27,8 @@ class Graph:
     """
 
     def __init__(self, model: bytes, *, name: str, threads: int | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise SettingsError(f"{threads} threads, expected at least 1")
-        options = onnxruntime.SessionOptions()
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.use_deterministic_compute = True
-        options.log_severity_level = 4  # fatal: what it refuses is raised, and said once
-        options.inter_op_num_threads = 1
-        options.intra_op_num_threads = threads or 0
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.add_session_config_entry("session.load_model_format", "ONNX")
         self.name = name
-        try:
-            self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's errors have no common base but this
-            raise GraphError(f"{name}: ONNX Runtime refuses the graph: {_one_line(error)}") from error
+        self._session = _open(model, name=name, threads=threads)
         inputs = self._session.get_inputs()
         if len(inputs) != 1:
             raise GraphError(f"{name}: the graph has {len(inputs)} inputs, expected 1")
@@ -64,6 +52,44 @@ class Graph:
             takes = f"{self.input_type} {list(self.input_shape)}"
             raise GraphError(f"{self.name}: {came} came, the graph takes {takes}: {_one_line(error)}") from error
         return {name: np.asarray(value) for name, value in zip(self.output_names, values, strict=True)}
+
+
+@final
+class JointGraph:
+    """An ONNX graph with several inputs, told apart by name; otherwise as `Graph`."""
+
+    def __init__(self, model: bytes, *, name: str, threads: int | None = None) -> None:
+        self.name = name
+        self._session = _open(model, name=name, threads=threads)
+        self.input_names: tuple[str, ...] = tuple(one.name for one in self._session.get_inputs())
+        self.output_names: tuple[str, ...] = tuple(output.name for output in self._session.get_outputs())
+
+    def outputs(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return all outputs by name. Raises GraphError, for instance for an input that is missing."""
+        try:
+            values = self._session.run(None, dict(arrays))
+        except Exception as error:  # ONNX Runtime's errors have no common base but this
+            came = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
+            takes = ", ".join(self.input_names)
+            raise GraphError(f"{self.name}: {came} came, the graph takes {takes}: {_one_line(error)}") from error
+        return {name: np.asarray(value) for name, value in zip(self.output_names, values, strict=True)}
+
+
+def _open(model: bytes, *, name: str, threads: int | None) -> Any:
+    if threads is not None and threads < 1:
+        raise SettingsError(f"{threads} threads, expected at least 1")
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.use_deterministic_compute = True
+    options.log_severity_level = 4  # fatal: what it refuses is raised, and said once
+    options.inter_op_num_threads = 1
+    options.intra_op_num_threads = threads or 0
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    try:
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # ONNX Runtime's errors have no common base but this
+        raise GraphError(f"{name}: ONNX Runtime refuses the graph: {_one_line(error)}") from error
 
 
 def runtime_version() -> str:

@@ -19,6 +19,10 @@ from splitcodec.training import distill
 from splitcodec.training.recipe import Recipe, read_recipe
 
 COMMITTED = Path(__file__).parents[2] / "recipes"
+TASK_RECIPES = tuple(
+    path for path in sorted(COMMITTED.rglob("*.yaml")) if "task" in yaml.safe_load(path.read_text(encoding="utf-8"))
+)
+RECIPES = tuple(path for path in sorted(COMMITTED.rglob("*.yaml")) if path not in TASK_RECIPES)
 
 
 def draw(size: tuple[int, int], seed: int) -> Image.Image:

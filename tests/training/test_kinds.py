@@ -25,7 +25,7 @@ from splitcodec.training.recipe import Recipe, read_recipe
 from splitcodec.training.run import Run
 from splitcodec.training.students import PatchRecipe, SqueezeRecipe
 from splitcodec.wire.bundle import Bundle, open_bundle
-from tests.training.conftest import COMMITTED, draw
+from tests.training.conftest import COMMITTED, RECIPES, draw
 
 Make = Callable[[], dict[str, Any]]
 SMALL_DECODER = {"width": 16, "blocks": 1, "up_width": 8, "up_blocks": 1}
@@ -37,7 +37,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "image": {"width": 8, "channels": 6},
     "hyperprior": {"width": 8, "channels": 6},
 }
-ALL = {str(path.relative_to(COMMITTED).with_suffix("")): path for path in sorted(COMMITTED.rglob("*.yaml"))}
+ALL = {str(path.relative_to(COMMITTED).with_suffix("")): path for path in RECIPES}
 PATCHES = "[{width: 8, kernel: 5, stride: 4}, {width: 12, kernel: 3, stride: 2}]"
 
 

@@ -9,7 +9,7 @@ import yaml
 
 from splitcodec.errors import RecipeError
 from splitcodec.training.recipe import LevelsRecipe, Recipe, read_recipe
-from tests.training.conftest import COMMITTED
+from tests.training.conftest import RECIPES
 
 Make = Callable[[], dict[str, Any]]
 
@@ -20,7 +20,7 @@ def _read(folder: Path, data: object, *changes: str) -> Recipe:
     return read_recipe(path, changes=changes)
 
 
-@pytest.mark.parametrize("path", sorted(COMMITTED.rglob("*.yaml")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_committed_recipes_are_valid(path: Path) -> None:
     assert read_recipe(path).name
 

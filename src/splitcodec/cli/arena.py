@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from splitcodec.cli.show import DEFAULT_BUNDLE, BundleOption, JsonOption, ThreadsOption, print_json, progress
+from splitcodec.errors import SettingsError
 
 
 class SweepChoice(StrEnum):
@@ -16,6 +17,14 @@ class SweepChoice(StrEnum):
 
     lean = "lean"
     full = "full"
+
+
+class TaskChoice(StrEnum):
+    """What a bundle may be scored for."""
+
+    classify = "classify"
+    detect = "detect"
+    segment = "segment"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,8 +35,14 @@ def add_to(app: typer.Typer) -> None:
 def evaluate(
     data: Annotated[
         Path,
-        typer.Option("--data", metavar="DIR", help="Labelled photographs: <class index>_*.jpg, or wnid folders."),
+        typer.Option(
+            "--data",
+            metavar="DIR",
+            help="Labelled photographs: <class index>_*.jpg, or wnid folders; VOC, COCO, CamVid.",
+        ),
     ],
+    task: Annotated[TaskChoice, typer.Option("--task", help="What is scored.")] = TaskChoice.classify,
+    split: Annotated[str, typer.Option("--split", help="Of VOC, COCO or CamVid: which split.")] = "val",
     bundle: BundleOption = DEFAULT_BUNDLE,
     codecs: Annotated[str, typer.Option("--codecs", help="Rivals: jpeg,webp,avif,jp2,jxl,hevc,vvc.")] = "",
     sweep: Annotated[SweepChoice, typer.Option("--sweep", help="Settings and resolutions to try per codec.")] = (
@@ -53,16 +68,24 @@ def evaluate(
     threads: ThreadsOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Measure top-1 against bytes: every level through real packets, the uncompressed teacher, rivals, image codecs."""
+    """Measure scores against bytes: every level through real packets, the uncompressed teacher, rivals, image codecs.
+
+    Top-1 for classification, mAP for --task detect, mIoU for --task segment.
+    """
+    if task is not TaskChoice.classify:
+        if points or memory:
+            raise SettingsError(f"--points and --memory are for --task classify; leave them out for {task.value}")
+        _evaluate_task(bundle, data, task, split, codecs, sweep, rival, out, threads, json_=json_)
+        return
     from splitcodec.evaluation.rate import evaluate as measure
     from splitcodec.evaluation.rivals import parse_rival
     from splitcodec.evaluation.sweep import full_sweep, lean_sweep
 
     with progress() as bar:
-        task = bar.add_task("evaluating", total=None, note="")
+        shown = bar.add_task("evaluating", total=None, note="")
 
         def tell(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
+            bar.update(shown, completed=done, total=total)
 
         report = measure(
             bundle,
@@ -85,3 +108,41 @@ def evaluate(
         from splitcodec.evaluation.report import markdown
 
         print(markdown(report))
+
+
+def _evaluate_task(
+    bundle: str,
+    data: Path,
+    task: TaskChoice,
+    split: str,
+    codecs: str,
+    sweep: SweepChoice,
+    rival: list[str] | None,
+    out: Path | None,
+    threads: int | None,
+    *,
+    json_: bool,
+) -> None:
+    from splitcodec.evaluation.rivals import parse_rival
+    from splitcodec.evaluation.task_report import task_markdown, write_task_report
+    from splitcodec.evaluation.tasks import evaluate_task
+
+    with progress() as bar:
+        bar_task = bar.add_task("evaluating", total=None, note="")
+        report = evaluate_task(
+            bundle,
+            data,
+            task="detect" if task is TaskChoice.detect else "segment",
+            split=split,
+            codecs=[name.strip() for name in codecs.split(",") if name.strip()],
+            sweep="full" if sweep is SweepChoice.full else "lean",
+            rivals=[one for text in rival or [] for one in parse_rival(text)],
+            progress=lambda done, total: bar.update(bar_task, completed=done, total=total),
+            threads=threads,
+        )
+    if out is not None:
+        write_task_report(report, out)
+    if json_:
+        print_json(report.to_json())
+    else:
+        print(task_markdown(report))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,9 +37,20 @@ from splitcodec.cli.show import (
     print_table,
     read_token,
 )
-from splitcodec.errors import OutputError
+from splitcodec.errors import OutputError, SettingsError
+
+if TYPE_CHECKING:
+    from splitcodec.device.client import Fit
+    from splitcodec.wire.answer import Answer
 
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs: JPEG, PNG, WebP, AVIF, ...")]
+
+
+class FitChoice(StrEnum):
+    """What of a picture is sent."""
+
+    crop = "crop"
+    letterbox = "letterbox"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -59,6 +71,12 @@ def encode(
     fps: FpsOption = None,
     window_s: WindowOption = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
+    fit: Annotated[
+        FitChoice, typer.Option("--fit", help="What of the picture is sent: boxes and label maps want all of it.")
+    ] = FitChoice.crop,
+    side: Annotated[
+        int | None, typer.Option("--side", min=1, metavar="PX", help="Longest side of a letterboxed picture.")
+    ] = None,
     encoder: EncoderOption = "tuned",
     threads: ThreadsOption = None,
     json_: JsonOption = False,
@@ -75,7 +93,7 @@ def encode(
     device = Device(bundle, threads=threads, encoder=checked_encoder(encoder))
 
     def one(image: Path) -> dict[str, Any]:
-        encoded = device.encode_timed(image, level=level, **allowed.next())
+        encoded = device.encode_timed(image, level=level, fit=fit.value, side=side, **allowed.next())
         allowed.spent(len(encoded.packet))
         packet = _store(out, image.stem, encoded.packet)
         ms = round(sum(encoded.ms.values()), 3)
@@ -114,6 +132,16 @@ def ask(
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
     retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries when nobody answers.")] = 2,
+    fit: Annotated[
+        FitChoice | None,
+        typer.Option("--fit", help="What of the picture is sent. Default: the crop to classify, else all of it."),
+    ] = None,
+    side: Annotated[
+        int | None, typer.Option("--side", min=1, metavar="PX", help="Longest side of a letterboxed picture.")
+    ] = None,
+    draw: Annotated[
+        Path | None, typer.Option("--draw", metavar="PNG", help="Write the picture with boxes and label map on it.")
+    ] = None,
     token_file: TokenFileOption = None,
     encoder: EncoderOption = "tuned",
     threads: ThreadsOption = None,
@@ -121,18 +149,23 @@ def ask(
 ) -> None:
     """Encode photographs here, send the packets to a server, print its answers.
 
-    With --json one photograph gives one object, several give a list. --deadline-ms without --kbit-per-s measures the
-    link by what it carries; the first photograph is then also sent at the lowest and the highest level.
+    One packet gets the answers to all tasks. Boxes and label maps come in pixels of the photograph. With --json one
+    photograph gives one object, several give a list. --deadline-ms without --kbit-per-s measures the link by what it
+    carries; the first photograph is then also sent at the lowest and the highest level.
     """
     import time
 
     from splitcodec.device.client import Device
     from splitcodec.device.links import open_link
     from splitcodec.device.meter import LinkMeter
+    from splitcodec.device.overlay import in_picture
     from splitcodec.wire.answer import parse_answer
 
     wanted = [task.strip() for task in tasks.split(",") if task.strip()]
     link = open_link(url, tasks=wanted, timeout_s=timeout, retries=retries, token=read_token(token_file))
+    if draw is not None and len(images) != 1:
+        raise SettingsError(f"--draw {draw} with {len(images)} pictures; give one")
+    shown: Fit = fit.value if fit is not None else "crop" if wanted == ["classify"] else "letterbox"
     meter = LinkMeter(link)
     allowed = Allowances(
         Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s), measured=meter.deadline
@@ -143,14 +176,17 @@ def ask(
     def one(image: Path) -> dict[str, Any]:
         if deadline_ms is not None and kbit_per_s is None and not meter.measured:
             for probe in (0, 0, device.bundle.manifest.levels - 1):  # the first opens the connection
-                meter(device.encode(image, level=probe))
+                meter(device.encode(image, level=probe, fit=shown, side=side))
             meter.forget(1)
         limits = allowed.next()
         time.sleep(max(0.0, start + allowed.due_s - time.monotonic()))
-        encoded = device.encode_timed(image, level=level, **limits)
+        encoded = device.encode_timed(image, level=level, fit=shown, side=side, **limits)
         allowed.spent(len(encoded.packet))
         begin = time.perf_counter()
-        answer = parse_answer(meter(encoded.packet))
+        sent = parse_answer(meter(encoded.packet))
+        answer = in_picture(sent, encoded.place)
+        if draw is not None:
+            _write_drawing(image, answer, draw)
         trip = round(1000 * (time.perf_counter() - begin) - sum(answer["ms"].values()), 3)
         ms = {**encoded.ms, "link": max(trip, 0.0), **answer["ms"]}
         return {**answer, "ms": ms, "image": str(image), "bytes": len(encoded.packet)}
@@ -165,6 +201,16 @@ def ask(
         rows = [(d["image"], guesses(d), d["bytes"], d["level"], f"{sum(d['ms'].values()):.1f}") for d in done]
         print_table(f"{device.bundle.ident} at {url}", ("image", "answer", "bytes", "level", "ms"), rows, left=2)
     leave(failures)
+
+
+def _write_drawing(image: Path, answer: Answer, path: Path) -> None:
+    from splitcodec.device.image import load_picture
+    from splitcodec.device.overlay import draw
+
+    try:
+        draw(load_picture(image), answer).save(path)
+    except (OSError, ValueError) as error:
+        raise OutputError(f"cannot draw to {path}: {error}; give a name such as out.png") from None
 
 
 def _store(folder: Path, stem: str, packet: bytes) -> Path:

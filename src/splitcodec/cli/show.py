@@ -108,8 +108,13 @@ def leave(failures: int) -> None:
 
 def guesses(answer: Any, *, top: int = 3) -> str:
     """Return the best guesses of an answer as text."""
-    found = answer["answers"].get("classify", [])
-    return ", ".join(f"{g['label'].split(',')[0]} {100 * g['p']:.0f} %" for g in found[:top])
+    answers = answer["answers"]
+    words = [f"{g['label'].split(',')[0]} {100 * g['p']:.0f} %" for g in answers.get("classify", [])[:top]]
+    words += [f"[{one['label']}] {100 * one['score']:.0f} %" for one in answers.get("detect", [])[:top]]
+    words += [
+        f"{one['label']} on {100 * one['share']:.0f} %" for one in answers.get("segment", {}).get("classes", [])[:top]
+    ]
+    return ", ".join(words)
 
 
 def read_token(file: Path | None) -> str | None:

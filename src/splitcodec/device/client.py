@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import operator
 import time
 from collections.abc import Callable
@@ -23,19 +24,22 @@ from PIL import Image
 
 from splitcodec.device.budget import Deadline, Fitted, Prices, checked_max_bytes
 from splitcodec.device.encoder import Encoder, Precision
-from splitcodec.device.image import crop_bhwc, load_picture
+from splitcodec.device.image import Letterbox, crop_bhwc, crop_place, letterbox_bhwc, load_picture
+from splitcodec.device.overlay import in_picture
 from splitcodec.device.tuned import tuned
 from splitcodec.errors import BudgetTooSmall, SettingsError
 from splitcodec.wire.answer import Answer, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.coder import BY_CHANNEL, Coder
 from splitcodec.wire.packet import OVERHEAD, Packet, pack
+from splitcodec.wire.task import file_name
 
 SMALLEST_SIDE: Final = 0.4
 """Of the bundle's crop, how far a picture may shrink."""
 DROPPED: Final = 1.4
 """How many times the limit level 0 may have for symbols to be dropped rather than the picture shrunk (docs/LOG.md)."""
 
+Fit = Literal["crop", "letterbox"]
 Picture = str | Path | bytes | Image.Image | NDArray[Any]
 
 
@@ -44,13 +48,14 @@ Picture = str | Path | bytes | Image.Image | NDArray[Any]
 class Encoded:
     """A packet, its rate level, and the milliseconds of the stages "preprocess", "encoder" and "coding".
 
-    `side` is that of the square crop in pixels, which `force_fit` may take smaller; `dropped` counts the symbols that
-    it moved to cheaper values.
+    `place` says where the picture lies in what was sent; `side` is the longest side of that in pixels, which
+    `force_fit` may take smaller; `dropped` counts the symbols that it moved to cheaper values.
     """
 
     packet: bytes
     level: int
     ms: dict[str, float]
+    place: Letterbox
     side: int
     dropped: int = 0
 
@@ -94,10 +99,36 @@ class Device:
         manifest = self.bundle.manifest
         return crop_bhwc(load_picture(picture), resize=manifest.resize, crop=manifest.crop)
 
-    def symbols(self, picture: Picture, *, level: int | None = None) -> NDArray[np.int32]:
+    def view(
+        self, picture: Picture, *, fit: Fit = "crop", side: int | None = None
+    ) -> tuple[NDArray[np.uint8], Letterbox]:
+        """Return what the network will see of a picture, uint8 (1, rows, cols, 3), and where the picture lies in it.
+
+        "crop" is what the classifier learned on; "letterbox" shows the whole picture, its longest side scaled to `side`
+        (none: as the bundle's tasks want it), padded with grey to multiples of the stride or what the tasks want.
+        Raises PictureError, SettingsError for a side that the bundle does not take.
+        """
+        opened, manifest = load_picture(picture), self.bundle.manifest
+        if fit == "crop":
+            place = crop_place(opened.size, resize=manifest.resize, crop=manifest.crop)
+            return self.crop(opened), place
+        if fit != "letterbox":
+            raise SettingsError(f"fit {fit!r}; expected 'crop' or 'letterbox'")
+        specs = [self.bundle.task(task) for task in manifest.tasks if self.bundle.has(file_name(task))]
+        wanted = max((spec.side for spec in specs), default=manifest.crop) if side is None else side
+        multiple = math.lcm(manifest.stride, *(spec.multiple for spec in specs))
+        most = manifest.max_side // multiple * multiple
+        if not manifest.stride <= wanted <= most:
+            raise SettingsError(f"side {wanted}; {self.bundle.ident} takes {manifest.stride} to {most}")
+        return letterbox_bhwc(opened, side=wanted, multiple=multiple)
+
+    def symbols(
+        self, picture: Picture, *, level: int | None = None, fit: Fit = "crop", side: int | None = None
+    ) -> NDArray[np.int32]:
         """Return the picture's symbols at a level (none: the bundle's default): int32 (C, rows, columns)."""
         level = self._level(level)
-        return self.bundle.tables[0].quantise(self.encoder.latent_chw(self.crop(picture)), level)
+        image_bhwc, _ = self.view(picture, fit=fit, side=side)
+        return self.bundle.tables[0].quantise(self.encoder.latent_chw(image_bhwc), level)
 
     def pack(self, symbols_chw: NDArray[Any], *, level: int) -> bytes:
         """Return the packet of symbols, integers (C, rows, columns) within the tables' range.
@@ -131,18 +162,21 @@ class Device:
         max_bytes: int | None = None,
         deadline: Deadline | None = None,
         force_fit: bool = False,
+        fit: Fit = "crop",
+        side: int | None = None,
     ) -> bytes:
         """Return the packet of a picture at a rate level (none: the bundle's default); its length is the rate.
 
         With `max_bytes`, a `deadline` or both, the highest level whose packet keeps them, at most `level` (none: any).
         Where even level 0 has more bytes, `force_fit` moves the least important symbols to cheaper values; where that
-        would be too many, it first encodes the picture at a smaller size (if the bundle does nothing but classify).
+        would be too many, it first encodes the picture at a smaller size (a crop, if the bundle does nothing but
+        classify). `fit` and `side` say what of the picture the network sees; see `view`.
 
         Raises PictureError, SettingsError for a level that the bundle does not have, BudgetTooSmall with the smallest
         size where nothing fits, GraphError.
         """
         return self.encode_timed(
-            picture, level=level, max_bytes=max_bytes, deadline=deadline, force_fit=force_fit
+            picture, level=level, max_bytes=max_bytes, deadline=deadline, force_fit=force_fit, fit=fit, side=side
         ).packet
 
     def encode_timed(
@@ -153,6 +187,8 @@ class Device:
         max_bytes: int | None = None,
         deadline: Deadline | None = None,
         force_fit: bool = False,
+        fit: Fit = "crop",
+        side: int | None = None,
     ) -> Encoded:
         """Do as `encode`, and say how long each stage took, and what level and how many symbols the limit cost."""
         limited = max_bytes is not None or deadline is not None
@@ -160,7 +196,7 @@ class Device:
         level = self.bundle.manifest.levels - 1 if limited and level is None else self._level(level)
         begin = time.perf_counter()
         opened = load_picture(picture)
-        image_bhwc = self.crop(opened)
+        image_bhwc, place = self.view(opened, fit=fit, side=side)
         cropped = time.perf_counter()
         latent_chw = self.encoder.latent_chw(image_bhwc)
         encoded = time.perf_counter()
@@ -170,21 +206,25 @@ class Device:
             if most is None or in_time < most:
                 most = in_time
                 what = f"{in_time} bytes are left of {deadline.ms:g} ms at {deadline.kbit_per_s:.4g} kbit/s"
-        side, fitted = self.bundle.manifest.crop, None
+        sides = self._sides() if fit == "crop" else [max(image_bhwc.shape[1:3])]
+        seen, fitted = sides[0], None
         if most is None:
             packet = self.pack(self.bundle.tables[0].quantise(latent_chw, level), level=level)
             fitted = Fitted(packet, level, 0)
         elif force_fit:
-            side, fitted = self._forced(opened, latent_chw, most, level=level, what=what)
+            seen, fitted = self._forced(opened, latent_chw, most, sides=sides, level=level, what=what)
+            if seen != sides[0]:
+                place = crop_place(opened.size, resize=self._resize_at(seen), crop=seen)
         else:
-            floor = self._prices.floor(self._grid(self._sides()[-1]), pack=self._pack_at)
+            grid = latent_chw.shape[1:] if len(sides) == 1 else self._grid(sides[-1])
+            floor = self._prices.floor((grid[0], grid[1]), pack=self._pack_at)
             fitted = self._prices.fit(latent_chw, most, pack=self._pack_at, highest=level, what=what, floor=floor)
         done = time.perf_counter()
         if most is not None:
             self._coding_ms = 1000 * (done - encoded)
         seconds = {"preprocess": cropped - begin, "encoder": encoded - cropped, "coding": done - encoded}
         ms = {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}
-        return Encoded(fitted.packet, fitted.level, ms, side, fitted.dropped)
+        return Encoded(fitted.packet, fitted.level, ms, place, seen, fitted.dropped)
 
     def ask(
         self,
@@ -195,20 +235,32 @@ class Device:
         max_bytes: int | None = None,
         deadline: Deadline | None = None,
         force_fit: bool = False,
+        fit: Fit = "crop",
+        side: int | None = None,
     ) -> Answer:
         """Encode a picture, send the packet over `link` and return the edge's answer.
 
+        Boxes and label maps come back in pixels of the upright picture.
         Raises as `encode`, LinkGarbled if what comes back is not an answer, and what the link raises (LinkError).
         """
-        packet = self.encode(picture, level=level, max_bytes=max_bytes, deadline=deadline, force_fit=force_fit)
-        return parse_answer(link(packet))
+        encoded = self.encode_timed(
+            picture, level=level, max_bytes=max_bytes, deadline=deadline, force_fit=force_fit, fit=fit, side=side
+        )
+        return in_picture(parse_answer(link(encoded.packet)), encoded.place)
 
     def _forced(
-        self, picture: Image.Image, latent_chw: NDArray[np.float32], most: int, *, level: int, what: str | None
+        self,
+        picture: Image.Image,
+        latent_chw: NDArray[np.float32],
+        most: int,
+        *,
+        sides: list[int],
+        level: int,
+        what: str | None,
     ) -> tuple[int, Fitted]:
         """Return the largest side at which little has to be dropped, and the packet there."""
         fit = partial(self._prices.fit, max_bytes=most, pack=self._pack_at, highest=level, force=True, what=what)
-        sides, tables = self._sides(), self.bundle.tables[0]
+        tables = self.bundle.tables[0]
         for side in sides:
             latent_chw = latent_chw if side == sides[0] else self._latent_at(picture, side)
             size = OVERHEAD + self._prices.bits(tables.quantise(latent_chw, 0), 0) / 8
@@ -218,9 +270,10 @@ class Device:
         return sides[-1], fit(latent_chw)
 
     def _latent_at(self, picture: Image.Image, side: int) -> NDArray[np.float32]:
-        manifest = self.bundle.manifest
-        resize = round(manifest.resize * side / manifest.crop)
-        return self.encoder.latent_chw(crop_bhwc(picture, resize=resize, crop=side))
+        return self.encoder.latent_chw(crop_bhwc(picture, resize=self._resize_at(side), crop=side))
+
+    def _resize_at(self, side: int) -> int:
+        return round(self.bundle.manifest.resize * side / self.bundle.manifest.crop)
 
     def _sides(self) -> list[int]:
         """Return the sides in pixels at which a forced picture may be encoded, the bundle's crop first."""

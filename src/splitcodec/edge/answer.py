@@ -58,7 +58,7 @@ class Edge:
                 self._routes[line.bundle.fingerprint[:4]] = line
 
     def answer(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = 5) -> Answer:
-        """Return the answer to one packet, with the milliseconds of the stages "decode", "decoder" and "tail".
+        """Return the answer to one packet, with the milliseconds of the stages "decode", "decoder", "tail" and more.
 
         `tasks` (none: "classify") are run on the same features; `top` is the number of guesses.
         Raises PacketError, TaskError, SettingsError, GraphError; never anything but a SplitcodecError, whatever the
@@ -95,24 +95,32 @@ class Edge:
         """Return the answer as JSON: a link without a network. Raises as `answer`."""
         return dump_answer(self.answer(packet))
 
-    def picture_answer(self, image_bhwc: NDArray[np.uint8], *, top: int = 5, bundle: str | None = None) -> Answer:
-        """Return what the uncompressed teacher says of a picture, uint8 (1, H, W, 3): head and tail, no packet.
+    def picture_answer(
+        self,
+        image_bhwc: NDArray[np.uint8],
+        *,
+        top: int = 5,
+        bundle: str | None = None,
+        tasks: Sequence[str] | None = None,
+    ) -> Answer:
+        """Return what the uncompressed teachers say of a picture, uint8 (1, H, W, 3): head and tails, no packet.
 
-        `bundle` is a name@version (none: the first). The level is -1, the stages are "head" and "tail".
+        `bundle` is a name@version (none: the first), `tasks` as for `answer`. The level is -1, the first stage "head".
         Raises BundleNotFound, BundlePart without `head.onnx`, TaskError, GraphError, SettingsError.
         """
         check_top(top)
         line = self._line(bundle)
-        line.check_tasks(("classify",))
+        teachers = line.tasks if tasks is None else line.teachers
+        wanted = teachers.check(tasks)
         if len(image_bhwc) != 1:
             raise GraphError(f"{len(image_bhwc)} pictures; expected 1")
         head = line.head
         begin = time.perf_counter()
         feature_bchw = head(np.ascontiguousarray(image_bhwc))
         featured = time.perf_counter()
-        answers = {"classify": line.tails["classify"].classify(feature_bchw, top=top)[0]}
-        ms = milliseconds(head=featured - begin, tail=time.perf_counter() - featured)
-        return Answer(bundle=line.bundle.ident, level=UNCOMPRESSED, answers=answers, ms=ms)
+        answered = teachers.answer(feature_bchw, wanted, top=top)
+        ms = milliseconds(head=featured - begin, **answered.seconds)
+        return Answer(bundle=line.bundle.ident, level=UNCOMPRESSED, answers=answered.answers[0], ms=ms)
 
     def _route(self, packet: Packet) -> Line:
         if (line := self._routes.get(packet.fingerprint)) is None:

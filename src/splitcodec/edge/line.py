@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitcodec.edge.decoder import Decoder
-from splitcodec.edge.tail import TASKS, Tail, unknown_task
-from splitcodec.errors import GraphError, SplitcodecError, TaskError
+from splitcodec.edge.tasks import Tasks
+from splitcodec.errors import GraphError, SplitcodecError
 from splitcodec.session import Graph
-from splitcodec.wire.answer import Answer
+from splitcodec.wire.answer import Answer, Answers
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.packet import Packet
 
@@ -53,9 +53,9 @@ class Line:
         self.bundle = bundle
         self._threads = threads
         self.decoder = Decoder(bundle, threads=threads, max_symbols=max_symbols)
-        self.tails = {task: Tail(bundle, task, threads=threads) for task in bundle.manifest.tasks if task in TASKS}
+        self.tasks = Tasks(bundle, threads=threads)
         self._side = max(1, bundle.manifest.crop // bundle.manifest.stride)
-        self._batches = self.decoder.batches and all(tail.batches for tail in self.tails.values())
+        self._batches = self.decoder.batches and (self.tasks.classify is None or self.tasks.classify.batches)
         self._warm_up()
 
     @cached_property
@@ -63,19 +63,14 @@ class Line:
         """Return the teacher's head. Raises BundlePart, GraphError."""
         return Graph(self.bundle.graph("head"), name=f"{self.bundle.ident}: head.onnx", threads=self._threads)
 
-    def check_tasks(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
-        """Return the tasks without doubles; none is ("classify",). Raises TaskError."""
-        wanted = ("classify",) if tasks is None else tuple(dict.fromkeys(tasks))
-        if isinstance(tasks, str) or not wanted:
-            raise TaskError(f"tasks {tasks!r}; expected a list of at least one task")
-        for task in wanted:
-            if task not in self.tails:
-                raise unknown_task(task, self.bundle)
-        return wanted
+    @cached_property
+    def teachers(self) -> Tasks:
+        """Return the uncompressed task teachers' tails. Raises BundlePart, GraphError."""
+        return Tasks(self.bundle, threads=self._threads, teacher=True)
 
     def question(self, packet: Packet, *, tasks: Sequence[str] | None, top: int) -> Question:
         """Return the question that a packet puts to this bundle. Raises PacketError, TaskError."""
-        wanted = self.check_tasks(tasks)
+        wanted = self.tasks.check(tasks)
         symbols = self.decoder.check(packet)
         weight = packet.rows * packet.cols / self._side**2
         return Question(line=self, packet=packet, tasks=wanted, top=top, symbols=symbols, weight=weight)
@@ -121,27 +116,32 @@ class Line:
         self, questions: Sequence[Question], latents: Sequence[NDArray[np.float32]], decode_s: Sequence[float]
     ) -> list[Answer]:
         begin = time.perf_counter()
-        feature_bchw = self.decoder.features_bchw(np.stack(latents))
+        latent_bchw = np.stack(latents)
+        feature_bchw = self.decoder.features_bchw(latent_bchw)
         featured = time.perf_counter()
         top = max(question.top for question in questions)
-        found = {task: self.tails[task].classify(feature_bchw, top=top) for task in questions[0].tasks}
-        done = time.perf_counter()
+        answered = self.tasks.answer(feature_bchw, questions[0].tasks, latent_bchw=latent_bchw, top=top)
         return [
             Answer(
                 bundle=self.bundle.ident,
                 level=question.packet.level,
-                answers={task: guesses[place][: question.top] for task, guesses in found.items()},
-                ms=milliseconds(decode=decode_s[place], decoder=featured - begin, tail=done - featured),
+                answers=_cut(answered.answers[place], top=question.top),
+                ms=milliseconds(decode=decode_s[place], decoder=featured - begin, **answered.seconds),
             )
             for place, question in enumerate(questions)
         ]
 
     def _warm_up(self) -> None:
         # Also holds the graphs against each other now, rather than at the first packet.
-        zeros_chw = np.zeros((self.bundle.manifest.channels, self._side, self._side), np.int32)
-        feature_bchw = self.decoder.feature_bchw(zeros_chw, 0)
-        for tail in self.tails.values():
-            tail.logits(feature_bchw)
+        zeros_bchw = np.zeros((1, self.bundle.manifest.channels, self._side, self._side), np.float32)
+        self.tasks.answer(self.decoder.features_bchw(zeros_bchw), self.tasks.names, latent_bchw=zeros_bchw)
+
+
+def _cut(answers: Answers, *, top: int) -> Answers:
+    """Return one picture's answers with no more guesses than it asked for; its batch may have asked for more."""
+    if "classify" in answers:
+        answers["classify"] = answers["classify"][:top]
+    return answers
 
 
 def milliseconds(**seconds: float) -> dict[str, float]:

@@ -13,7 +13,7 @@ from splitcodec.errors import LinkGarbled
 _SAMPLE = re.compile(r"(splitcodec_\w+|process_\w+)(?:\{([^}]*)\})? ([0-9.eE+-]+|[+-]?Inf|NaN)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _LARGEST = 1e18
-_STAGES = ("read", "queue", "decode", "decoder", "tail", "total")
+_STAGES = ("read", "queue", "decode", "decoder", "tail", "backbone", "detect", "segment", "total")
 
 Labels = tuple[tuple[str, str], ...]
 

@@ -148,9 +148,9 @@ class Service:
         answers = [one for one in outcomes if not isinstance(one, SplitcodecError)]
         for answer in answers:
             self._metrics.stage("decode", answer["ms"]["decode"] / 1000)
-        if answers:
-            self._metrics.stage("decoder", answers[0]["ms"]["decoder"] / 1000)
-            self._metrics.stage("tail", answers[0]["ms"]["tail"] / 1000)
+        for stage, spent_ms in answers[0]["ms"].items() if answers else ():
+            if stage != "decode":
+                self._metrics.stage(stage, spent_ms / 1000)
         return list(outcomes)
 
     def _on_batch(self, size: int, waited_s: float) -> None:

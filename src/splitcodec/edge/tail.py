@@ -15,7 +15,7 @@ from splitcodec.session import Graph
 from splitcodec.wire.answer import Guess
 from splitcodec.wire.bundle import Bundle
 
-TASKS = ("classify",)  # what this version knows how to read out of a tail
+TASKS = ("classify", "detect", "segment")  # what this version knows how to read out of a tail
 
 
 @final
@@ -27,7 +27,7 @@ class Tail:
     """
 
     def __init__(self, bundle: Bundle, task: str, *, threads: int | None = None) -> None:
-        if task not in bundle.manifest.tasks or task not in TASKS:
+        if task not in bundle.manifest.tasks or task != "classify":
             raise unknown_task(task, bundle)
         self._graph = Graph(bundle.graph(f"tail_{task}"), name=f"{bundle.ident}: tail_{task}.onnx", threads=threads)
         self._label_n = bundle.manifest.classes

@@ -107,11 +107,11 @@ def to_onnx(
             verbose=False,
         )
         model = onnx.load(path)
-    slim: bytes = _slim(model).SerializeToString()
-    return slim
+    data: bytes = slim(model).SerializeToString()
+    return data
 
 
-def _slim(model: onnx.ModelProto) -> onnx.ModelProto:
+def slim(model: onnx.ModelProto) -> onnx.ModelProto:
     """Store weights as float16 behind a Cast each, and drop names of this machine's source files."""
     casts = []
     for tensor in model.graph.initializer:

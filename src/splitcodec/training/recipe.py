@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 
 import yaml
-from pydantic import Field, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from splitcodec.errors import RecipeError
 from splitcodec.training.keys import Share, Strict
@@ -15,6 +16,7 @@ from splitcodec.training.students import STUDENT_KINDS, HyperpriorRecipe, ImageR
 
 MAX_BASES: Final = 8
 KINDS: Final = frozenset((*STUDENT_KINDS, *STAGE_KINDS))
+Model = TypeVar("Model", bound=BaseModel)
 Prices = Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=16)]
 
 
@@ -173,7 +175,12 @@ class Recipe(Strict):
 
 
 def read_recipe(path: Path, *, changes: tuple[str, ...] = ()) -> Recipe:
-    """Read a recipe; `changes` are `a.b=value` with YAML values.
+    """Read a recipe; `changes` are `a.b=value` with YAML values. Raises RecipeError as `read_as`."""
+    return read_as(Recipe, path, changes=changes)
+
+
+def read_as(model: type[Model], path: Path, *, changes: tuple[str, ...] = (), kinds: Iterable[str] = KINDS) -> Model:
+    """Read a YAML file as a model; `changes` are `a.b=value` with YAML values, `kinds` the tags of its unions.
 
     A key `base` names another recipe, seen from this one's folder, from which this one differs only in what it says.
     Raises RecipeError naming the key and what is wrong.
@@ -182,11 +189,12 @@ def read_recipe(path: Path, *, changes: tuple[str, ...] = ()) -> Recipe:
     for change in changes:
         _apply(data, change)
     try:
-        return Recipe.model_validate(data)
+        return model.model_validate(data)
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(_keys(data, first["loc"])) or "recipe"
-        others = {tuple(_keys(data, one["loc"])) for one in error.errors()} - {tuple(_keys(data, first["loc"]))}
+        found = [tuple(_keys(data, one["loc"], kinds=frozenset(kinds))) for one in error.errors()]
+        key = ".".join(found[0]) or "recipe"
+        others = set(found) - {found[0]}
         more = f" (and {len(others)} more)" if others else ""
         hint = "unknown key; remove it or mend its spelling" if first["type"] == "extra_forbidden" else first["msg"]
         raise RecipeError(f"{path}: {key}: {hint}{more}") from error
@@ -229,13 +237,13 @@ def _load(path: Path) -> dict[str, Any]:
     return data
 
 
-def _keys(data: Any, loc: tuple[int | str, ...]) -> list[str]:
+def _keys(data: Any, loc: tuple[int | str, ...], *, kinds: frozenset[str]) -> list[str]:
     """Return the keys that lead to a complaint: of pydantic's path, what is a key of ours, not a kind or type."""
     found = []
     for part in loc:
         if not isinstance(data, dict | list):
             break
-        if part in KINDS and isinstance(data, dict) and part not in data:
+        if part in kinds and isinstance(data, dict) and part not in data:
             continue
         found.append(str(part))
         data = data.get(part) if isinstance(data, dict) else data[int(part)]

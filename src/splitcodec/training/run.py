@@ -60,15 +60,8 @@ class Run:
         if path.exists() and self.recipe() != recipe:
             raise RunError(f"{self.folder} holds a run of another recipe; choose another --out, or remove it")
         self._write("recipe.yaml", text.encode())
-        provenance = {
-            "recipe": recipe.name,
-            "commit": _commit(),
-            "photographs": photographs,
-            "folders": folders,
-            "torch": torch.__version__,
-            "python": sys.version.split()[0],
-        }
-        self._write("provenance.json", json.dumps(provenance, indent=1).encode())
+        facts = {**provenance(recipe.name), "photographs": photographs, "folders": folders}
+        self._write("provenance.json", json.dumps(facts, indent=1).encode())
 
     def recipe(self) -> Recipe:
         """Read the recipe of this run."""
@@ -115,9 +108,13 @@ class Run:
 
     def finish(self, student: Mapping[str, Tensor], report: dict[str, Any]) -> None:
         """Write the final weights (safetensors), their configuration and the report."""
-        self._write("student.safetensors", save({k: v.contiguous().cpu() for k, v in student.items()}))
+        self.keep("student.safetensors", student)
         self._write("config.json", self.recipe().model_dump_json(indent=1).encode())
         self._write("report.json", json.dumps(report, indent=1).encode())
+
+    def keep(self, name: str, weights: Mapping[str, Tensor]) -> None:
+        """Write weights as a safetensors file."""
+        self._write(name, save({k: v.contiguous().cpu() for k, v in weights.items()}))
 
     def keep_counts(self, data: bytes) -> None:
         """Keep how often each symbol occurred on the training photographs; tables are built from it."""
@@ -166,6 +163,16 @@ class Run:
             os.replace(part, self.folder / name)
         except OSError as error:
             raise OutputError(f"cannot write {self.folder / name}: {error}") from error
+
+
+def provenance(recipe: str) -> dict[str, Any]:
+    """Return where a run of a recipe was started: commit, versions."""
+    return {
+        "recipe": recipe,
+        "commit": _commit(),
+        "torch": torch.__version__,
+        "python": sys.version.split()[0],
+    }
 
 
 def _empty(place: Path) -> None:

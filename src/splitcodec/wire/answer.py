@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, NoReturn, TypedDict
+from typing import Any, NoReturn, TypedDict, cast
 
 from splitcodec.errors import LinkGarbled
 
 MAX_BYTES = 1 << 20
+MAX_SIDE = 65_536
 
 
 class Guess(TypedDict):
@@ -23,12 +24,45 @@ class Guess(TypedDict):
     p: float
 
 
+class Box(TypedDict):
+    """One object: x0, y0, x1, y1 in shares of what the network saw, 0 to 1; a device maps them to pixels."""
+
+    index: int
+    label: str
+    score: float
+    box: list[float]
+
+
+class Region(TypedDict):
+    """One class of a label map, and its share of the map's pixels."""
+
+    index: int
+    label: str
+    share: float
+
+
+class Mask(TypedDict):
+    """A label map: its size as (rows, columns), a PNG with a palette in base64, and the classes that occur in it."""
+
+    size: list[int]
+    png: str
+    classes: list[Region]
+
+
+class Answers(TypedDict, total=False):
+    """What was asked for. Tasks that this version does not know are read like `classify`."""
+
+    classify: list[Guess]
+    detect: list[Box]
+    segment: Mask
+
+
 class Answer(TypedDict):
     """An edge's answer. `bundle` is name@version, `level` is -1 for an uncompressed picture, `ms` is per stage."""
 
     bundle: str
     level: int
-    answers: dict[str, list[Guess]]
+    answers: Answers
     ms: dict[str, float]
 
 
@@ -46,15 +80,56 @@ def parse_answer(data: bytes) -> Answer:
     except (ValueError, RecursionError) as error:
         raise LinkGarbled(f"not an answer: {data[:40]!r} is no JSON in UTF-8; is this an edge?") from error
     body = _object(got, keys=("bundle", "level", "answers", "ms"), where="answer")
-    answers = {
-        task: [_guess(guess, where=f"answers.{task}") for guess in _list(guesses, where=f"answers.{task}")]
-        for task, guesses in _object(body["answers"], where="answers").items()
-    }
+    answers = cast(
+        "Answers", {task: _task(task, found) for task, found in _object(body["answers"], where="answers").items()}
+    )
     ms = {stage: _number(value, where=f"ms.{stage}") for stage, value in _object(body["ms"], where="ms").items()}
     bundle, level = _text(body["bundle"], where="bundle"), _integer(body["level"], where="level")
     for name in (*answers, *ms):
         _text(name, where="name of a task or stage")
     return Answer(bundle=bundle, level=level, answers=answers, ms=ms)
+
+
+def _task(task: str, found: object) -> list[Guess] | list[Box] | Mask:
+    where = f"answers.{task}"
+    if task == "detect":
+        return [_box(box, where=where) for box in _list(found, where=where)]
+    if task == "segment":
+        return _mask(found, where=where)
+    return [_guess(guess, where=where) for guess in _list(found, where=where)]
+
+
+def _box(value: object, *, where: str) -> Box:
+    one = _object(value, keys=("index", "label", "score", "box"), where=where)
+    corners = [_share(side, where=f"{where}.box") for side in _list(one["box"], where=f"{where}.box")]
+    if len(corners) != 4 or corners[0] > corners[2] or corners[1] > corners[3]:
+        raise LinkGarbled(f"{where}.box: {corners}, expected x0, y0, x1 and y1, smaller ones first")
+    return Box(
+        index=_integer(one["index"], where=f"{where}.index"),
+        label=_text(one["label"], where=where),
+        score=_share(one["score"], where=f"{where}.score"),
+        box=corners,
+    )
+
+
+def _mask(value: object, *, where: str) -> Mask:
+    mask = _object(value, keys=("size", "png", "classes"), where=where)
+    size = [_integer(side, where=f"{where}.size") for side in _list(mask["size"], where=f"{where}.size")]
+    if len(size) != 2 or not all(1 <= side <= MAX_SIDE for side in size):
+        raise LinkGarbled(f"{where}.size: {size}, expected rows and columns from 1 to {MAX_SIDE}")
+    regions = []
+    for item in _list(mask["classes"], where=f"{where}.classes"):
+        one = _object(item, keys=("index", "label", "share"), where=f"{where}.classes")
+        index, label = _integer(one["index"], where=f"{where}.index"), _text(one["label"], where=where)
+        regions.append(Region(index=index, label=label, share=_share(one["share"], where=f"{where}.share")))
+    return Mask(size=size, png=_text(mask["png"], where=f"{where}.png"), classes=regions)
+
+
+def _share(value: object, *, where: str) -> float:
+    number = _number(value, where=where)
+    if not 0.0 <= number <= 1.0:
+        raise LinkGarbled(f"{where}: {number}, expected 0 to 1")
+    return number
 
 
 def _guess(value: object, *, where: str) -> Guess:

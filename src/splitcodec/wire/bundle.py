@@ -32,8 +32,9 @@ from splitcodec.wire import archive, packet
 from splitcodec.wire.graphs import check_graph
 from splitcodec.wire.manifest import MAX_BYTES, Colour, FileEntry, Manifest, is_file_name
 from splitcodec.wire.tables import Tables
+from splitcodec.wire.task import TaskSpec, file_name
 
-_DEVICE = re.compile(r"tables(\.\d+)?\.npz|encoder(\..+)?\.onnx|golden/.+|MODEL_CARD\.md")
+_DEVICE = re.compile(r"tables(\.\d+)?\.npz|encoder(\..+)?\.onnx|golden/.+|task_[a-z0-9_]+\.json|MODEL_CARD\.md")
 
 __all__ = [
     "Bundle",
@@ -95,6 +96,14 @@ class Bundle:
         if file_name.endswith(".onnx"):
             check_graph(data, name=f"{self.ident}: {file_name}")
         return data
+
+    def task(self, task: str) -> TaskSpec:
+        """Return what the bundle says of a task beside classification. Raises BundlePart, BundleHash, BundleFormat."""
+        name = file_name(task)
+        spec = TaskSpec.from_json(self.read(name), name=f"{self.ident}: {name}")
+        if spec.task != task:
+            raise BundleFormat(f"{self.ident}: {name} is of task {spec.task}")
+        return spec
 
     def graph(self, stem: str) -> bytes:
         """Return the graph `<stem>.onnx`; see `read`."""

@@ -1,0 +1,121 @@
+"""Commands for tasks beside classification: train-task, export-task."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from splitcodec.cli.show import DEFAULT_BUNDLE, BundleOption, JsonOption, print_json, progress
+from splitcodec.errors import MissingExtra
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    app.command("train-task", rich_help_panel="Training")(train_task)
+    app.command("export-task", rich_help_panel="Training")(export_task)
+
+
+def train_task(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML file, such as recipes/detect_voc2007.yaml.")],
+    data: Annotated[
+        Path, typer.Option("--data", metavar="DIR", help="A data set as VOC, COCO 2017 or CamVid lay it out.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="RUN", help="The run's folder; resumes what is there.")],
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. task_epochs=10.")
+    ] = None,
+    until: Annotated[
+        str, typer.Option("--until", metavar="STAGE", help="Stop after teach, distil or learn; goes on later.")
+    ] = "learn",
+    minutes: Annotated[
+        float | None, typer.Option("--minutes", min=0.0, help="End this session after so long; goes on later.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Train heads for detection or segmentation on a bundle whose encoder and classifier stay what they are.
+
+    First the task teacher on uncompressed pictures, then the student's head on packets. Killed at any time, the same
+    command goes on where it stopped.
+    """
+    try:
+        from splitcodec.training import task_train
+        from splitcodec.training.distill import Progress
+        from splitcodec.training.task_recipe import read_task_recipe
+    except ModuleNotFoundError as error:
+        raise _no_train(error) from None
+    import math
+
+    from splitcodec.errors import SettingsError
+    from splitcodec.wire.bundle import open_bundle
+
+    if until not in task_train.STAGES:
+        raise SettingsError(f"--until {until!r}; expected one of {', '.join(task_train.STAGES)}")
+    wanted = read_task_recipe(recipe, changes=tuple(changes or ()))
+    with progress() as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(now: Progress) -> None:
+            if now.message:
+                bar.console.print(f"{now.stage}: {now.message}")
+                return
+            if now.stage not in tasks:
+                tasks[now.stage] = bar.add_task(now.stage, total=now.of_images, note="")
+            note = f"loss {now.loss:.3f}, {now.images_per_s:.0f} images/s"
+            bar.update(tasks[now.stage], completed=now.images, note=note)
+
+        final = task_train.train_task(
+            wanted,
+            data=data,
+            bundle=open_bundle(bundle),
+            out=out,
+            report=tell,
+            stop_after_s=math.inf if minutes is None else 60 * minutes,
+            until=until,
+        )
+    if json_:
+        print_json(final)
+        return
+    for stage, scores in final["scores"].items():
+        print(f"{stage}: " + ", ".join(f"{name} {value:.1f} %" for name, value in scores.items()))
+    following = f"splitcodec export-task {out} --bundle {bundle} -o BUNDLE"
+    print(
+        f"{out}: {final['images']:,} pictures seen; " + (f"next: {following}" if final["finished"] else "to be gone on")
+    )
+
+
+def export_task(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder written by `train-task`.")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The new bundle's folder.")],
+    bundle: BundleOption = DEFAULT_BUNDLE,
+    name: Annotated[str | None, typer.Option("--name", metavar="NEW", help="Another name for the bundle.")] = None,
+    version: Annotated[int | None, typer.Option("--version", min=1, metavar="N", help="Another version.")] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Write a bundle with the run's task added. The fingerprint stays, so devices in the field need nothing new."""
+    try:
+        from splitcodec.training.task_export import export_task as export
+    except ModuleNotFoundError as error:
+        raise _no_train(error) from None
+    from splitcodec.wire.bundle import open_bundle
+
+    made = export(run, open_bundle(bundle), out, name=name, version=version)
+    facts = {
+        "bundle": made.ident,
+        "folder": str(out),
+        "tasks": list(made.manifest.tasks),
+        "fingerprint": made.fingerprint.hex(),
+        "files": {file: entry.bytes for file, entry in made.manifest.files.items()},
+    }
+    if json_:
+        print_json(facts)
+    else:
+        print(
+            f"{out}: {made.ident} answers {', '.join(made.manifest.tasks)}; fingerprint {made.fingerprint.hex()[:8]}..."
+        )
+
+
+def _no_train(error: ModuleNotFoundError) -> MissingExtra:
+    return MissingExtra(f"training needs {error.name}; install it with: pip install 'splitcodec[train]'")

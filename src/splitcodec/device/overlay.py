@@ -1,0 +1,100 @@
+"""Behind stage 7, on the device again: an answer's boxes and label maps, mapped to the picture and drawn on it."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from splitcodec.device.image import Letterbox
+from splitcodec.errors import LinkGarbled
+from splitcodec.wire.answer import Answer, Answers, Mask
+from splitcodec.wire.png import palette, write_png
+
+SHOWN: Final = 0.3
+"""Boxes of a lower score are not drawn."""
+VEIL: Final = 0.5
+"""How much of the label map's colour a pixel gets."""
+MOST_PIXELS: Final = 64_000_000
+
+
+def in_picture(answer: Answer, place: Letterbox) -> Answer:
+    """Return the answer with boxes in pixels of the upright picture, and its label map at the picture's size.
+
+    Raises LinkGarbled for a label map that is none.
+    """
+    answers: Answers = {**answer["answers"]}
+    if "detect" in answers:
+        answers["detect"] = [
+            {**one, "box": [round(side, 2) for side in place.box_in_picture(one["box"])]} for one in answers["detect"]
+        ]
+    if "segment" in answers:
+        mask = answers["segment"]
+        index_hw = place.mask_in_picture(mask_of(mask))
+        colours = palette(256)
+        png = base64.b64encode(write_png(index_hw, colours)).decode("ascii")
+        answers["segment"] = {**mask, "size": list(index_hw.shape), "png": png}
+    return {**answer, "answers": answers}
+
+
+def mask_of(mask: Mask) -> NDArray[np.uint8]:
+    """Return the label map in an answer: class indices, uint8 (rows, cols). Raises LinkGarbled."""
+    rows, cols = mask["size"]
+    try:
+        if rows * cols > MOST_PIXELS:
+            raise ValueError(f"{rows} x {cols} pixels")
+        with Image.open(io.BytesIO(base64.b64decode(mask["png"], validate=True)), formats=["PNG"]) as picture:
+            if picture.mode != "P" or picture.size != (cols, rows):
+                raise ValueError(f"mode {picture.mode}, {picture.size[0]} x {picture.size[1]} pixels")
+            return np.array(picture, dtype=np.uint8)
+    except (binascii.Error, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise LinkGarbled(
+            f"answers.segment.png: {' '.join(str(error).split())[:80]}; expected a PNG with a palette, "
+            f"{cols} x {rows} pixels, in base64"
+        ) from None
+
+
+def draw(picture: Image.Image, answer: Answer) -> Image.Image:
+    """Return the upright RGB picture with what `in_picture` gave drawn on it: label map, boxes, best class.
+
+    Raises LinkGarbled for a label map that does not fit the picture.
+    """
+    out, found = picture.copy(), answer["answers"]
+    if "segment" in found:
+        index_hw = mask_of(found["segment"])
+        if index_hw.shape != (picture.height, picture.width):
+            raise LinkGarbled(f"a label map of {index_hw.shape}, the picture is {picture.size}")
+        # class 0 is a class of its own in most data sets, so colours begin at 1
+        colour_hwc = palette(257)[index_hw.astype(np.int64) + 1]
+        veiled = Image.blend(out, Image.fromarray(colour_hwc), VEIL)
+        out.paste(veiled, mask=Image.fromarray(np.where(index_hw == 255, 0, 255).astype(np.uint8)))
+    pen = ImageDraw.Draw(out)
+    size = max(11, round(max(picture.size) / 45))
+    font = ImageFont.load_default(size)
+    for one in reversed([box for box in found.get("detect", []) if box["score"] >= SHOWN]):
+        colour = tuple(palette(256)[one["index"] % 254 + 1].tolist())
+        x0, y0, x1, y1 = one["box"]
+        pen.rectangle((x0, y0, max(x1, x0), max(y1, y0)), outline=colour, width=max(2, size // 6))
+        _write(pen, (x0, max(0.0, y0 - size - 4)), f"{one['label']} {100 * one['score']:.0f} %", font, colour)
+    if found.get("classify"):
+        best = found["classify"][0]
+        words = f"{best['label'].split(',')[0]} {100 * best['p']:.0f} %"
+        _write(pen, (2, picture.height - size - 6), words, font, (0, 0, 0))
+    return out
+
+
+def _write(
+    pen: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    words: str,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    colour: tuple[int, ...],
+) -> None:
+    box = pen.textbbox(place, words, font=font)
+    pen.rectangle((box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2), fill=colour)
+    pen.text(place, words, font=font, fill=(0, 0, 0) if sum(colour) > 380 else (255, 255, 255))

@@ -1,0 +1,115 @@
+"""How well boxes and label maps agree with the truth: COCO's mean average precision, mean IoU, pixel accuracy."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from typing import Any, NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitcodec.errors import MissingExtra
+from splitcodec.layouts.sample import VOID
+
+
+class Precision(NamedTuple):
+    """Mean average precision in per cent, at an overlap of 0.5 and over 0.5 to 0.95."""
+
+    map50: float
+    map: float
+
+
+class Seen(NamedTuple):
+    """Boxes of one picture in its own pixels: (N, 4) as x0, y0, x1, y1, scores, classes."""
+
+    box_n4: NDArray[np.floating]
+    score_n: NDArray[np.floating]
+    label_n: NDArray[np.integer]
+
+
+class Truth(NamedTuple):
+    """The true boxes of one picture; spare ones count neither as found nor as missed."""
+
+    box_n4: NDArray[np.floating]
+    label_n: NDArray[np.integer]
+    spare_n: NDArray[np.bool_]
+
+
+def mean_precision(seen: Sequence[Seen], truth: Sequence[Truth], *, classes: int) -> Precision:
+    """Return COCO's metric over pictures, of the classes that occur. Raises MissingExtra without faster-coco-eval."""
+    try:
+        from faster_coco_eval import COCO, COCOeval_faster
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"mAP needs {error.name}; install it with: pip install 'splitcodec[eval]'") from None
+    boxes: list[dict[str, Any]] = []
+    for picture, one in enumerate(truth):
+        for box, label, spare in zip(one.box_n4.tolist(), one.label_n.tolist(), one.spare_n.tolist(), strict=True):
+            sides = (box[2] - box[0], box[3] - box[1])
+            boxes.append(
+                {
+                    "id": len(boxes) + 1,
+                    "image_id": picture,
+                    "category_id": label,
+                    "bbox": [box[0], box[1], *sides],
+                    "area": sides[0] * sides[1],
+                    "iscrowd": int(spare),
+                }
+            )
+    found = [
+        {"image_id": picture, "category_id": label, "score": score, "bbox": [x0, y0, x1 - x0, y1 - y0]}
+        for picture, one in enumerate(seen)
+        for (x0, y0, x1, y1), score, label in zip(
+            one.box_n4.tolist(), one.score_n.tolist(), one.label_n.tolist(), strict=True
+        )
+    ]
+    if not found or not boxes:
+        return Precision(0.0, 0.0)
+    with contextlib.redirect_stdout(io.StringIO()):
+        coco = COCO(
+            {
+                "images": [{"id": picture} for picture in range(len(truth))],
+                "annotations": boxes,
+                "categories": [{"id": label, "name": str(label)} for label in range(classes)],
+            }
+        )
+        judge = COCOeval_faster(coco, coco.loadRes(found), "bbox", print_function=lambda *_: None)
+        judge.evaluate()
+        judge.accumulate()
+    precision = judge.eval["precision"][:, :, :, 0, -1]  # overlaps, recalls, classes; all sizes, most boxes
+    return Precision(_mean(precision[:1]), _mean(precision))
+
+
+def _mean(precision: NDArray[np.floating]) -> float:
+    known = precision[precision > -1]
+    return 100 * float(known.mean()) if known.size else 0.0
+
+
+@final
+class Confusion:
+    """Counts of pixels by true class and by what was said."""
+
+    def __init__(self, classes: int) -> None:
+        self.count_kk = np.zeros((classes, classes), np.int64)
+
+    def add(self, truth_hw: NDArray[np.uint8], said_hw: NDArray[np.uint8]) -> None:
+        """Count one picture; pixels whose true label is VOID are left out."""
+        classes = len(self.count_kk)
+        counted = truth_hw != VOID
+        pairs = truth_hw[counted].astype(np.int64) * classes + said_hw[counted]
+        self.count_kk += np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+
+    @property
+    def miou(self) -> float:
+        """Return the mean over classes that occur of intersection over union, per cent."""
+        right = np.diag(self.count_kk).astype(np.float64)
+        either = self.count_kk.sum(0) + self.count_kk.sum(1) - right
+        occurs = self.count_kk.sum(1) > 0
+        return 100 * float((right[occurs] / either[occurs]).mean()) if occurs.any() else 0.0
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of pixels that are right, per cent."""
+        total = self.count_kk.sum()
+        return 100 * float(np.trace(self.count_kk) / total) if total else 0.0

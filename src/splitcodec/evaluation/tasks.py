@@ -1,0 +1,354 @@
+"""Boxes and label maps against bytes: every level through real packets, the task teacher, image codecs.   as: rate.py
+
+The device's letterbox is what everybody starts from: the student gets it in packets, codecs get the same scaled picture
+without its grey margin, and what they decode goes into the uncompressed task teacher (head, backbone,
+`teacher_<task>`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from splitcodec.device.client import Device
+from splitcodec.device.image import Letterbox, load_picture, place_bhwc
+from splitcodec.edge.decoder import Decoder
+from splitcodec.edge.tasks import Tasks, TaskTail
+from splitcodec.errors import DataError, PictureError, SettingsError
+from splitcodec.evaluation.codecs import Codec, codecs_named
+from splitcodec.evaluation.hull import bytes_at, upper_hull
+from splitcodec.evaluation.machine import commit, cores, machine
+from splitcodec.evaluation.result import OURS
+from splitcodec.evaluation.rivals import Rival
+from splitcodec.evaluation.scores import Confusion, Seen, Truth, mean_precision
+from splitcodec.layouts.find import read_split
+from splitcodec.layouts.sample import DataSet, Sample
+from splitcodec.session import Graph
+from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.packet import unpack
+
+LEAST: Final = 0.02
+"""Boxes of a lower score are not looked at."""
+CHUNK: Final = 12
+SHARES: Final = {"lean": (5 / 7, 1 / 2), "full": (5 / 7, 1 / 2, 5 / 14)}
+"""Lower resolutions at which codecs are tried as well, in units of the letterbox."""
+BELOW: Final = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
+Progress = Callable[[int, int], None]
+Said = Seen | NDArray[np.uint8]
+"""What was found in one picture, in its own pixels: boxes or a label map."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TaskPoint:
+    """One level or setting: mean bytes, and the scores in per cent by their names."""
+
+    method: str
+    setting: str
+    bytes_mean: float
+    scores: dict[str, float]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the point as JSON values."""
+        return {"method": self.method, "setting": self.setting, "bytes_mean": self.bytes_mean, **self.scores}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """What `evaluate --task` says; all scores in per cent."""
+
+    task: Literal["detect", "segment"]
+    teacher: dict[str, float]
+    points: tuple[TaskPoint, ...]
+    bundle: str
+    data: str
+    split: str
+    images: int
+    side: int
+    skipped: tuple[str, ...]
+    seconds: float
+
+    @property
+    def score(self) -> str:
+        """Return the name of the score that curves are drawn over."""
+        return "map50" if self.task == "detect" else "miou"
+
+    def equal_score(self) -> list[dict[str, Any]]:
+        """Return the bytes that each method's upper hull needs at some points below the teacher."""
+        methods = list(dict.fromkeys(point.method for point in self.points))
+        hulls = {
+            name: upper_hull((one.bytes_mean, one.scores[self.score]) for one in self.points if one.method == name)
+            for name in methods
+        }
+        top = self.teacher[self.score]
+        return [
+            {
+                "below": below,
+                "score": top - below,
+                "bytes": {name: bytes_at(hull, top - below) for name, hull in hulls.items()},
+            }
+            for below in BELOW
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the report as JSON values."""
+        return {
+            "task": self.task,
+            "teacher": self.teacher,
+            "points": [point.to_json() for point in self.points],
+            "bundle": self.bundle,
+            "data": self.data,
+            "split": self.split,
+            "images": self.images,
+            "side": self.side,
+            "equal_score": self.equal_score(),
+            "skipped": list(self.skipped),
+            "machine": machine(),
+            "commit": commit(),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+def evaluate_task(
+    bundle: str | Path | Bundle,
+    data: str | Path,
+    *,
+    task: Literal["detect", "segment"],
+    split: str = "val",
+    codecs: Sequence[str] = (),
+    sweep: Literal["lean", "full"] = "lean",
+    rivals: Sequence[Rival] = (),
+    progress: Progress | None = None,
+    threads: int | None = None,
+) -> TaskReport:
+    """Score a task of a bundle on a split of a labelled data set (see `layouts.find`).
+
+    `threads` groups of pictures are read at a time (none: as many as there are cores), each graph on one thread.
+    Pictures that cannot be read are left out and listed. Raises SettingsError, DataError, TaskError, BundleError
+    (BundlePart without the task's teacher), GraphError, MissingExtra.
+    """
+    if threads is not None and threads < 1:
+        raise SettingsError(f"threads {threads}; expected at least 1")
+    begin = time.monotonic()
+    opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    chosen = codecs_named(codecs)
+    labelled = read_split(data, split=split, task=task)
+    entrants = _entrants(opened, rivals, task=task, taken=[codec.name for codec in chosen])
+    bench = _Bench(opened, labelled, entrants, codecs=chosen, shares=SHARES[sweep], task=task)
+    chunks = [labelled.samples[at : at + CHUNK] for at in range(0, len(labelled.samples), CHUNK)]
+    tell, done = progress or (lambda *_: None), 0
+    tell(0, len(labelled.samples))
+    reads: list[_Read] = []
+    skipped: list[str] = []
+    with ThreadPoolExecutor(threads or cores()) as pool:
+        try:
+            for chunk, (found, broken) in zip(chunks, pool.map(bench.read, chunks), strict=True):
+                reads += found
+                skipped += broken
+                done += len(chunk)
+                tell(done, len(labelled.samples))
+        except BaseException:
+            pool.shutdown(wait=True, cancel_futures=True)
+            raise
+    if not reads:
+        raise DataError(f"none of {len(labelled.samples)} pictures can be read; the first: {skipped[0]}")
+    samples = [read.sample for read in reads]
+    points = [
+        TaskPoint(
+            method,
+            words,
+            float(np.mean([read.sizes[method, words] for read in reads])),
+            _score(labelled, samples, [read.said[method, words] for read in reads]),
+        )
+        for method, words in reads[0].said
+    ]
+    return TaskReport(
+        task=task,
+        teacher=_score(labelled, samples, [read.teacher for read in reads]),
+        points=tuple(points),
+        bundle=opened.ident,
+        data=labelled.name,
+        split=split,
+        images=len(reads),
+        side=bench.side,
+        skipped=tuple(skipped),
+        seconds=time.monotonic() - begin,
+    )
+
+
+class _Read(NamedTuple):
+    sample: Sample
+    teacher: Said
+    said: dict[tuple[str, str], Said]
+    sizes: dict[tuple[str, str], int]
+
+
+class _Entrant(NamedTuple):
+    method: str
+    prefix: str
+    device: Device
+    decoder: Decoder
+    tasks: Tasks
+
+
+class _Loaded(NamedTuple):
+    sample: Sample
+    picture: Image.Image
+    scaled_hwc: NDArray[np.uint8]
+    place: Letterbox
+
+
+def _entrants(
+    main: Bundle, rivals: Sequence[Rival], *, task: Literal["detect", "segment"], taken: Sequence[str]
+) -> list[_Entrant]:
+    """Return the main bundle and every rival's, both shores open."""
+    methods = [Rival((main,), OURS), *rivals]
+    found: list[_Entrant] = []
+    seen = set(taken)
+    for rival in methods:
+        bundles = [one if isinstance(one, Bundle) else open_bundle(one) for one in rival.bundles]
+        method = rival.method or bundles[0].manifest.name
+        if method in seen:
+            raise SettingsError(f"method {method!r} comes twice in this run; name the rival: --rival OTHER=BUNDLE")
+        seen.add(method)
+        for one in bundles:
+            if one.task(task).classes != main.task(task).classes:
+                raise SettingsError(f"{one.ident}: other classes for {task} than {main.ident}; nothing to compare")
+            prefix = f"{one.manifest.name} " if len(bundles) > 1 else ""
+            tasks = Tasks(one, threads=1)
+            tasks.check((task,))
+            found.append(_Entrant(method, prefix, Device(one, threads=1), Decoder(one, threads=1), tasks))
+    return found
+
+
+@final
+class _Bench:
+    """What is done to one picture after another; safe to share between threads."""
+
+    def __init__(
+        self,
+        main: Bundle,
+        data: DataSet,
+        entrants: Sequence[_Entrant],
+        *,
+        codecs: Sequence[Codec],
+        shares: Sequence[float],
+        task: Literal["detect", "segment"],
+    ) -> None:
+        self._data, self._entrants, self._codecs, self._shares, self._task = data, entrants, codecs, shares, task
+        spec = main.task(task)
+        if spec.classes != data.classes:
+            raise SettingsError(
+                f"{main.ident} knows {len(spec.classes)} classes for {task} ({', '.join(spec.classes[:3])}, ...), "
+                f"{data.name} has {len(data.classes)} ({', '.join(data.classes[:3])}, ...); give the data set it is for"
+            )
+        self.side = spec.side
+        self._head = Graph(main.graph("head"), name=f"{main.ident}: head.onnx", threads=1)
+        self._teachers = Tasks(main, threads=1, teacher=True)
+
+    def read(self, samples: Sequence[Sample]) -> tuple[list[_Read], list[str]]:
+        """Do all there is to some pictures; also says which could not be read."""
+        reads: list[_Read] = []
+        broken: list[str] = []
+        loaded: list[_Loaded] = []
+        device = self._entrants[0].device
+        for sample in samples:
+            try:
+                picture = load_picture(sample.path)
+                image_bhwc, place = device.view(picture, fit="letterbox", side=self.side)
+            except PictureError as error:
+                broken.append(f"{sample.path.name}: {error}")
+                continue
+            scaled_hwc = image_bhwc[0, : place.high, : place.wide]
+            loaded.append(_Loaded(sample, picture, scaled_hwc, place))
+            reads.append(_Read(sample, self._by_teacher(scaled_hwc, place), {}, {}))
+        for one, read in zip(loaded, reads, strict=True):
+            for entrant in self._entrants:
+                self._packets(entrant, one, read)
+        for codec in self._codecs:
+            for value, share in self._settings(codec):
+                self._codec(codec, value, share, loaded, reads)
+        return reads, broken
+
+    def _settings(self, codec: Codec) -> list[tuple[int, float]]:
+        return [(value, 1.0) for value in codec.sweep] + [
+            (value, share) for share in self._shares for value in codec.few
+        ]
+
+    def _packets(self, entrant: _Entrant, one: _Loaded, read: _Read) -> None:
+        """Send a picture at every level: one encoder run, a real packet each, the edge's own reading of it."""
+        tables = entrant.device.bundle.tables[0]
+        image_bhwc, place = entrant.device.view(one.picture, fit="letterbox", side=self.side)
+        latent_chw = entrant.device.encoder.latent_chw(image_bhwc)
+        for level in range(tables.levels):
+            packet = entrant.device.pack(tables.quantise(latent_chw, level), level=level)
+            symbols_chw = entrant.decoder.symbols(unpack(packet))
+            decoded_bchw = entrant.decoder.latent_chw(symbols_chw, level)[None]
+            feature_bchw = entrant.decoder.features_bchw(decoded_bchw)
+            maps = entrant.tasks.maps(self._task, feature_bchw, latent_bchw=decoded_bchw)
+            key = (entrant.method, f"{entrant.prefix}level {level}")
+            read.sizes[key] = len(packet)
+            read.said[key] = self._said(entrant.tasks.heads[self._task], maps, place)
+
+    def _codec(self, codec: Codec, value: int, share: float, loaded: Sequence[_Loaded], reads: Sequence[_Read]) -> None:
+        """Code pictures of one size together, and show what comes out to the task teacher."""
+        words = f"{codec.dial} {value}" + ("" if share == 1.0 else f", {round(share * self.side)} px")
+        groups: dict[tuple[int, int], list[int]] = {}
+        for index, one in enumerate(loaded):
+            size = tuple(max(2, round(side * share / 2) * 2) for side in (one.place.wide, one.place.high))
+            groups.setdefault((size[0], size[1]), []).append(index)
+        for size, members in groups.items():
+            for at in range(0, len(members), codec.at_once):
+                some = members[at : at + codec.at_once]
+                files = codec.encode([_resized(loaded[index].scaled_hwc, size) for index in some], value)
+                for index, data, image_hwc in zip(some, files, codec.decode(files), strict=True):
+                    place = loaded[index].place
+                    reads[index].sizes[codec.name, words] = len(data)
+                    back_hwc = _resized(image_hwc, (place.wide, place.high))
+                    reads[index].said[codec.name, words] = self._by_teacher(back_hwc, place)
+
+    def _by_teacher(self, scaled_hwc: NDArray[np.uint8], place: Letterbox) -> Said:
+        feature_bchw = self._head(place_bhwc(scaled_hwc, place))
+        maps = self._teachers.maps(self._task, feature_bchw)
+        return self._said(self._teachers.heads[self._task], maps, place)
+
+    def _said(self, tail: TaskTail, maps: Sequence[NDArray[np.float32]], place: Letterbox) -> Said:
+        if self._task == "segment":
+            return place.mask_in_picture(tail.label_maps(maps)[0])
+        found = tail.boxes(maps, least=LEAST)[0]
+        rows, cols = tail.size(maps)
+        shares = found.box_n4 / np.array([cols, rows, cols, rows], np.float32)
+        boxes = np.array([place.box_in_picture(box) for box in shares.tolist()], np.float32).reshape(-1, 4)
+        return Seen(boxes, found.score_n, found.label_n)
+
+
+def _score(data: DataSet, samples: Sequence[Sample], said: Sequence[Said]) -> dict[str, float]:
+    """Return the scores of what was said of all pictures, in per cent."""
+    classes = len(data.classes)
+    if data.task == "segment":
+        confusion = Confusion(classes)
+        for sample, mask_hw in zip(samples, said, strict=True):
+            truth_hw = sample.mask_hw(classes=classes)
+            if isinstance(mask_hw, Seen) or truth_hw.shape != mask_hw.shape:
+                raise DataError(f"{sample.mask}: {truth_hw.shape} label map, another size than its picture")
+            confusion.add(truth_hw, mask_hw)
+        return {"miou": confusion.miou, "pixel_accuracy": confusion.accuracy}
+    seen = [one for one in said if isinstance(one, Seen)]
+    truth = [Truth(one.box_n4, one.label_n, one.spare_n) for one in samples]
+    precision = mean_precision(seen, truth, classes=classes)
+    return {"map50": precision.map50, "map": precision.map}
+
+
+def _resized(image_hwc: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    if (image_hwc.shape[1], image_hwc.shape[0]) == size:
+        return np.ascontiguousarray(image_hwc)
+    return np.asarray(Image.fromarray(image_hwc).resize(size, Image.Resampling.BICUBIC), dtype=np.uint8)

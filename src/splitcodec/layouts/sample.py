@@ -1,0 +1,67 @@
+"""One labelled picture, and a data set of them.   made by: voc.py, coco.py, camvid.py, found by: find.py"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from splitcodec.errors import DataError
+
+Task = Literal["detect", "segment"]
+VOID = 255
+"""What every label map says of pixels that do not count, whatever the data set's own number for them."""
+
+
+def no_boxes() -> NDArray[np.float32]:
+    """Return an empty list of boxes, float32 (0, 4)."""
+    return np.zeros((0, 4), np.float32)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """A picture with its boxes or with the file of its label map; nothing is decoded yet.
+
+    `box_n4` holds x0, y0, x1, y1 in pixels, float32 (N, 4); `label_n` class indices; `spare_n` marks boxes that count
+    neither as found nor as missed (VOC's "difficult", COCO's crowds).
+    """
+
+    path: Path
+    box_n4: NDArray[np.float32] = field(default_factory=no_boxes)
+    label_n: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+    spare_n: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    mask: Path | None = None
+    void: int = VOID
+
+    def mask_hw(self, *, classes: int) -> NDArray[np.uint8]:
+        """Return the label map, uint8 (H, W): class indices, and VOID. Raises DataError."""
+        if self.mask is None:
+            raise DataError(f"{self.path.name} has no label map; expected a data set for segmentation")
+        try:
+            with Image.open(self.mask) as picture:
+                raw_hw = np.asarray(picture)
+        except (OSError, SyntaxError) as error:
+            raise DataError(f"{self.mask}: not a readable label map ({' '.join(str(error).split())[:120]})") from None
+        if raw_hw.ndim != 2:
+            raise DataError(f"{self.mask}: {raw_hw.shape} values, expected one class index per pixel")
+        index_hw = raw_hw.astype(np.int64)
+        void_hw = (raw_hw == self.void) | (index_hw < 0)
+        if not np.isin(index_hw[~void_hw], np.arange(classes)).all():
+            raise DataError(f"{self.mask}: a class index of {classes} or more; the data set has {classes} classes")
+        return np.where(void_hw, VOID, index_hw).astype(np.uint8)
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class DataSet:
+    """Labelled pictures for one task, and the names of their classes in the order of the indices."""
+
+    task: Task
+    classes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    name: str

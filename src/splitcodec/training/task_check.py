@@ -1,0 +1,71 @@
+"""Scores of a head on a labelled split while it learns: the same decoding and the same metrics as on the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from splitcodec.device.image import letterbox_bhwc, load_picture
+from splitcodec.edge.boxes import Found, find_boxes
+from splitcodec.edge.mask import label_map
+from splitcodec.evaluation.scores import Confusion, Seen, Truth, mean_precision
+from splitcodec.layouts.sample import DataSet
+from splitcodec.model.detectors import FasterRcnn, RetinaNet
+from splitcodec.model.fcos import Raw
+from splitcodec.model.segmenter import Logits
+
+LEAST = 0.02
+"""Boxes below this score are not looked at."""
+
+
+@torch.no_grad()
+def check(
+    head: nn.Module,
+    maps_of: Callable[[Tensor], list[Tensor]],
+    data: DataSet,
+    *,
+    side: int,
+    multiple: int,
+    strides: tuple[int, ...],
+    most: int = 200,
+) -> dict[str, float]:
+    """Return the scores of a head in per cent, over at most `most` pictures as the device letterboxes them."""
+    was_training = head.training
+    head.eval()
+    step = max(1, -(-len(data.samples) // most))
+    seen: list[Seen] = []
+    truth: list[Truth] = []
+    confusion = Confusion(len(data.classes))
+    for sample in data.samples[::step]:
+        image_bhwc, place = letterbox_bhwc(load_picture(sample.path), side=side, multiple=multiple)
+        raw = head(maps_of(torch.from_numpy(image_bhwc).permute(0, 3, 1, 2)))
+        size = (place.rows, place.cols)
+        if data.task == "segment":
+            said = label_map(raw.class_bkhw[0].float().cpu().numpy(), size=size)
+            confusion.add(sample.mask_hw(classes=len(data.classes)), place.mask_in_picture(said))
+            continue
+        found = _boxes(head, raw, size=size, strides=strides)
+        shares = found.box_n4 / np.array([place.cols, place.rows] * 2, np.float32)
+        boxes = np.array([place.box_in_picture(box) for box in shares.tolist()], np.float32).reshape(-1, 4)
+        seen.append(Seen(boxes, found.score_n, found.label_n))
+        truth.append(Truth(sample.box_n4, sample.label_n, sample.spare_n))
+    head.train(was_training)
+    if data.task == "segment":
+        return {"miou": round(confusion.miou, 2), "pixel_accuracy": round(confusion.accuracy, 2)}
+    precision = mean_precision(seen, truth, classes=len(data.classes))
+    return {"map50": round(precision.map50, 2), "map": round(precision.map, 2)}
+
+
+def _boxes(head: nn.Module, raw: Any, *, size: tuple[int, int], strides: tuple[int, ...]) -> Found:
+    if isinstance(head, RetinaNet | FasterRcnn):
+        one = head.boxes(raw, size=size)[0]
+        return Found(*(one[key].cpu().numpy() for key in ("boxes", "scores", "labels")))
+    if not isinstance(raw, Raw | Logits) or isinstance(raw, Logits):
+        raise TypeError(f"{type(raw).__name__} holds no boxes")
+    score = (raw.class_bnk.float().sigmoid() * raw.quality_bn.float().sigmoid()[..., None]).sqrt()[0]
+    edges = raw.edge_bn4[0].float().cpu().numpy()
+    return find_boxes(score.cpu().numpy(), edges, size=size, strides=strides, least=LEAST)

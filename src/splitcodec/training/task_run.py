@@ -1,0 +1,121 @@
+"""The folder of a task's run: as `training.run.Run`, with a task's recipe and several networks' weights in one file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final, final
+
+import yaml
+from torch import Tensor, nn
+
+from splitcodec.errors import OutputError, RunError
+from splitcodec.layouts.sample import DataSet
+from splitcodec.training.run import Run, provenance
+from splitcodec.training.task_recipe import TaskRecipe, read_task_recipe
+from splitcodec.wire.bundle import Bundle
+
+FINAL: Final = "student.safetensors"
+
+
+@final
+class TaskRun:
+    """The folder of a task's run: as `training.run.Run`, with a task's recipe and several networks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.run = folder, Run(folder)
+
+    def begin(self, recipe: TaskRecipe, *, data: DataSet, bundle: Bundle) -> None:
+        """Write the recipe and what it was started on; refuse a folder that holds another run."""
+        if (self.folder / "recipe.yaml").exists() and self.recipe() != recipe:
+            raise RunError(f"{self.folder} holds a run of another recipe; choose another --out, or remove it")
+        facts = {
+            **provenance(recipe.name),
+            "task": recipe.task,
+            "data": data.name,
+            "pictures": len(data.samples),
+            "classes": list(data.classes),
+            "bundle": bundle.ident,
+            "fingerprint": bundle.fingerprint.hex(),
+            "decoder": bundle.manifest.files["decoder.onnx"].sha256,
+        }
+        if (self.folder / "provenance.json").exists():
+            old = self.facts()
+            for key in ("fingerprint", "decoder", "classes"):
+                if old[key] != facts[key]:
+                    raise RunError(f"{self.folder}: another {key} than this run began with; choose another --out")
+        self._write("recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
+        self._write("provenance.json", json.dumps(facts, indent=1).encode())
+
+    def recipe(self) -> TaskRecipe:
+        """Read the recipe of this run."""
+        return read_task_recipe(self.folder / "recipe.yaml")
+
+    def facts(self) -> dict[str, Any]:
+        """Read how and on what this run was trained. Raises RunError for a folder that holds none."""
+        try:
+            out: dict[str, Any] = json.loads((self.folder / "provenance.json").read_bytes())
+            out["task"], out["classes"], out["fingerprint"]
+        except (OSError, ValueError, KeyError, TypeError):
+            raise RunError(f"{self.folder} holds no run of `splitcodec train-task`; give the folder of one") from None
+        return out
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the final weights, or those of the last checkpoint of a run still going on."""
+        return self.run.weights()
+
+    def only_taught(self) -> bool:
+        """Say whether the student has not begun yet."""
+        if self.report():
+            return False
+        found = self.run.load()
+        return found is not None and found[2].stage == "teach"
+
+    def report(self) -> dict[str, Any]:
+        """Return the final report; empty for a run still going on."""
+        return self.run.report()
+
+    def scores(self) -> dict[str, dict[str, float]]:
+        """Return the last score of each stage that the log holds."""
+        found: dict[str, dict[str, float]] = {}
+        path = self.folder / "log.jsonl"
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            one = json.loads(line)
+            if "scores" in one:
+                found[one["stage"]] = one["scores"]
+        return found
+
+    def finish(self, weights: dict[str, Tensor], final: dict[str, Any]) -> None:
+        """Write the final weights (safetensors), their configuration and the report."""
+        self.run.keep(FINAL, weights)
+        self._write("config.json", self.recipe().model_dump_json(indent=1).encode())
+        self._write("report.json", json.dumps(final, indent=1).encode())
+
+    def _write(self, name: str, data: bytes) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            part = self.folder / f"{name}.part"
+            part.write_bytes(data)
+            part.replace(self.folder / name)
+        except OSError as error:
+            raise OutputError(f"cannot write {self.folder / name}: {error}") from error
+
+
+def weights_of(parts: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """Return the weights of several modules, each under its name."""
+    return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+
+
+def put_weights(
+    parts: dict[str, nn.Module], weights: dict[str, Tensor], *, only: tuple[str, ...] | None = None
+) -> None:
+    """Load what `weights_of` gave into modules of the same names. Raises RunError where they do not fit."""
+    for name, part in parts.items():
+        if only is not None and name not in only:
+            continue
+        own = {key.removeprefix(f"{name}."): value for key, value in weights.items() if key.startswith(f"{name}.")}
+        try:
+            part.load_state_dict(own)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise RunError(f"weights of {name} do not fit the recipe ({reason}); use the run's own recipe") from error

@@ -1,0 +1,45 @@
+"""mAP, mIoU and pixel accuracy against cases that can be done by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from splitcodec.evaluation.scores import Confusion, Seen, Truth, mean_precision
+
+BOX = np.array([[10, 10, 50, 50], [60, 10, 90, 40]], np.float32)
+TRUTH = Truth(BOX, np.array([0, 1]), np.array([False, False]))
+
+
+def seen(box: np.ndarray, score: list[float], label: list[int]) -> Seen:
+    return Seen(box, np.array(score), np.array(label))
+
+
+def test_perfect_boxes_score_a_hundred() -> None:
+    got = mean_precision([seen(BOX, [0.9, 0.8], [0, 1])], [TRUTH], classes=3)
+    assert got.map50 == pytest.approx(100)
+    assert got.map == pytest.approx(100)
+
+
+def test_loose_boxes_count_at_half_overlap_alone() -> None:
+    loose = BOX + np.array([0, 0, 12, 0], np.float32)  # overlaps of 40 / 52 and 30 / 42
+    got = mean_precision([seen(loose, [0.9, 0.8], [0, 1])], [TRUTH], classes=2)
+    assert got.map50 == pytest.approx(100)
+    assert 40 < got.map < 60
+
+
+def test_a_missed_class_counts_as_nothing_and_a_spare_box_not_at_all() -> None:
+    one = seen(BOX[:1], [0.9], [0])
+    assert mean_precision([one], [TRUTH], classes=2).map50 == pytest.approx(50)
+    spare = Truth(BOX, np.array([0, 1]), np.array([False, True]))
+    assert mean_precision([one], [spare], classes=2).map50 == pytest.approx(100)
+    nothing = seen(BOX[:0], [], [])
+    assert mean_precision([nothing], [TRUTH], classes=2) == (0, 0)
+
+
+def test_label_maps() -> None:
+    confusion = Confusion(3)
+    confusion.add(np.array([[0, 0, 1, 255]], np.uint8), np.array([[0, 1, 1, 2]], np.uint8))
+    assert confusion.accuracy == pytest.approx(200 / 3)
+    assert confusion.miou == pytest.approx(50)  # 1/2 and 1/2; class 2 does not occur
+    assert Confusion(2).miou == Confusion(2).accuracy == 0

@@ -1,0 +1,88 @@
+"""Generated data sets in the layouts of VOC, COCO and CamVid."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from splitcodec.errors import DataError
+from splitcodec.layouts import voc
+from splitcodec.layouts.find import read_split
+from splitcodec.layouts.sample import VOID
+from tests.labelled import draw, write_camvid, write_coco, write_voc
+
+
+def test_voc_boxes_count_pixels_from_zero(tmp_path: Path) -> None:
+    data = read_split(write_voc(tmp_path / "VOC2007"), split="train", task="detect")
+    assert data.name == "VOC2007"
+    assert len(data.samples) == 6
+    assert data.classes == voc.CLASSES
+    first = data.samples[0]
+    assert first.box_n4.tolist() == [list(map(float, box)) for box in draw(0)[1]]
+    assert first.label_n.tolist() == [0, 1]
+    assert first.spare_n.tolist() == [False, True]
+
+
+def test_voc_lies_in_a_devkit(tmp_path: Path) -> None:
+    write_voc(tmp_path / "VOCdevkit" / "VOC2012")
+    for folder in (tmp_path, tmp_path / "VOCdevkit"):
+        assert len(read_split(folder, split="val", task="segment").samples) == 3
+
+
+def test_voc_label_maps_know_their_border(tmp_path: Path) -> None:
+    data = read_split(write_voc(tmp_path / "VOC2012"), split="val", task="segment")
+    assert data.classes[:2] == ("background", "aeroplane")
+    mask_hw = data.samples[0].mask_hw(classes=21)
+    assert (mask_hw[0] == VOID).all()
+    np.testing.assert_array_equal(mask_hw[1:], draw(6)[2][1:])
+
+
+def test_coco_categories_become_indices(tmp_path: Path) -> None:
+    data = read_split(write_coco(tmp_path), split="train", task="detect")
+    assert data.classes == ("person", "car", "toothbrush")
+    assert data.samples[0].label_n.tolist() == [1, 2]
+    assert data.samples[0].spare_n.tolist() == [False, True]
+    assert data.samples[0].box_n4.tolist() == [list(map(float, box)) for box in draw(0)[1]]
+    assert data.samples[0].path.is_file()
+
+
+def test_camvid_void_is_void(tmp_path: Path) -> None:
+    data = read_split(write_camvid(tmp_path), split="val", task="segment")
+    assert len(data.classes) == 11
+    mask_hw = data.samples[0].mask_hw(classes=11)
+    assert (mask_hw[0] == VOID).all()
+    assert mask_hw[1:].max() == 2
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no folder"):
+        read_split(tmp_path / "none", split="val", task="detect")
+    with pytest.raises(DataError, match="neither PASCAL VOC"):
+        read_split(tmp_path, split="val", task="detect")
+    with pytest.raises(DataError, match="neither CamVid"):
+        read_split(tmp_path, split="val", task="segment")
+    root = write_voc(tmp_path / "voc")
+    with pytest.raises(DataError, match=r"test\.txt"):
+        read_split(root, split="test", task="detect")
+    (root / "Annotations" / "000001.xml").write_text("<annotation><object><name>cat</name></object></annotation>")
+    with pytest.raises(DataError, match=r"000001\.xml"):
+        read_split(root, split="train", task="detect")
+    (root / "JPEGImages" / "000007.jpg").unlink()
+    with pytest.raises(DataError, match=r"000007\.jpg is missing"):
+        read_split(root, split="val", task="segment")
+    coco = write_coco(tmp_path / "coco")
+    (coco / "annotations" / "instances_val2017.json").write_text("{}")
+    with pytest.raises(DataError, match="not COCO"):
+        read_split(coco, split="val", task="detect")
+    camvid = write_camvid(tmp_path / "camvid")
+    (camvid / "valannot" / "007.png").unlink()
+    with pytest.raises(DataError, match="needs its label map"):
+        read_split(camvid, split="val", task="segment")
+
+
+def test_a_label_map_of_unknown_classes_is_refused(tmp_path: Path) -> None:
+    sample = read_split(write_camvid(tmp_path), split="val", task="segment").samples[0]
+    with pytest.raises(DataError, match="2 or more"):
+        sample.mask_hw(classes=2)

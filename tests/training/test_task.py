@@ -1,0 +1,331 @@
+"""Task heads from end to end on small generated data: train, resume, export, answer, evaluate."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from splitcodec import Device, Edge
+from splitcodec.cli import app
+from splitcodec.device.overlay import mask_of
+from splitcodec.edge.server import BackgroundServer, create_app, read_settings
+from splitcodec.edge.tasks import Tasks
+from splitcodec.errors import RecipeError, RunError, SettingsError, TaskError
+from splitcodec.evaluation.tasks import evaluate_task
+from splitcodec.training.distill import Progress
+from splitcodec.training.export import export
+from splitcodec.training.task_export import export_task
+from splitcodec.training.task_recipe import TaskRecipe, read_task_recipe
+from splitcodec.training.task_train import train_task
+from splitcodec.wire.bundle import Bundle, open_bundle, split_device
+from tests.labelled import draw, write_camvid, write_coco, write_voc
+from tests.training.conftest import COMMITTED, TASK_RECIPES
+
+Make = Callable[..., TaskRecipe]
+TASKS = ("classify", "detect", "segment")
+
+
+def _golden(bundle: Bundle) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, name=np.frombuffer(bundle.ident.encode(), np.uint8))
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def base(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Return the bundle of the tiny run: stride 8, its feature 24 channels of stride 4."""
+    return export(finished, tmp_path_factory.mktemp("bundles") / "base", golden=_golden)
+
+
+@pytest.fixture(scope="module")
+def make(recipe_data: Callable[[], dict[str, Any]], tmp_path_factory: pytest.TempPathFactory) -> Make:
+    """Return a maker of tiny recipes, for a task and with changes."""
+    folder = tmp_path_factory.mktemp("recipes")
+
+    def recipe(task: str, **changes: Any) -> TaskRecipe:
+        teacher = {key: value for key, value in recipe_data()["teacher"].items() if key != "later"}
+        head: dict[str, Any] = {"kind": "fcos", "width": 8, "depth": 1}
+        if task == "segment":
+            head = {"kind": "segmenter", "width": 8, "fine": 4, "dilations": [1, 2], "balance": 0.5}
+        stage = {"batch": 3, "learning_rate": 5e-3}
+        data = {
+            "name": f"tiny-{task}",
+            "task": task,
+            "teacher": teacher,
+            "layers": ["blocks.1", "blocks.2", "blocks.3"],
+            "head": head,
+            "data": {"side": 64, "scale": [0.9, 1.2], "mosaic": 0.2 if task == "detect" else 0.0},
+            "task_epochs": 2,
+            "distil_epochs": 1,
+            "teach": stage,
+            "distil": stage,
+            "learn": {**stage, "distil": 0.5},
+            "check_every": 2,
+            "precision": "32-true",
+            **changes,
+        }
+        path = folder / f"{task}.yaml"
+        path.write_text(yaml.safe_dump(data), encoding="utf-8")
+        return read_task_recipe(path)
+
+    return recipe
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return the folders of generated data sets by task."""
+    root = tmp_path_factory.mktemp("labelled")
+    return {"detect": write_voc(root / "voc"), "segment": write_camvid(root / "camvid")}
+
+
+@pytest.fixture(scope="module")
+def runs(base: Bundle, make: Make, data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Return finished runs by task."""
+    root = tmp_path_factory.mktemp("runs")
+    for task in ("detect", "segment"):
+        final = train_task(make(task), data=data[task], bundle=base, out=root / task, report=lambda _: None)
+        assert final["finished"]
+        assert set(final["scores"]) == {"teach", "distil", "learn"}
+    return {task: root / task for task in ("detect", "segment")}
+
+
+@pytest.fixture(scope="module")
+def both(base: Bundle, runs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Return the bundle with both tasks."""
+    root = tmp_path_factory.mktemp("tasks")
+    first = export_task(runs["detect"], base, root / "one")
+    return export_task(runs["segment"], first, root / "both", name="three-tasks", version=2)
+
+
+def test_a_killed_run_ends_as_one_that_was_not(
+    base: Bundle, make: Make, data: dict[str, Path], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    sessions = 0
+    while True:
+        final = train_task(
+            make("detect"), data=data["detect"], bundle=base, out=tmp_path, report=lambda _: None, stop_after_s=0.0
+        )
+        sessions += 1
+        if final["finished"]:
+            break
+    assert sessions > 5
+    whole, pieces = (_weights(p) for p in (runs["detect"], tmp_path))
+    assert whole.keys() == pieces.keys()
+    assert all(torch.equal(whole[key], pieces[key]) for key in whole)
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert {"teach", "distil", "learn"} == {line["stage"] for line in log}
+
+
+def _weights(run: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    found: dict[str, torch.Tensor] = load_file(run / "student.safetensors")
+    return found
+
+
+def test_a_task_changes_nothing_for_device_and_classifier(base: Bundle, both: Bundle, tmp_path: Path) -> None:
+    assert both.fingerprint == base.fingerprint
+    assert both.ident == "three-tasks@2"
+    assert both.manifest.tasks == TASKS
+    for name, entry in base.manifest.files.items():
+        if name != "MODEL_CARD.md":
+            assert both.manifest.files[name] == entry, name
+    assert both.task("segment").backbone == both.task("detect").backbone == "backbone"
+    assert not [name for name in both.manifest.files if name.startswith("backbone_")]
+    half = split_device(both, tmp_path / "half")
+    assert half.task("detect").side == 64
+    assert not half.has("backbone.onnx")
+    packet = Device(base, threads=1).encode(draw(1)[0])
+    before = Edge(base, threads=1).answer(packet)["answers"]["classify"]
+    assert Edge(base, both, threads=1).answer(packet, tasks=TASKS)["answers"]["classify"] == before
+
+
+def test_one_packet_gets_three_answers_at_every_grid(both: Bundle) -> None:
+    device, edge = Device(both, threads=1), Edge(both, threads=1)
+    picture = draw(3)[0]
+    for side in (32, 72, 104):
+        encoded = device.encode_timed(picture, fit="letterbox", side=side)
+        assert encoded.packet[6] * 8 == encoded.place.rows
+        answer = edge.answer(encoded.packet, tasks=TASKS)
+        assert list(answer["answers"]) == list(TASKS)
+        assert list(answer["ms"]) == ["decode", "decoder", "tail", "backbone", "detect", "segment"]
+        assert mask_of(answer["answers"]["segment"]).shape == (encoded.place.rows, encoded.place.cols)
+        assert all(0 <= side <= 1 for box in answer["answers"]["detect"] for side in box["box"])
+    mapped = device.ask(picture, link=lambda packet: edge_json(edge, packet), fit="letterbox")
+    assert mapped["answers"]["segment"]["size"] == [picture.height, picture.width]
+    with pytest.raises(TaskError):
+        edge.answer(encoded.packet, tasks=("fly",))
+
+
+def edge_json(edge: Edge, packet: bytes) -> bytes:
+    return json.dumps(edge.answer(packet, tasks=TASKS)).encode()
+
+
+def test_a_batch_is_answered_as_its_pictures_are(both: Bundle) -> None:
+    tasks = Tasks(both, threads=1)
+    feature = np.random.default_rng(1).normal(size=(3, 24, 16, 24)).astype(np.float32)
+    together = tasks.answer(feature, TASKS).answers
+    for place, answers in enumerate(together):
+        (alone,) = tasks.answer(feature[place : place + 1], TASKS).answers
+        assert alone["segment"] == answers["segment"]
+        assert [one["label"] for one in alone["detect"]] == [one["label"] for one in answers["detect"]]
+
+
+def test_the_edge_says_what_torch_says(
+    base: Bundle, both: Bundle, make: Make, runs: dict[str, Path], recipe_data: Callable[[], dict[str, Any]]
+) -> None:
+    from lightning_fabric import Fabric
+
+    from splitcodec.training.task_networks import Networks
+    from splitcodec.training.task_run import put_weights
+
+    recipe = make("detect")
+    networks = Networks(recipe, base, Fabric(accelerator="cpu"), classes=20, shares=None)
+    put_weights(networks.trained(recipe), _weights(runs["detect"]))
+    feature = np.random.default_rng(4).normal(size=(1, 24, 15, 22)).astype(np.float32)
+    tasks = Tasks(both, threads=1)
+    maps = tasks.maps("detect", feature)
+    with torch.no_grad():
+        wanted = networks.backbone(torch.from_numpy(feature))
+        raw = networks.head.eval()(wanted)
+    for ours, theirs in zip(maps, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs.numpy(), atol=2e-2)
+    outputs = tasks.heads["detect"]._run(maps)
+    score = (raw.class_bnk.sigmoid() * raw.quality_bn.sigmoid()[..., None]).sqrt()
+    np.testing.assert_allclose(outputs["scores"], score.numpy(), atol=5e-3)
+    np.testing.assert_allclose(outputs["edges"], raw.edge_bn4.numpy(), rtol=0.05, atol=0.3)
+
+
+@pytest.mark.parametrize(("task", "scores"), [("detect", ["map50", "map"]), ("segment", ["miou", "pixel_accuracy"])])
+def test_evaluation_goes_through_packets(
+    base: Bundle, both: Bundle, data: dict[str, Path], task: Any, scores: list[str]
+) -> None:
+    report = evaluate_task(both, data[task], task=task, split="val", codecs=["jpeg"], threads=1).to_json()
+    assert report["task"] == task
+    assert list(report["teacher"]) == scores
+    ours = [point for point in report["points"] if point["method"] == "splitcodec"]
+    assert [point["setting"] for point in ours] == ["level 0", "level 1"]
+    assert set(ours[0]) == {"method", "setting", "bytes_mean", *scores}
+    device = Device(both, threads=1)
+    split = [draw(seed)[0] for seed in (6, 7, 8)]
+    folder = data[task] / ("JPEGImages" if task == "detect" else "val")
+    paths = sorted(folder.iterdir())[-len(split) :]
+    sizes = [len(device.encode(path, fit="letterbox", side=64, level=0)) for path in paths]
+    assert ours[0]["bytes_mean"] == pytest.approx(np.mean(sizes))
+    best = max(
+        (point for point in report["points"] if point["method"] == "jpeg"), key=lambda point: point["bytes_mean"]
+    )
+    assert best["setting"] == "quality 95"
+    with pytest.raises(SettingsError):
+        evaluate_task(both, data[task], task=task, threads=0)
+
+
+def test_it_is_all_on_the_command_line(
+    base: Bundle, both: Bundle, runs: dict[str, Path], data: dict[str, Path], tmp_path: Path
+) -> None:
+    runner = CliRunner()
+    recipe, bundle = runs["segment"] / "recipe.yaml", str(base.path)
+    train = ["train-task", str(recipe), "--data", str(data["segment"]), "--bundle", bundle]
+    got = runner.invoke(
+        app, [*train, "--out", str(tmp_path / "run"), "--set", "task_epochs=1", "--until", "teach", "--json"]
+    )
+    assert got.exit_code == 0, got.output
+    assert json.loads(got.stdout)["finished"] is False
+    evaluate = ["evaluate", "--task", "segment", "--data", str(data["segment"]), "--bundle", str(both.path)]
+    got = runner.invoke(app, [*evaluate, "--threads", "1", "--out", str(tmp_path / "out")])
+    assert got.exit_code == 0, got.output
+    assert "| splitcodec | level 0 |" in got.stdout
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"segment.json", "segment.md", "segment.png"}
+    draw(2)[0].save(tmp_path / "street.png")
+    ask = ["ask", str(tmp_path / "street.png"), "--bundle", str(both.path), "--tasks", "classify,detect,segment"]
+    with BackgroundServer(create_app(Edge(both, threads=1), read_settings())) as server:
+        drawn = tmp_path / "out.png"
+        got = runner.invoke(app, [*ask, "--url", server.url, "--draw", str(drawn), "--json"])
+    assert got.exit_code == 0, got.output
+    answer = json.loads(got.stdout)
+    assert set(answer["answers"]) == set(TASKS)
+    with Image.open(drawn) as picture:
+        assert picture.size == draw(2)[0].size
+
+
+def test_a_second_student_takes_over_the_teacher(
+    base: Bundle, make: Make, runs: dict[str, Path], data: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe = make("detect", lead=str(runs["detect"]), tune=["decoder", "backbone"], task_epochs=1)
+    train_task(recipe, data=data["detect"], bundle=base, out=tmp_path, report=lambda _: None)
+    lead, found = _weights(runs["detect"]), _weights(tmp_path)
+    assert all(torch.equal(found[key], value) for key, value in lead.items() if key.startswith("teacher."))
+    assert any(not torch.equal(found[key], value) for key, value in lead.items() if key.startswith("head."))
+    assert {key.partition(".")[0] for key in found} == {"teacher", "head", "decoder", "backbone"}
+    stages = {json.loads(line)["stage"] for line in (tmp_path / "log.jsonl").read_text().splitlines()}
+    assert stages == {"distil", "learn"}
+
+
+def test_what_does_not_fit_is_refused(
+    base: Bundle, make: Make, runs: dict[str, Path], data: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=r"head\.kind fcos does not suit task segment"):
+        make("segment", head={"kind": "fcos"})
+    with pytest.raises(RecipeError, match=r"head\.width"):
+        make("detect", head={"kind": "fcos", "width": 0})
+    with pytest.raises(RunError, match="holds a run of another recipe"):
+        train_task(make("segment"), data=data["segment"], bundle=base, out=runs["detect"], report=lambda _: None)
+    teacher = {**make("detect").teacher.model_dump(mode="json"), "cut": "blocks.0"}
+    other = make("detect", teacher=teacher, layers=["blocks.1", "blocks.2"])
+    with pytest.raises(RunError, match=r"its teacher is not test_efficientnet cut after blocks\.0"):
+        train_task(other, data=data["detect"], bundle=base, out=tmp_path / "run", report=lambda _: None)
+    with pytest.raises(RunError, match="holds no run"):
+        export_task(tmp_path / "none", base, tmp_path / "out")
+
+
+@pytest.mark.parametrize("path", TASK_RECIPES, ids=lambda path: path.stem)
+def test_committed_recipes_are_valid(path: Path) -> None:
+    assert read_task_recipe(path).task == path.stem.partition("_")[0]
+
+
+PAPER = ("detect_coco_retinanet", "detect_coco_faster_rcnn", "segment_voc2012_deeplabv3")
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_papers_recipes_run_from_end_to_end(
+    name: str, base: Bundle, make: Make, data: dict[str, Path], tmp_path: Path
+) -> None:
+    teacher = make("detect").teacher
+    layers = {"retinanet": "[blocks.2, blocks.3]", "faster_rcnn": "[blocks.1, blocks.2, blocks.3]"}
+    stages = [f"{stage}.batch=3" for stage in ("teach", "distil", "learn")]
+    changes = (
+        *(f"teacher.{key}={value}" for key, value in teacher.model_dump(mode="json").items() if value != []),
+        f"layers={layers.get(name.split('_', 2)[2], '[blocks.3]')}",
+        *("head.width=16", "data.side=64", "task_epochs=1", "distil_epochs=1", "check_every=1", *stages),
+        *(f"{stage}.learning_rate=1.0e-4" for stage in ("teach", "distil", "learn")),
+    )
+    recipe = read_task_recipe(COMMITTED / "paper" / f"{name}.yaml", changes=changes)
+    segment = recipe.task == "segment"
+    folder = data["detect"] if segment else write_coco(tmp_path / "coco")  # VOC's layout holds label maps as well
+    told: list[Progress] = []
+    final = train_task(recipe, data=folder, bundle=base, out=tmp_path / "run", report=told.append)
+    assert final["finished"]
+    assert set(final["scores"]["learn"]) == ({"miou", "pixel_accuracy"} if segment else {"map50", "map"})
+    if not segment:
+        with pytest.raises(RunError, match="not exported"):
+            export_task(tmp_path / "run", base, tmp_path / "out")
+        return
+    bundle = export_task(tmp_path / "run", base, tmp_path / "out")
+    spec = bundle.task("segment")
+    assert (spec.decoder, spec.backbone) == ("decoder_segment", "backbone_segment")
+    assert spec.teacher_backbone == "teacher_backbone_segment"
+    packet = Device(bundle, threads=1).encode(draw(1)[0], fit="letterbox")
+    answer = Edge(open_bundle(tmp_path / "out"), threads=1).answer(packet, tasks=["segment", "classify"])
+    assert answer["answers"]["segment"]["classes"][0]["share"] > 0
+    report = evaluate_task(bundle, folder, task="segment", threads=1)
+    assert [point.setting for point in report.points] == ["level 0", "level 1"]
