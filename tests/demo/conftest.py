@@ -20,7 +20,7 @@ def missing(what: str, how: str) -> NoReturn:
     pytest.skip(f"{what} is missing: {how}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it runs, asyncio.run cannot: the tests of other rooms need that
 def chromium() -> Iterator[Browser]:
     """Return a running headless Chromium with a camera that is not real."""
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -61,7 +61,10 @@ def test_a_recipe_without_kinds_means_the_first_of_them(recipe: Recipe) -> None:
         ("precision=fp8", "precision: .*pattern"),
         ("teacher=none", "teacher: .*"),
         ("data.holdout=-1", "data.holdout: .*greater than or equal to 0"),
-        ("student.kind=large", "student: expected keys, `kind` among them one of squeeze, patch, paper, reduced"),
+        (
+            "student.kind=large",
+            "student: expected keys, `kind` among them one of squeeze, patch, lowres, paper, reduced",
+        ),
         ("student.kind=paper", "student.decoder: unknown key"),
         ("student=none", "student: expected keys"),
         ("stage1.kind=magic", "stage1: expected keys, `kind` among them one of distill, squares, answers"),
