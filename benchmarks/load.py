@@ -24,11 +24,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from PIL import Image
+
 from loading.clients import Generators, Job, Told, ask, differs
 from loading.raw import Raw
 from loading.servers import Served, Unbatched, cpu_s, free_port, get, resident_bytes, scrape
-from PIL import Image
-
 from splitcodec import Device, Edge
 from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.edge.decoder import Decoder
@@ -153,7 +153,7 @@ def _load(job: Job, options: argparse.Namespace, log: Path) -> tuple[dict[str, A
             "lowest": round(min(settled) / 1e6, 1),
             "highest": round(max(settled) / 1e6, 1),
             "last": round(settled[-1] / 1e6, 1),
-            "grown_percent": round(100 * (max(settled) / settled[0] - 1), 2),
+            "moved_percent": round(100 * max(abs(size / settled[0] - 1) for size in settled), 2),
         },
         "batch_mean": figures["batch_mean"],
         "stages_ms": {stage: one["mean"] for stage, one in figures["stages_ms"].items()},
@@ -276,7 +276,9 @@ def _again(port: int, job: Job, told: Told) -> Iterator[int]:
         for turn in told.finished[-50:]:
             packet = job.packets[turn % len(job.packets)]
             first, second = [await ask(*line, packet, ident="again", key=f"{job.keys}{turn}") for _ in range(2)]
-            same += first[2] == second[2] and all(b"\r\nidempotency-replayed: true" in one[1] for one in (first, second))
+            same += first[2] == second[2] and all(
+                b"\r\nidempotency-replayed: true" in one[1] for one in (first, second)
+            )
         line[1].close()
         return same
 

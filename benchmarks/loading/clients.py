@@ -122,7 +122,9 @@ async def ask(
 ) -> tuple[int, bytes, bytes]:
     """Return (status, head in lower case, body) of one request."""
     keyed = f"idempotency-key: {key}\r\n" if key else ""
-    head = f"POST /v1/answer HTTP/1.1\r\nhost: x\r\nx-request-id: {ident}\r\n{keyed}content-length: {len(packet)}\r\n\r\n"
+    head = (
+        f"POST /v1/answer HTTP/1.1\r\nhost: x\r\nx-request-id: {ident}\r\n{keyed}content-length: {len(packet)}\r\n\r\n"
+    )
     writer.write(head.encode() + packet)
     came = (await reader.readuntil(b"\r\n\r\n")).lower()
     size = int(came.partition(b"\r\ncontent-length:")[2].partition(b"\r\n")[0])
