@@ -50,8 +50,8 @@ def page(report: dict[str, Any]) -> str:
             "|---|---:|",
             *(f"| {name} | {value} |" for name, value in rows),
             "",
-            f"**One request at a time**, {alone['requests']} to each of two servers in turns: with the batcher a median",
-            f"of {ones['batcher']['p50']:.1f} ms (5th percentile {ones['batcher']['p5']:.1f}), without it",
+            f"**One request at a time**, {alone['requests']} to each of two servers in turns: with the batcher a",
+            f"median of {ones['batcher']['p50']:.1f} ms (5th percentile {ones['batcher']['p5']:.1f}), without it",
             f"{ones['without']['p50']:.1f} ms ({ones['without']['p5']:.1f}); the batcher adds "
             f"{alone['batcher_adds_ms']:+.2f} ms (median of the differences).",
             "",

@@ -107,6 +107,28 @@ def test_a_batch_with_mutants_answers_the_others(tiny: Bundle) -> None:
             assert np.allclose([one["p"] for one in came], [one["p"] for one in wanted], atol=1e-6)
 
 
+def opened(count: int, *, seed: int) -> dict[str, Any]:
+    command = [sys.executable, "-m", "tests.hostile.mutate_bundles", "--count", str(count), "--seed", str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr[-2000:]
+    told: dict[str, Any] = json.loads(done.stdout)
+    assert sum(told["outcomes"].values()) == count
+    return told
+
+
+def test_bundles_with_right_hashes_and_changed_graphs_are_refused_by_name() -> None:
+    outcomes = opened(400, seed=1)["outcomes"]  # among them a graph without an input shape, and names that are no UTF-8
+    assert outcomes["decoder.onnx: GraphError"] > 5
+    assert outcomes["tables.npz: BundleFormat"] > 5
+
+
+@pytest.mark.soak
+def test_twenty_thousand_bundles_in_bounded_memory(capsys: pytest.CaptureFixture[str]) -> None:
+    told = opened(20_000, seed=2)
+    with capsys.disabled():
+        print(f"\n{json.dumps(told, indent=1)}")
+
+
 @pytest.mark.soak
 def test_a_million_mutants_in_bounded_memory(capsys: pytest.CaptureFixture[str]) -> None:
     for bundle, count in (("tests/data/tiny", 800_000), ("efficientnet-lite0", 200_000)):
