@@ -63,7 +63,7 @@ def main() -> int:
         alone = _one_at_a_time(job, options, log)
         killed = _killed(job, options, log)
     report = {
-        "command": " ".join(["python", "benchmarks/load.py", *sys.argv[1:]]),
+        "command": _command(options),
         "commit": commit(),
         "machine": machine(),
         "load_average": [round(one, 1) for one in os.getloadavg()],
@@ -98,6 +98,14 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--kill-requests", type=int, default=3000, help="requests while the server is killed twice")
     parser.add_argument("--out", type=Path, default=Path("reports/load.json"))
     return parser.parse_args()
+
+
+def _command(options: argparse.Namespace) -> str:
+    """Return the command without the place of its report."""
+    told = {name: value for name, value in vars(options).items() if name != "out" and value is not None}
+    return " ".join(
+        ["python benchmarks/load.py", *(f"--{name.replace('_', '-')} {value}" for name, value in told.items())]
+    )
 
 
 def _packets(bundle: Bundle) -> list[bytes]:
@@ -209,8 +217,8 @@ def _one_at_a_time(job: Job, options: argparse.Namespace, log: Path) -> dict[str
         }
         for name, one, used in zip(("batcher", "without"), ms, spent, strict=True)
     }
-    apart = np.median(np.array(ms[0]) - np.array(ms[1]))
-    return {"requests": options.alone, "ms": told, "batcher_adds_ms": round(float(apart), 3)}
+    adds = {share: round(told["batcher"][share] - told["without"][share], 3) for share in ("p5", "p50")}
+    return {"requests": options.alone, "ms": told, "batcher_adds_ms": adds}
 
 
 async def _turns(ports: tuple[int, int], job: Job, count: int) -> tuple[list[float], list[float]]:

@@ -51,9 +51,10 @@ def page(report: dict[str, Any]) -> str:
             *(f"| {name} | {value} |" for name, value in rows),
             "",
             f"**One request at a time**, {alone['requests']} to each of two servers in turns: with the batcher a",
-            f"median of {ones['batcher']['p50']:.1f} ms (5th percentile {ones['batcher']['p5']:.1f}), without it",
-            f"{ones['without']['p50']:.1f} ms ({ones['without']['p5']:.1f}); the batcher adds "
-            f"{alone['batcher_adds_ms']:+.2f} ms (median of the differences).",
+            f"median of {ones['batcher']['p50']:.1f} ms (5th percentile {ones['batcher']['p5']:.1f}), without it "
+            f"{ones['without']['p50']:.1f} ms ({ones['without']['p5']:.1f}): the batcher adds",
+            f"{alone['batcher_adds_ms']['p50']:+.2f} ms to the median, {alone['batcher_adds_ms']['p5']:+.2f} ms to the "
+            "5th percentile, which other programs disturb least.",
             "",
             f"**kill -9 under load**: {killed['requests']:,} requests with idempotency keys, the server killed after "
             f"{' and '.join(f'{count:,}' for count in killed['killed_after'])} answers",

@@ -45,9 +45,7 @@ class Graph:
             inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
             names = [(one.name, tuple(one.shape), one.type) for one in (*inputs, *outputs)]
         except ValueError as error:
-            raise GraphError(
-                f"{name}: a name in the graph is no UTF-8; the bundle is wrong, export it again"
-            ) from error
+            raise GraphError(f"{name}: a name in it is no UTF-8; the bundle is wrong, export it again") from error
         if len(inputs) != 1:
             raise GraphError(f"{name}: the graph has {len(inputs)} inputs, expected 1")
         self.input_name: str = names[0][0]

@@ -209,7 +209,7 @@ def _passing(status: int, headers: httpx.Headers) -> bool:
 
 
 def _is_problem(headers: httpx.Headers) -> bool:
-    return headers.get("content-type", "").startswith("application/problem+json")
+    return str(headers.get("content-type", "")).startswith("application/problem+json")
 
 
 def _detail(headers: httpx.Headers, body: bytes) -> str:
