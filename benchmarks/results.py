@@ -1,4 +1,7 @@
-"""Writes docs/results.md and the table in README.md out of the report files in reports/; run by `make results`."""
+"""Writes docs/results.md, docs/load.md and tables in README.md and docs/deploy.md out of the report files in reports/.
+
+Run by `make results`.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from loading.page import page, with_sizing
+
 ROOT = Path(__file__).parent.parent
 RATE = Path("reports/rate_accuracy/rd.json")
 PRIOR = Path("reports/ablation_prior.json")  # may be missing
+LOAD = Path("reports/load.json")
 COMMAND = (  # of reports that do not say it themselves
     ".venv/bin/splitcodec evaluate --bundle efficientnet-lite0 --data DIR --codecs jpeg,webp,avif"
     " --out reports/rate_accuracy"
@@ -19,10 +25,16 @@ OURS, UNDERTRAINED, ANOTHER = "splitcodec", "undertrained", "another network"
 
 
 def main() -> int:
-    """Write both, or with --check say whether they are as they would be written."""
+    """Write them, or with --check say whether they are as they would be written."""
     rate = json.loads((ROOT / RATE).read_bytes())
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    wanted = {"docs/results.md": results(rate), "README.md": with_block(readme, summary(rate))}
+    load = json.loads((ROOT / LOAD).read_bytes())
+    wanted = {
+        "docs/results.md": results(rate),
+        "README.md": with_block(readme, summary(rate)),
+        "docs/load.md": page(load),
+        "docs/deploy.md": with_sizing(_read("docs/deploy.md"), load),
+    }
     stale = [name for name, text in wanted.items() if _read(name) != text]
     if "--check" in sys.argv[1:]:
         print("\n".join(f"{name} does not say what the reports say; run `make results`" for name in stale))

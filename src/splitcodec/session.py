@@ -29,13 +29,22 @@ class Graph:
     def __init__(self, model: bytes, *, name: str, threads: int | None = None) -> None:
         self.name = name
         self._session = _open(model, name=name, threads=threads)
-        inputs = self._session.get_inputs()
+        try:
+            inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+            names = [(one.name, tuple(one.shape), one.type) for one in (*inputs, *outputs)]
+        except ValueError as error:
+            raise GraphError(f"{name}: a name in it is no UTF-8; the bundle is wrong, export it again") from error
         if len(inputs) != 1:
             raise GraphError(f"{name}: the graph has {len(inputs)} inputs, expected 1")
-        self.input_name: str = inputs[0].name
-        self.input_shape: tuple[int | str | None, ...] = tuple(inputs[0].shape)
-        self.input_type: str = inputs[0].type
-        self.output_names: tuple[str, ...] = tuple(output.name for output in self._session.get_outputs())
+        self.input_name: str = names[0][0]
+        self.input_shape: tuple[int | str | None, ...] = names[0][1]
+        self.input_type: str = names[0][2]
+        self.output_names: tuple[str, ...] = tuple(output for output, _, _ in names[1:])
+
+    @property
+    def batches(self) -> bool:
+        """Say whether the first axis of the input is dynamic, or nothing is said of its shape."""
+        return not (self.input_shape and isinstance(self.input_shape[0], int))
 
     def __call__(self, array: NDArray[Any]) -> NDArray[Any]:
         """Return the graph's only output for `array`. Raises GraphError."""
@@ -87,7 +96,8 @@ def _open(model: bytes, *, name: str, threads: int | None) -> Any:
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        # without the fallback, which would try the same again and say so on stdout
+        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
     except Exception as error:  # ONNX Runtime's errors have no common base but this
         raise GraphError(f"{name}: ONNX Runtime refuses the graph: {_one_line(error)}") from error
 

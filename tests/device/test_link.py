@@ -91,7 +91,7 @@ def test_no_tasks_no_token(edge: Edge) -> None:
     assert "authorization" not in edge.seen[0][1]
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@pytest.mark.parametrize("status", [429, 500, 502, 503, 504])
 def test_flaky_edge_is_asked_again(edge: Edge, status: int) -> None:
     edge.replies = [(status, {}, b""), (status, {}, b""), (200, {}, b"answer")]
     waits: list[float] = []

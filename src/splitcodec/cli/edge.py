@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from splitcodec.edge.answer import Edge
 
 _LARGEST_FILE = 1 << 20
-_BATCHING, _GUARDING, _WATCHING = "Batching", "Guarding", "Watching"
+_BATCHING, _GUARDING, _WATCHING, _GROWING = "Batching", "Guarding", "Watching", "Growing"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -153,6 +153,19 @@ def serve(
         bool,
         typer.Option("--demo", help="Also show a page at /demo to try it in a browser.", rich_help_panel=_WATCHING),
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            "--engine",
+            metavar="uvicorn|ray",
+            help="One process, or replicas by Ray Serve (extra ray).",
+            rich_help_panel=_GROWING,
+        ),
+    ] = "uvicorn",
+    replicas: Annotated[
+        int | None,
+        typer.Option("--replicas", min=1, help="Processes, with --engine ray. Default: 1.", rich_help_panel=_GROWING),
+    ] = None,
 ) -> None:
     """Run the edge server: POST a packet to /v1/answer, get an answer.
 
@@ -164,8 +177,15 @@ def serve(
     from splitcodec.edge.answer import Edge
     from splitcodec.edge.server import check_guarded, read_settings
     from splitcodec.edge.server import serve as run
+    from splitcodec.errors import SettingsError
     from splitcodec.wire.bundle import open_bundle
 
+    if engine not in ("uvicorn", "ray"):
+        raise SettingsError(f"engine {engine!r}; expected uvicorn or ray")
+    if engine == "uvicorn" and replicas is not None:
+        raise SettingsError("--replicas needs --engine ray")
+    if engine == "ray" and demo:
+        raise SettingsError("--demo needs --engine uvicorn: the page is for one process")
     settings = read_settings(
         {
             "host": host,
@@ -189,6 +209,14 @@ def serve(
     check_guarded(settings)
     opened = [open_bundle(one) for one in bundle or [DEFAULT_BUNDLE]]
     loaded = ", ".join(one.ident for one in opened)
+    if engine == "ray":
+        from splitcodec.edge.grow import grow
+
+        def told(url: str) -> None:
+            print(f"serving {loaded} at {url}, {replicas or 1} replicas", file=sys.stderr, flush=True)
+
+        grow(bundle or [DEFAULT_BUNDLE], settings, replicas=replicas or 1, announce=told)
+        return
 
     def opening() -> Edge:
         return Edge(*opened, threads=settings.threads, max_symbols=settings.max_symbols)

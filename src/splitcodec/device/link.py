@@ -42,9 +42,9 @@ def http(
 ) -> HttpLink:
     """Return a link to the edge server at `url`, such as "http://192.168.0.7:8080".
 
-    `timeout_s` is for each try, `retries` are on top of the first try and follow lost connections, time-outs and the
-    statuses 429, 502, 503 and 504 (waiting as Retry-After asks, at most 30 s). `tasks` are the answers to ask for
-    (none: the edge's default), `token` is sent as a bearer token.
+    `timeout_s` is for each try, `retries` are on top of the first try and follow lost connections, time-outs, the
+    statuses 429, 502, 503 and 504, and a 500 that is a proxy's (waiting as Retry-After asks, at most 30 s). `tasks` are
+    the answers to ask for (none: the edge's default), `token` is sent as a bearer token.
 
     Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense.
     """
@@ -108,7 +108,7 @@ class HttpLink:
             else:
                 if status == 200:
                     return body
-                if status not in _PASSING:
+                if not _passing(status, headers):
                     raise self._refusal(status, headers, body)
                 trouble = f"status {status}" + (f", {detail}" if (detail := _detail(headers, body)) else "")
                 wait_s = _retry_after_s(headers.get("retry-after"), otherwise=wait_s)
@@ -203,9 +203,18 @@ def _checked_url(url: str) -> str:
     return url.rstrip("/")
 
 
+def _passing(status: int, headers: httpx.Headers) -> bool:
+    """Say whether to ask again. An edge's own 500 is a problem document; any other is a proxy's that lost its edge."""
+    return status in _PASSING or (status == 500 and not _is_problem(headers))
+
+
+def _is_problem(headers: httpx.Headers) -> bool:
+    return str(headers.get("content-type", "")).startswith("application/problem+json")
+
+
 def _detail(headers: httpx.Headers, body: bytes) -> str:
     """Return what a problem document (RFC 9457) says, or nothing if this is none."""
-    if not headers.get("content-type", "").startswith("application/problem+json"):
+    if not _is_problem(headers):
         return ""
     try:
         problem: Any = json.loads(body)

@@ -36,7 +36,7 @@ class Decoder:
     @property
     def batches(self) -> bool:
         """Say whether the graph takes several latents at once: its first axis is dynamic."""
-        return not isinstance(self._graph.input_shape[0], int)
+        return self._graph.batches
 
     def check(self, packet: Packet) -> int:
         """Return the number of symbols that the packet announces; nothing is allocated.

@@ -35,7 +35,7 @@ class Tail:
     @property
     def batches(self) -> bool:
         """Say whether the graph takes several features at once: its first axis is dynamic."""
-        return not isinstance(self._graph.input_shape[0], int)
+        return self._graph.batches
 
     def logits(self, feature_bchw: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the tail's raw output, one logit per class: float32 (B, classes). Raises GraphError."""

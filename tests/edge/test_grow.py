@@ -1,0 +1,142 @@
+"""Ray Serve: a local Ray, load, a killed replica, no answer lost. Long, and skipped where Ray is not installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi")
+
+from splitcodec import Device, Edge
+from splitcodec.device.link import http
+from splitcodec.wire.answer import parse_answer
+from splitcodec.wire.bundle import Bundle
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")
+TOKEN = "ray-token-0123456789"
+
+
+def serve_command(*options: str) -> list[str]:
+    return [sys.executable, "-m", "splitcodec.cli", "serve", *options]
+
+
+@contextmanager
+def grown(folder: Path, *, replicas: int, log: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    command = serve_command("-b", str(folder), "--engine", "ray", "--replicas", str(replicas), "--port", "0")
+    environment = {**os.environ, "SPLITCODEC_TOKENS": TOKEN, "RAY_DISABLE_IMPORT_WARNING": "1"}
+    environment.pop("RAY_ADDRESS", None)
+    with log.open("wb") as file, subprocess.Popen(command, stderr=file, stdout=file, env=environment) as process:
+        try:
+            end = time.monotonic() + 240
+            while " at http" not in log.read_text(errors="replace"):
+                assert process.poll() is None, log.read_text(errors="replace")
+                assert time.monotonic() < end, log.read_text(errors="replace")
+                time.sleep(0.2)
+            line = next(line for line in log.read_text(errors="replace").splitlines() if " at http" in line)
+            yield process, line.partition(" at ")[2].partition(",")[0]
+        finally:
+            process.terminate()
+            process.wait(60)
+
+
+def replicas_of(process: int) -> list[int]:
+    """Return the process ids of the replicas among the descendants of a process."""
+    parents: dict[int, int] = {}
+    titles: dict[int, str] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            titles[int(folder.name)] = (folder / "cmdline").read_text()
+        except OSError:
+            continue
+    family = {process}
+    while more := {one for one, parent in parents.items() if parent in family} - family:
+        family |= more
+    return sorted(one for one in family if "ServeReplica" in titles.get(one, ""))
+
+
+@needs_ray
+@pytest.mark.soak
+def test_a_killed_replica_loses_no_answer(
+    tiny: Bundle, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device, random = Device(tiny, threads=1), np.random.default_rng(3)
+    pictures = [random.integers(0, 256, (70, 90, 3), dtype=np.uint8) for _ in range(12)]
+    packets = [device.encode(picture, level=n % 3) for n, picture in enumerate(pictures)]
+    edge = Edge(tiny, threads=1)
+    expected = [edge.answer(packet)["answers"]["classify"] for packet in packets]
+    done, lock = Counter[str](), threading.Lock()
+
+    with grown(tiny_folder, replicas=2, log=tmp_path / "log") as (process, url):
+        assert httpx.post(f"{url}/v1/answer", content=packets[0], trust_env=False).status_code == 401
+        before = replicas_of(process.pid)
+        assert len(before) == 2
+
+        def waited(seconds: float) -> None:
+            with lock:
+                done["asked again"] += 1
+            time.sleep(min(seconds, 1.0))
+
+        def one(turn: int) -> None:
+            answer = parse_answer(link(packets[turn % 12], idempotency_key=f"grow-{turn}"))
+            came, wanted = answer["answers"]["classify"], expected[turn % 12]
+            same = [guess["index"] for guess in came] == [guess["index"] for guess in wanted]
+            close = np.allclose([guess["p"] for guess in came], [guess["p"] for guess in wanted], atol=1e-6)
+            with lock:
+                done["right" if same and close else "wrong"] += 1
+
+        with http(url, token=TOKEN, retries=40, sleep=waited) as link, ThreadPoolExecutor(8) as pool:
+            futures = [pool.submit(one, turn) for turn in range(600)]
+            while done["right"] < 200:
+                time.sleep(0.01)
+            os.kill(before[0], signal.SIGKILL)
+            killed_after = done["right"]
+            for future in futures:
+                future.result()
+        end = time.monotonic() + 60
+        while len(after := [one for one in replicas_of(process.pid) if one != before[0]]) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.2)
+        process.terminate()
+        assert process.wait(60) == 0
+    with capsys.disabled():
+        print(f"\nRay Serve: 2 replicas, 8 clients; one killed after {killed_after} answers: {dict(done)}")
+        print(f"replicas {before} before, {after} after")
+    assert done["right"] == 600
+    assert not done["wrong"]
+
+
+def test_growing_is_refused_by_name_where_it_makes_no_sense(tiny_folder: Path) -> None:
+    for options, says in (
+        (["--replicas", "2"], "--replicas needs --engine ray"),
+        (["--engine", "steam"], "engine 'steam'; expected uvicorn or ray"),
+        (["--engine", "ray", "--demo"], "--demo needs --engine uvicorn"),
+    ):
+        command = serve_command("-b", str(tiny_folder), *options)
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+def test_without_ray_the_extra_is_named(tiny_folder: Path) -> None:
+    done = subprocess.run(
+        serve_command("-b", str(tiny_folder), "--engine", "ray"), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "splitcodec[edge,ray]" in done.stderr
