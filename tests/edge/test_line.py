@@ -89,6 +89,21 @@ def test_another_grid_is_another_batch(edge: Edge, tiny: Bundle, packets: list[b
     assert not any(isinstance(outcome, SplitcodecError) for outcome in outcomes)
 
 
+def test_a_grid_that_the_graphs_refuse_is_the_packets_fault(
+    edge: Edge, tiny: Bundle, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = edge.read(Device(tiny, threads=1).pack(np.zeros((4, 4, 1), np.int64), level=0))
+
+    def refuse(*_: object) -> None:
+        raise GraphError("Invalid input shape")
+
+    monkeypatch.setattr(type(small.line.tails["classify"]), "classify", lambda *_, **__: refuse())
+    outcomes = edge.answer_all([small, edge.read(packets[0])])
+    assert isinstance(outcomes[0], PacketGrid)
+    assert "4 x 1" in str(outcomes[0])
+    assert isinstance(outcomes[1], GraphError)
+
+
 def test_reading_refuses_before_anything_is_decoded(
     edge: Edge, packets: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

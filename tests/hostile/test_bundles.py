@@ -91,6 +91,14 @@ def test_a_name_twice(files: Files, tmp_path: Path) -> None:
         open_bundle(zipped(tmp_path / "x.zip", files, ("manifest.json", b"{}")))
 
 
+def test_a_name_of_no_letters(files: Files, tmp_path: Path) -> None:
+    data = zipped(tmp_path / "x.zip", files, ("Z", b"")).read_bytes()
+    at = data.rindex(b"Z", 0, data.rindex(b"PK\x05\x06"))
+    (tmp_path / "x.zip").write_bytes(data[:at] + b"\0" + data[at + 1 :])
+    with pytest.raises(BundleUnsafe, match="'', expected plain names"):
+        open_bundle(tmp_path / "x.zip")
+
+
 @pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFSOCK])
 def test_links_and_devices_in_a_zip(files: Files, tmp_path: Path, kind: int) -> None:
     with pytest.raises(BundleUnsafe, match="card is a link or device"):

@@ -55,13 +55,13 @@ def grow(
         open_bundle(one)  # refused here rather than in each replica
     settings = _placed(settings)
     address = os.environ.get("RAY_ADDRESS")
-    ended = _Ended()
     threads = settings.threads or 1
     if address:
         ray.init(address=address, namespace=APPLICATION, log_to_driver=False)
     else:
         room = max(os.cpu_count() or 1, replicas * threads)
         ray.init(address="local", namespace=APPLICATION, num_cpus=room, include_dashboard=False, log_to_driver=False)
+    ended = _Ended()  # after init, which has an answer to SIGTERM of its own: it aborts
     try:
         serve.start(proxy_location="EveryNode", http_options=_http(settings))
         deployment = serve.deployment(

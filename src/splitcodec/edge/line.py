@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from splitcodec.edge.decoder import Decoder
 from splitcodec.edge.tasks import Tasks
-from splitcodec.errors import GraphError, SplitcodecError
+from splitcodec.errors import GraphError, PacketGrid, SplitcodecError
 from splitcodec.session import Graph
 from splitcodec.wire.answer import Answer, Answers
 from splitcodec.wire.bundle import Bundle
@@ -108,7 +108,7 @@ class Line:
             return list(self._run_together(questions, latents, decode_s))
         except SplitcodecError as error:
             if len(questions) == 1:
-                return [error]
+                return [self._blamed(error, questions[0].packet)]
         alone = zip(questions, latents, decode_s, strict=True)
         return [one for q, latent_chw, spent in alone for one in self._run([q], [latent_chw], [spent])]
 
@@ -130,6 +130,17 @@ class Line:
             )
             for place, question in enumerate(questions)
         ]
+
+    def _blamed(self, error: SplitcodecError, packet: Packet) -> SplitcodecError:
+        # The bundle's own grid ran when the line was opened, so a graph that refuses another is the packet's fault.
+        if not isinstance(error, GraphError) or packet.rows == packet.cols == self._side:
+            return error
+        refusal = PacketGrid(
+            f"latent grid of {packet.rows} x {packet.cols}: {self.bundle.ident} cannot compute it, its own is "
+            f"{self._side} x {self._side}; send a picture of more usual sides"
+        )
+        refusal.__cause__ = error
+        return refusal
 
     def _warm_up(self) -> None:
         # Also holds the graphs against each other now, rather than at the first packet.

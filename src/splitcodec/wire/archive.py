@@ -88,7 +88,7 @@ class Zip:
         except (zipfile.BadZipFile, ValueError, NotImplementedError) as error:
             raise BundleFormat(f"{path}: not a readable zip archive ({error})") from error
         self._check(entries)
-        self._sizes = {entry.filename: entry.file_size for entry in entries if not entry.is_dir()}
+        self._sizes = {entry.filename: entry.file_size for entry in entries if not _is_folder(entry)}
 
     def size(self, name: str) -> int | None:
         """Return the size that the zip's directory announces; `read` holds the data against it."""
@@ -120,7 +120,7 @@ class Zip:
             raise BundleUnsafe(f"{self.path}: unpacks to {total} bytes, at most {MAX_TOTAL} are allowed")
 
     def _check_entry(self, entry: zipfile.ZipInfo) -> None:
-        name = entry.filename.removesuffix("/") if entry.is_dir() else entry.filename
+        name = entry.filename.removesuffix("/") if _is_folder(entry) else entry.filename
         if name != MANIFEST and not is_file_name(name):
             raise BundleUnsafe(f"{self.path}: {entry.filename[:100]!r}, expected plain names inside the bundle")
         mode = entry.external_attr >> 16
@@ -132,6 +132,10 @@ class Zip:
             raise BundleUnsafe(
                 f"{self.path}: {name} unpacks from {entry.compress_size} to {entry.file_size} bytes: a zip bomb"
             )
+
+
+def _is_folder(entry: zipfile.ZipInfo) -> bool:
+    return entry.filename.endswith("/")  # zipfile's own is_dir stumbles over a name of no letters
 
 
 @final
