@@ -97,7 +97,7 @@ def test_a_grid_that_the_graphs_refuse_is_the_packets_fault(
     def refuse(*_: object) -> None:
         raise GraphError("Invalid input shape")
 
-    monkeypatch.setattr(type(small.line.tails["classify"]), "classify", lambda *_, **__: refuse())
+    monkeypatch.setattr(type(small.line.tasks), "answer", lambda *_, **__: refuse())
     outcomes = edge.answer_all([small, edge.read(packets[0])])
     assert isinstance(outcomes[0], PacketGrid)
     assert "4 x 1" in str(outcomes[0])
