@@ -18,11 +18,14 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 pytest.importorskip("fastapi")
 
 from splitcodec import Device, Edge
+from splitcodec.cli import app
 from splitcodec.device.link import http
+from splitcodec.errors import MissingExtra, SettingsError
 from splitcodec.wire.answer import parse_answer
 from splitcodec.wire.bundle import Bundle
 
@@ -120,23 +123,22 @@ def test_a_killed_replica_loses_no_answer(
     assert not done["wrong"]
 
 
-def test_growing_is_refused_by_name_where_it_makes_no_sense(tiny_folder: Path) -> None:
-    for options, says in (
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
         (["--replicas", "2"], "--replicas needs --engine ray"),
         (["--engine", "steam"], "engine 'steam'; expected uvicorn or ray"),
         (["--engine", "ray", "--demo"], "--demo needs --engine uvicorn"),
-    ):
-        command = serve_command("-b", str(tiny_folder), *options)
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 2
-        assert says in done.stderr
-        assert "Traceback" not in done.stderr
+    ],
+)
+def test_growing_is_refused_by_name_where_it_makes_no_sense(options: list[str], says: str) -> None:
+    outcome = CliRunner().invoke(app, ["serve", *options])
+    assert isinstance(outcome.exception, SettingsError)
+    assert says in str(outcome.exception)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
 def test_without_ray_the_extra_is_named(tiny_folder: Path) -> None:
-    done = subprocess.run(
-        serve_command("-b", str(tiny_folder), "--engine", "ray"), capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 2
-    assert "splitcodec[edge,ray]" in done.stderr
+    outcome = CliRunner().invoke(app, ["serve", "-b", str(tiny_folder), "--engine", "ray"])
+    assert isinstance(outcome.exception, MissingExtra)
+    assert "splitcodec[edge,ray]" in str(outcome.exception)
