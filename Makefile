@@ -49,15 +49,15 @@ arena: $(VENV)/.dev  ## our bundles, rivals in runs/rivals and every codec in on
 ablations: $(VENV)/.dev  ## what the prior is worth: reports/ablation_prior.json (DATA=folder)
 	$(BIN)/python benchmarks/ablations.py --data $(DATA) --out reports/ablation_prior.json
 
-results: $(VENV)/.dev  ## write docs/results.md and README's table out of reports/
+results: $(VENV)/.dev  ## write docs/results.md, docs/load.md and the tables of README and docs/deploy.md out of reports/
 	$(BIN)/python benchmarks/results.py
 
 train: $(VENV)/.dev  ## train the shipped bundle again (PHOTOS=folder, RUN=folder)
 	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \
 	$(BIN)/splitcodec train recipes/efficientnet_lite0.yaml --photos $(PHOTOS) --out $(RUN)
 
-soak: $(VENV)/.dev  ## tests that take long
-	$(BIN)/python -m pytest -m soak --timeout 3600
+soak: $(VENV)/.dev  ## tests that take long: a million mutated packets, bundles, and Ray's where it is installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak --timeout 3600 -o faulthandler_timeout=3700
 
 clean:  ## remove what make made (not runs/)
 	rm -rf $(VENV) $(SLIM) dist build demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -16,7 +16,7 @@ from loading.page import page, with_sizing
 ROOT = Path(__file__).parent.parent
 RATE = Path("reports/rate_accuracy/rd.json")
 PRIOR = Path("reports/ablation_prior.json")  # may be missing
-LOAD = Path("reports/load.json")
+LOAD, MUTATIONS = Path("reports/load.json"), Path("reports/mutations.json")
 COMMAND = (  # of reports that do not say it themselves
     ".venv/bin/splitcodec evaluate --bundle efficientnet-lite0 --data DIR --codecs jpeg,webp,avif"
     " --out reports/rate_accuracy"
@@ -32,7 +32,7 @@ def main() -> int:
     wanted = {
         "docs/results.md": results(rate),
         "README.md": with_block(readme, summary(rate)),
-        "docs/load.md": page(load),
+        "docs/load.md": page(load, json.loads((ROOT / MUTATIONS).read_bytes())),
         "docs/deploy.md": with_sizing(_read("docs/deploy.md"), load),
     }
     stale = [name for name, text in wanted.items() if _read(name) != text]

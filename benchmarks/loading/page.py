@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 
-def page(report: dict[str, Any]) -> str:
+def page(report: dict[str, Any], mutations: dict[str, Any]) -> str:
     """Return docs/load.md."""
     load, ratio, alone, killed = (report[name] for name in ("load", "ratio", "one_at_a_time", "killed"))
     memory, server, machine = load["memory_mb"], load["server"], report["machine"]
@@ -63,6 +63,8 @@ def page(report: dict[str, Any]) -> str:
             f"{sum(killed['retries'].values()):,} times. Of the last 50 keys, {killed['asked_again_same_bytes']} "
             "gave the same bytes when sent twice more.",
             "",
+            *_mutations(mutations),
+            "",
         ]
     )
 
@@ -101,6 +103,41 @@ def with_sizing(deploy: str, report: dict[str, Any]) -> str:
         deploy,
         flags=re.S,
     )
+
+
+def _mutations(report: dict[str, Any]) -> list[str]:
+    whole = sum(run["packets"] for run in report["packets"])
+    damaged = sum(run["as they are"].get("accepted", 0) for run in report["packets"])
+    lines = [
+        "## Mutations",
+        "",
+        f"Command: `{report['command']}` (commit {report['commit']}).",
+        f"{whole:,} packets through parser and coder: no crash, {damaged} damaged ones "
+        "accepted whose checksum was not put right; memory grew by at most "
+        f"{max(run['peak_memory_grew_mb'] for run in report['packets']):.1f} MB.",
+        '"unchanged" are those that the mutator left, or put, as they had been.',
+        "",
+        "| what | how many | outcomes |",
+        "|---|---:|---|",
+    ]
+    for run in report["packets"]:
+        for kind in ("as they are", "checksum put right"):
+            counts = run[kind]
+            lines.append(f"| packets of `{run['bundle']}`, {kind} | {sum(counts.values()):,} | {_counts(counts)} |")
+    lines += [
+        f"| the same through `Edge.answer` | {run['packets']:,} | {_counts(run['outcomes'])} |"
+        for run in report["answers"]
+    ]
+    lines += [
+        f"| bundles, hashes put right; peak memory {run['peak_memory_mb']} MB | {run['bundles']:,} | "
+        f"{_counts(run['outcomes'])} |"
+        for run in report["bundles"]
+    ]
+    return lines
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count:,}" for name, count in counts.items())
 
 
 def _whole(load: dict[str, Any]) -> str:

@@ -10,10 +10,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 pytest.importorskip("paho.mqtt.client")
+
+from paho.mqtt.client import Client
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.reasoncodes import ReasonCode
 
 from splitcodec.cli import main
 from splitcodec.device.client import Device
@@ -97,13 +102,23 @@ def test_refusals_and_faults_come_back_by_name(broker: Mosquitto) -> None:
         assert link(b"good") == b"{good}"
 
 
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Let threads take turns far more often than they do by themselves."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("eager_threads")
 def test_several_threads_get_their_own_answers(broker: Mosquitto) -> None:
     wrong: list[bytes] = []
 
     with Bridge(parse_broker(broker.url), Asked(), concurrency=4), mqtt(broker.url) as link:
 
         def ask(name: int) -> None:
-            for i in range(20):
+            for i in range(50):
                 packet = b"%d-%d" % (name, i)
                 if link(packet) != b"{" + packet + b"}":
                     wrong.append(packet)
@@ -114,6 +129,27 @@ def test_several_threads_get_their_own_answers(broker: Mosquitto) -> None:
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+def test_a_confirmation_may_come_while_a_packet_is_published(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = Client.publish
+    success = ReasonCode(PacketTypes.PUBACK, "Success")
+
+    def publish(client: Client, *args: Any, **options: Any) -> Any:
+        if client.on_publish is not None:  # paho calls it with a lock held that publishing needs
+            confirm = threading.Thread(
+                target=client.on_publish, args=(client, None, 60_000, success, None), daemon=True
+            )
+            confirm.start()
+            confirm.join(5)
+            assert not confirm.is_alive()
+        return plain(client, *args, **options)
+
+    monkeypatch.setattr(Client, "publish", publish)
+    with Bridge(parse_broker(broker.url), Asked()), mqtt(broker.url, retries=0) as link:
+        assert link(b"one") == b"{one}"
 
 
 def test_nobody_bridges_is_link_down_at_once(broker: Mosquitto) -> None:

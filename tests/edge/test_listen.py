@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 import signal
@@ -22,6 +23,7 @@ from PIL import Image
 pytest.importorskip("fastapi")
 
 from splitcodec import Device, Edge
+from splitcodec.edge import listen
 from splitcodec.edge.listen import tls_context
 from splitcodec.edge.server import BackgroundServer, check_guarded, create_app, read_settings
 from splitcodec.errors import SettingsError
@@ -101,6 +103,21 @@ def test_a_client_that_stops_sending_but_listens_is_no_trouble(impatient: Backgr
             connection.shutdown(socket.SHUT_WR)
             told(connection)
     assert httpx.get(f"{impatient.url}/healthz", trust_env=False).status_code == 200
+
+
+def test_answers_do_not_wait_for_acknowledgements(tiny: Bundle, packet: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    real = listen._Connection.connection_made
+
+    def made(self: listen._Connection, transport: asyncio.Transport) -> None:
+        real(self, transport)
+        seen.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
+
+    monkeypatch.setattr(listen._Connection, "connection_made", made)
+    with BackgroundServer(create_app(Edge(tiny, threads=1), read_settings())) as server:
+        assert httpx.post(f"{server.url}/v1/answer", content=packet, trust_env=False).status_code == 200
+    assert seen
+    assert all(seen)
 
 
 def test_connections_are_bounded(tiny: Bundle) -> None:

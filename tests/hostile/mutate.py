@@ -16,6 +16,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -23,7 +24,9 @@ from typing import Any
 import numpy as np
 
 from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
 from splitcodec.errors import PacketError
+from splitcodec.wire.answer import dump_answer, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.coder import Coder
 from splitcodec.wire.packet import admit, unpack
@@ -119,6 +122,21 @@ def survive(bundle: Bundle, *, count: int, seed: int) -> dict[str, Any]:
     }
 
 
+def answered(edge: Edge, packets: Sequence[bytes], *, count: int, seed: int) -> dict[str, int]:
+    """Send `count` mutants through an edge; return counts by refusal. AssertionError as `survive`."""
+    counts: Counter[str] = Counter()
+    for data, sealed in islice(mutants(packets, seed=seed), count):
+        try:
+            answer = edge.answer(data)
+        except PacketError as error:
+            counts[type(error).__name__] += 1
+        else:
+            assert sealed or data in packets, f"damaged and answered: {data.hex()}"
+            assert parse_answer(dump_answer(answer))["answers"]
+            counts["answered"] += 1
+    return dict(counts.most_common())
+
+
 def _change(data: bytearray, random: Random, packets: Sequence[bytes]) -> None:
     at = random.randrange(len(data)) if data else 0
     kind = random.random()
@@ -157,8 +175,13 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=1_000_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--room-mib", type=int, default=128)
+    parser.add_argument("--answer", action="store_true", help="through Edge.answer, without the limit")
     options = parser.parse_args()
     bundle = open_bundle(options.bundle)
+    if options.answer:
+        counts = answered(Edge(bundle, threads=1), seeds(bundle), count=options.count, seed=options.seed)
+        print(json.dumps({"bundle": bundle.ident, "packets": options.count, "seed": options.seed, "outcomes": counts}))
+        return 0
     receive(seeds(bundle, pictures=1)[0], bundle, [Coder(tables) for tables in bundle.tables])
     mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + (options.room_mib << 20),) * 2)

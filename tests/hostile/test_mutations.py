@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import Counter
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,9 @@ from hypothesis import strategies as st
 
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import PacketError, SplitcodecError
-from splitcodec.wire.answer import dump_answer, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.coder import Coder
-from tests.hostile.mutate import mutants, receive, sealed_again, seeds, survive
+from tests.hostile.mutate import answered, mutants, receive, sealed_again, seeds, survive
 
 TINY = open_bundle(Path(__file__).parents[1] / "data" / "tiny")
 PACKETS = seeds(TINY)
@@ -64,20 +62,6 @@ def test_any_edit_is_refused_by_name_or_decodes(base: bytes, edits: list[tuple[i
         assert "\n" not in got
     else:
         assert seal or bytes(data) in PACKETS
-
-
-def answered(edge: Edge, packets: list[bytes], *, count: int, seed: int) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for data, sealed in islice(mutants(packets, seed=seed), count):
-        try:
-            answer = edge.answer(data)
-        except PacketError as error:
-            counts[type(error).__name__] += 1
-        else:
-            assert sealed or data in packets
-            assert parse_answer(dump_answer(answer))["answers"]
-            counts["answered"] += 1
-    return counts
 
 
 def test_mutants_through_the_edge() -> None:
@@ -147,5 +131,5 @@ def test_five_thousand_mutants_through_the_shipped_edge(capsys: pytest.CaptureFi
     bundle = open_bundle("efficientnet-lite0")
     counts = answered(Edge(bundle, threads=1), seeds(bundle), count=5000, seed=11)
     with capsys.disabled():
-        print(f"\n{bundle.ident}, 5,000 through Edge.answer: {dict(counts.most_common())}")
+        print(f"\n{bundle.ident}, 5,000 through Edge.answer: {counts}")
     assert counts["answered"] > 100

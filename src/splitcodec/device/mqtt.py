@@ -146,8 +146,11 @@ class _Session:
         self._ready = threading.Event()
         self._refusal: LinkError | None = None
         self._waiting: dict[bytes, queue.SimpleQueue[MQTTMessage | ReasonCode]] = {}
-        self._sent: dict[int | None, bytes] = {}
-        self._lock = threading.Lock()
+        self._lock = (
+            threading.Lock()
+        )  # of the two below; never held while paho is called, whose own locks callbacks hold
+        self._sent: dict[int, bytes] = {}  # correlation by packet number, until the broker confirms it
+        self._early: dict[int, ReasonCode] = {}  # confirmations that came before `publish` had told the number
 
     def ask(self, packet: bytes, properties: Properties, correlation: bytes, *, timeout_s: float) -> MQTTMessage:
         """Publish once and wait for the answer. Raises LinkDown or LinkRefused."""
@@ -158,12 +161,13 @@ class _Session:
         if self._refusal is not None:
             raise self._refusal
         box = self._waiting.setdefault(correlation, queue.SimpleQueue())
-        number = None
         try:
-            with self._lock:  # the confirmation must not come before its number is known
-                info = self._client.publish(self._broker.packets, packet, qos=1, properties=properties)
-                number = info.mid
-                self._sent[number] = correlation
+            number = self._client.publish(self._broker.packets, packet, qos=1, properties=properties).mid
+            with self._lock:
+                if (reason := self._early.pop(number, None)) is None:
+                    self._sent[number] = correlation
+                else:
+                    self._judge(correlation, reason)
             while True:
                 got = box.get(timeout=max(0.001, deadline - time.monotonic()))
                 if isinstance(got, MQTTMessage):
@@ -177,9 +181,7 @@ class _Session:
         except queue.Empty:
             raise LinkDown(f"no answer within {timeout_s:g} s; check that `splitcodec bridge` runs") from None
         finally:
-            with self._lock:
-                self._waiting.pop(correlation, None)
-                self._sent.pop(number, None)
+            self._waiting.pop(correlation, None)
 
     def close(self) -> None:
         """Leave the broker and end paho's thread."""
@@ -235,7 +237,12 @@ class _Session:
 
     def _on_publish(self, _: Client, __: object, mid: int, reason: ReasonCode, ___: object) -> None:
         with self._lock:
-            correlation = self._sent.pop(mid, None)
+            if (correlation := self._sent.pop(mid, None)) is None:
+                self._early[mid] = reason
+            else:
+                self._judge(correlation, reason)
+
+    def _judge(self, correlation: bytes, reason: ReasonCode) -> None:
         refused = reason.is_failure or reason.value == _NOBODY
-        if refused and correlation is not None and (box := self._waiting.get(correlation)) is not None:
+        if refused and (box := self._waiting.get(correlation)) is not None:
             box.put(reason)

@@ -199,6 +199,10 @@ class _Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the first request; turn away what is too many."""
         super().connection_made(transport)
+        if (one := transport.get_extra_info("socket")) is not None:
+            # asyncio leaves this out for sockets whose protocol is 0, as those of `socket.create_server` are: head and
+            # body of an answer then lie 40 ms apart, until the client acknowledges the head
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self._max_connections:
             self._refuse(503, f"{self._max_connections} connections are open, and no more are taken", retry=True)
             return
