@@ -297,10 +297,11 @@ def _trained(recipe: Recipe, photos: Path, out: Path) -> set[str]:
     [
         ({}, {"decoder"}),
         ({"tune": "all"}, {"decoder", "squeeze", "bottleneck"}),
+        ({"tune": "encoder"}, {"squeeze", "bottleneck"}),
         ({"tail": True}, {"decoder", "tail"}),
         ({"kind": "answers", "tail": True, "quantise": "round"}, {"decoder", "tail"}),
     ],
-    ids=["decoder", "all", "tail", "answers"],
+    ids=["decoder", "all", "encoder", "tail", "answers"],
 )
 def test_stage_2_tunes_what_it_is_told(
     changes: dict[str, Any], parts: set[str], recipe_data: Make, photos: Path, tmp_path: Path

@@ -21,7 +21,7 @@ from splitcodec.wire.bundle import (
 )
 from splitcodec.wire.zoo import add_to_zoo
 
-SHARED = ["head.onnx", "tail_classify.onnx"]
+SHARED = ["decoder.onnx", "head.onnx", "tail_classify.onnx"]
 
 
 def renamed(tiny: Bundle, name: str, *, version: int = 1, **files: bytes) -> Bundle:
@@ -35,15 +35,15 @@ def tree(root: Path) -> list[str]:
 
 @pytest.fixture
 def zoo(tiny: Bundle, tmp_path: Path) -> Path:
-    """Return a zoo of two bundles with the same head and tail."""
+    """Return a zoo of two bundles with the same decoder, head and tail."""
     add_to_zoo(tiny, tmp_path / "zoo")
-    add_to_zoo(renamed(tiny, "small", decoder=tiny.graph("head")), tmp_path / "zoo")
+    add_to_zoo(renamed(tiny, "small", encoder=tiny.graph("head")), tmp_path / "zoo")
     return tmp_path / "zoo"
 
 
 def test_shared_graphs_lie_there_once(tiny: Bundle, zoo: Path) -> None:
     graphs = [f"graphs/{tiny.manifest.files[name].sha256}.onnx" for name in SHARED]
-    own = ["MODEL_CARD.md", "decoder.onnx", "encoder.onnx", "manifest.json", "tables.npz"]
+    own = ["MODEL_CARD.md", "encoder.onnx", "manifest.json", "tables.npz"]
     assert tree(zoo) == sorted([*graphs, *(f"{ident}/{name}" for ident in ("small@1", "tiny@1") for name in own)])
     assert zoo_names(zoo) == ["small@1", "tiny@1"]
     assert [path.name for path in zoo.rglob(".*")] == []
@@ -71,13 +71,13 @@ def test_the_newest_version_answers_to_the_name(tiny: Bundle, zoo: Path) -> None
 
 def test_foreign_folders_do_not_see_the_shared_graphs(zoo: Path) -> None:
     for source in (zoo / "tiny@1", str(zoo / "tiny@1")):
-        with pytest.raises(BundlePart, match=r"head\.onnx is missing; .*by its name"):
+        with pytest.raises(BundlePart, match=r"(decoder|head)\.onnx is missing; .*by its name"):
             open_bundle(source, zoo=zoo)
 
 
-def test_only_head_and_tail_are_looked_up_by_hash(tiny: Bundle, zoo: Path) -> None:
-    (zoo / "tiny@1" / "decoder.onnx").rename(zoo / "graphs" / f"{tiny.manifest.files['decoder.onnx'].sha256}.onnx")
-    with pytest.raises(BundlePart, match=r"decoder\.onnx is missing"):
+def test_an_encoder_is_not_looked_up_by_hash(tiny: Bundle, zoo: Path) -> None:
+    (zoo / "tiny@1" / "encoder.onnx").rename(zoo / "graphs" / f"{tiny.manifest.files['encoder.onnx'].sha256}.onnx")
+    with pytest.raises(BundlePart, match=r"encoder\.onnx is missing"):
         open_bundle("tiny", zoo=zoo)
 
 
@@ -95,10 +95,10 @@ def test_shared_graphs_are_held_against_their_hash(tiny: Bundle, zoo: Path) -> N
 
 
 def test_adding_says_who_shares_what(tiny: Bundle, tmp_path: Path) -> None:
-    assert add_to_zoo(tiny, tmp_path).shared == {"head.onnx": [], "tail_classify.onnx": []}
+    assert add_to_zoo(tiny, tmp_path).shared == {"decoder.onnx": [], "head.onnx": [], "tail_classify.onnx": []}
     added = add_to_zoo(renamed(tiny, "small", head=tiny.graph("encoder")), tmp_path)
     assert added.bundle.ident == "small@1"
-    assert added.shared == {"head.onnx": [], "tail_classify.onnx": ["tiny@1"]}
+    assert added.shared == {"decoder.onnx": ["tiny@1"], "head.onnx": [], "tail_classify.onnx": ["tiny@1"]}
 
 
 def test_adding_the_same_again_changes_nothing_and_thins_a_plain_folder(tiny: Bundle, tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_graphs_that_nobody_names_are_removed(tiny: Bundle, tmp_path: Path) -> N
     added = add_to_zoo(renamed(tiny, "tiny", head=tiny.graph("encoder")), tmp_path, replace=True)
     assert added.removed == [f"{tiny.manifest.files['head.onnx'].sha256}.onnx"]
     assert (tmp_path / "graphs" / "notes.txt").exists()
-    assert len(list((tmp_path / "graphs").glob("*.onnx"))) == 2
+    assert len(list((tmp_path / "graphs").glob("*.onnx"))) == 3
 
 
 def test_what_is_not_added(tiny: Bundle, zoo: Path, tmp_path: Path) -> None:

@@ -200,7 +200,7 @@ class _Trainer:
         """Run one stage to its end; False when the deadline came first."""
         fabric, halves, student = self.fabric, self.halves, self.student
         first = name == "stage1"
-        everything = stage.tune == "all" or (stage.tune is None and first)
+        everything = stage.tune in ("all", "encoder") or (stage.tune is None and first)
         optimizer = prepare(student, stage, everything=everything)
         learner: nn.Module = student.squeeze if isinstance(stage, LatentsStage) else student
         model, optimizer = fabric.setup(learner, optimizer)

@@ -108,7 +108,7 @@ class Objective:
         fabric, halves, levels = self._fabric, self._halves, self._recipe.levels.count
         first = name == "stage1"
         own_tail = any(one.tail for before, one in self._recipe.stages() if before <= name)  # no longer the teacher's
-        everything = stage.tune == "all" or (stage.tune is None and first)
+        everything = stage.tune in ("all", "encoder") or (stage.tune is None and first)
         step_c, _ = self._recipe.teacher.colours()
         weights = torch.tensor(self._recipe.levels.weights(stage.balance), device=fabric.device)
         trained_with: Quantise = stage.quantise or ("mixed" if everything else "round")

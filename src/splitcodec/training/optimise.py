@@ -18,7 +18,7 @@ def prepare(student: Student, stage: Stage, *, everything: bool) -> torch.optim.
     learning = {
         student.squeeze: everything or encoder_alone,
         student.bottleneck: everything and not encoder_alone,
-        student.decoder: not encoder_alone,
+        student.decoder: not encoder_alone and stage.tune != "encoder",
     }
     for part, learns in learning.items():
         part.requires_grad_(learns).train(learns)
@@ -44,7 +44,7 @@ def learning_rate(stage: Stage, done: float) -> float:
 def _groups(student: Student, stage: Stage, *, everything: bool) -> list[dict[str, Any]]:
     if isinstance(stage, LatentsStage):
         return [_group(student.squeeze.parameters(), 1.0)]
-    groups = [_group(student.decoder.parameters(), 1.0)]
+    groups = [] if stage.tune == "encoder" else [_group(student.decoder.parameters(), 1.0)]
     if everything:
         groups += [
             _group([*student.squeeze.parameters(), *student.bottleneck.layer_parameters()], 1.0),

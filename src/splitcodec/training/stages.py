@@ -62,9 +62,9 @@ class _Common(Strict):
     ] = CosineRecipe()
     clip: PositiveFloat | None = 5.0
     """Largest norm of the gradient; null for none."""
-    tune: Literal["decoder", "all"] | None = None
-    """What learns beside the tail: the decoder alone, or encoder and prior too, at the rate's price. Left out: all in
-    stage 1, the decoder in stage 2."""
+    tune: Literal["decoder", "encoder", "all"] | None = None
+    """What learns beside the tail: the decoder alone; encoder and prior, at the rate's price, on a decoder that stays
+    what it is; or all three. Left out: all in stage 1, the decoder in stage 2."""
     tail: bool = False
     """Whether the tail learns as well; the bundle's tail then is no longer the teacher's."""
     quantise: Quantise | None = None

@@ -25,7 +25,7 @@ _RATIO_FREE = 1 << 20  # a file below this size may shrink as much as it likes
 MANIFEST = "manifest.json"
 GRAPHS = "graphs"
 """The folder of a zoo that holds shared graphs, each as <sha256>.onnx."""
-_SHARED = re.compile(r"(head|(teacher_)?backbone(_[a-z0-9_]+)?|teacher_[a-z0-9_]+)\.onnx|tail_[a-z0-9_]+\.onnx")
+_SHARED = re.compile(r"(head|decoder(_[a-z0-9_]+)?|(teacher_)?backbone(_[a-z0-9_]+)?|teacher_[a-z0-9_]+|tail_[a-z0-9_]+)\.onnx")
 
 
 class Source(Protocol):
@@ -184,7 +184,7 @@ class Changed:
 
 
 def is_shared(name: str) -> bool:
-    """Say whether bundles of one teacher have that file in common: its head and tails."""
+    """Say whether bundles of one teacher may have that file in common: its head, tails, and decoders."""
     return _SHARED.fullmatch(name) is not None
 
 
