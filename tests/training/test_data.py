@@ -139,3 +139,16 @@ def test_labels_are_the_names_of_folders(tmp_path: Path) -> None:
     brightest = crops.image_u8[:, :, 0, 0].argmax(1)
     assert torch.equal(crops.label_b, torch.tensor([1, 0, -1])[brightest])
     assert set(crops.label_b.tolist()) == {-1, 0, 1}
+
+
+def test_pasted_crops_hold_two_photographs_and_have_no_label(tmp_path: Path) -> None:
+    for name, value in (("a", 0), ("b", 255)):
+        Image.new("RGB", (60, 60), (value,) * 3).save(tmp_path / f"{name}.png")
+    paths = find_photographs([tmp_path])
+    source = Photographs(paths, crop=16, smallest_crop=1.0, jitter=0.0, memory_mb=1, seed=0, labels=[0, 1], paste=0.5)
+    (crops,) = source.batches(0, 1, batch=128, stream=0)
+    mixed = torch.tensor([len(image.unique()) == 2 for image in crops.image_u8])
+    assert set(crops.image_u8.unique().tolist()) == {0, 255}
+    assert 0.1 < mixed.float().mean() < 0.4  # half are pasted into, half of those with the other photograph
+    assert (crops.label_b[mixed] == -1).all()
+    assert (crops.label_b[~mixed] >= 0).any()

@@ -85,10 +85,12 @@ class Photographs:
         memory_mb: int,
         seed: int,
         labels: Sequence[int] | None = None,
+        paste: float = 0.0,
     ) -> None:
         if not paths:
             raise DataError("no photographs left to train on; add some, or lower data.holdout in the recipe")
         self.paths, self.crop, self.smallest_crop, self.jitter, self.seed = paths, crop, smallest_crop, jitter, seed
+        self.paste = paste
         self._labels = [-1] * len(paths) if labels is None else list(labels)
         self._room = memory_mb * 1_000_000
         self._kept: dict[int, NDArray[np.uint8]] = {}
@@ -117,6 +119,9 @@ class Photographs:
         for place in range(batch):
             array, label_b[place] = self._picture(random)
             out[place] = self._random_crop(array, random)
+            if self.paste and random.random() < self.paste:
+                _paste(out[place], self._random_crop(self._picture(random)[0], random), random)
+                label_b[place] = -1
         return Crops(torch.from_numpy(out).permute(0, 3, 1, 2), label_b)
 
     def _picture(self, random: np.random.Generator) -> tuple[NDArray[np.uint8], int]:
@@ -160,3 +165,13 @@ class Photographs:
             table = (np.arange(256)[:, None] - 128) * gain + centre
             picture = picture.point(np.clip(table.T, 0, 255).astype(np.uint8).ravel().tolist())
         return np.asarray(picture)
+
+
+def _paste(image_hwc: NDArray[np.uint8], other_hwc: NDArray[np.uint8], random: np.random.Generator) -> None:
+    """Put a rectangle of one crop over the same place of another (CutMix, Yun et al. 2019); its area is uniform."""
+    rows, cols = image_hwc.shape[:2]
+    share = math.sqrt(random.uniform(0.1, 0.9))
+    high, wide = round(rows * share), round(cols * share)
+    top, left = int(random.integers(rows - high + 1)), int(random.integers(cols - wide + 1))
+    place = (slice(top, top + high), slice(left, left + wide))
+    image_hwc[place] = other_hwc[place]

@@ -87,6 +87,7 @@ def train(
         crop=crop,
         smallest_crop=recipe.data.smallest_crop,
         jitter=recipe.data.jitter,
+        paste=recipe.data.paste,
         memory_mb=recipe.data.memory_mb,
         seed=recipe.seed,
         labels=labels,

@@ -113,6 +113,8 @@ class DataRecipe(Strict):
     """Least share of the picture's area that a crop takes."""
     jitter: Share = 0.2
     """Largest relative change of brightness, contrast and colour balance."""
+    paste: Share = 0.0
+    """Share of crops with a rectangle of another photograph pasted in (CutMix); they count as unlabelled."""
     holdout: Annotated[int, Field(ge=0)] = 256
     """Photographs set aside to choose by: agreement with the teacher."""
     memory_mb: PositiveInt = 4096

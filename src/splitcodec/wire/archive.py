@@ -25,7 +25,9 @@ _RATIO_FREE = 1 << 20  # a file below this size may shrink as much as it likes
 MANIFEST = "manifest.json"
 GRAPHS = "graphs"
 """The folder of a zoo that holds shared graphs, each as <sha256>.onnx."""
-_SHARED = re.compile(r"(head|decoder(_[a-z0-9_]+)?|(teacher_)?backbone(_[a-z0-9_]+)?|teacher_[a-z0-9_]+|tail_[a-z0-9_]+)\.onnx")
+_SHARED = re.compile(
+    r"(head|decoder(_[a-z0-9_]+)?|(teacher_)?backbone(_[a-z0-9_]+)?|teacher_[a-z0-9_]+|tail_[a-z0-9_]+)\.onnx"
+)
 
 
 class Source(Protocol):
