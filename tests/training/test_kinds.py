@@ -32,11 +32,13 @@ SMALL_DECODER = {"width": 16, "blocks": 1, "up_width": 8, "up_blocks": 1}
 SMALL: dict[str, dict[str, Any]] = {
     "squeeze": {"stem": "bn1", "widths": [12, 12], "halvings": 2, "channels": 6, "decoder": SMALL_DECODER},
     "patch": {"widths": [12], "channels": 6, "decoder": SMALL_DECODER},
+    "lowres": {"widths": [12], "halvings": 1, "channels": 6, "decoder": SMALL_DECODER},
     "paper": {"widths": [8, 6], "channels": 5, "decoder_widths": [16, 12]},
     "reduced": {"width": 8, "decoder_width": 16},
     "image": {"width": 8, "channels": 6},
     "hyperprior": {"width": 8, "channels": 6},
 }
+LARGE = "efficientnet_lite0_large"
 ALL = {str(path.relative_to(COMMITTED).with_suffix("")): path for path in RECIPES}
 PATCHES = "[{width: 8, kernel: 5, stride: 4}, {width: 12, kernel: 3, stride: 2}]"
 
@@ -92,7 +94,7 @@ def test_committed_recipes_train_export_and_answer_in_small(
     whole = read_recipe(ALL[name])
     recipe = _small(whole, recipe_data)
     if name.startswith("ablations/"):  # trained otherwise, but the same graphs as the recipe that it rests upon
-        base = read_recipe(ALL["efficientnet_lite0"])
+        base = read_recipe(ALL[LARGE])
         assert (whole.student, whole.teacher, whole.levels) == (base.student, base.teacher, base.levels)
         assert train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None)["finished"]
         assert not recipe.own_tail()
@@ -102,6 +104,10 @@ def test_committed_recipes_train_export_and_answer_in_small(
         with pytest.raises(RecipeError, match=r"no packet carries .* benchmarks/learned_codecs\.py"):
             export(tmp_path / "run", tmp_path / "bundle", golden=lambda _: b"")
         return
+    if whole.lead is not None:
+        lead = _small(read_recipe(ALL[LARGE]), recipe_data)
+        train(lead, photos=[photos], out=tmp_path / "lead", report=lambda _: None)
+        recipe = recipe.model_copy(update={"lead": tmp_path / "lead"})
     bundle = _bundle(recipe, photos, tmp_path)
     assert replay(bundle, threads=1).answers
     teacher = build_teacher(recipe)
@@ -130,7 +136,7 @@ def test_names_of_committed_recipes_are_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["paper/resnet50", "rivals/paper", "rivals/reduced", "rivals/factorized", "efficientnet_lite0"]
+    "name", ["paper/resnet50", "rivals/paper", "rivals/reduced", "rivals/factorized", LARGE, "efficientnet_lite0"]
 )
 def test_committed_recipes_meet_their_teacher_in_full_size(name: str) -> None:
     recipe = read_recipe(ALL[name])
@@ -142,11 +148,12 @@ def test_committed_recipes_meet_their_teacher_in_full_size(name: str) -> None:
         "rivals/paper": (24, 4),
         "rivals/reduced": (40, 8),
         "rivals/factorized": (3, 1),
+        LARGE: (40, 8),
         "efficientnet_lite0": (40, 8),
     }[name]
     student = build_student(recipe, teacher)
     side = latent_side(recipe, 224, stride=latent_stride(recipe, teacher))
-    assert side == {"paper": 55, "reduced": 29, "image": 14, "squeeze": 14}[recipe.student.kind]
+    assert side == {"paper": 55, "reduced": 29, "image": 14, "squeeze": 14, "lowres": 14}[recipe.student.kind]
     with torch.no_grad():
         feature = student.eval().reproduce(torch.zeros(1, recipe.student.channels, side, side), 0)
     assert feature.shape == (1, teacher.width, 224 // teacher.stride, 224 // teacher.stride)
@@ -370,7 +377,7 @@ def test_imagenet_s_folders_are_labels(tmp_path: Path) -> None:
     """As `recipes/paper` needs it: no file of classes, one folder for each wnid."""
     paths = [tmp_path / folder / "a.jpg" for folder in ("n01440764", "n15075141", "photos")]
     assert labels_for(read_recipe(ALL["paper/resnet50"]), paths) == [0, 999, -1]
-    assert labels_for(read_recipe(ALL["efficientnet_lite0"]), paths) is None
+    assert labels_for(read_recipe(ALL[LARGE]), paths) is None
 
 
 def test_stems_of_the_teacher_stay_the_default(recipe: Recipe) -> None:
