@@ -32,7 +32,14 @@ SMALL_DECODER = {"width": 16, "blocks": 1, "up_width": 8, "up_blocks": 1}
 SMALL: dict[str, dict[str, Any]] = {
     "squeeze": {"stem": "bn1", "widths": [12, 12], "halvings": 2, "channels": 6, "decoder": SMALL_DECODER},
     "patch": {"widths": [12], "channels": 6, "decoder": SMALL_DECODER},
-    "lowres": {"widths": [12], "halvings": 1, "channels": 6, "decoder": SMALL_DECODER},
+    "thinned": {
+        "share": [1, 2],
+        "hidden": None,
+        "widths": [12],
+        "halvings": 1,
+        "channels": 6,
+        "decoder": SMALL_DECODER,
+    },
     "paper": {"widths": [8, 6], "channels": 5, "decoder_widths": [16, 12]},
     "reduced": {"width": 8, "decoder_width": 16},
     "image": {"width": 8, "channels": 6},
@@ -153,10 +160,32 @@ def test_committed_recipes_meet_their_teacher_in_full_size(name: str) -> None:
     }[name]
     student = build_student(recipe, teacher)
     side = latent_side(recipe, 224, stride=latent_stride(recipe, teacher))
-    assert side == {"paper": 55, "reduced": 29, "image": 14, "squeeze": 14, "lowres": 14}[recipe.student.kind]
+    assert side == {"paper": 55, "reduced": 29, "image": 14, "squeeze": 14, "thinned": 14}[recipe.student.kind]
     with torch.no_grad():
         feature = student.eval().reproduce(torch.zeros(1, recipe.student.channels, side, side), 0)
     assert feature.shape == (1, teacher.width, 224 // teacher.stride, 224 // teacher.stride)
+
+
+def _lite(recipe_data: Make, hidden: list[int]) -> Recipe:
+    data = recipe_data()
+    data["teacher"].update(model="tf_efficientnet_lite0", weights="random", cut="blocks.1.0", later=["blocks.2.0"])
+    data["teacher"]["classes"] = None
+    data["student"] = {"kind": "thinned", **SMALL["thinned"], "share": [1, 1], "hidden": hidden}
+    return Recipe.model_validate(data)
+
+
+def test_teacher_s_layers_with_fewer_hidden_channels(recipe_data: Make, photos: Path, tmp_path: Path) -> None:
+    recipe = _lite(recipe_data, [20, 30])
+    assert train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None)["finished"]
+    weights = Run(tmp_path / "run").weights()
+    assert weights["squeeze.stem.blocks.0.0.conv_dw.weight"].shape == (20, 1, 3, 3)
+    assert weights["squeeze.stem.blocks.1.0.conv_pwl.weight"].shape == (24, 30, 1, 1)
+    export(tmp_path / "run", tmp_path / "bundle", golden=lambda _: b"")
+    facts = open_bundle(tmp_path / "bundle").manifest.encoder
+    whole = build_student(_lite(recipe_data, [32, 96]), build_teacher(recipe)).squeeze
+    assert facts["parameters"] < sum(one.numel() for one in whole.parameters())
+    with pytest.raises(RecipeError, match=r"student\.hidden: 33 hidden channels at blocks\.0\.0\.conv_dw; it has 32"):
+        build_student(_lite(recipe_data, [33, 96]), build_teacher(recipe))
 
 
 def test_an_encoder_of_its_own(recipe_data: Make, photos: Path, tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_teacher_s_layers_at_a_lower_resolution_follow_from_the_start(
     recipe_data: Make, finished: Path, photos: Path, tmp_path: Path
 ) -> None:
     data = recipe_data()
-    student = {**data["student"], "kind": "lowres", "share": [1, 2], "widths": [12], "halvings": 1}
+    student = {**data["student"], "kind": "thinned", "share": [1, 2], "widths": [12], "halvings": 1}
     del student["stem"]
     stage2 = {**data["stage2"], "tune": "all"}
     thin = {**data, "name": "thin", "student": student, "lead": str(finished), "stage2": stage2}
@@ -115,6 +115,6 @@ def test_the_teacher_s_layers_at_a_lower_resolution_follow_from_the_start(
 
 def test_a_share_of_the_picture_is_less_than_one(recipe_data: Make) -> None:
     data = recipe_data()
-    data["student"] = {"kind": "lowres", "share": [7, 5], "widths": [12], "channels": 6}
+    data["student"] = {"kind": "thinned", "share": [7, 5], "widths": [12], "channels": 6}
     with pytest.raises(ValueError, match="share 7 / 5"):
         Recipe.model_validate(data)

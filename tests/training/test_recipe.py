@@ -63,7 +63,7 @@ def test_a_recipe_without_kinds_means_the_first_of_them(recipe: Recipe) -> None:
         ("data.holdout=-1", "data.holdout: .*greater than or equal to 0"),
         (
             "student.kind=large",
-            "student: expected keys, `kind` among them one of squeeze, patch, lowres, paper, reduced",
+            "student: expected keys, `kind` among them one of squeeze, patch, thinned, paper, reduced",
         ),
         ("student.kind=paper", "student.decoder: unknown key"),
         ("student=none", "student: expected keys"),

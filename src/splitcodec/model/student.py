@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from splitcodec.model.linear import reduced_rank
-from splitcodec.model.lowres import LowResolution
 from splitcodec.model.parts import FeatureDecoder, Neck, Quantise, TableNeck
+from splitcodec.model.thinned import Thinned
 from splitcodec.model.transforms import Decoder, Squeeze
 
 
@@ -82,12 +82,12 @@ class Student(nn.Module):
 
     def _linear(self) -> nn.Conv2d | None:
         """Return the encoder's linear path."""
-        squeeze = self.squeeze.squeeze if isinstance(self.squeeze, LowResolution) else self.squeeze
+        squeeze = self.squeeze.squeeze if isinstance(self.squeeze, Thinned) else self.squeeze
         return squeeze.linear if isinstance(squeeze, Squeeze) else None
 
     def _taken(self, stem_bchw: Tensor) -> Tensor:
         """Return what the linear path takes."""
-        return self.squeeze.features(stem_bchw) if isinstance(self.squeeze, LowResolution) else stem_bchw
+        return self.squeeze.features(stem_bchw) if isinstance(self.squeeze, Thinned) else stem_bchw
 
     def latent(self, stem_bchw: Tensor) -> Tensor:
         """Return the latent before gain."""

@@ -8,18 +8,19 @@ from typing import final
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from splitcodec.errors import RecipeError
 from splitcodec.model import paper, pictures, reduced
 from splitcodec.model.bottleneck import Bottleneck
 from splitcodec.model.frozen import fast
 from splitcodec.model.hyperprior import Hyperprior
-from splitcodec.model.lowres import LowResolution
 from splitcodec.model.parts import FeatureDecoder, Neck
 from splitcodec.model.patch import Patch, PatchEncoder
+from splitcodec.model.pruning import pruned
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import Teacher, imagenet_labels, load_teacher
+from splitcodec.model.thinned import Thinned
 from splitcodec.model.transforms import Decoder, PerColour, Squeeze
 from splitcodec.training.graphs import folded
 from splitcodec.training.recipe import Recipe
@@ -27,11 +28,11 @@ from splitcodec.training.students import (
     DecoderRecipe,
     HyperpriorRecipe,
     ImageRecipe,
-    LowResolutionRecipe,
     PaperRecipe,
     PatchRecipe,
     ReducedRecipe,
     SqueezeRecipe,
+    ThinnedRecipe,
 )
 
 MAX_GRID = 255  # rows and columns of a latent, as the packet counts them
@@ -86,12 +87,12 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
             )
             neck = _bottleneck(recipe)
             decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
-        case LowResolutionRecipe():
+        case ThinnedRecipe():
             squeeze = Squeeze(
                 teacher.width, channels, widths=sizes.widths, halvings=sizes.halvings, linear=sizes.linear
             )
-            stem_copy = folded(teacher.rest).requires_grad_(requires_grad=True)
-            encoder = LowResolution(stem_copy, squeeze, share=sizes.share, stride=teacher.stride)
+            stem_copy = _thinned(sizes, whole_stem(teacher)).requires_grad_(requires_grad=True)
+            encoder = Thinned(stem_copy, squeeze, share=sizes.share, stride=teacher.stride)
             neck = _bottleneck(recipe)
             decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
         case PaperRecipe():
@@ -113,9 +114,26 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
     return Student(encoder, neck, decoder, tail=tail)
 
 
+def whole_stem(teacher: Teacher) -> fx.GraphModule:
+    """Return the layers up to the cut of a student that begins at the image, batch norm folded."""
+    stem = folded(teacher.rest)
+    if not isinstance(stem, fx.GraphModule):
+        raise TypeError(f"{type(stem).__name__} is not traced")
+    return stem
+
+
+def _thinned(sizes: ThinnedRecipe, stem: fx.GraphModule) -> fx.GraphModule:
+    if sizes.hidden is None:
+        return stem
+    try:
+        return pruned(stem, sizes.hidden)
+    except ValueError as error:
+        raise RecipeError(f"student.hidden: {error}") from error
+
+
 def _bottleneck(recipe: Recipe) -> Bottleneck:
     levels = recipe.levels
-    linear = isinstance(recipe.student, SqueezeRecipe | LowResolutionRecipe) and recipe.student.linear
+    linear = isinstance(recipe.student, SqueezeRecipe | ThinnedRecipe) and recipe.student.linear
     first, last = (0.3, 4.0) if linear else (3.0, 20.0)
     return Bottleneck(
         levels.count,
@@ -144,7 +162,7 @@ def latent_stride(recipe: Recipe, teacher: Teacher) -> int:
     match sizes:
         case SqueezeRecipe():
             stride, cause = teacher.stem_stride << sizes.halvings, "student.halvings"
-        case LowResolutionRecipe():
+        case ThinnedRecipe():
             stride, cause = teacher.stride << sizes.halvings, "student.halvings"
         case PatchRecipe():
             stride, cause = sizes.stride, "student.patches"

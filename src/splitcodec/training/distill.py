@@ -22,7 +22,9 @@ from torch.utils.tensorboard import SummaryWriter
 
 from splitcodec.model.parts import TableNeck
 from splitcodec.model.student import Student
-from splitcodec.training.build import Halves, build_student, build_teacher, class_names
+from splitcodec.model.teacher import Teacher
+from splitcodec.model.thinned import Thinned
+from splitcodec.training.build import Halves, build_student, build_teacher, class_names, whole_stem
 from splitcodec.training.data import Crops, Photographs, centre_crops, find_photographs, labels_of, split_holdout
 from splitcodec.training.earlier import begin_from, earlier_runs, totals
 from splitcodec.training.lead import Lead
@@ -33,6 +35,7 @@ from splitcodec.training.place import PLACED_ON, place_levels
 from splitcodec.training.recipe import Recipe, TeacherRecipe
 from splitcodec.training.run import Run, State
 from splitcodec.training.stages import AnswersStage, LatentsStage, Stage
+from splitcodec.training.students import ThinnedRecipe
 from splitcodec.training.tabulate import dump_counts
 from splitcodec.training.validate import count, validate
 
@@ -99,7 +102,7 @@ def train(
     found = run.load()
     state = State()
     if found is None:
-        lost = _begin(recipe, student, halves=halves, image_u8=source.first(SAMPLED), lead=lead)
+        lost = _begin(recipe, student, teacher=teacher, halves=halves, image_u8=source.first(SAMPLED), lead=lead)
         if lost is not None and fabric.is_global_zero:
             run.log({"stage": "start", "latent" if lead else "feature": lost})
     else:
@@ -138,12 +141,17 @@ def train(
     return final
 
 
-def _begin(recipe: Recipe, student: Student, *, halves: Halves, image_u8: Tensor, lead: Lead | None) -> float | None:
+def _begin(
+    recipe: Recipe, student: Student, *, teacher: Teacher, halves: Halves, image_u8: Tensor, lead: Lead | None
+) -> float | None:
     """Give a student its first weights; returns what a linear start loses of some features, or of its lead's latent."""
     if recipe.start is not None:
         begin_from(recipe.start, recipe, student)
         return None
     stem, feature = halves.stem_and_feature(image_u8)
+    encoder = student.squeeze
+    if isinstance(recipe.student, ThinnedRecipe) and recipe.student.hidden is not None and isinstance(encoder, Thinned):
+        encoder.refit(whole_stem(teacher), recipe.student.hidden, stem)
     lost = student.aim_at(stem, feature)
     if lead is None:
         return lost

@@ -9,7 +9,7 @@ from pydantic import Field, PositiveInt, Tag, model_validator
 
 from splitcodec.training.keys import Count, Strict, by_kind
 
-STUDENT_KINDS = ("squeeze", "patch", "lowres", "paper", "reduced", "image", "hyperprior")
+STUDENT_KINDS = ("squeeze", "patch", "thinned", "paper", "reduced", "image", "hyperprior")
 
 
 class DecoderRecipe(Strict):
@@ -93,12 +93,15 @@ class PatchRecipe(Strict):
         return f"{len(self.patches) + blocks + len(self.widths) + 1} convolutions of its own"
 
 
-class LowResolutionRecipe(Strict):
-    """The teacher's layers up to the cut on a smaller picture, and a squeeze; all learned, from its weights on."""
+class ThinnedRecipe(Strict):
+    """The teacher's layers up to the cut, thinned, and a squeeze; all learned, from the teacher's weights on."""
 
-    kind: Literal["lowres"]
-    share: tuple[PositiveInt, PositiveInt]
+    kind: Literal["thinned"]
+    share: tuple[PositiveInt, PositiveInt] = (1, 1)
     """What the picture's sides are multiplied by, a fraction: [5, 7] makes 160 of 224."""
+    hidden: tuple[PositiveInt, ...] | None = None
+    """How many hidden channels each block of those layers keeps, in order: those that matter most on some photographs.
+    Left out: all."""
     widths: tuple[PositiveInt, ...]
     halvings: Count = 1
     channels: PositiveInt = 64
@@ -110,14 +113,18 @@ class LowResolutionRecipe(Strict):
     def _enough(self) -> Self:
         _enough(self.widths, self.halvings)
         above, below = self.share
-        if above >= below:
-            raise ValueError(f"share {above} / {below}; expected less than 1")
+        if above > below or (above == below and self.hidden is None):
+            raise ValueError(f"share {above} / {below}; expected less than 1, or `hidden` as well")
         return self
 
     def words(self) -> str:
         """Say what the device runs."""
         above, below = self.share
-        layers = f"the teacher's layers up to the cut, at {above} / {below} of the picture's sides,"
+        layers = "the teacher's layers up to the cut"
+        if self.hidden is not None:
+            layers += f", thinned to {', '.join(map(str, self.hidden))} hidden channels"
+        if above != below:
+            layers += f", at {above} / {below} of the picture's sides,"
         return f"{layers} and {len(self.widths) + 1} convolutions"
 
 
@@ -181,7 +188,7 @@ class HyperpriorRecipe(_Pictures):
 Student = Annotated[
     Annotated[SqueezeRecipe, Tag("squeeze")]
     | Annotated[PatchRecipe, Tag("patch")]
-    | Annotated[LowResolutionRecipe, Tag("lowres")]
+    | Annotated[ThinnedRecipe, Tag("thinned")]
     | Annotated[PaperRecipe, Tag("paper")]
     | Annotated[ReducedRecipe, Tag("reduced")]
     | Annotated[ImageRecipe, Tag("image")]

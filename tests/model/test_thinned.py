@@ -5,15 +5,15 @@ import torch
 from torch import nn
 
 from splitcodec.model.bottleneck import Bottleneck
-from splitcodec.model.lowres import LowResolution
 from splitcodec.model.student import Student
+from splitcodec.model.thinned import Thinned
 from splitcodec.model.transforms import Decoder, Squeeze
 
 
-def _encoder(*, linear: bool = True, share: tuple[int, int] = (2, 3)) -> LowResolution:
+def _encoder(*, linear: bool = True, share: tuple[int, int] = (2, 3)) -> Thinned:
     torch.manual_seed(0)
     stem = nn.Sequential(nn.Conv2d(3, 6, 3, stride=2, padding=1), nn.ReLU(), nn.Conv2d(6, 8, 3, stride=2, padding=1))
-    return LowResolution(stem, Squeeze(8, 5, widths=(7,), halvings=1, linear=linear), share=share, stride=4)
+    return Thinned(stem, Squeeze(8, 5, widths=(7,), halvings=1, linear=linear), share=share, stride=4)
 
 
 @pytest.mark.parametrize("size", [(64, 64), (24, 40), (8, 8), (8, 120)])

@@ -1,25 +1,28 @@
-"""An encoder that is the teacher's own first layers on a smaller picture, and a squeeze.
+"""An encoder that is the teacher's own first layers, thinned, and a squeeze.
 
-Multiply-accumulates fall with the square of the side, and what ImageNet taught those layers is kept: with a linear code
-behind them they are worth more than an encoder of equal cost from random weights (docs/LOG.md). All of it learns; batch
-norm is folded away from the start.
+Thinned in either way or both: with fewer hidden channels (model/pruning.py), on a smaller picture. What ImageNet taught
+those layers is kept: with a linear code behind them they are worth more than an encoder of equal cost from random
+weights (docs/LOG.md). All of it learns; batch norm is folded away from the start.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
+import torch
 import torch.nn.functional as nnf
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
+from splitcodec.model.pruning import fitted
 from splitcodec.model.transforms import Squeeze
 
 
 @final
-class LowResolution(nn.Module):
+class Thinned(nn.Module):
     """Image (B, 3, H, W) -> sides times `share` -> `stem` -> features at (H, W) / stride -> the squeeze's latent.
 
-    `share` is a fraction (numerator, denominator) below 1. Both ways are bilinear.
+    `share` is a fraction (numerator, denominator), at most 1. Both ways are bilinear.
     """
 
     def __init__(self, stem: nn.Module, squeeze: Squeeze, *, share: tuple[int, int], stride: int) -> None:
@@ -31,8 +34,19 @@ class LowResolution(nn.Module):
         """Return what the squeeze takes: the stem's features of the smaller picture, as many as of the whole one."""
         rows, cols = image_bchw.shape[2], image_bchw.shape[3]
         above, below = self.share
+        if above == below:
+            out: Tensor = self.stem(image_bchw)
+            return out
         small = _resized(image_bchw, rows * above // below, cols * above // below)
         return _resized(self.stem(small), rows // self.stride, cols // self.stride)
+
+    @torch.no_grad()
+    def refit(self, whole: fx.GraphModule, hidden: Sequence[int], image_bchw: Tensor) -> None:
+        """Begin with the hidden channels of the whole stem that matter most for some scaled images."""
+        above, below = self.share
+        rows, cols = image_bchw.shape[2], image_bchw.shape[3]
+        small = _resized(image_bchw, rows * above // below, cols * above // below) if above != below else image_bchw
+        self.stem.load_state_dict(fitted(whole, hidden, small).state_dict())
 
     def forward(self, image_bchw: Tensor) -> Tensor:
         """Map scaled images to the latent before gain."""

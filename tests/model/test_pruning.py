@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from splitcodec.model.pruning import fitted, hidden_layers, pruned
+
+
+class _Net(nn.Module):
+    """A depthwise block, and an inverted residual with a shortcut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.first = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.narrow = nn.Conv2d(8, 6, 1)
+        self.wide = nn.Conv2d(6, 16, 1)
+        self.second = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.back = nn.Conv2d(16, 6, 1, bias=False)
+        self.act = nn.ReLU6()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.narrow(self.act(self.first(self.act(self.stem(x)))))
+        out: Tensor = x + self.back(self.act(self.second(self.act(self.wide(x)))))
+        return out
+
+
+@pytest.fixture
+def net() -> fx.GraphModule:
+    torch.manual_seed(4)
+    return fx.symbolic_trace(_Net()).eval()
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(40, 3, 24, 24, generator=torch.Generator().manual_seed(5))
+
+
+def _apart(one: fx.GraphModule, other: fx.GraphModule, images: Tensor) -> float:
+    with torch.no_grad():
+        first, second = one(images), other(images)
+    return float((first - second).square().mean() / first.var())
+
+
+def test_hidden_channels_are_found_in_order(net: fx.GraphModule) -> None:
+    first, second = hidden_layers(net)
+    assert first[:3] == ("stem", "first", "narrow")
+    assert (first.sum, first.shortcut) == (None, None)
+    assert second[:3] == ("wide", "second", "back")
+    assert (second.sum, second.shortcut) == ("add", "narrow")
+
+
+def test_pruned_layers_are_smaller(net: fx.GraphModule, images: Tensor) -> None:
+    thin = pruned(net, (5, 7))
+    shapes = {name: tuple(value.shape[:2]) for name, value in thin.state_dict().items() if name.endswith("weight")}
+    assert shapes == {
+        "stem.weight": (5, 3),
+        "first.weight": (5, 1),
+        "narrow.weight": (6, 5),
+        "wide.weight": (7, 6),
+        "second.weight": (7, 1),
+        "back.weight": (6, 7),
+    }
+    assert thin(images).shape == net(images).shape
+    assert net.get_parameter("first.weight").shape[0] == 8  # the whole one stays as it is
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"), [((5,), "1 counts of hidden channels; these layers have 2 blocks"), ((9, 7), "it has 8")]
+)
+def test_counts_that_do_not_fit_are_refused(net: fx.GraphModule, counts: tuple[int, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        pruned(net, counts)
+
+
+def test_nothing_pruned_is_nothing_changed(net: fx.GraphModule, images: Tensor) -> None:
+    assert _apart(net, fitted(net, (8, 16), images), images) == 0
+
+
+def test_channels_that_others_tell_go_without_loss(net: fx.GraphModule, images: Tensor) -> None:
+    with torch.no_grad():
+        for name, half in (("stem", 4), ("first", 4), ("wide", 8), ("second", 8)):
+            for kind in ("weight", "bias"):
+                values = net.get_parameter(f"{name}.{kind}")
+                values[half:] = values[:half]
+    assert _apart(net, fitted(net, (4, 8), images), images) < 1e-3
+
+
+def test_regression_makes_good_what_pruning_lost(net: fx.GraphModule, images: Tensor) -> None:
+    new = torch.randn(40, 3, 24, 24, generator=torch.Generator().manual_seed(6))
+    thin = fitted(net, (5, 9), images)
+    assert {name: value.shape for name, value in thin.state_dict().items()} == {
+        name: value.shape for name, value in pruned(net, (5, 9)).state_dict().items()
+    }
+    assert _apart(net, thin, new) < 0.7 * _apart(net, pruned(net, (5, 9)), new)
