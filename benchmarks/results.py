@@ -16,6 +16,7 @@ from loading.page import page, with_sizing
 ROOT = Path(__file__).parent.parent
 RATE = Path("reports/rate_accuracy/rd.json")
 PRIOR = Path("reports/ablation_prior.json")  # may be missing
+TASKS = {"detect": "Object detection", "segment": "Semantic segmentation"}  # reports/<task>/ may be missing
 LOAD, MUTATIONS = Path("reports/load.json"), Path("reports/mutations.json")
 COMMAND = (  # of reports that do not say it themselves
     ".venv/bin/splitcodec evaluate --bundle efficientnet-lite0 --data DIR --codecs jpeg,webp,avif"
@@ -113,9 +114,38 @@ def results(rate: dict[str, Any]) -> str:
             "",
             body.rstrip(),
             "",
+            *tasks(),
             *(without_prior(prior) if prior else []),
         ]
     )
+
+
+def tasks() -> list[str]:
+    """Return the sections about the other tasks that the same packets are answered for."""
+    lines = []
+    for task, title in TASKS.items():
+        report = json.loads(_read(f"reports/{task}/{task}.json") or "null")
+        if report is None:
+            continue
+        lines += [
+            f"## {title}: the same encoder, packets answered for {task}",
+            "",
+            f"![scores over bytes](../reports/{task}/{task}.png)",
+            "",
+            _read(f"reports/{task}/{task}.md").rstrip(),
+            "",
+            "Few pictures are there to learn from and to score: absolute scores are those of a small data set. Student and",
+            "task teacher had the same task epochs; codecs feed the uncompressed task teacher.",
+            "",
+            f"Command: `splitcodec evaluate --task {task} --bundle {report['bundle']} --data DIR --split {report['split']}"
+            f" --codecs {','.join(_codecs(report))} --out reports/{task}` (commit {report['commit']}).",
+            "",
+        ]
+    return lines
+
+
+def _codecs(report: dict[str, Any]) -> list[str]:
+    return [name for name in dict.fromkeys(point["method"] for point in report["points"]) if name != OURS]
 
 
 def without_prior(body: dict[str, Any]) -> list[str]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 import yaml
@@ -27,7 +29,7 @@ from splitcodec.training.export import export
 from splitcodec.training.task_export import export_task
 from splitcodec.training.task_recipe import TaskRecipe, read_task_recipe
 from splitcodec.training.task_train import train_task
-from splitcodec.wire.bundle import Bundle, open_bundle, split_device
+from splitcodec.wire.bundle import Bundle, derive, open_bundle, split_device
 from tests.labelled import draw, write_camvid, write_coco, write_voc
 from tests.training.conftest import COMMITTED, TASK_RECIPES
 
@@ -269,6 +271,33 @@ def test_a_second_student_takes_over_the_teacher(
     assert {key.partition(".")[0] for key in found} == {"teacher", "head", "decoder", "backbone"}
     stages = {json.loads(line)["stage"] for line in (tmp_path / "log.jsonl").read_text().splitlines()}
     assert stages == {"distil", "learn"}
+
+
+def test_a_teacher_waits_for_its_bundle(base: Bundle, make: Make, data: dict[str, Path], tmp_path: Path) -> None:
+    recipe = make("detect", task_epochs=1)
+
+    def go_on(bundle: Bundle, *, until: str) -> dict[str, Any]:
+        return train_task(
+            recipe, data=data["detect"], bundle=bundle, out=tmp_path / "run", report=lambda _: None, until=until
+        )
+
+    go_on(base, until="teach")
+    taught = _weights(tmp_path / "run")
+    decoder = base.graph("decoder")
+    other = derive(base, replace(base.manifest, name="other"), files={"decoder.onnx": _commented(decoder)})
+    go_on(other, until="distil")
+    assert all(torch.equal(value, _weights(tmp_path / "run")[key]) for key, value in taught.items() if "teacher" in key)
+    assert json.loads((tmp_path / "run" / "provenance.json").read_text())["bundle"] == "other@1"
+    with pytest.raises(RunError, match="another decoder than this run began with"):
+        go_on(base, until="learn")
+
+
+def _commented(graph: bytes) -> bytes:
+    """Return the same graph with other bytes."""
+    model = onnx.load_from_string(graph)
+    model.doc_string = "another"
+    data: bytes = model.SerializeToString()
+    return data
 
 
 def test_what_does_not_fit_is_refused(

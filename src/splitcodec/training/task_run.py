@@ -26,7 +26,10 @@ class TaskRun:
         self.folder, self.run = folder, Run(folder)
 
     def begin(self, recipe: TaskRecipe, *, data: DataSet, bundle: Bundle) -> None:
-        """Write the recipe and what it was started on; refuse a folder that holds another run."""
+        """Write the recipe and what it was started on; refuse a folder that holds another run.
+
+        A run whose student has not begun may go on with another bundle: its teacher has seen none.
+        """
         if (self.folder / "recipe.yaml").exists() and self.recipe() != recipe:
             raise RunError(f"{self.folder} holds a run of another recipe; choose another --out, or remove it")
         facts = {
@@ -41,7 +44,7 @@ class TaskRun:
         }
         if (self.folder / "provenance.json").exists():
             old = self.facts()
-            for key in ("fingerprint", "decoder", "classes"):
+            for key in ("classes",) if self.only_taught() else ("classes", "fingerprint", "decoder"):
                 if old[key] != facts[key]:
                     raise RunError(f"{self.folder}: another {key} than this run began with; choose another --out")
         self._write("recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
