@@ -134,11 +134,11 @@ def tasks() -> list[str]:
             "",
             _read(f"reports/{task}/{task}.md").rstrip(),
             "",
-            "Few pictures are there to learn from and to score: absolute scores are those of a small data set. Student and",
-            "task teacher had the same task epochs; codecs feed the uncompressed task teacher.",
+            "Few pictures are there to learn from and to score: absolute scores are those of a small data set.",
+            "Student and task teacher had the same task epochs; codecs feed the uncompressed task teacher.",
             "",
-            f"Command: `splitcodec evaluate --task {task} --bundle {report['bundle']} --data DIR --split {report['split']}"
-            f" --codecs {','.join(_codecs(report))} --out reports/{task}` (commit {report['commit']}).",
+            f"Command: `splitcodec evaluate --task {task} --bundle {report['bundle']} --data DIR"
+            f" --split {report['split']} --codecs {','.join(_codecs(report))} --out reports/{task}` (commit {report['commit']}).",
             "",
         ]
     return lines
