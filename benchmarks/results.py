@@ -137,8 +137,8 @@ def tasks() -> list[str]:
             "Few pictures are there to learn from and to score: absolute scores are those of a small data set.",
             "Student and task teacher had the same task epochs; codecs feed the uncompressed task teacher.",
             "",
-            f"Command: `splitcodec evaluate --task {task} --bundle {report['bundle']} --data DIR"
-            f" --split {report['split']} --codecs {','.join(_codecs(report))} --out reports/{task}` (commit {report['commit']}).",
+            f"Command: `splitcodec evaluate --task {task} --bundle {report['bundle']} --data DIR --split"
+            f" {report['split']} --codecs {','.join(_codecs(report))} --out reports/{task}` (commit {report['commit']}).",
             "",
         ]
     return lines
