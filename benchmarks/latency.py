@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,7 @@ from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import OutputError, SettingsError, SplitcodecError
 from splitcodec.evaluation.latency import SEGMENT, SEGMENT_OVERHEAD, Overhead, Radio
-from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.bundle import open_bundle
 
 RATES = Path("reports/rate_accuracy/rd.json")
 RIVALS = Path("runs/rivals")
@@ -42,7 +42,13 @@ OUT = Path("reports/latency.json")
 # Round trips: LoRa class, NB-IoT or LTE-M, LTE, Wi-Fi, a wired or close Wi-Fi network. Cost per byte: a LoRa module's
 # 115 mA at 3.3 V and +20 dBm while it sends (Microchip's data sheet), LTE and Wi-Fi as measured on a phone by
 # Huang et al., MobiSys 2012, table 4, uplink: (438 mW per Mbit/s + 1288 mW) and (283 mW per Mbit/s + 133 mW).
-LINKS = ((37.5, 200.0, 81.0), (250.0, 60.0, 44.7), (1000.0, 40.0, 13.8), (10_000.0, 20.0, 2.4), (100_000.0, 5.0, 2.3))
+LINKS = {  # kbit/s: ms, uJ per byte
+    37.5: (200.0, 81.0),
+    250.0: (60.0, 44.7),
+    1000.0: (40.0, 13.8),
+    10_000.0: (20.0, 2.4),
+    100_000.0: (5.0, 2.3),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         report = _measure(options)
-        write(report, options.out, name="latency.py", options=options)
+        write(report, options.out, name="latency.py", options=_differing(options))
         _write_plot(plot(report), options.out.with_suffix(".png"))
     except SplitcodecError as error:
         complain(error)
@@ -64,13 +70,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
     radios = _radios(options)
-    for name, least in (("most", 1), ("turns", 1)):
-        if getattr(options, name) < least:
-            raise SettingsError(f"--{name} {getattr(options, name)}; expected at least {least}")
+    for name in ("most", "turns"):
+        if (number := getattr(options, name)) < 1:
+            raise SettingsError(f"--{name} {number}; expected at least 1")
+    for name in ("device_slowdown", "device_watts"):
+        if not 0 < (value := getattr(options, name)) < float("inf"):
+            raise SettingsError(f"--{name.replace('_', '-')} {value:g}; expected more than 0")
     rates = Rates(options.rates)
-    bundles = [open_bundle(name) for name in _names(options.bundles)]
-    if not bundles:
+    names = _names(options.bundles)
+    if not names:
         raise SettingsError("--bundles names no bundle; give a zoo name, a folder or a .zip")
+    bundles = [open_bundle(name) for name in names]
     pictures = files_of(options.photos, most=options.most)
     cores = Cores()
     chosen, left_out = lineup(
@@ -122,29 +132,40 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         "left_out": [{"method": method, "reason": reason} for method, reason in left_out],
         "blocks": blocks,
         "target": target(timed, radios, overhead=heads, main=bundles[0].ident),
-        "link_check": _checked(bundles[0], pictures[0], radios, heads) if options.check_link else None,
+        "link_check": _checked(names[0], pictures[0], radios, heads) if options.check_link else None,
     }
 
 
-def _checked(bundle: Bundle, picture: bytes, radios: Sequence[Radio], heads: Overhead) -> dict[str, Any]:
+def _checked(name: str, picture: bytes, radios: Sequence[Radio], heads: Overhead) -> dict[str, Any]:
     """Hold the link model against a shaped link with a picture's packets at the lowest, default and highest level."""
-    device, manifest = Device(bundle, threads=1), bundle.manifest
+    device = Device(name, threads=1)
+    manifest = device.bundle.manifest
     levels = sorted({0, manifest.default_level, manifest.levels - 1})
     packets = [device.encode(picture, level=level) for level in levels]
-    return check_link(bundle.path, packets, radios=radios, overhead=heads)
+    return check_link(name, packets, radios=radios, overhead=heads)
 
 
 def _radios(options: argparse.Namespace) -> list[Radio]:
-    kbits = _numbers(options.links, "--links")
-    rtts = _numbers(options.rtts_ms, "--rtts-ms")
-    costs = _numbers(options.radio_uj_per_byte, "--radio-uj-per-byte")
-    for name, values in (("--rtts-ms", rtts), ("--radio-uj-per-byte", costs)):
-        if len(values) not in (1, len(kbits)):
-            raise SettingsError(f"{name} has {len(values)} numbers, --links {len(kbits)}; give one, or one for each")
-    radios = [Radio(rate, rtts[k % len(rtts)], costs[k % len(costs)]) for k, rate in enumerate(kbits)]
-    if len({radio.name for radio in radios}) < len(radios):
+    rates = _numbers(options.links, "--links")
+    if len(set(rates)) < len(rates):
         raise SettingsError(f"--links {options.links}: a rate comes twice; give each once")
-    return radios
+    rtts, costs = (
+        _per_link(rates, getattr(options, option), f"--{option.replace('_', '-')}", place=place)
+        for place, option in enumerate(("rtts_ms", "radio_uj_per_byte"))
+    )
+    return [Radio(*one) for one in zip(rates, rtts, costs, strict=True)]
+
+
+def _per_link(rates: Sequence[float], text: str | None, option: str, *, place: int) -> list[float]:
+    """Return one number for each link: those given (one for all, or one each), else the default ones."""
+    if text is None:
+        if unknown := [rate for rate in rates if rate not in LINKS]:
+            raise SettingsError(f"--links {unknown[0]:g}: nothing is known of such a link; give {option} too")
+        return [LINKS[rate][place] for rate in rates]
+    values = _numbers(text, option)
+    if len(values) not in (1, len(rates)):
+        raise SettingsError(f"{option} has {len(values)} numbers, --links {len(rates)}; give one, or one for each")
+    return values * (len(rates) // len(values))
 
 
 def _numbers(text: str, option: str) -> list[float]:
@@ -168,9 +189,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--photos", type=Path, metavar="DIR", help="default: those of the demo")
     add("--most", type=int, default=10, metavar="N", help="photographs")
     add("--turns", type=int, default=8)
-    add("--links", default=_default(0), metavar="KBIT,...", help=f"kbit/s; default: {_default(0)}")
-    add("--rtts-ms", default=_default(1), metavar="MS,...", help=f"round trips of the links; default: {_default(1)}")
-    add("--radio-uj-per-byte", default=_default(2), metavar="UJ,...", help=f"per link; default: {_default(2)}")
+    add("--links", default=_words(LINKS), metavar="KBIT,...", help=f"kbit/s; default: {_words(LINKS)}")
+    add("--rtts-ms", metavar="MS,...", help=f"per link; default: {_words(rtt for rtt, _ in LINKS.values())}")
+    add("--radio-uj-per-byte", metavar="UJ,...", help=f"per link; default: {_words(uj for _, uj in LINKS.values())}")
     add("--device-watts", type=float, default=4.0, help="under load, where RAPL cannot be read; a board's: 4")
     add("--device-slowdown", type=float, default=10.0, metavar="F", help="a second block for such a device; 1: none")
     add("--check-link", action="store_true", help="hold the link model against a shaped link (root, ip, tc)")
@@ -178,8 +199,14 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def _default(place: int) -> str:
-    return ",".join(f"{link[place]:g}" for link in LINKS)
+def _differing(options: argparse.Namespace) -> argparse.Namespace:
+    """Return the options that are not as they are by default."""
+    default = vars(_options([]))
+    return argparse.Namespace(**{key: value for key, value in vars(options).items() if value != default[key]})
+
+
+def _words(numbers: Iterable[float]) -> str:
+    return ",".join(f"{number:g}" for number in numbers)
 
 
 def _names(text: str) -> list[str]:

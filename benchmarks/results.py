@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from latency_parts.page import section as latency_section
 from loading.page import page, with_sizing
 
 ROOT = Path(__file__).parent.parent
 RATE = Path("reports/rate_accuracy/rd.json")
 PRIOR = Path("reports/ablation_prior.json")  # may be missing
+LATENCY = Path("reports/latency.json")  # may be missing
 LOAD, MUTATIONS = Path("reports/load.json"), Path("reports/mutations.json")
 COMMAND = (  # of reports that do not say it themselves
     ".venv/bin/splitcodec evaluate --bundle efficientnet-lite0 --data DIR --codecs jpeg,webp,avif"
@@ -102,7 +104,7 @@ def results(rate: dict[str, Any]) -> str:
     report = (ROOT / RATE.parent / "report.md").read_text(encoding="utf-8")
     body = re.sub(r"\]\((\w+\.png)\)", rf"](../{RATE.parent.as_posix()}/\1)", report)
     body = body.replace("\n## ", "\n### ").replace("# ", "## ", 1)
-    prior = json.loads(_read(PRIOR.as_posix()) or "null")
+    prior, latency = (json.loads(_read(path.as_posix()) or "null") for path in (PRIOR, LATENCY))
     return "\n".join(
         [
             "# Results",
@@ -114,6 +116,7 @@ def results(rate: dict[str, Any]) -> str:
             body.rstrip(),
             "",
             *(without_prior(prior) if prior else []),
+            *(latency_section(latency) if latency else []),
         ]
     )
 

@@ -10,14 +10,16 @@ from __future__ import annotations
 import base64
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from latency_parts.shaped_ends import DEVICE, EDGE, SERVER_PORT
 from splitcodec.evaluation.latency import Overhead, Radio, Trip
@@ -25,25 +27,27 @@ from splitcodec.evaluation.latency import Overhead, Radio, Trip
 WITHIN_PERCENT = 10.0
 BURST = 1540  # bytes in a token bucket: a whole frame, and no more
 TURNS = 3
+_Server = subprocess.Popen[bytes]
 ENDS = Path(__file__).with_name("shaped_ends.py")
 
 
-def check_link(
-    bundle: Path, packets: Sequence[bytes], *, radios: Sequence[Radio], overhead: Overhead
-) -> dict[str, Any]:
+def check_link(bundle: str, packets: Sequence[bytes], *, radios: Sequence[Radio], overhead: Overhead) -> dict[str, Any]:
     """Return measured and modelled milliseconds of each packet over each link, or under "skipped" why there are none.
 
-    What the same request takes without shaping (server, HTTP, both ends) is taken off first.
+    What the same request takes without shaping (HTTP, both ends), and what the edge computes, is taken off first.
     """
     if (reason := _missing()) is not None:
         return {"skipped": reason}
     try:
-        with _namespaces() as (near, far), tempfile.TemporaryFile() as log, _server(far, bundle, log):
-            free = _asked(near, far, packets, radio=None)
+        with (
+            _namespaces() as (near, far),
+            tempfile.TemporaryFile() as log,
+            _server(far, bundle, log) as server,
+        ):
+            asked = partial(_asked, near, far, packets, alive=partial(_alive, server, log))
+            free = asked(radio=None)
             rows = [
-                row
-                for radio in radios
-                for row in _rows(radio, packets, free, _asked(near, far, packets, radio=radio), overhead=overhead)
+                row for radio in radios for row in _rows(radio, packets, free, asked(radio=radio), overhead=overhead)
             ]
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         said = getattr(error, "stderr", None)
@@ -55,7 +59,7 @@ def check_link(
         "largest_percent": round(largest, 2),
         "within_percent": WITHIN_PERCENT,
         "agrees": largest <= WITHIN_PERCENT,
-        "turns": TURNS,
+        "turns": [_turns(radio) for radio in radios],
     }
 
 
@@ -122,13 +126,12 @@ def _namespaces() -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def _server(namespace: str, bundle: Path, log: Any) -> Iterator[None]:
-    command = ["ip", "netns", "exec", namespace, sys.executable, "-m", "splitcodec.cli", "serve"]
-    command += ["--bundle", str(bundle)]
+def _server(namespace: str, bundle: str, log: IO[bytes]) -> Iterator[_Server]:
+    command = ["ip", "netns", "exec", namespace, sys.executable, "-m", "splitcodec.cli", "serve", "--bundle", bundle]
     command += ["--port", str(SERVER_PORT), "--threads", "1", "--requests-per-s", "0", "--symbols-per-s", "0"]
     server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        yield
+        yield server
     finally:
         server.terminate()
         try:
@@ -138,7 +141,17 @@ def _server(namespace: str, bundle: Path, log: Any) -> Iterator[None]:
             server.wait()
 
 
-def _asked(near: str, far: str, packets: Sequence[bytes], *, radio: Radio | None) -> list[dict[str, float]]:
+def _alive(server: _Server, log: IO[bytes]) -> None:
+    """Raise OSError with the last words of a server that has ended."""
+    if server.poll() is not None:
+        log.seek(0)
+        words = log.read().decode(errors="replace").split()
+        raise OSError(f"the server in its namespace has ended: {' '.join(words)[-160:]}")
+
+
+def _asked(
+    near: str, far: str, packets: Sequence[bytes], *, alive: Callable[[], None], radio: Radio | None
+) -> list[dict[str, float]]:
     """Return for each packet the fastest milliseconds of a few turns, and the answer's bytes."""
     for namespace in (near, far):
         if radio is not None:
@@ -148,16 +161,26 @@ def _asked(near: str, far: str, packets: Sequence[bytes], *, radio: Radio | None
     half_s = 0.0 if radio is None else radio.rtt_ms / 2000
     pause_s = 0.0 if radio is None else 1.2 * BURST * 8 / (1000 * radio.kbit_per_s)  # until the buckets are full
     relay = [*_python(far), "relay", str(half_s)]
-    with subprocess.Popen(relay, stdout=subprocess.PIPE) as running:
+    with subprocess.Popen(relay, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as running:
         try:
-            if running.stdout is None or running.stdout.readline() != b"ready\n":
-                raise OSError("the server in its namespace did not start")
-            task = {"packets": [base64.b64encode(one).decode() for one in packets], "turns": TURNS, "pause_s": pause_s}
+            assert running.stdout is not None
+            while not select.select([running.stdout], [], [], 0.2)[0]:
+                alive()
+            task = {
+                "packets": [base64.b64encode(one).decode() for one in packets],
+                "turns": _turns(radio),
+                "pause_s": pause_s,
+            }
             asked = _run(*_python(near), "ask", data=json.dumps(task).encode())
         finally:
             running.kill()
     found: list[dict[str, float]] = json.loads(asked)
     return found
+
+
+def _turns(radio: Radio | None) -> int:
+    """Return how often a packet is sent: on a fast link a busy machine hides more, and a turn takes less."""
+    return TURNS if radio is not None and radio.kbit_per_s < 1000 else 8 * TURNS
 
 
 def _python(namespace: str) -> list[str]:
