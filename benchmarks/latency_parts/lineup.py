@@ -41,10 +41,11 @@ def lineup(
         raise DataError(f"{rates.path} has no point of {main.ident}; measure it first with benchmarks/rate_accuracy.py")
     found = [on_device(main, ("classify",), cores=cores)]
     tasks = [task for task in TASKS if task in main.manifest.tasks]
-    if len(tasks) > 1 and "classify" in tasks:
-        found.append(on_device(main, tasks, cores=cores))
+    teachers = [task for task in tasks if task == "classify" or main.has(f"teacher_{task}.onnx")]
+    if len(teachers) > 1:
+        found.append(on_device(main, teachers, cores=cores))
     else:
-        left_out.append(("several tasks at once", f"{main.ident} has tails for {', '.join(tasks)} alone"))
+        left_out.append(("several tasks on the device", f"{main.ident} has networks for {', '.join(teachers)} alone"))
     found += _codecs(codecs, main, rates, within=within, cores=cores, left_out=left_out)
     found += _rivals(rivals, rates, within=within, cores=cores, left_out=left_out)
     return [*found, *ours], left_out
