@@ -12,6 +12,7 @@ shaped link between two network namespaces. Writes --out and a plot beside it. `
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
@@ -115,6 +116,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         "photographs": len(pictures),
         "turns": options.turns,
         "cores": cores.to_json(),
+        "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "links": [{"name": radio.name, **asdict(radio)} for radio in radios],
         "overhead": {
             "request_head_bytes": heads.request,

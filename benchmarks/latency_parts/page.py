@@ -30,7 +30,7 @@ def section(report: dict[str, Any]) -> list[str]:
         *check_lines(report),
         "",
         f"Command: `{report['command'].partition(' --out ')[0]}` (commit {report['commit']}; {machine['cpu']}, "
-        f"{machine['cores']} core(s)).",
+        f"{machine['cores']} core(s), load average {(report['load_average'] or ['not known'])[0]}).",
         "",
         f"![from picture to answer]({PLOT})",
         "",

@@ -57,6 +57,9 @@ def check_link(bundle: str, packets: Sequence[bytes], *, radios: Sequence[Radio]
     return {
         "rows": rows,
         "largest_percent": round(largest, 2),
+        "largest_percent_by_link": {
+            radio.name: max(abs(row["off_percent"]) for row in rows if row["link"] == radio.name) for radio in radios
+        },
         "within_percent": WITHIN_PERCENT,
         "agrees": largest <= WITHIN_PERCENT,
         "turns": [_turns(radio) for radio in radios],

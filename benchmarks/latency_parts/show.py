@@ -116,11 +116,12 @@ def check_lines(report: dict[str, Any]) -> list[str]:
         return []
     if "skipped" in check:
         return [f"The link model was not checked: {check['skipped']}."]
+    by_link = ", ".join(f"{name} {off:.1f} %" for name, off in check["largest_percent_by_link"].items())
     verdict = "within" if check["agrees"] else "NOT within"
     return [
         "Link model against a link shaped by tc tbf between two network namespaces: off by at most "
         f"{check['largest_percent']:.1f} % over {len(check['rows'])} transfers, "
-        f"{verdict} {check['within_percent']:g} %."
+        f"{verdict} {check['within_percent']:g} % (by link: {by_link})."
     ]
 
 

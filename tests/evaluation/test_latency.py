@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from splitcodec.device.client import Device
 from splitcodec.device.link import slow
+from splitcodec.edge.answer import Edge
 from splitcodec.errors import SettingsError
 from splitcodec.evaluation.latency import Overhead, Radio, Trip, break_even_kbit_per_s
 from splitcodec.wire.bundle import Bundle
@@ -126,7 +128,7 @@ def photos(tmp_path: Path, pictures: list[Image.Image]) -> Path:
 
 def test_one_command_measures_all(
     script: ModuleType,
-    tiny_folder: Path,
+    tiny: Bundle,
     like_tiny: Any,
     rates: Path,
     photos: Path,
@@ -135,7 +137,8 @@ def test_one_command_measures_all(
 ) -> None:
     like_tiny("paper-1", folder=tmp_path / "rivals" / "paper_beta1")
     out = tmp_path / "out" / "latency.json"
-    words = ["--bundles", str(tiny_folder), "--rates", str(rates), "--photos", str(photos), "--out", str(out)]
+    bundle = like_tiny("tiny", files={"encoder.int8.onnx": tiny.read("encoder.onnx")})
+    words = ["--bundles", str(bundle.path), "--rates", str(rates), "--photos", str(photos), "--out", str(out)]
     words += ["--rivals", str(tmp_path / "rivals"), "--codecs", "jpeg,webp,vvc", "--most", "2", "--turns", "1"]
     assert script.main(words) == 0
     body = json.loads(out.read_bytes())
@@ -151,8 +154,10 @@ def test_one_command_measures_all(
             "on the device",
         )
     )
-    assert set(strategies) == {*(one["name"] for one in (ours, jpeg, webp, paper, alone)), "tiny fp32, plain"}
-    assert ours["bytes_mean"] == strategies["tiny fp32, plain"]["bytes_mean"] > 12
+    others = {"tiny fp32, plain", "tiny int8, constriction", "tiny int8, plain"}
+    assert set(strategies) == {one["name"] for one in (ours, jpeg, webp, paper, alone)} | others
+    assert all(ours["bytes_mean"] == strategies[name]["bytes_mean"] > 12 for name in others)
+    assert "that of the fp32 encoder" in strategies["tiny int8, plain"]["note"]
     assert set(ours["device_ms"]) == {"preprocess", "encoder", "coding"}
     assert set(ours["edge_ms"]) == {"decode", "tail"}
     assert set(jpeg["edge_ms"]) == {"decode", "network"}
@@ -262,3 +267,18 @@ def test_the_link_check_says_why_it_did_not_run(script: ModuleType, monkeypatch:
 
     assert check_lines(check) == ["The link model was not checked: ip and tc cannot be found (package iproute2)."]
     assert check_lines({"link_check": None}) == []
+
+
+@pytest.mark.soak
+def test_a_shaped_link_takes_what_the_model_says(script: ModuleType, tiny: Bundle, tiny_folder: Path) -> None:
+    from latency_parts.heads import overhead
+    from latency_parts.shaped import check_link
+
+    device = Device(tiny, threads=1)
+    noise = Image.effect_noise((80, 80), 90)
+    packets = [device.encode(noise, level=level) for level in (0, 2)]
+    heads = overhead(Edge(tiny, threads=1), packets[0])
+    found = check_link(str(tiny_folder), packets, radios=[RADIO], overhead=heads)
+    if "skipped" in found:
+        pytest.skip(found["skipped"])
+    assert found["agrees"], found["rows"]
