@@ -9,7 +9,7 @@ DATA ?= ../shared/data/imagenet-sample
 PHOTOS ?= ../shared/data/photos
 RUN ?= runs/efficientnet_lite0
 
-.PHONY: help demo test test-all test-slim check format wheel evaluate arena ablations results train soak clean
+.PHONY: help demo test test-all test-slim check format wheel evaluate arena ablations latency results train soak clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -48,6 +48,9 @@ arena: $(VENV)/.dev  ## our bundles, rivals in runs/rivals and every codec in on
 
 ablations: $(VENV)/.dev  ## what the prior is worth: reports/ablation_prior.json (DATA=folder)
 	$(BIN)/python benchmarks/ablations.py --data $(DATA) --out reports/ablation_prior.json
+
+latency: $(VENV)/.dev  ## from picture to answer over links of several rates, after `make arena`: reports/latency.json
+	$(BIN)/python benchmarks/latency.py --check-link
 
 results: $(VENV)/.dev  ## write docs/results.md, docs/load.md and the tables of README and docs/deploy.md out of reports/
 	$(BIN)/python benchmarks/results.py

@@ -23,6 +23,19 @@ def pictures_of(folder: Path | None, *, most: int) -> Sequence[Any]:
     return [load_picture(path) for path in shuffled([folder])[:most]]
 
 
+def files_of(folder: Path | None, *, most: int) -> list[bytes]:
+    """Return up to `most` photographs of a folder as their files' bytes; without one those of the demo.
+
+    Raises DataError for a folder without any, PictureError for a file that holds none.
+    """
+    if folder is None:
+        return [photograph.read() for photograph in PHOTOGRAPHS[:most]]
+    paths = shuffled([folder])[:most]
+    for path in paths:
+        load_picture(path)
+    return [path.read_bytes() for path in paths]
+
+
 def write(report: Mapping[str, Any], path: Path, *, name: str, options: argparse.Namespace) -> None:
     """Write a report as JSON, whole or not at all; folders outside the checkout are the reader's own."""
     whole = {**report, "machine": machine(), "commit": commit(), "command": command(name, options)}

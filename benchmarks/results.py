@@ -11,12 +11,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from latency_parts.page import section as latency_section
 from loading.page import page, with_sizing
 
 ROOT = Path(__file__).parent.parent
 RATE = Path("reports/rate_accuracy/rd.json")
 PRIOR = Path("reports/ablation_prior.json")  # may be missing
 TASKS = {"detect": "Object detection", "segment": "Semantic segmentation"}  # reports/<task>/ may be missing
+LATENCY = Path("reports/latency.json")  # may be missing
 LOAD, MUTATIONS = Path("reports/load.json"), Path("reports/mutations.json")
 COMMAND = (  # of reports that do not say it themselves
     ".venv/bin/splitcodec evaluate --bundle efficientnet-lite0 --data DIR --codecs jpeg,webp,avif"
@@ -103,7 +105,7 @@ def results(rate: dict[str, Any]) -> str:
     report = (ROOT / RATE.parent / "report.md").read_text(encoding="utf-8")
     body = re.sub(r"\]\((\w+\.png)\)", rf"](../{RATE.parent.as_posix()}/\1)", report)
     body = body.replace("\n## ", "\n### ").replace("# ", "## ", 1)
-    prior = json.loads(_read(PRIOR.as_posix()) or "null")
+    prior, latency = (json.loads(_read(path.as_posix()) or "null") for path in (PRIOR, LATENCY))
     return "\n".join(
         [
             "# Results",
@@ -116,6 +118,7 @@ def results(rate: dict[str, Any]) -> str:
             "",
             *tasks(),
             *(without_prior(prior) if prior else []),
+            *(latency_section(latency) if latency else []),
         ]
     )
 
@@ -137,8 +140,9 @@ def tasks() -> list[str]:
             "Few pictures are there to learn from and to score: absolute scores are those of a small data set.",
             "Student and task teacher had the same task epochs; codecs feed the uncompressed task teacher.",
             "",
-            f"Command: `splitcodec evaluate --task {task} --bundle {report['bundle']} --data DIR --split"
-            f" {report['split']} --codecs {','.join(_codecs(report))} --out reports/{task}` (commit {report['commit']}).",
+            f"Command: `splitcodec evaluate --task {task} --bundle {report['bundle']} --data DIR"
+            f" --split {report['split']} --codecs {','.join(_codecs(report))} --out reports/{task}`",
+            f"(commit {report['commit']}).",
             "",
         ]
     return lines

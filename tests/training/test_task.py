@@ -358,3 +358,26 @@ def test_the_papers_recipes_run_from_end_to_end(
     assert answer["answers"]["segment"]["classes"][0]["share"] > 0
     report = evaluate_task(bundle, folder, task="segment", threads=1)
     assert [point.setting for point in report.points] == ["level 0", "level 1"]
+
+
+def test_several_answers_are_timed_on_the_device_and_through_packets(
+    both: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    import latency
+
+    Image.new("RGB", (90, 70), (200, 30, 30)).save(tmp_path / "red.png")
+    rates = {"images": 1, "teacher_top1": 50.0, "encoders": {"splitcodec": {"bundles": [both.ident]}}}
+    points = [{"method": "splitcodec", "setting": "level 0", "bytes_mean": 90.0, "top1": 49.0}]
+    (tmp_path / "rd.json").write_text(json.dumps({**rates, "points": points}))
+    words = ["--bundles", str(both.path), "--rates", str(tmp_path / "rd.json"), "--photos", str(tmp_path)]
+    words += ["--codecs", "jpeg", "--rivals", str(tmp_path / "none"), "--turns", "1", "--out", str(tmp_path / "a.json")]
+    assert latency.main(words) == 0
+    body = json.loads((tmp_path / "a.json").read_bytes())
+    strategies = {one["name"]: one for one in body["strategies"]}
+    together = " + ".join(TASKS)
+    assert f"on the device, {together}" in strategies
+    ours = strategies[f"{both.manifest.name}, {together}"]
+    assert ours["answer_bytes_mean"] > strategies[f"{both.manifest.name} fp32, constriction"]["answer_bytes_mean"]
+    assert "level chosen for classification" in ours["note"]
+    assert body["target"]["times_faster"] is None

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from splitcodec.device.client import Device
 from splitcodec.device.encoder import FILES, Precision
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import DataError, PictureError, SettingsError
+from splitcodec.errors import DataError, PictureError, SettingsError, SplitcodecError
 from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.refit import STRENGTH, Counts, refit
 from splitcodec.wire.bundle import Bundle
@@ -156,13 +156,18 @@ class _Bench:
         tables: Tables = self._devices[0].bundle.tables[0]
         bytes_kl = np.zeros((len(KINDS), len(self._levels)), np.int64)
         right_kl, equal_l = np.zeros(bytes_kl.shape, np.bool_), np.zeros(len(self._levels))
+        packets: dict[tuple[int, int], bytes] = {}
         for i, level in enumerate(self._levels):
             symbols = [tables.quantise(latent_chw, level) for latent_chw in latents]
             equal_l[i] = float(np.mean(symbols[0] == symbols[1]))
             for k, (device, symbols_chw) in enumerate(zip(self._devices, symbols, strict=True)):
-                packet = device.pack(symbols_chw, level=level)
-                bytes_kl[k, i] = len(packet)
-                right_kl[k, i] = _top(self._edge.answer(packet, tasks=["classify"], top=1)) == teacher
+                packets[k, i] = device.pack(symbols_chw, level=level)
+                bytes_kl[k, i] = len(packets[k, i])
+        questions = [self._edge.read(packet, tasks=["classify"], top=1) for packet in packets.values()]
+        for place, outcome in zip(packets, self._edge.answer_all(questions), strict=True):
+            if isinstance(outcome, SplitcodecError):
+                raise outcome
+            right_kl[place] = _top(outcome) == teacher
         return _Read(bytes_kl, right_kl, equal_l, latents)
 
 

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Any
 
-from splitcodec.errors import MissingExtra
 from splitcodec.evaluation.bd import NEAREST, WIDEST
+from splitcodec.evaluation.drawing import COOL, DARK, WARM, dress, figure, plain_numbers, png
 from splitcodec.evaluation.hull import upper_hull
 from splitcodec.evaluation.result import FRONTIER, OURS, Corner, Report
 
-# colours of ours (warm), of image codecs (cool), of other rivals (dark): legible on white, also in print
-_OURS = ("#d1495b", "#f08a24", "#8f1d4f")
-_CODECS = ("#30638e", "#2e933c", "#7d5ba6", "#00a5c4", "#8a9a1f", "#5c6f82", "#b06fd0")
-_OTHERS = ("#111111", "#8c5a3c", "#b07d12", "#54436b", "#5a5a5a")
-_MARKERS = {_OURS: ("o", "p", "h", "8"), _CODECS: ("s", "^", "v", "P", "<", ">"), _OTHERS: ("D", "X", "d", "*")}
+_MARKERS = {WARM: ("o", "p", "h", "8"), COOL: ("s", "^", "v", "P", "<", ">"), DARK: ("D", "X", "d", "*")}
 _HIGH = 345  # points that the axes are high in `frontier`
 _CROWDED = 5  # methods above which the legend goes beside the axes, and only hulls are drawn of others than ours
 _WORST = -15.0  # points below the teacher at the dark end of the colour scale
@@ -28,8 +23,8 @@ def curves(report: Report) -> bytes:
     Undertrained rivals are dashed and hollow. Raises MissingExtra without matplotlib.
     """
     crowded = len(report.methods) > _CROWDED
-    figure = _figure(10 if crowded else 8, 5.6 if crowded else 5.2)
-    axes = figure.add_subplot()
+    drawn_on = figure(10 if crowded else 8, 5.6 if crowded else 5.2)
+    axes = drawn_on.add_subplot()
     axes.axhline(report.teacher_top1, color="#555555", linewidth=1.2, linestyle=(0, (6, 3)))
     label = f"teacher, uncompressed: {report.teacher_top1:.1f} %"
     axes.annotate(
@@ -48,17 +43,17 @@ def curves(report: Report) -> bytes:
     for method in _drawn(report):
         _curve(axes, report, method=method, crowded=crowded)
     axes.set_xscale("log")
-    _plain_numbers(axes.xaxis)
+    plain_numbers(axes.xaxis)
     low = min([report.teacher_top1, *(one.top1 for one in report.points)])
     axes.set_ylim(max(low - 3, -2), min(report.teacher_top1 + 6, 104))
     axes.set_xlabel("bytes per picture (mean, log scale)")
     axes.set_ylabel("top-1, %")
-    _dress(axes, title=f"{report.bundle} on {report.images} pictures of {report.data}")
+    dress(axes, title=f"{report.bundle} on {report.images} pictures of {report.data}")
     if crowded:
-        figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+        drawn_on.legend(loc="outside right upper", frameon=False, fontsize=9)
     else:
         axes.legend(loc="lower right", frameon=False)
-    return _png(figure)
+    return png(drawn_on)
 
 
 def frontier(report: Report) -> bytes:
@@ -70,8 +65,8 @@ def frontier(report: Report) -> bytes:
     out. Raises MissingExtra without matplotlib.
     """
     corners = [one for one in report.frontier() if one.macs is not None]
-    figure = _figure(10, 5.6)
-    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 3.2))
+    drawn_on = figure(10, 5.6)
+    left, right = drawn_on.subplots(1, 2, sharey=True, width_ratios=(1, 3.2))
     parts = (
         (left, [one for one in corners if one.method in report.codecs]),
         (right, [one for one in corners if one.method not in report.codecs]),
@@ -86,21 +81,21 @@ def frontier(report: Report) -> bytes:
         _names(axes, report, some)
     left.set_xlim(0.75, 2.5)
     left.set_xticks([1.0], ["no network"])
-    _plain_numbers(left.yaxis)
+    plain_numbers(left.yaxis)
     left.set_ylabel(f"bytes per picture at teacher - {FRONTIER:g} points (log scale)")
     right.set_xscale("log")
     macs = [_megamacs(one) for one in parts[1][1]] or [1.0]
     right.set_xlim(min(macs) / 1.6, max(macs) * 4)
-    _plain_numbers(right.xaxis)
+    plain_numbers(right.xaxis)
     right.set_xlabel("MACs of the encoder, millions (log scale)")
     right.annotate("better: down and left", (0.01, 0.015), xycoords="axes fraction", fontsize=8, color="#555555")
-    _dress(left, title="image codecs")
-    _dress(right, title=f"encoders: {report.bundle} on {report.images} pictures of {report.data}")
+    dress(left, title="image codecs")
+    dress(right, title=f"encoders: {report.bundle} on {report.images} pictures of {report.data}")
     right.tick_params(axis="y", left=False)
     if drawn is not None:
-        bar = figure.colorbar(drawn, ax=[left, right], pad=0.02, aspect=30)
+        bar = drawn_on.colorbar(drawn, ax=[left, right], pad=0.02, aspect=30)
         bar.set_label(f"top-1 minus teacher, points (there, or the nearest to -{FRONTIER:g} that it has)")
-    return _png(figure)
+    return png(drawn_on)
 
 
 def _curve(axes: Any, report: Report, *, method: str, crowded: bool) -> None:
@@ -155,7 +150,7 @@ def _corner(axes: Any, report: Report, corner: Corner) -> Any:
         vmax=0.0,
         s=190 if ours else 95,
         marker="o" if ours else "s" if corner.method in report.codecs else "D",
-        edgecolors=_OURS[0] if ours else "#333333",
+        edgecolors=WARM[0] if ours else "#333333",
         linewidths=2.2 if ours else 1.0,
         zorder=4 if ours else 3,
     )
@@ -209,40 +204,8 @@ def _style(report: Report, method: str) -> tuple[str, str]:
     """Return the method's colour and marker: by its kind, and its place among those of its kind."""
 
     def kind(one: str) -> tuple[str, ...]:
-        return _OURS if report.is_ours(one) else _CODECS if one in report.codecs else _OTHERS
+        return WARM if report.is_ours(one) else COOL if one in report.codecs else DARK
 
     colours = kind(method)
     place = [one for one in report.methods if kind(one) == colours].index(method)
     return colours[place % len(colours)], _MARKERS[colours][place % len(_MARKERS[colours])]
-
-
-def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingExtra(f"the plot needs {error.name}; install it with: pip install 'splitcodec[eval]'") from None
-    figure = Figure(figsize=(width, height), dpi=140, layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _plain_numbers(axis: Any) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(base=10, subs=(1, 2, 5)))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
-    axis.set_minor_formatter(NullFormatter())
-
-
-def _dress(axes: Any, *, title: str) -> None:
-    axes.set_title(title, fontsize=11, loc="left")
-    axes.grid(which="major", color="#dddddd", linewidth=0.7)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-
-
-def _png(figure: Any) -> bytes:
-    file = io.BytesIO()
-    figure.savefig(file, format="png", metadata={"Software": None})
-    return file.getvalue()

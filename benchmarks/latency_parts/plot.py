@@ -1,0 +1,97 @@
+"""The report as a picture: time to the answer over the link's rate, and what computing takes on either shore."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from latency_parts.show import labelled
+from splitcodec.evaluation.drawing import COOL, DARK, WARM, dress, figure, plain_numbers, png
+
+_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "p")
+_COLOURS = {"ours": WARM, "codec": COOL, "rival": DARK, "device": ("#555555", "#999999")}
+_STAGES = {  # on the device dark, at the edge light
+    "preprocess": "#5c6f82",
+    "network": "#30638e",
+    "encoder": "#d1495b",
+    "coding": "#f08a24",
+    "decode": "#f3c98b",
+    "tail": "#c9d6df",
+}
+
+
+def plot(report: dict[str, Any]) -> bytes:
+    """Return a PNG: a panel per device (this one, slower ones), and one of the stages. Raises MissingExtra."""
+    blocks = report["blocks"]
+    drawn_on = figure(5.2 * (len(blocks) + 1) + 2.2, 5.8)
+    *lines, bars = drawn_on.subplots(1, len(blocks) + 1)
+    for axes, block in zip(lines, blocks, strict=True):
+        _lines(axes, report, block)
+    _bars(bars, report)
+    handles, names = lines[0].get_legend_handles_labels()
+    drawn_on.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return png(drawn_on)
+
+
+def _lines(axes: Any, report: dict[str, Any], block: dict[str, Any]) -> None:
+    rates = [link["kbit_per_s"] for link in report["links"]]
+    count: dict[str, int] = {}
+    for strategy, row in zip(report["strategies"], block["rows"], strict=True):
+        kind = strategy["kind"]
+        place = count[kind] = count.get(kind, -1) + 1
+        ours, hollow = kind == "ours", not strategy["claim"]
+        colour = _COLOURS[kind][place % len(_COLOURS[kind])]
+        axes.plot(
+            rates,
+            list(row["total_ms"].values()),
+            color=colour,
+            linewidth=2.2 if ours else 1.3,
+            linestyle="--" if hollow or kind == "device" or strategy["coder"] == "plain" else "-",
+            marker="" if kind == "device" else _MARKERS[place % len(_MARKERS)],
+            markersize=5,
+            markerfacecolor="white" if hollow else colour,
+            label=labelled(strategy),
+            zorder=4 if ours else 3,
+        )
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xticks(rates, [link["name"].replace(" ", "\n") for link in report["links"]])
+    axes.minorticks_off()
+    plain_numbers(axes.yaxis)
+    axes.set_xlabel(
+        "link (log scale), round trip " + ", ".join(f"{link['rtt_ms']:g}" for link in report["links"]) + " ms"
+    )
+    axes.set_ylabel("picture to answer, ms (log scale)")
+    dress(axes, title=f"{block['label']}, teacher - {report['rates']['within']:g} points")
+
+
+def _bars(axes: Any, report: dict[str, Any]) -> None:
+    strategies = list(reversed(report["strategies"]))
+    seen: set[str] = set()
+    for place, strategy in enumerate(strategies):
+        left = 0.0
+        for shore in ("device_ms", "edge_ms"):
+            for stage, ms in strategy[shore].items():
+                away = shore == "edge_ms"
+                name = f"{stage}, {'edge' if away else 'device'}"
+                axes.barh(
+                    place,
+                    ms,
+                    left=left,
+                    color=_STAGES[stage],
+                    hatch="///" if away else None,
+                    edgecolor="white",
+                    linewidth=0.4,
+                    label=None if name in seen else name,
+                )
+                seen.add(name)
+                left += ms
+    axes.set_yticks(range(len(strategies)), [_broken(labelled(one)) for one in strategies], fontsize=8)
+    axes.set_xlabel("ms, without the link")
+    axes.legend(loc="upper right", frameon=False, fontsize=8)
+    dress(axes, title="computing, measured here")
+
+
+def _broken(text: str) -> str:
+    """Return a name on two lines where it is long."""
+    head, comma, tail = text.partition(", ")
+    return f"{head},\n{tail}" if comma and len(text) > 24 else text
