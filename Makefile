@@ -7,7 +7,7 @@ PIP := pip install --quiet --disable-pip-version-check
 # `make evaluate DATA=...`, `make arena DATA=...`, `make train PHOTOS=...`
 DATA ?= ../shared/data/imagenet-sample
 PHOTOS ?= ../shared/data/photos
-RUN ?= runs/efficientnet_lite0
+RUNS ?= runs
 
 .PHONY: help demo test test-all test-slim check format wheel evaluate arena ablations latency results train soak clean
 
@@ -55,9 +55,11 @@ latency: $(VENV)/.dev  ## from picture to answer over links of several rates, af
 results: $(VENV)/.dev  ## write docs/results.md, docs/load.md and the tables of README and docs/deploy.md out of reports/
 	$(BIN)/python benchmarks/results.py
 
-train: $(VENV)/.dev  ## train the shipped bundle again (PHOTOS=folder, RUN=folder)
-	MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \
-	$(BIN)/splitcodec train recipes/efficientnet_lite0.yaml --photos $(PHOTOS) --out $(RUN)
+train: $(VENV)/.dev  ## train the shipped bundles again, the large one first (PHOTOS=folder, RUNS=folder)
+	for size in _large "" _tiny; do \
+		MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \
+		$(BIN)/splitcodec train recipes/efficientnet_lite0$$size.yaml --photos $(PHOTOS) --out $(RUNS)/efficientnet_lite0$$size || exit; \
+	done
 
 soak: $(VENV)/.dev  ## tests that take long: a million mutated packets, bundles, and Ray's where it is installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak --timeout 3600 -o faulthandler_timeout=3700
