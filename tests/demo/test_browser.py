@@ -25,6 +25,7 @@ from splitcodec.demo.web import mount
 from splitcodec.device.image import crop_bhwc, load_picture
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
 from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.png import write_png
 from tests.demo.conftest import missing
 
 if TYPE_CHECKING:
@@ -466,21 +467,29 @@ def test_a_token_is_asked_for_and_sent(visit: Visit) -> None:
 
 def test_boxes_and_masks_are_drawn(visit: Visit) -> None:
     guesses = [{"index": 1, "label": "cup, mug", "p": 0.9}]
-    box = {**guesses[0], "box": [0.5, 0.5, 0.75, 0.75]}
-    mask = {"rows": 2, "cols": 2, "labels": ["background", "cup"], "mask": [1, 0, 0, 0]}
-    answers = {"classify": guesses, "detect": [box], "segment": mask}
+    box = {"index": 1, "label": "cup", "score": 0.9, "box": [0.5, 0.5, 0.75, 0.75]}
+    unsure = {**box, "score": 0.1, "box": [0.1, 0.6, 0.4, 0.9]}
+    colours = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
+    png = base64.b64encode(write_png(np.array([[1, 0], [0, 0]], np.uint8), colours)).decode()
+    classes = [{"index": 0, "label": "sky", "share": 0.75}, {"index": 1, "label": "road", "share": 0.25}]
+    segment = {"size": [2, 2], "png": png, "classes": classes}
+    answers = {"classify": guesses, "detect": [box, unsure], "segment": segment}
     answer = {"bundle": "b@1", "level": 4, "answers": answers, "ms": {"decode": 1.0}}
     visit.page.route("**/v1/answer*", lambda route: route.fulfill(json=answer))
     visit.open("?encode=server")
-    alpha = """([x, y]) => {
+    colour = """([x, y]) => {
         const canvas = document.getElementById("ours-drawn");
-        return canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data[3];
+        return [...canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data];
     }"""
-    masked, outside, edge_of_box, in_box = (
-        visit.page.evaluate(alpha, place) for place in ([0.25, 0.25], [0.9, 0.1], [0.5, 0.6], [0.6, 0.65])
+    road, sky, edge_of_box, unsure_edge = (
+        visit.page.evaluate(colour, place) for place in ([0.25, 0.25], [0.9, 0.1], [0.5, 0.6], [0.1, 0.7])
     )
-    assert 0 < masked < 255
-    assert outside == 0
-    assert edge_of_box == 255
-    assert in_box == 0
+    assert road[2] > 200 > road[0]
+    assert sky[0] > 200 > sky[2]
+    assert 0 < road[3] < 255  # the picture shines through
+    assert edge_of_box[3] == 255
+    assert unsure_edge[3] < 255
+    assert visit.page.locator("#ours-classes li").all_inner_texts() == ["sky 75 %", "road 25 %"]
+    shown = visit.page.locator("#ours-classes i").first.evaluate("i => getComputedStyle(i).backgroundColor")
+    assert shown == "rgb(255, 0, 0)"
     visit.check()

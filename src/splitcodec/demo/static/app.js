@@ -123,7 +123,8 @@ async function ask() {
   const { answer, link } = await askEdge(packet, { tasks: bundle.tasks, signal });
   if (signal.aborted) return;
   showGuesses($("ours-answers"), answer.answers.classify);
-  drawAnswers($("ours-drawn"), answer.answers);
+  await drawAnswers($("ours-drawn"), $("ours-classes"), answer.answers, () => signal.aborted);
+  if (signal.aborted) return;
   showTimes({ ...ms, link, ...answer.ms });
   const best = await askJpeg(crop, packet.length, title, signal);
   if (signal.aborted) return;
@@ -161,7 +162,7 @@ function clearAnswers() {
   showGuesses($("ours-answers"), null);
   showGuesses($("jpeg-answers"), null);
   showPicture($("jpeg-picture"), null, "No picture yet");
-  drawAnswers($("ours-drawn"), null);
+  drawAnswers($("ours-drawn"), $("ours-classes"), null);
   showTimes({});
   for (const id of ["ours-bytes", "jpeg-bytes"]) $(id).textContent = "–";
   for (const id of ["ours-note", "jpeg-note"]) $(id).textContent = "\u00a0";

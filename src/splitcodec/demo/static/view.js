@@ -4,6 +4,7 @@ import { toCanvas } from "./picture.js";
 
 const SHORES = { preprocess: "device", encoder: "device", coding: "device", link: "link" };
 const number = new Intl.NumberFormat("en");
+const SURE = 0.3; // boxes of a lower score are not drawn
 const HUES = [350, 205, 40, 140, 275, 20, 180, 60, 320, 100];
 
 /** Return the element with that id. */
@@ -63,37 +64,63 @@ export function showTimes(ms) {
 }
 
 /**
- * Draw boxes and masks over the crop. Boxes are {label, p, box: [left, top, right, bottom]} from 0 to 1; a mask is
- * {rows, cols, labels, mask: [a class for each cell, row by row]}, class 0 being background.
+ * Draw boxes and label maps over the crop, and list the classes of the label maps. As docs/answers.md has them: boxes
+ * are {label, score, box: [left, top, right, bottom]} from 0 to 1, a label map is {png, classes: [{index, label,
+ * share}]}, a PNG with a palette. `aborted` tells whether a newer answer is on its way; none clears both.
  */
-export function drawAnswers(canvas, answers) {
+export async function drawAnswers(canvas, list, answers, aborted = () => false) {
+  const found = Object.values(answers ?? {});
+  const maps = await Promise.all(found.filter((one) => one?.png).map(openMap));
+  if (aborted()) return;
   const side = 448;
   canvas.width = canvas.height = side;
   const context = canvas.getContext("2d");
-  for (const found of Object.values(answers ?? {})) {
-    if (found?.mask) drawMask(context, side, found);
-    if (Array.isArray(found)) found.filter((one) => one.box).forEach((one, n) => drawBox(context, side, one, n));
-  }
+  context.imageSmoothingEnabled = false;
+  context.globalAlpha = 0.5;
+  for (const { bitmap } of maps) context.drawImage(bitmap, 0, 0, side, side);
+  context.globalAlpha = 1;
+  const boxes = found.flatMap((one) => (Array.isArray(one) ? one : [])).filter((one) => one.box && one.score >= SURE);
+  boxes.toReversed().forEach((one) => drawBox(context, side, one));
+  list.replaceChildren(...maps.flatMap(classItems));
 }
 
-function drawMask(context, side, { rows, cols, mask }) {
-  for (let n = 0; n < rows * cols; n++) {
-    if (!mask[n]) continue;
-    context.fillStyle = `hsl(${HUES[mask[n] % HUES.length]} 75% 50% / .45)`;
-    const x = n % cols;
-    const y = (n - x) / cols;
-    context.fillRect((x * side) / cols, (y * side) / rows, side / cols + 0.5, side / rows + 0.5);
-  }
+/** Return a label map's picture, its palette and its classes. */
+async function openMap({ png, classes }) {
+  const bytes = Uint8Array.from(atob(png), (letter) => letter.charCodeAt(0));
+  return { bitmap: await createImageBitmap(new Blob([bytes], { type: "image/png" })), palette: paletteOf(bytes), classes };
 }
 
-function drawBox(context, side, { label, p, box }, n) {
+/** Return the colours of a PNG with a palette: the chunk PLTE, three bytes each. */
+function paletteOf(bytes) {
+  const view = new DataView(bytes.buffer);
+  for (let at = 8; at + 8 <= bytes.length; at += 12 + view.getUint32(at)) {
+    const kind = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
+    if (kind === "PLTE") return bytes.subarray(at + 8, at + 8 + view.getUint32(at));
+  }
+  return new Uint8Array();
+}
+
+function classItems({ palette, classes }) {
+  return classes
+    .filter(({ share }) => share >= 0.01)
+    .slice(0, 6)
+    .map(({ index, label, share }) => {
+      const item = make("li", `${label} ${(100 * share).toFixed(0)} %`);
+      const swatch = make("i", "", { "aria-hidden": "true" });
+      swatch.style.background = `rgb(${palette.subarray(3 * index, 3 * index + 3).join(" ")})`;
+      item.prepend(swatch);
+      return item;
+    });
+}
+
+function drawBox(context, side, { index, label, score, box }) {
   const [left, top, right, bottom] = box.map((part) => part * side);
-  const colour = `hsl(${HUES[n % HUES.length]} 75% 45%)`;
+  const colour = `hsl(${HUES[index % HUES.length]} 75% 40%)`;
   context.lineWidth = 4;
   context.strokeStyle = context.fillStyle = colour;
   context.strokeRect(left, top, right - left, bottom - top);
   context.font = "22px system-ui, sans-serif";
-  const text = `${label.split(",")[0]} ${(100 * p).toFixed(0)} %`;
+  const text = `${label.split(",")[0]} ${(100 * score).toFixed(0)} %`;
   context.fillRect(left, Math.max(0, top - 30), context.measureText(text).width + 14, 30);
   context.fillStyle = "#fff";
   context.fillText(text, left + 7, Math.max(0, top - 30) + 22);
