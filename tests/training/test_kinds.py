@@ -45,7 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "image": {"width": 8, "channels": 6},
     "hyperprior": {"width": 8, "channels": 6},
 }
-LARGE = "efficientnet_lite0_large"
+DEFAULT = "efficientnet_lite0"
 ALL = {str(path.relative_to(COMMITTED).with_suffix("")): path for path in RECIPES}
 PATCHES = "[{width: 8, kernel: 5, stride: 4}, {width: 12, kernel: 3, stride: 2}]"
 
@@ -101,7 +101,7 @@ def test_committed_recipes_train_export_and_answer_in_small(
     whole = read_recipe(ALL[name])
     recipe = _small(whole, recipe_data)
     if name.startswith("ablations/"):  # trained otherwise, but the same graphs as the recipe that it rests upon
-        base = read_recipe(ALL[LARGE])
+        base = read_recipe(ALL[DEFAULT])
         assert (whole.student, whole.teacher, whole.levels) == (base.student, base.teacher, base.levels)
         assert train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None)["finished"]
         assert not recipe.own_tail()
@@ -112,7 +112,7 @@ def test_committed_recipes_train_export_and_answer_in_small(
             export(tmp_path / "run", tmp_path / "bundle", golden=lambda _: b"")
         return
     if whole.lead is not None:
-        lead = _small(read_recipe(ALL[LARGE]), recipe_data)
+        lead = _small(read_recipe(ALL[DEFAULT]), recipe_data)
         train(lead, photos=[photos], out=tmp_path / "lead", report=lambda _: None)
         recipe = recipe.model_copy(update={"lead": tmp_path / "lead"})
     bundle = _bundle(recipe, photos, tmp_path)
@@ -143,7 +143,8 @@ def test_names_of_committed_recipes_are_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["paper/resnet50", "rivals/paper", "rivals/reduced", "rivals/factorized", LARGE, "efficientnet_lite0"]
+    "name",
+    ["paper/resnet50", "rivals/paper", "rivals/reduced", "rivals/factorized", DEFAULT, "efficientnet_lite0_small"],
 )
 def test_committed_recipes_meet_their_teacher_in_full_size(name: str) -> None:
     recipe = read_recipe(ALL[name])
@@ -155,8 +156,8 @@ def test_committed_recipes_meet_their_teacher_in_full_size(name: str) -> None:
         "rivals/paper": (24, 4),
         "rivals/reduced": (40, 8),
         "rivals/factorized": (3, 1),
-        LARGE: (40, 8),
-        "efficientnet_lite0": (40, 8),
+        DEFAULT: (40, 8),
+        "efficientnet_lite0_small": (40, 8),
     }[name]
     student = build_student(recipe, teacher)
     side = latent_side(recipe, 224, stride=latent_stride(recipe, teacher))
@@ -406,7 +407,7 @@ def test_imagenet_s_folders_are_labels(tmp_path: Path) -> None:
     """As `recipes/paper` needs it: no file of classes, one folder for each wnid."""
     paths = [tmp_path / folder / "a.jpg" for folder in ("n01440764", "n15075141", "photos")]
     assert labels_for(read_recipe(ALL["paper/resnet50"]), paths) == [0, 999, -1]
-    assert labels_for(read_recipe(ALL[LARGE]), paths) is None
+    assert labels_for(read_recipe(ALL[DEFAULT]), paths) is None
 
 
 def test_stems_of_the_teacher_stay_the_default(recipe: Recipe) -> None:
