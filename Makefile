@@ -3,13 +3,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 SLIM := .venv-edge
+RAY := .venv-ray
 PIP := pip install --quiet --disable-pip-version-check
-# `make evaluate DATA=...`, `make arena DATA=...`, `make train PHOTOS=...`
+# `make evaluate DATA=...`, `make arena DATA=...`, `make train PHOTOS=...`, `make load REQUESTS=...`
 DATA ?= ../shared/data/imagenet-sample
 PHOTOS ?= ../shared/data/photos
 RUNS ?= runs
+REQUESTS ?= 20000
 
-.PHONY: help demo test test-all test-slim check format wheel evaluate arena ablations latency results train soak clean
+.PHONY: help demo test test-all test-slim check format wheel evaluate arena ablations latency results train load soak soak-ray clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -61,11 +63,18 @@ train: $(VENV)/.dev  ## train the shipped bundles again, the default one first (
 		$(BIN)/splitcodec train recipes/efficientnet_lite0$$size.yaml --photos $(PHOTOS) --out $(RUNS)/efficientnet_lite0$$size || exit; \
 	done
 
-soak: $(VENV)/.dev  ## tests that take long: a million mutated packets, bundles, and Ray's where it is installed
+soak: $(VENV)/.dev  ## tests that take long: a million mutated packets, bundles, faults (Ray's: soak-ray)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak --timeout 3600 -o faulthandler_timeout=3700
 
+soak-ray: $(RAY)/.ray  ## Ray Serve under load while a replica is killed; puts the extra ray into .venv-ray, prints one line of figures
+	$(RAY)/bin/python -c "import ray"
+	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -q -m soak --timeout 900 -o faulthandler_timeout=960 tests/edge/test_grow.py
+
+load: $(VENV)/.dev  ## the edge server under load, each answer checked, killed twice: reports/load.json (REQUESTS=number)
+	$(BIN)/python benchmarks/load.py --requests $(REQUESTS) --out reports/load.json
+
 clean:  ## remove what make made (not runs/)
-	rm -rf $(VENV) $(SLIM) dist build demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SLIM) $(RAY) dist build demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'splitcodec needs Python 3.11 or newer')"
@@ -83,4 +92,9 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 $(SLIM)/.slim: pyproject.toml
 	$(PYTHON) -m venv $(SLIM)
 	$(SLIM)/bin/$(PIP) -e '.[edge,mqtt]' 'pytest>=8.4' 'pytest-timeout>=2.4' 'hypothesis>=6.130'
+	touch $@
+
+$(RAY)/.ray: pyproject.toml
+	$(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/$(PIP) -e '.[edge,ray]' 'pytest>=8.4' 'pytest-timeout>=2.4' 'hypothesis>=6.130'
 	touch $@

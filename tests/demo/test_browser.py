@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
@@ -330,7 +330,8 @@ def test_a_visitor_drops_a_picture_and_moves_the_slider(visit: Visit, where: str
         assert visit.page.locator("#ours-answers li").first.inner_text().startswith(first["label"].split(",")[0])
         assert visit.page.locator("#ours-answers li").count() == 5
     stages = visit.page.locator("#times dt").all_inner_texts()
-    assert stages == ["preprocess", "encoder", "coding", "link", "decode", "decoder", "tail"]
+    of_tasks = ["tail", "backbone", "detect", "segment"]  # all that the bundle has are asked
+    assert stages == ["preprocess", "encoder", "coding", "link", "decode", "decoder", *of_tasks]
     visit.check()
 
 
@@ -475,21 +476,36 @@ def test_boxes_and_masks_are_drawn(visit: Visit) -> None:
     segment = {"size": [2, 2], "png": png, "classes": classes}
     answers = {"classify": guesses, "detect": [box, unsure], "segment": segment}
     answer = {"bundle": "b@1", "level": 4, "answers": answers, "ms": {"decode": 1.0}}
-    visit.page.route("**/v1/answer*", lambda route: route.fulfill(json=answer))
+    asked: list[str] = []
+
+    def fulfil(route: Any) -> None:
+        asked.append(route.request.url)
+        route.fulfill(json=answer)
+
+    for path in ("**/v1/answer*", "**/demo/picture*"):
+        visit.page.route(path, fulfil)
     visit.open("?encode=server")
-    colour = """([x, y]) => {
-        const canvas = document.getElementById("ours-drawn");
+    assert len(asked) == 2
+    assert all(parse_qs(urlsplit(one).query)["tasks"] == ["classify,detect,segment"] for one in asked)
+    for side in ("ours", "jpeg"):
+        check_drawn(visit.page, side)
+    visit.check()
+
+
+def check_drawn(page: Page, side: str) -> None:
+    """Hold what is drawn over one of the two pictures against the answer above."""
+    colour = """([side, x, y]) => {
+        const canvas = document.getElementById(`${side}-drawn`);
         return [...canvas.getContext("2d").getImageData(x * canvas.width, y * canvas.height, 1, 1).data];
     }"""
     road, sky, edge_of_box, unsure_edge = (
-        visit.page.evaluate(colour, place) for place in ([0.25, 0.25], [0.9, 0.1], [0.5, 0.6], [0.1, 0.7])
+        page.evaluate(colour, [side, *place]) for place in ([0.25, 0.25], [0.9, 0.1], [0.5, 0.6], [0.1, 0.7])
     )
     assert road[2] > 200 > road[0]
     assert sky[0] > 200 > sky[2]
     assert 0 < road[3] < 255  # the picture shines through
     assert edge_of_box[3] == 255
     assert unsure_edge[3] < 255
-    assert visit.page.locator("#ours-classes li").all_inner_texts() == ["sky 75 %", "road 25 %"]
-    shown = visit.page.locator("#ours-classes i").first.evaluate("i => getComputedStyle(i).backgroundColor")
+    assert page.locator(f"#{side}-classes li").all_inner_texts() == ["sky 75 %", "road 25 %"]
+    shown = page.locator(f"#{side}-classes i").first.evaluate("i => getComputedStyle(i).backgroundColor")
     assert shown == "rgb(255, 0, 0)"
-    visit.check()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import re
 import socket
 import threading
 import time
@@ -41,6 +42,11 @@ ORT = Ort({MODULE: b"module", WASM: b"wasm"})
 @pytest.fixture(scope="module")
 def edge(tiny: Bundle) -> Edge:
     return Edge(tiny, threads=1)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Edge:
+    return Edge("efficientnet-lite0", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +119,7 @@ def test_the_bundle_is_told(client: httpx.Client, tiny: Bundle) -> None:
     assert told["bundle"] == "tiny@1"
     assert told["fingerprint"] == tiny.fingerprint.hex()
     assert (told["crop"], told["levels"], told["tasks"]) == (64, 3, ["classify"])
+    assert told["jpeg_tasks"] == ["classify"]
     assert told["ort"] == {"version": VERSION, "module": MODULE, "wasm": WASM}
     assert client.get("/demo/encoder.onnx").content == tiny.graph("encoder")
     tables = client.get("/demo/tables").json()
@@ -154,6 +161,48 @@ def test_a_jpeg_gets_the_uncompressed_networks_answer(client: httpx.Client, edge
         assert answer["answers"] == expected
         assert answer["level"] == -1
         assert answer["bundle"] == tiny.ident
+
+
+def test_a_jpeg_is_answered_for_the_packets_tasks(shipped: Edge) -> None:
+    picture = load_picture(PHOTOGRAPHS[1].read()).resize((224, 224))
+    web = create_app(shipped, Settings())
+    mount(web, shipped)
+    with BackgroundServer(web) as one, httpx.Client(base_url=one.url, trust_env=False) as client:
+        told = client.get("/demo/bundle").json()
+        assert told["jpeg_tasks"] == told["tasks"] == ["classify", "detect", "segment"]
+        body = as_jpeg(picture, quality=60)
+        answer = client.post(f"/demo/picture?tasks={','.join(told['jpeg_tasks'])}", content=body).json()
+        image_bhwc = np.asarray(load_picture(body))[None]
+        assert answer["answers"] == shipped.picture_answer(image_bhwc, tasks=told["tasks"])["answers"]
+        assert list(answer["ms"]) == ["head", "tail", "backbone", "detect", "segment"]
+        assert list(client.post("/demo/picture", content=body).json()["answers"]) == ["classify"]
+        for tasks in ("nope", "", "classify,,", "detect,'"):
+            refused = client.post("/demo/picture", params={"tasks": tasks}, content=body)
+            assert "a JPEG can be asked classify, detect, segment" in refusal(refused, 404)["detail"]
+        assert client.post("/demo/picture", params={"tasks": "x" * 501}, content=body).status_code == 422
+
+
+def test_without_task_teachers_a_jpeg_is_classified(shipped: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_teachers(*_: object, **__: object) -> None:
+        raise BundlePart("no teacher_detect.onnx in it")
+
+    monkeypatch.setattr("splitcodec.edge.line.Line.teachers", property(no_teachers))
+    web = create_app(shipped, Settings())
+    mount(web, shipped)
+    with BackgroundServer(web) as one, httpx.Client(base_url=one.url, trust_env=False) as client:
+        told = client.get("/demo/bundle").json()
+        assert (told["tasks"], told["jpeg_tasks"]) == (["classify", "detect", "segment"], ["classify"])
+        body = as_jpeg(Image.new("RGB", (64, 64)))
+        assert client.post("/demo/picture?tasks=classify", content=body).status_code == 200
+        assert refusal(client.post("/demo/picture?tasks=detect", content=body), 404)["title"] == "TaskError"
+
+
+def test_scripts_and_page_name_the_same_elements() -> None:
+    static = files("splitcodec.demo").joinpath("static")
+    page = static.joinpath("index.html").read_text(encoding="utf-8")
+    scripts = "".join(one.read_text(encoding="utf-8") for one in static.iterdir() if one.name.endswith(".js"))
+    ids, used = set(re.findall(r'\bid="([^"]+)"', page)), set(re.findall(r'\$\("([^"]+)"\)', scripts))
+    assert {"ours-drawn", "ours-classes", "jpeg-drawn", "jpeg-classes"} <= used <= ids
 
 
 def test_what_is_no_picture_or_too_large_is_refused(client: httpx.Client) -> None:

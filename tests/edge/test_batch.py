@@ -115,6 +115,60 @@ def test_company_is_waited_for_only_while_others_work() -> None:
     run(main)
 
 
+def test_a_full_batch_does_not_wait_for_another_kinds_company() -> None:
+    async def main() -> None:
+        model = Model()
+        one = batcher(model, workers=2, max_batch=2, max_wait_ms=60_000, kind=lambda q: q % 2)
+        asked = [asyncio.ensure_future(one.answer(0))]
+        await started(model, 1)
+        asked += [asyncio.ensure_future(one.answer(n)) for n in (2, 1)]  # each waits for company, 2 the longest
+        await asyncio.sleep(0.005)
+        assert model.batches == [[0]]
+        asked.append(asyncio.ensure_future(one.answer(3)))
+        await asyncio.wait_for(started(model, 2), 5)
+        assert model.batches == [[0], [1, 3]]
+        model.gate.release(9)
+        assert list(await asyncio.wait_for(asyncio.gather(*asked), 5)) == [0, 4, 2, 6]
+        assert model.batches[2:] == [[2]]
+        await one.close()
+
+    run(main)
+
+
+def test_a_batch_that_is_full_by_weight_does_not_wait() -> None:
+    async def main() -> None:
+        model = Model()
+        one = batcher(model, workers=2, max_batch=8, max_wait_ms=60_000, weight=lambda _: 3.0)
+        asked = [asyncio.ensure_future(one.answer(n)) for n in (0, 1)]
+        await started(model, 1)
+        await asyncio.sleep(0.005)
+        assert model.batches == [[0]]
+        asked.append(asyncio.ensure_future(one.answer(2)))  # no third of 3 fits into 8
+        await asyncio.wait_for(started(model, 2), 5)
+        assert model.batches == [[0], [1, 2]]
+        model.gate.release(9)
+        await asyncio.gather(*asked)
+        await one.close()
+
+    run(main)
+
+
+def test_each_kind_waits_no_longer_than_it_may() -> None:
+    async def main() -> None:
+        model = Model()
+        one = batcher(model, workers=3, max_wait_ms=30, kind=lambda q: q % 3)
+        asked = [asyncio.ensure_future(one.answer(n)) for n in (0, 1)]
+        await started(model, 1)
+        asked.append(asyncio.ensure_future(one.answer(2)))
+        await asyncio.wait_for(started(model, 3), 5)
+        assert model.batches == [[0], [1], [2]]
+        model.gate.release(9)
+        await asyncio.gather(*asked)
+        await one.close()
+
+    run(main)
+
+
 def test_a_full_queue_is_refused_with_a_time_to_come_again() -> None:
     async def main() -> None:
         model = Model()

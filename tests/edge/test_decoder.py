@@ -38,6 +38,22 @@ def test_the_smaller_limit_on_symbols_counts(tiny: Bundle) -> None:
         Decoder(tiny, threads=1, max_symbols=10**9).symbols(replace(packet_of(tiny), rows=255, cols=255))
 
 
+@pytest.mark.parametrize(("rows", "cols"), [(255, 16), (16, 255), (65, 1), (1, 65)])
+def test_no_side_may_be_longer_than_the_largest_pictures(tiny: Bundle, rows: int, cols: int) -> None:
+    assert rows * cols * 4 <= tiny.manifest.max_symbols  # symbols alone would let it in
+    strip = replace(packet_of(tiny), rows=rows, cols=cols, payload=b"\x01")
+    with pytest.raises(PacketGrid, match=f"{rows} x {cols}, at most 64 rows"):
+        Decoder(tiny, threads=1).check(strip)
+    assert Decoder(tiny, threads=1).symbols(packet_of(tiny, 64, 64)).shape == (4, 64, 64)
+
+
+def test_an_encoder_that_gains_a_row_and_a_column_may(tiny: Bundle) -> None:
+    gaining = replace(tiny, manifest=replace(tiny.manifest, max_symbols=4 * 65 * 65))
+    assert Decoder(gaining, threads=1).check(packet_of(tiny, 65, 65)) == 4 * 65 * 65
+    with pytest.raises(PacketGrid, match="at most 65 rows"):
+        Decoder(gaining, threads=1).check(packet_of(tiny, 66, 1))
+
+
 @pytest.mark.parametrize("field", ["level", "coding", "table_set", "rows", "fingerprint"])
 def test_fields_beyond_the_bundle_are_refused(tiny: Bundle, field: str) -> None:
     packet = packet_of(tiny)

@@ -1,4 +1,7 @@
-"""Ray Serve: a local Ray, load, a killed replica, no answer lost. Long, and skipped where Ray is not installed."""
+"""Ray Serve: a local Ray, load, a killed replica, no answer lost. Long, and skipped where Ray is not installed.
+
+`make soak-ray` installs it and runs this; the test prints one line of figures.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,7 @@ from splitcodec.wire.bundle import Bundle
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs the extra ray")
 TOKEN = "ray-token-0123456789"
+REQUESTS = 600
 
 
 def serve_command(*options: str) -> list[str]:
@@ -72,6 +76,22 @@ def replicas_of(process: int) -> list[int]:
     return sorted(one for one in family if "ServeReplica" in titles.get(one, ""))
 
 
+def figures(done: Counter[str], *, before: list[int], after: list[int]) -> str:
+    """Return what happened in one line; `before` and `after` are the replicas' process ids."""
+    restarts = len(set(after) - set(before))
+    killed = f"{len(before)} replicas, one killed after {done['at the kill']} answers"
+    answers = f"{done['right']} right, {done['wrong']} wrong, {done['asked again']} asked again"
+    return f"Ray Serve: {REQUESTS} requests, {answers}, {restarts} replica restarts ({killed})"
+
+
+def test_the_figures_say_what_happened() -> None:
+    done = Counter({"right": 600, "asked again": 7, "at the kill": 203})
+    assert figures(done, before=[11, 12], after=[12, 15]) == (
+        "Ray Serve: 600 requests, 600 right, 0 wrong, 7 asked again, 1 replica restarts "
+        "(2 replicas, one killed after 203 answers)"
+    )
+
+
 @needs_ray
 @pytest.mark.soak
 def test_a_killed_replica_loses_no_answer(
@@ -103,11 +123,11 @@ def test_a_killed_replica_loses_no_answer(
                 done["right" if same and close else "wrong"] += 1
 
         with http(url, token=TOKEN, retries=40, sleep=waited) as link, ThreadPoolExecutor(8) as pool:
-            futures = [pool.submit(one, turn) for turn in range(600)]
+            futures = [pool.submit(one, turn) for turn in range(REQUESTS)]
             while done["right"] < 200:
                 time.sleep(0.01)
             os.kill(before[0], signal.SIGKILL)
-            killed_after = done["right"]
+            done["at the kill"] = done["right"]
             for future in futures:
                 future.result()
         end = time.monotonic() + 60
@@ -117,9 +137,8 @@ def test_a_killed_replica_loses_no_answer(
         process.terminate()
         assert process.wait(60) == 0
     with capsys.disabled():
-        print(f"\nRay Serve: 2 replicas, 8 clients; one killed after {killed_after} answers: {dict(done)}")
-        print(f"replicas {before} before, {after} after")
-    assert done["right"] == 600
+        print(f"\n{figures(done, before=before, after=after)}")
+    assert done["right"] == REQUESTS
     assert not done["wrong"]
 
 

@@ -157,6 +157,20 @@ def test_a_clients_share_of_symbols(serving: Callable[..., httpx.Client], packet
     is_problem(client.post("/v1/answer", content=b"cheap"), 400, "PacketTooShort")
 
 
+def test_tasks_are_charged_to_a_clients_share(serving: Callable[..., httpx.Client]) -> None:
+    edge = Edge("efficientnet-lite0", threads=1)
+    manifest = edge.bundles[0].manifest
+    packet = Device(edge.bundles[0], threads=1).encode(Image.new("RGB", (90, 70)), level=0)
+    once = manifest.channels * (manifest.crop // manifest.stride) ** 2
+    whole = f"/v1/answer?tasks={','.join(manifest.tasks)}"
+    for path, codes in (("/v1/answer", [200, 200]), (whole, [200, 429])):
+        client = serving(edge, symbols_per_s=once)  # two classifications at once, or one packet on credit
+        assert [client.post(path, content=packet).status_code for _ in codes] == codes
+    refused = client.post(whole, content=packet)
+    is_problem(refused, 429, "RateExceeded")
+    assert "tasks" in refused.json()["detail"]
+
+
 def test_a_guesser_of_tokens_is_slowed_down(serving: Callable[..., httpx.Client]) -> None:
     client = serving(tokens=TOKEN, requests_per_s=1)
     codes = [client.get("/v1/bundle", headers={"authorization": f"Bearer {n}"}).status_code for n in range(4)]

@@ -8,13 +8,18 @@ import pytest
 
 from splitcodec import Device, Edge
 from splitcodec.errors import GraphError, PacketGrid, PacketPayload, SplitcodecError
-from splitcodec.wire.bundle import Bundle, open_bundle
-from splitcodec.wire.packet import pack, unpack
+from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.packet import Packet, pack, unpack
 
 
 @pytest.fixture(scope="module")
 def edge(tiny: Bundle) -> Edge:
     return Edge(tiny, threads=1)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Edge:
+    return Edge("efficientnet-lite0", threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -34,16 +39,15 @@ def test_a_batch_answers_as_each_alone(edge: Edge, packets: list[bytes]) -> None
         assert list(found["ms"]) == ["decode", "decoder", "tail"]
 
 
-def test_the_shipped_graphs_answer_alike_in_batches() -> None:
+def test_the_shipped_graphs_answer_alike_in_batches(shipped: Edge) -> None:
     from splitcodec.demo.photos import PHOTOGRAPHS
 
-    bundle = open_bundle("efficientnet-lite0")
-    edge, device = Edge(bundle, threads=1), Device(bundle, threads=1)
+    device = Device(shipped.bundles[0], threads=1)
     packets = [device.encode(photograph.read(), level=n) for n, photograph in enumerate(PHOTOGRAPHS)]
-    together = edge.answer_all([edge.read(packet) for packet in packets])
+    together = shipped.answer_all([shipped.read(packet) for packet in packets])
     for packet, found in zip(packets, together, strict=True):
         assert not isinstance(found, SplitcodecError)
-        alone = edge.answer(packet)["answers"]["classify"]
+        alone = shipped.answer(packet)["answers"]["classify"]
         guesses = found["answers"]["classify"]
         assert [guess["index"] for guess in guesses] == [guess["index"] for guess in alone]
         assert [guess["p"] for guess in guesses] == pytest.approx([guess["p"] for guess in alone], abs=1e-6)
@@ -82,6 +86,7 @@ def test_another_grid_is_another_batch(edge: Edge, tiny: Bundle, packets: list[b
     small = Device(tiny, threads=1).pack(np.zeros((4, 2, 3), np.int64), level=0)
     questions = [edge.read(one) for one in (packets[0], small, packets[1])]
     assert [question.symbols for question in questions] == [64, 24, 64]
+    assert [question.cost for question in questions] == [64, 24, 64]
     assert [question.weight for question in questions] == [1.0, 6 / 16, 1.0]
     assert questions[1].kind != questions[0].kind == questions[2].kind
     outcomes = edge.answer_all(questions)
@@ -116,6 +121,43 @@ def test_reading_refuses_before_anything_is_decoded(
     with pytest.raises(PacketGrid):
         edge.read(huge)
     assert edge.read(packets[0]).top == 5
+
+
+@pytest.mark.parametrize(("rows", "cols"), [(255, 16), (16, 255), (65, 63)])
+def test_thirteen_bytes_buy_no_strip(shipped: Edge, monkeypatch: pytest.MonkeyPatch, rows: int, cols: int) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("splitcodec.wire.coder.Coder.decode", never)
+    fingerprint = shipped.bundles[0].fingerprint[:4]
+    strip = pack(Packet(0, 0, 0, fingerprint, rows=rows, cols=cols, payload=b"\x01"))
+    assert len(strip) == 13
+    with pytest.raises(PacketGrid, match="at most 64 rows"):
+        shipped.read(strip, tasks=["classify"])
+
+
+def test_the_largest_letterbox_is_let_in(shipped: Edge) -> None:
+    bundle = shipped.bundles[0]
+    picture = np.zeros((700, 900, 3), np.uint8)
+    packet = Device(bundle, threads=1).encode(picture, level=0, fit="letterbox", side=bundle.manifest.max_side)
+    question = shipped.read(packet)
+    assert max(question.packet.rows, question.packet.cols) == bundle.manifest.max_side // bundle.manifest.stride
+
+
+def test_every_further_task_is_charged(shipped: Edge, monkeypatch: pytest.MonkeyPatch) -> None:
+    manifest = shipped.bundles[0].manifest
+    packet = Device(shipped.bundles[0], threads=1).encode(np.zeros((90, 90, 3), np.uint8), level=0)
+    costs = {
+        tasks: shipped.read(packet, tasks=tasks).cost
+        for tasks in (("classify",), ("detect",), ("segment", "segment"), ("classify", "detect"), manifest.tasks)
+    }
+    once = manifest.channels * 14 * 14
+    assert list(costs.values()) == [once, 3 * once, 3 * once, 3 * once, 5 * once]
+    question = shipped.read(packet, tasks=manifest.tasks)
+    assert (question.symbols, question.weight) == (once, 5.0)
+    head = question.line.tasks.heads["detect"]
+    monkeypatch.setattr(head, "spec", replace(head.spec, decoder="decoder_detect"))
+    assert shipped.read(packet, tasks=["detect"]).cost == 4 * once
 
 
 def test_of_equal_fingerprints_one_answers(tiny: Bundle) -> None:

@@ -4,7 +4,7 @@
     GET  /demo/bundle           what the page must know of the bundle
     GET  /demo/tables, encoder.onnx, ort/...    what a browser needs to encode by itself
     POST /demo/encode           a picture file -> packets of all levels, where the browser cannot
-    POST /demo/picture          a JPEG -> what the uncompressed network says of it
+    POST /demo/picture?tasks=   a JPEG -> what the uncompressed networks say of it
 
 None of it is there without `mount`. Strangers may post pictures, so bodies, pixels, time and the number of callers are
 bounded, and refusals are problem documents like the server's own.
@@ -19,11 +19,12 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.resources import files
-from typing import Any, final
+from typing import Annotated, Any, final
 
 import numpy as np
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 from starlette.requests import ClientDisconnect
@@ -34,7 +35,7 @@ from splitcodec.device.client import Device
 from splitcodec.device.image import crop_bhwc, load_picture
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.tail import TASKS
-from splitcodec.errors import PictureError, PictureTooLarge, PictureUnreadable
+from splitcodec.errors import BundlePart, PictureError, PictureTooLarge, PictureUnreadable, TaskError
 from splitcodec.wire.answer import dump_answer
 from splitcodec.wire.bundle import Bundle
 
@@ -87,7 +88,7 @@ def mount(app: FastAPI, edge: Edge, *, ort: Ort | None = None, limits: Limits | 
     bundle = edge.bundles[0]
     work = _Work(edge, bundle, limits)
     places = _Places(limits)
-    _add_files(app, bundle, ort=ort, limits=limits)
+    _add_files(app, bundle, ort=ort, limits=limits, jpeg_tasks=work.tasks)
 
     async def handle(request: Request, do: Callable[[bytes], bytes], *, max_bytes: int) -> Response:
         try:
@@ -107,21 +108,31 @@ def mount(app: FastAPI, edge: Edge, *, ort: Ort | None = None, limits: Limits | 
         return await handle(request, work.encode, max_bytes=limits.encode_bytes)
 
     @app.post("/demo/picture", include_in_schema=False)
-    async def picture(request: Request) -> Response:
-        return await handle(request, work.picture, max_bytes=limits.jpeg_bytes)
+    async def picture(request: Request, tasks: Annotated[str, Query(max_length=500)] = "classify") -> Response:
+        wanted = tuple(task.strip() for task in tasks.split(","))
+        return await handle(request, partial(work.picture, tasks=wanted), max_bytes=limits.jpeg_bytes)
 
 
 @final
 class _Work:
-    """What the two posts do, in a thread: picture bytes in, JSON out. Raises PictureError."""
+    """What the two posts do, in a thread: picture bytes in, JSON out. Raises PictureError, _Refused.
+
+    `tasks` are what a JPEG can be asked: those of the bundle, or classification alone where it has no task teachers.
+    """
 
     def __init__(self, edge: Edge, bundle: Bundle, limits: Limits) -> None:
         self._edge = edge
         self._bundle = bundle
         self._device = Device(bundle)
         self._limits = limits
+        self.tasks = _tasks(bundle)
         side = bundle.manifest.crop
-        edge.picture_answer(np.zeros((1, side, side, 3), np.uint8), bundle=bundle.ident)  # opens the head
+        grey_bhwc = np.zeros((1, side, side, 3), np.uint8)
+        try:
+            edge.picture_answer(grey_bhwc, bundle=bundle.ident, tasks=self.tasks)  # opens head and teachers
+        except BundlePart:
+            self.tasks = ("classify",)
+            edge.picture_answer(grey_bhwc, bundle=bundle.ident)
 
     def encode(self, data: bytes) -> bytes:
         manifest, tables = self._bundle.manifest, self._bundle.tables[0]
@@ -141,7 +152,10 @@ class _Work:
         }
         return json.dumps(told).encode()
 
-    def picture(self, data: bytes) -> bytes:
+    def picture(self, data: bytes, *, tasks: tuple[str, ...]) -> bytes:
+        if unknown := [task for task in tasks if task not in self.tasks]:
+            detail = f"task {unknown[0][:40]!r}; a JPEG can be asked {', '.join(self.tasks)}"
+            raise _Refused(404, TaskError.__name__, detail)
         if not data.startswith(_JPEG_START):
             raise PictureUnreadable("not a JPEG; the page sends one")
         shown = load_picture(data, max_pixels=self._limits.jpeg_pixels)
@@ -149,14 +163,18 @@ class _Work:
         if shown.size != (side, side):
             shown = shown.resize((side, side), Image.Resampling.BICUBIC)
         image_bhwc = np.ascontiguousarray(np.asarray(shown, dtype=np.uint8)[None])
-        return dump_answer(self._edge.picture_answer(image_bhwc, bundle=self._bundle.ident))
+        return dump_answer(self._edge.picture_answer(image_bhwc, bundle=self._bundle.ident, tasks=tasks))
 
 
-def _add_files(app: FastAPI, bundle: Bundle, *, ort: Ort | None, limits: Limits) -> None:
+def _tasks(bundle: Bundle) -> tuple[str, ...]:
+    return tuple(task for task in bundle.manifest.tasks if task in TASKS)
+
+
+def _add_files(app: FastAPI, bundle: Bundle, *, ort: Ort | None, limits: Limits, jpeg_tasks: tuple[str, ...]) -> None:
     static = {one.name: one.read_bytes() for one in files("splitcodec.demo").joinpath("static").iterdir()}
     photographs = {f"{one.name}.jpg": one.read() for one in PHOTOGRAPHS}
     tables, encoder = _tables(bundle), bundle.graph("encoder")
-    about = _about(bundle, ort=ort, limits=limits, tables=tables, encoder=encoder)
+    about = _about(bundle, ort=ort, limits=limits, tables=tables, encoder=encoder, jpeg_tasks=jpeg_tasks)
 
     @app.get("/demo", include_in_schema=False)
     def page() -> Response:
@@ -190,7 +208,9 @@ def _add_files(app: FastAPI, bundle: Bundle, *, ort: Ort | None, limits: Limits)
         return response
 
 
-def _about(bundle: Bundle, *, ort: Ort | None, limits: Limits, tables: bytes, encoder: bytes) -> bytes:
+def _about(
+    bundle: Bundle, *, ort: Ort | None, limits: Limits, tables: bytes, encoder: bytes, jpeg_tasks: tuple[str, ...]
+) -> bytes:
     manifest = bundle.manifest
     told: dict[str, Any] = {
         "bundle": bundle.ident,
@@ -199,7 +219,8 @@ def _about(bundle: Bundle, *, ort: Ort | None, limits: Limits, tables: bytes, en
         "crop": manifest.crop,
         "levels": manifest.levels,
         "default_level": manifest.default_level,
-        "tasks": [task for task in manifest.tasks if task in TASKS],
+        "tasks": _tasks(bundle),
+        "jpeg_tasks": jpeg_tasks,
         "tables_sha256": hashlib.sha256(tables).hexdigest(),
         "encoder_sha256": hashlib.sha256(encoder).hexdigest(),
         "ort": {"version": VERSION, "module": MODULE, "wasm": WASM} if ort else None,

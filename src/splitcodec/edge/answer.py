@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from splitcodec.edge.line import Line, Question, milliseconds
 from splitcodec.edge.tail import check_top
+from splitcodec.edge.tasks import CLASSIFY
 from splitcodec.errors import BundleNotFound, GraphError, PacketBundle, SettingsError, SplitcodecError
 from splitcodec.wire.answer import Answer, dump_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
@@ -110,7 +111,7 @@ class Edge:
         """
         check_top(top)
         line = self._line(bundle)
-        teachers = line.tasks if tasks is None else line.teachers
+        teachers = line.tasks if tasks is None or tuple(tasks) == (CLASSIFY,) else line.teachers  # they share that tail
         wanted = teachers.check(tasks)
         if len(image_bhwc) != 1:
             raise GraphError(f"{len(image_bhwc)} pictures; expected 1")

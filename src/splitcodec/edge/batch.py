@@ -2,7 +2,7 @@
 
 While every worker is busy, questions queue; whoever is free next takes those of one kind that have gathered. So a
 lone question never waits, and batches grow only as the load does. The queue is bounded, in questions and (by weight)
-in what one batch may need of memory. Nothing here knows HTTP, nor what a question is.
+in what they need of memory and work. Nothing here knows HTTP, nor what a question is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar, final
 
 from splitcodec.errors import EdgeBusy, EdgeUnready, SettingsError, SplitcodecError
@@ -24,11 +24,35 @@ A = TypeVar("A")
 @final
 @dataclass(frozen=True, slots=True)
 class _Place(Generic[Q, A]):
-    """A question in the queue, when it came (monotonic seconds), and who waits for it."""
+    """A question in the queue, what it weighs, when it came (monotonic seconds), and who waits for it."""
 
     question: Q
+    weight: float
     since: float
     outcome: asyncio.Future[A]
+
+
+@final
+@dataclass(slots=True)
+class _Queue(Generic[Q, A]):
+    """Questions of one kind, oldest first, and what they weigh together."""
+
+    places: deque[_Place[Q, A]] = field(default_factory=deque)
+    weight: float = 0.0
+
+    @property
+    def since(self) -> float:
+        """Return when the oldest came."""
+        return self.places[0].since
+
+    def put(self, place: _Place[Q, A]) -> None:
+        self.places.append(place)
+        self.weight += place.weight
+
+    def pop(self) -> _Place[Q, A]:
+        place = self.places.popleft()
+        self.weight -= place.weight
+        return place
 
 
 @final
@@ -36,9 +60,10 @@ class Batcher(Generic[Q, A]):
     """Calls `run` in worker threads with one to `max_batch` questions of one kind; belongs to one event loop.
 
     `run` returns an outcome for each question, an answer or the exception that its asker shall see. `kind` tells what
-    may share a batch, `weight` what a question needs of memory, in units of which a batch holds `max_batch` and the
-    queue `max_queue` (one question always fits). While some but not all workers are busy, a question waits up to
-    `max_wait_ms` for company. `on_batch` is told (questions, longest wait in seconds) of each batch, on the event loop.
+    may share a batch, `weight` what a question needs of memory and work, in units of which a batch holds `max_batch`
+    and the queue `max_queue` (one question always fits). While some but not all workers are busy, a question waits up
+    to `max_wait_ms` for a full batch of its kind; no other kind waits for it. `on_batch` is told (questions, longest
+    wait in seconds) of each batch, on the event loop.
 
     Raises SettingsError for numbers that make no sense.
     """
@@ -69,8 +94,8 @@ class Batcher(Generic[Q, A]):
         self._workers = workers
         self._on_batch = on_batch
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="splitcodec model")
-        self._queues: dict[Hashable, deque[_Place[Q, A]]] = {}
-        self._load = 0.0  # weight of what waits
+        self._queues: dict[Hashable, _Queue[Q, A]] = {}
+        self._load = 0.0  # weight of what waits, each at least 1
         self._running = 0
         self._spent_s = 0.05  # what a batch took lately, for Retry-After
         self._timer: asyncio.TimerHandle | None = None
@@ -79,7 +104,7 @@ class Batcher(Generic[Q, A]):
     @property
     def depth(self) -> int:
         """Return the number of questions that wait for a worker."""
-        return sum(len(queue) for queue in self._queues.values())
+        return sum(len(queue.places) for queue in self._queues.values())
 
     @property
     def running(self) -> int:
@@ -93,8 +118,9 @@ class Batcher(Generic[Q, A]):
         """
         if self._closed:
             raise EdgeUnready("the edge is shutting down; ask again in a moment", retry_after_s=1)
-        weight = max(1.0, self._weight(question))
-        if (depth := self.depth) >= self._max_queue or (depth and self._load + weight > self._max_queue):
+        weight = self._weight(question)
+        load = max(1.0, weight)
+        if (depth := self.depth) >= self._max_queue or (depth and self._load + load > self._max_queue):
             batches = self._load / self._max_batch / self._workers
             wait_s = min(60, max(1, round(self._spent_s * batches)))
             raise EdgeBusy(
@@ -102,9 +128,9 @@ class Batcher(Generic[Q, A]):
                 retry_after_s=wait_s,
             )
         outcome: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        place = _Place(question, time.monotonic(), outcome)
-        self._queues.setdefault(self._kind(question), deque()).append(place)
-        self._load += weight
+        place = _Place(question, weight, time.monotonic(), outcome)
+        self._queues.setdefault(self._kind(question), _Queue()).put(place)
+        self._load += load
         self._dispatch()
         return await outcome
 
@@ -116,7 +142,7 @@ class Batcher(Generic[Q, A]):
             self._dispatch()
             await asyncio.sleep(0.005)
         for queue in self._queues.values():
-            for place in queue:
+            for place in queue.places:
                 if not place.outcome.done():
                     place.outcome.set_exception(EdgeUnready("the edge shut down before this packet's turn"))
         self._queues.clear()
@@ -127,26 +153,36 @@ class Batcher(Generic[Q, A]):
             self._timer.cancel()
             self._timer = None
         while self._running < self._workers and self._queues:
-            kind, queue = min(self._queues.items(), key=lambda item: item[1][0].since)
-            waited_s = time.monotonic() - queue[0].since
-            spare_s = self._max_wait_s - waited_s
-            if self._running and spare_s > 0 and len(queue) < self._max_batch and not self._closed:
-                self._timer = asyncio.get_running_loop().call_later(spare_s, self._dispatch)
+            now = time.monotonic()
+            ready = [one for one in self._queues.items() if self._is_ready(one[1], now)]
+            if not ready:
+                oldest = min(queue.since for queue in self._queues.values())
+                wait_s = oldest + self._max_wait_s - now
+                self._timer = asyncio.get_running_loop().call_later(wait_s, self._dispatch)
                 return
+            kind, queue = min(ready, key=lambda one: one[1].since)
+            waited_s = now - queue.since
             batch = self._take(queue)
-            if not queue:
+            if not queue.places:
                 del self._queues[kind]
             if batch:
                 self._start(batch, waited_s=waited_s)
 
-    def _take(self, queue: deque[_Place[Q, A]]) -> list[_Place[Q, A]]:
+    def _is_ready(self, queue: _Queue[Q, A], now: float) -> bool:
+        """Say whether a free worker takes of this queue now, or its questions go on waiting for company."""
+        if not self._running or self._closed or now - queue.since >= self._max_wait_s:
+            return True
+        heavier = queue.weight + queue.places[-1].weight  # with one more like the last
+        return len(queue.places) >= self._max_batch or heavier > self._max_batch
+
+    def _take(self, queue: _Queue[Q, A]) -> list[_Place[Q, A]]:
         batch: list[_Place[Q, A]] = []
         room = float(self._max_batch)
-        while queue and len(batch) < self._max_batch:
-            weight = self._weight(queue[0].question)
+        while queue.places and len(batch) < self._max_batch:
+            weight = queue.places[0].weight
             if batch and weight > room:
                 break
-            place = queue.popleft()
+            place = queue.pop()
             self._load -= max(1.0, weight)
             if not place.outcome.done():  # its asker has gone
                 batch.append(place)

@@ -52,6 +52,7 @@ class Decoder:
             table_sets=len(self._coder_t),
             channels=channels,
             max_symbols=self._max_symbols,
+            max_grid=self._bundle.manifest.max_grid,
         )
         return packet.symbols(channels)
 

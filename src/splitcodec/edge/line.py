@@ -29,7 +29,8 @@ from splitcodec.wire.packet import Packet
 class Question:
     """A packet that was read and admitted, and what is asked of it; nothing of its payload is decoded yet.
 
-    `symbols` is what the packet announces, `weight` the same in pictures of the bundle's own crop.
+    `symbols` is what the packet announces, `cost` the same times what its tasks count (`Tasks.cost`), `weight` the cost
+    in pictures of the bundle's own crop, classified.
     """
 
     line: Line
@@ -37,6 +38,7 @@ class Question:
     tasks: tuple[str, ...]
     top: int
     symbols: int
+    cost: int
     weight: float
 
     @property
@@ -72,8 +74,11 @@ class Line:
         """Return the question that a packet puts to this bundle. Raises PacketError, TaskError."""
         wanted = self.tasks.check(tasks)
         symbols = self.decoder.check(packet)
-        weight = packet.rows * packet.cols / self._side**2
-        return Question(line=self, packet=packet, tasks=wanted, top=top, symbols=symbols, weight=weight)
+        factor = self.tasks.cost(wanted)
+        weight = factor * packet.rows * packet.cols / self._side**2
+        return Question(
+            line=self, packet=packet, tasks=wanted, top=top, symbols=symbols, cost=factor * symbols, weight=weight
+        )
 
     def answer(self, questions: Sequence[Question]) -> list[Answer | SplitcodecError]:
         """Return an answer or a refusal for each of several questions of one kind, in their order."""

@@ -42,7 +42,8 @@ class Metrics:
         self._batch = Histogram("splitcodec_batch_size", "Packets in a batch.", buckets=_SIZES, registry=one)
         self._stage = Histogram(
             "splitcodec_stage_seconds",
-            "read, queue and decode are per packet, decoder and tail per batch, total per request for an answer.",
+            "read and decode are per packet; queue (the longest wait), decoder, tail, backbone, detect and segment are "
+            "per batch; total is per request for an answer.",
             ["stage"],
             buckets=_SECONDS,
             registry=one,

@@ -1,7 +1,8 @@
 """Stages 6 and 7 of 7, kept running: packets of many clients in, answers out.   inside: answer, batch   around: app.py
 
-Starting, ready, draining: what a supervisor sees. Here symbols are counted against each client's share and answers
-under an idempotency key are found again. No web framework: another transport may put its packets in here too.
+Starting, ready, draining: what a supervisor sees. Here symbols, times what their tasks count, are charged
+to each client's share, and answers under an idempotency key are found again. No web framework: another transport may
+put its packets in here too.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Service:
         self._draining = False
         self._opening: asyncio.Task[None] | None = None
         self.failure: Exception | None = None
-        self._symbols = Buckets(settings.symbols_per_s, what="symbols", most=settings.max_clients)
+        self._symbols = Buckets(settings.symbols_per_s, what="symbols (times tasks)", most=settings.max_clients)
         self._replays = Replays(
             answers=settings.replay_answers, max_bytes=settings.replay_bytes, keep_s=settings.replay_s
         )
@@ -137,7 +138,7 @@ class Service:
 
     async def _answer(self, packet: bytes, *, client: Client, tasks: Sequence[str] | None, top: int) -> bytes:
         question = self.edge.read(packet, tasks=tasks, top=top)
-        self._symbols.take(client.name, question.symbols)
+        self._symbols.take(client.name, question.cost)
         self._metrics.admitted(packet_bytes=len(packet), symbols=question.symbols)
         answer = await self._batcher.answer(question)
         self._metrics.answer(answer["bundle"])

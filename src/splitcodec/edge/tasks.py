@@ -25,6 +25,8 @@ from splitcodec.wire.png import palette, write_png
 from splitcodec.wire.task import TaskSpec
 
 CLASSIFY = "classify"
+FURTHER_TASK = 2
+"""What a task beside classification counts, in decodings with classification; measured: docs/server.md, Batching."""
 LEAST_REGION = 0.0005
 """Classes with a smaller share of a label map are not listed (they are in the map)."""
 
@@ -72,6 +74,14 @@ class Tasks:
             if task not in self.names:
                 raise unknown_task(task, self.bundle)
         return wanted
+
+    def cost(self, tasks: Sequence[str]) -> int:
+        """Return what answering `tasks`, which `check` gave, counts: 1 for the decoder, with classification or without.
+
+        Each further task counts FURTHER_TASK, and 1 more if it brings a decoder of its own.
+        """
+        heads = [self.heads[task] for task in tasks if task != CLASSIFY]
+        return 1 + sum(FURTHER_TASK + (head.spec.decoder != "decoder") for head in heads)
 
     def answer(
         self,

@@ -114,6 +114,15 @@ class Manifest:
         """Return `name@version`."""
         return f"{self.name}@{self.version}"
 
+    @property
+    def max_grid(self) -> int:
+        """Return how many latent rows, and how many columns, a packet may announce: those of `max_side`.
+
+        One more where `max_symbols` has room for a square of that side: such an encoder gains a row and a column.
+        """
+        side = self.max_side // self.stride
+        return side + (self.channels * (side + 1) ** 2 <= self.max_symbols)
+
     def to_json(self) -> bytes:
         """Return the manifest as indented JSON in UTF-8, keys in the order of docs/bundle-format.md."""
         body = {

@@ -28,6 +28,7 @@ VERSION = 1
 HEADER = 8
 OVERHEAD = 12  # header and checksum
 SMALLEST = 13  # with the shortest payload, one byte
+LONGEST_SIDE = 255  # of the latent grid: one byte each
 
 
 @final
@@ -62,8 +63,10 @@ def pack(packet: Packet) -> bytes:
         raise PacketTableSet(f"table set {packet.table_set}: a packet has room for 0 to 15")
     if len(packet.fingerprint) != 4:
         raise PacketBundle(f"fingerprint of {len(packet.fingerprint)} bytes, expected the first 4")
-    if not (1 <= packet.rows <= 255 and 1 <= packet.cols <= 255):
-        raise PacketGrid(f"latent grid of {packet.rows} x {packet.cols}: a packet has room for 1 to 255 each")
+    if not (1 <= packet.rows <= LONGEST_SIDE and 1 <= packet.cols <= LONGEST_SIDE):
+        raise PacketGrid(
+            f"latent grid of {packet.rows} x {packet.cols}: a packet has room for 1 to {LONGEST_SIDE} each"
+        )
     if not packet.payload:
         raise PacketPayload("the payload is empty, expected at least one byte; an empty stream is the byte 0")
     head = bytes((VERSION << 4 | packet.level, packet.coding << 4 | packet.table_set))
@@ -105,12 +108,13 @@ def admit(
     table_sets: int,
     channels: int,
     max_symbols: int,
+    max_grid: int = LONGEST_SIDE,
 ) -> None:
     """Refuse a packet that this bundle cannot decode.
 
     `fingerprint` is the bundle's (its first 4 bytes count), `levels` and `table_sets` are numbers of, `max_symbols` is
-    the smaller of the bundle's limit and the edge's. Raises PacketBundle, PacketLevel, PacketCoding, PacketTableSet,
-    PacketGrid, in that order.
+    the smaller of the bundle's limit and the edge's, `max_grid` the bundle's on rows and on columns
+    (`Manifest.max_grid`). Raises PacketBundle, PacketLevel, PacketCoding, PacketTableSet, PacketGrid, in that order.
     """
     if packet.fingerprint != fingerprint[:4]:
         raise PacketBundle(
@@ -131,4 +135,9 @@ def admit(
         raise PacketGrid(
             f"latent grid of {packet.rows} x {packet.cols} x {channels} channels is {symbols} symbols, at most "
             f"{max_symbols} are allowed; send a smaller picture"
+        )
+    if max(packet.rows, packet.cols) > max_grid:
+        raise PacketGrid(
+            f"latent grid of {packet.rows} x {packet.cols}, at most {max_grid} rows and as many columns are allowed; "
+            "send a picture of shorter sides"
         )

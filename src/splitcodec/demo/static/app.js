@@ -4,7 +4,7 @@ import { openCamera } from "./camera.js";
 import { openEncoder } from "./encoder.js";
 import { jpegWithin } from "./jpeg.js";
 import { cropPicture, openPicture } from "./picture.js";
-import { askEdge, getBytes, getJson, postForJson, useToken } from "./server.js";
+import { askEdge, askTeachers, getBytes, getJson, useToken } from "./server.js";
 import { $, count, drawAnswers, make, showGuesses, showPicture, showTimes } from "./view.js";
 
 let bundle;
@@ -139,17 +139,20 @@ async function askJpeg(crop, budget, title, signal) {
   if (!jpeg.blob) {
     showPicture($("jpeg-picture"), null, "No JPEG");
     showGuesses($("jpeg-answers"), null);
+    await drawAnswers($("jpeg-drawn"), $("jpeg-classes"), null);
     $("jpeg-bytes").textContent = "–";
     $("jpeg-note").textContent = `none is so small: at lowest quality and size it has ${count(jpeg.smallest)}`;
     return "No JPEG is so small.";
   }
-  const { answers } = await postForJson("picture", jpeg.blob, { signal });
+  const { answers } = await askTeachers(jpeg.blob, { tasks: bundle.jpeg_tasks, signal });
   if (signal.aborted) return "";
   showPicture($("jpeg-picture"), jpeg.shown, `${title}, as a JPEG of ${count(jpeg.blob.size)} bytes shows it`);
   $("jpeg-bytes").textContent = count(jpeg.blob.size);
   $("jpeg-note").textContent = jpegNote(jpeg, crop.side);
   showGuesses($("jpeg-answers"), answers.classify);
-  return `JPEG, ${count(jpeg.blob.size)} bytes: ${answers.classify[0].label.split(",")[0]}.`;
+  await drawAnswers($("jpeg-drawn"), $("jpeg-classes"), answers, () => signal.aborted);
+  const first = answers.classify?.[0];
+  return `JPEG, ${count(jpeg.blob.size)} bytes: ${first ? first.label.split(",")[0] : "answered"}.`;
 }
 
 function jpegNote({ side, quality, fullFits }, full) {
@@ -162,7 +165,7 @@ function clearAnswers() {
   showGuesses($("ours-answers"), null);
   showGuesses($("jpeg-answers"), null);
   showPicture($("jpeg-picture"), null, "No picture yet");
-  drawAnswers($("ours-drawn"), $("ours-classes"), null);
+  for (const side of ["ours", "jpeg"]) drawAnswers($(`${side}-drawn`), $(`${side}-classes`), null);
   showTimes({});
   for (const id of ["ours-bytes", "jpeg-bytes"]) $(id).textContent = "–";
   for (const id of ["ours-note", "jpeg-note"]) $(id).textContent = "\u00a0";

@@ -32,15 +32,22 @@ export async function postForJson(path, body, { signal } = {}) {
   return (await request(new URL(path, BASE), { method: "POST", body, signal })).json();
 }
 
+/** Send a JPEG, for the uncompressed networks of all `tasks` to answer. */
+export async function askTeachers(jpeg, { tasks, signal }) {
+  return postForJson(`picture?tasks=${named(tasks)}`, jpeg, { signal });
+}
+
 /** Send a packet to the edge, for all `tasks`: {answer, ms} with the milliseconds that the link took. */
 export async function askEdge(packet, { tasks, signal }) {
-  const url = new URL(`../v1/answer?top=5&tasks=${tasks.map(encodeURIComponent).join(",")}`, BASE);
+  const url = new URL(`../v1/answer?top=5&tasks=${named(tasks)}`, BASE);
   const begin = performance.now();
   const answer = await (await request(url, { method: "POST", body: packet, signal })).json();
   const whole = performance.now() - begin;
   const inside = Object.values(answer.ms).reduce((sum, ms) => sum + ms, 0);
   return { answer, link: Math.max(0, whole - inside) };
 }
+
+const named = (tasks) => tasks.map(encodeURIComponent).join(",");
 
 async function request(url, { method = "GET", body, signal }) {
   if (body instanceof Blob) body = await body.arrayBuffer(); // a file that has gone fails here, by its own name
