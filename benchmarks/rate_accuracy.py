@@ -90,7 +90,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 def _zoo() -> list[str]:
     """Return the main bundle and its kin, as far as they ship."""
     shipped = {name.partition("@")[0] for name in zoo_names()}
-    return [MAIN, *(name for name in (f"{MAIN}-tiny", f"{MAIN}-large") if name in shipped)]
+    return [MAIN, *sorted(name for name in shipped if name.startswith(f"{MAIN}-"))]
 
 
 def _command(options: argparse.Namespace) -> str:

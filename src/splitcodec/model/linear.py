@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
+from splitcodec.model.fisher import Metric
+
 _RIDGE = 1e-4
 
 
@@ -24,18 +26,23 @@ class Projection(NamedTuple):
     """(rank, channels of x, down, down)."""
     bias_k: Tensor
     decode_ok: Tensor
-    """(channels of y times up squared, rank), with orthonormal columns: an error of the code is that of y."""
+    """(channels of y times up squared, rank), with columns orthonormal in the metric: an error of the code is y's."""
     residual: float
-    """Share of y's variance that the code loses."""
+    """Share of y's variance that the code loses, as the metric measures it."""
 
 
 @torch.no_grad()
-def reduced_rank(x_bchw: Tensor, y_bchw: Tensor, *, rank: int, down: int, up: int) -> Projection:
+def reduced_rank(
+    x_bchw: Tensor, y_bchw: Tensor, *, rank: int, down: int, up: int, metric: Metric | None = None
+) -> Projection:
     """Return the linear code of `rank` channels from which y, with zero mean, is told best in squares.
 
-    x has `down` times the code's rows and columns, y `up` times. Ranks beyond y's own are filled with zeros.
+    x has `down` times the code's rows and columns, y `up` times. Ranks beyond y's own are filled with zeros. `metric`
+    says how errors of a patch of y count (none: all alike); see `model.fisher`.
     """
     x_np, y_np = _patches(x_bchw, down), _patches(y_bchw, up)
+    if metric is not None:
+        y_np = y_np @ metric.root_dd
     mean = x_np.mean(0)
     x_np = x_np - mean
     count, size = x_np.shape
@@ -48,11 +55,12 @@ def reduced_rank(x_bchw: Tensor, y_bchw: Tensor, *, rank: int, down: int, up: in
     basis = vectors.flip(1)[:, :kept]
     encode = nnf.pad((slope @ basis).T, (0, 0, 0, rank - kept))
     total = y_np.square().sum() / count
+    decode = basis if metric is None else metric.inverse_dd @ basis
     residual = 1 - values.flip(0)[:kept].sum() / total.clamp_min(1e-12)
     return Projection(
         encode.view(rank, x_bchw.shape[1], down, down).float(),
         -(encode @ mean).float(),
-        nnf.pad(basis, (0, rank - kept)).float(),
+        nnf.pad(decode, (0, rank - kept)).float(),
         float(residual),
     )
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, final
 import torch
 from torch import Tensor, nn
 
+from splitcodec.model.fisher import fisher_metric
 from splitcodec.model.linear import reduced_rank
 from splitcodec.model.parts import FeatureDecoder, Neck, Quantise, TableNeck
 from splitcodec.model.thinned import Thinned
@@ -47,10 +48,11 @@ class Student(nn.Module):
         return Reproduced(feature, coded.bits_b, out if isinstance(out, tuple) else (out,))
 
     @torch.no_grad()
-    def aim_at(self, stem_bchw: Tensor, feature_bchw: Tensor) -> float | None:
+    def aim_at(self, stem_bchw: Tensor, feature_bchw: Tensor, *, tail: nn.Module | None = None) -> float | None:
         """Begin near the teacher: some of its features, and what the encoder takes of the same pictures.
 
-        Returns the share of the feature's variance that the linear start loses; None without linear paths.
+        With the teacher's `tail`, errors count by what they do to its answer. Returns the share of the feature's
+        variance that the linear start loses, so measured; None without linear paths.
         """
         self.decoder.aim_at(feature_bchw)
         linear, decoder = self._linear(), self.decoder
@@ -58,7 +60,9 @@ class Student(nn.Module):
             return None
         wanted, source_bchw = decoder.normalised(feature_bchw), self._taken(stem_bchw)
         rank, down = self.bottleneck.channels, linear.stride[0]
-        found = reduced_rank(source_bchw, wanted, rank=rank, down=down, up=decoder.up)
+        spread_c = decoder.get_buffer("spread").flatten()
+        metric = None if tail is None else fisher_metric(tail, feature_bchw, spread_c, up=decoder.up)
+        found = reduced_rank(source_bchw, wanted, rank=rank, down=down, up=decoder.up, metric=metric)
         _set(linear, found.encode_kcrs, found.bias_k)
         decoder.linear.weight.copy_(found.decode_ok[:, :, None, None])
         return found.residual

@@ -35,7 +35,7 @@ from splitcodec.training.place import PLACED_ON, place_levels
 from splitcodec.training.recipe import Recipe, TeacherRecipe
 from splitcodec.training.run import Run, State
 from splitcodec.training.stages import AnswersStage, LatentsStage, Stage
-from splitcodec.training.students import ThinnedRecipe
+from splitcodec.training.students import SqueezeRecipe, ThinnedRecipe
 from splitcodec.training.tabulate import dump_counts
 from splitcodec.training.validate import count, validate
 
@@ -152,7 +152,8 @@ def _begin(
     encoder = student.squeeze
     if isinstance(recipe.student, ThinnedRecipe) and recipe.student.hidden is not None and isinstance(encoder, Thinned):
         encoder.refit(whole_stem(teacher), recipe.student.hidden, stem)
-    lost = student.aim_at(stem, feature)
+    by_answer = isinstance(recipe.student, SqueezeRecipe) and recipe.student.metric == "answer"
+    lost = student.aim_at(stem, feature, tail=halves.tail if by_answer else None)
     if lead is None:
         return lost
     lead.adopt(student)

@@ -32,6 +32,8 @@ class SqueezeRecipe(Strict):
     channels: PositiveInt = 64
     linear: bool = True
     """Whether a linear path runs beside encoder and decoder; both then begin as the feature's principal components."""
+    metric: Literal["feature", "answer"] = "feature"
+    """How those components count errors: of the feature, squared, or by what they do to the teacher's answer."""
     decoder: DecoderRecipe = DecoderRecipe()
 
     @model_validator(mode="after")
