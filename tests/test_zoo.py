@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from splitcodec.demo.photos import PHOTOGRAPHS
@@ -84,3 +86,11 @@ def test_shared_graphs_are_those_that_bundles_name() -> None:
         if is_shared(file)
     }
     assert {path.name for path in (zoo_folder() / GRAPHS).iterdir()} <= named
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_the_licences_tell_of_every_graph_that_ships(name: str) -> None:
+    text = (Path(__file__).parents[1] / "LICENSES.md").read_text(encoding="utf-8")
+    for file in open_bundle(name).manifest.files:
+        if file.endswith(".onnx"):
+            assert f"`{file.replace('.int8', '')}`" in text, file

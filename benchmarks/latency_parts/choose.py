@@ -94,6 +94,18 @@ class Rates:
         """Return the bundles that are one method."""
         return self._encoders.get(method, (None, ()))[1]
 
+    def of_level(self, ident: str, level: int) -> Choice:
+        """Return what a level of a bundle, name@version, was measured at. Raises DataError if it was not."""
+        method, name = self.method_of(ident), ident.partition("@")[0]
+        for one in self._points:
+            choice = Choice(**one, reaches=True)
+            if one["method"] == method and choice.level in ((None, level), (name, level)):
+                return choice
+        raise DataError(
+            f"{self.path}: {ident} was not measured there at level {level}; "
+            "measure it: python benchmarks/rate_accuracy.py --bundles ..."
+        )
+
     def choose(self, method: str, *, within: float) -> Choice | None:
         """Return the cheapest setting at most `within` points below the teacher, else the best; None without points."""
         points = [one for one in self._points if one["method"] == method]

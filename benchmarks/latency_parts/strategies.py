@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 
 from latency_parts.choose import Choice
 from latency_parts.cores import Cores
-from splitcodec.device.client import Device, Fit
+from splitcodec.device.client import Device
 from splitcodec.device.encoder import Precision
 from splitcodec.device.image import load_picture
+from splitcodec.device.view import Fit
 from splitcodec.edge.answer import Edge
 from splitcodec.evaluation.agreement import KINDS, has_int8
 from splitcodec.evaluation.codecs import Codec

@@ -14,6 +14,7 @@ The command line prints that message on one line of stderr and exits with 2; the
     |   |-- PacketTableSet        a table set that the bundle does not have
     |   |-- PacketGrid            more symbols than the bundle or the edge allows
     |   `-- PacketPayload         the entropy coder did not end where it must
+    |-- FileTooLarge              a file of more bytes than any packet has, so it is not read whole
     |-- BundleError
     |   |-- BundleNotFound        no such zoo name, folder or zip
     |   |-- BundleFormat          manifest, tables or golden vectors that do not parse
@@ -97,6 +98,10 @@ class PacketGrid(PacketError):
 
 class PacketPayload(PacketError):
     """The payload does not decode to exactly the announced number of symbols."""
+
+
+class FileTooLarge(SplitcodecError):
+    """A file with more bytes than any packet has."""
 
 
 class BundleError(SplitcodecError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,10 +27,11 @@ def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProc
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
-    """Exit code 2, one line on stderr that says `words`, no traceback, nothing on stdout."""
+    """Exit code 2, one line on stderr that says `words`, no traceback, no empty line, nothing done."""
     assert done.returncode == 2, done.stderr
     assert "Traceback" not in done.stderr
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.stdout.strip() in ("", "[]")
+    lines = done.stderr.splitlines()
     assert len(lines) == 1, done.stderr
     for word in words:
         assert word in lines[0]
@@ -217,6 +219,7 @@ def test_evaluate(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None
         (["encode", "PHOTO", "-b", "TINY", "--level", "9"], ["SettingsError", "0 to 2"]),
         (["answer", "nowhere.spc", "-b", "TINY"], ["nowhere.spc"]),
         (["answer", "PHOTO", "-b", "TINY"], ["PacketChecksum"]),
+        (["answer", "HUGE", "-b", "TINY"], ["FileTooLarge", "1500000 bytes", "1048576", "splitcodec encode"]),
         (["answer", "PACKET", "-b", "TINY", "--tasks", "juggle"], ["TaskError", "juggle"]),
         (["ask", "PHOTO", "-b", "TINY", "--url", "http://127.0.0.1:9", "--retries", "0"], ["LinkDown", "127.0.0.1:9"]),
         (["ask", "PHOTO", "-b", "TINY", "--url", "ftp://x"], ["ftp://x"]),
@@ -236,7 +239,9 @@ def test_refusals(
     (tmp_path / "empty").mkdir()
     packet = tmp_path / "p.spc"
     packet.write_bytes(Device(tiny).encode(photos[0]))
-    names = {"TINY": tiny_folder, "PHOTO": photos[0], "EMPTY": tmp_path / "empty", "PACKET": packet}
+    huge = tmp_path / "huge.spc"  # its checksum holds, so nothing is damaged
+    huge.write_bytes((body := bytes(1_500_000 - 4)) + zlib.crc32(body).to_bytes(4, "little"))
+    names = {"TINY": tiny_folder, "PHOTO": photos[0], "EMPTY": tmp_path / "empty", "PACKET": packet, "HUGE": huge}
     refused(run(*(names.get(a, a) for a in arguments), cwd=tmp_path), *words)
 
 

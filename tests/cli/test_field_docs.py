@@ -17,7 +17,7 @@ COMMANDS = typer.main.get_command(app).commands  # type: ignore[attr-defined]
 @pytest.mark.parametrize("page", ["field.md", "raspberry-pi.md"])
 def test_every_option_in_a_command_line_exists(page: str) -> None:
     text = (DOCS / page).read_text(encoding="utf-8").replace("\\\n", " ")
-    lines = re.findall(r"splitcodec (watch|bridge|ask|serve|encode|check|info) ([^`\n#]*)", text)
+    lines = re.findall(r"splitcodec (watch|bridge|ask|serve|encode|check|info|tune) ([^`\n#]*)", text)
     assert len(lines) > 5
     for name, rest in lines:
         known = {option for parameter in COMMANDS[name].params for option in parameter.opts}
@@ -36,3 +36,12 @@ def test_every_option_of_the_table_is_one_of_watch() -> None:
 def test_links_lead_somewhere(page: str) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", (DOCS / page).read_text(encoding="utf-8")):
         assert (DOCS / target).exists(), target
+
+
+def test_the_service_finds_what_tune_recorded() -> None:
+    unit = re.search(r"^Environment=(XDG_STATE_HOME=/\S+)$", (DOCS / "field.md").read_text(encoding="utf-8"), re.M)
+    user = re.search(r"^User=(\w+)$", (DOCS / "field.md").read_text(encoding="utf-8"), re.M)
+    assert unit is not None
+    assert user is not None
+    for page in ("field.md", "raspberry-pi.md"):
+        assert f"sudo -u {user[1]} env {unit[1]} splitcodec tune " in (DOCS / page).read_text(encoding="utf-8")

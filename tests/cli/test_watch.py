@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -110,6 +111,9 @@ def test_refusals_are_one_line(run: Run, tiny_folder: Path, tmp_path: Path) -> N
         ((tmp_path, *url, "--after", "burn"), "keep, delete or move"),
         ((tmp_path, *url, "--when-full", "burn"), "drop-oldest"),
         ((tmp_path, "--url", "ftp://a", "-b", tiny_folder), "http://host:8080"),
+        ((tmp_path, *url, "--force-fit"), "--max-bytes or --kbit-per-s"),
+        ((tmp_path, *url, "--window-s", "5"), "--kbit-per-s"),
+        ((tmp_path, *url, "--kbit-per-s", "0"), "more than 0"),
     ):
         done = run(*arguments)
         assert done.returncode == 2, (arguments, done.stderr)
@@ -143,3 +147,22 @@ def test_a_byte_budget_holds_for_every_packet(
     assert run(tmp_path / "in", *options, "--max-bytes", 13).returncode == 2
     last = json.loads(answers.read_text().splitlines()[-1])
     assert (last["error"]["outcome"], last["error"]["type"]) == ("unreadable", "BudgetTooSmall")
+
+
+def test_an_average_rate_makes_pictures_wait(
+    run: Run, url: str, tiny: Bundle, tiny_folder: Path, tmp_path: Path
+) -> None:
+    names = [f"{number}.png" for number in range(5)]
+    shoot(tmp_path / "in", *names)
+    least = max(len(Device(tiny).encode(tmp_path / "in" / name, level=0)) for name in names)
+    answers, window_s = tmp_path / "answers.jsonl", 0.5
+    kbit = 8 * (least + 0.5) / window_s / 1000  # a full window holds one packet of level 0
+    options = ("--url", url, "-b", tiny_folder, "--answers", answers, "--settle", 0.1, "--once", "--json")
+    begin = time.monotonic()
+    done = run(tmp_path / "in", *options, "--kbit-per-s", kbit, "--window-s", window_s)
+    seconds = time.monotonic() - begin
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    assert [line["picture"] for line in lines] == names
+    assert {line["level"] for line in lines} == {0}
+    assert sum(line["bytes"] for line in lines) <= kbit * 125 * (seconds + window_s)

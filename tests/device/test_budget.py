@@ -10,9 +10,11 @@ from PIL import Image
 
 from splitcodec import Device, Edge
 from splitcodec.demo.photos import PHOTOGRAPHS
+from splitcodec.device import client
 from splitcodec.device.budget import Deadline, Prices, RateKeeper
+from splitcodec.device.image import crop_place, letterbox_bhwc, load_picture
 from splitcodec.errors import BudgetTooSmall, SettingsError
-from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.packet import unpack
 
 
@@ -24,6 +26,11 @@ def device(tiny: Bundle) -> Device:
 @pytest.fixture(scope="module")
 def shipped() -> Device:
     return Device("efficientnet-lite0", threads=1)
+
+
+@pytest.fixture(scope="module")
+def edge() -> Edge:
+    return Edge("efficientnet-lite0", threads=1)
 
 
 def test_prices_are_those_of_the_tables(tiny: Bundle, device: Device, pictures: list[Image.Image]) -> None:
@@ -130,8 +137,7 @@ def tiny_device(tiny: Bundle) -> Device:
 
 
 @pytest.mark.parametrize("most", [222, 1000])
-def test_real_photographs_fit_a_lorawan_frame_and_a_kilobyte(shipped: Device, most: int) -> None:
-    edge = Edge(open_bundle("efficientnet-lite0"), threads=1)
+def test_real_photographs_fit_a_lorawan_frame_and_a_kilobyte(shipped: Device, edge: Edge, most: int) -> None:
     for photograph in PHOTOGRAPHS:
         encoded = shipped.encode_timed(photograph.read(), max_bytes=most, force_fit=True)
         assert 13 < len(encoded.packet) <= most
@@ -139,6 +145,56 @@ def test_real_photographs_fit_a_lorawan_frame_and_a_kilobyte(shipped: Device, mo
         plain = len(shipped.encode(photograph.read(), level=0))
         assert encoded.side == 224 or plain > 1.39 * most
         assert encoded.dropped == 0 or plain > most
+
+
+def test_a_lorawan_frame_shrinks_the_picture_and_keeps_its_meaning(shipped: Device, edge: Edge) -> None:
+    """Of a bundle of several tasks too; at full side 414 to 1,016 symbols had to go, and every answer was wrong."""
+    assert set(shipped.bundle.manifest.tasks) > {"classify"}
+    agreed = 0
+    for photograph in PHOTOGRAPHS:
+        encoded = shipped.encode_timed(photograph.read(), max_bytes=222, force_fit=True)
+        assert 96 <= encoded.side < 224
+        assert encoded.side % 32 == 0
+        assert (packet_grid(encoded.packet), encoded.level) == ((encoded.side // 16, encoded.side // 16), 0)
+        assert encoded.dropped < 250
+        best = top(edge.answer(shipped.encode(photograph.read(), level=7)))[0]
+        agreed += best in top(edge.answer(encoded.packet, top=3))
+    assert agreed >= len(PHOTOGRAPHS) - 1
+
+
+def test_a_shrunk_crop_shows_the_same_part_of_the_picture(shipped: Device) -> None:
+    picture = load_picture(PHOTOGRAPHS[0].read())
+    forced = shipped.encode_timed(picture, max_bytes=222, force_fit=True)
+    assert forced.side < 224
+    assert forced.place == crop_place(picture.size, resize=round(256 * forced.side / 224), crop=forced.side)
+    whole = shipped.encode_timed(picture, level=0).place
+    assert forced.place.box_in_picture([0, 0, 1, 1]) == pytest.approx(whole.box_in_picture([0, 0, 1, 1]), abs=2)
+
+
+def test_a_letterbox_shrinks_as_well_and_shows_the_whole_picture(shipped: Device, edge: Edge) -> None:
+    """At its full side of 480 even a packet without any symbols has 555 bytes."""
+    picture = load_picture(PHOTOGRAPHS[1].read())
+    with pytest.raises(BudgetTooSmall, match=r"force a fit .*down to \d\d\d?$"):
+        shipped.encode(picture, max_bytes=500, fit="letterbox")
+    encoded = shipped.encode_timed(picture, max_bytes=500, force_fit=True, fit="letterbox")
+    assert len(encoded.packet) <= 500
+    assert encoded.side < 320
+    assert encoded.place == letterbox_bhwc(picture, side=encoded.side, multiple=32)[1]
+    assert packet_grid(encoded.packet) == (encoded.place.rows // 16, encoded.place.cols // 16)
+    answer = edge.answer(encoded.packet, tasks=["classify", "detect"])
+    assert "cat" in answer["answers"]["classify"][0]["label"]
+    x0, y0, x1, y1 = encoded.place.box_in_picture(answer["answers"]["detect"][0]["box"])
+    assert 0 <= x0 < x1 <= picture.width
+    assert 0 <= y0 < y1 <= picture.height
+
+
+def packet_grid(packet: bytes) -> tuple[int, int]:
+    fields = unpack(packet)
+    return fields.rows, fields.cols
+
+
+def top(answer: Any) -> list[int]:
+    return [guess["index"] for guess in answer["answers"]["classify"]]
 
 
 def test_a_frame_too_small_for_photographs_is_said_to_be(shipped: Device) -> None:
@@ -183,6 +239,31 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+    perf_counter = __call__
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_first_deadline_counts_the_time_that_coding_takes(monkeypatch: pytest.MonkeyPatch, force: bool) -> None:
+    clock, device, picture = Clock(), Device("efficientnet-lite0", threads=1), load_picture(PHOTOGRAPHS[1].read())
+    most, pack = device.prices(picture)[-1], device.pack
+
+    def slow(symbols_chw: Any, *, level: int) -> bytes:
+        clock.now += 1.0
+        return pack(symbols_chw, level=level)
+
+    monkeypatch.setattr(device, "pack", slow)
+    monkeypatch.setattr(client, "time", clock)
+    deadline = Deadline(4000, kbit_per_s=8 * (most + 0.5) / 4000)  # the top level takes all of it, without coding
+    levels = []
+    for _ in range(3):
+        begin = clock.now
+        encoded = device.encode_timed(picture, deadline=deadline, force_fit=force)
+        spent_ms = 1000 * (clock.now - begin)
+        assert spent_ms + 8 * len(encoded.packet) / deadline.kbit_per_s <= deadline.ms
+        assert encoded.ms["coding"] == pytest.approx(spent_ms)
+        levels.append(encoded.level)
+    assert levels[0] <= levels[1] == levels[2]  # the first picture pays for measuring
 
 
 def test_a_bucket_keeps_the_average() -> None:

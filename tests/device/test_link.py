@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from splitcodec.device.link import LONGEST_WAIT_S, airtime_ms, http, slow
+from splitcodec.device.link import LONGEST_WAIT_S, airtime_ms, http, page, slow
 from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError
 from splitcodec.wire.answer import MAX_BYTES
 
@@ -36,8 +36,11 @@ class Edge(ThreadingHTTPServer):
 class Handler(BaseHTTPRequestHandler):
     server: Edge
 
+    def do_GET(self) -> None:
+        self.do_POST()
+
     def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["content-length"]))
+        body = self.rfile.read(int(self.headers.get("content-length", 0)))
         self.server.seen.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
         status, headers, reply = self.server.replies.pop(0) if len(self.server.replies) > 1 else self.server.replies[0]
         self.server.before_reply()
@@ -267,3 +270,23 @@ def test_a_link_that_is_dropped_closes_its_connection(edge: Edge) -> None:
 def test_a_host_that_cannot_be_resolved_is_link_down() -> None:
     with http("http://no-such-host.invalid", retries=0) as link, pytest.raises(LinkDown, match="no-such-host"):
         link(b"x")
+
+
+def test_a_page_is_got_anew_each_time(edge: Edge) -> None:
+    edge.replies = [(200, {}, b"one"), (200, {}, b"two"), (401, {}, b""), (503, {}, b"")]
+    get = page(edge.url + "/metrics", token="s3cret")
+    assert (get(), get()) == ("one", "two")
+    assert [(path, headers["authorization"]) for path, headers, _ in edge.seen] == [("/metrics", "Bearer s3cret")] * 2
+    with pytest.raises(LinkRefused, match="answered 401; give --token-file") as refusal:
+        get()
+    assert refusal.value.status == 401
+    with pytest.raises(LinkRefused, match=r"answered 503$"):
+        get()
+
+
+def test_a_page_that_nobody_serves_is_link_down() -> None:
+    with pytest.raises(LinkDown, match="check the address"):
+        page(dead_url())()
+    for url, token in (("ftp://a", None), ("http://", None), ("http://a", "not\nprintable")):
+        with pytest.raises(SettingsError):
+            page(url, token=token)

@@ -67,7 +67,7 @@ class Bench:
         self.trouble: list[LinkError] = []
         self.hated: set[bytes] = set()
         self.reserve_bytes = 0
-        self.encode: Callable[[Any], tuple[bytes, int]] = encode
+        self.encode: Callable[[Any], tuple[bytes, int] | None] = encode
         self.max_bytes = 1_000_000
         self.when_full = REFUSE
         self.again()
@@ -130,6 +130,60 @@ def test_pictures_are_answered_in_order_with_all_that_is_known(bench: Bench) -> 
     assert bench.watch.status.answered == 3
     bench.again().once(threading.Event())
     assert len(bench.lines()) == 3
+
+
+def test_an_encoder_that_was_stopped_leaves_the_capture_for_the_next_run(bench: Bench) -> None:
+    stop = threading.Event()
+
+    def stopped(picture: Any) -> tuple[bytes, int] | None:
+        if picture == b"b":
+            stop.set()
+            return None
+        return encode(picture)
+
+    bench.source.add("a", "b", "c")
+    bench.encode = stopped
+    bench.watch.once(stop)
+    assert bench.told() == []
+    assert bench.watch.status.waiting == 1
+    bench.encode = encode
+    bench.again().once(threading.Event())
+    assert bench.told() == [("a", "a"), ("b", "b"), ("c", "c")]
+
+
+def test_a_packet_is_sent_while_the_next_picture_still_waits_for_its_turn(bench: Bench) -> None:
+    stop, nothing_waits = threading.Event(), threading.Event()
+
+    def slow(picture: Any) -> tuple[bytes, int] | None:
+        if picture == b"a":
+            assert nothing_waits.wait(20)  # the sending thread has looked, found nothing, and sleeps
+        if picture == b"b":
+            while not bench.sent and not stop.wait(0.01):
+                pass
+        return encode(picture)
+
+    waiting = bench.spool.waiting
+
+    def looked() -> list[Path]:
+        found = waiting()
+        if not found:
+            nothing_waits.set()
+        return found
+
+    bench.spool.waiting = looked  # type: ignore[method-assign]
+    bench.source.add("a", "b")
+    bench.encode = slow
+    late = threading.Timer(20, stop.set)
+    late.start()
+    running = threading.Thread(target=bench.watch.run, args=(stop,), kwargs={"poll_s": 0.01})
+    running.start()
+    while len(bench.sent) < 2 and not stop.wait(0.01):
+        pass
+    assert [packet for packet, _ in bench.sent] == [b"a", b"b"]
+    assert not stop.is_set()
+    stop.set()
+    running.join()
+    late.cancel()
 
 
 @pytest.mark.parametrize(
@@ -309,7 +363,8 @@ def test_it_runs_until_it_is_stopped(bench: Bench, tmp_path: Path) -> None:
     )
     thread.start()
     for name in ("a.jpg", "b.jpg", "c.jpg"):
-        (folder / name).write_bytes(name.encode())
+        (tmp_path / name).write_bytes(name.encode())
+        (tmp_path / name).rename(folder / name)  # whole from the first moment: nothing settles here
     for _ in range(500):
         if watch.status.answered == 3:
             break

@@ -3,12 +3,15 @@ from __future__ import annotations
 import io
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from splitcodec.evaluation.pictures import _elsewhere, curves, frontier
+from splitcodec.evaluation.rate import evaluate
 from splitcodec.evaluation.result import Corner, Report
+from splitcodec.wire.bundle import Bundle
 
 
 @pytest.mark.parametrize("draw", [curves, frontier])
@@ -20,6 +23,17 @@ def test_few_methods_and_many_are_drawn(draw: Callable[[Report], bytes], report:
             colours = picture.convert("RGB").getcolors(1 << 24)
             assert colours is not None
             assert len(colours) > 50
+
+
+def test_one_picture_that_the_teacher_reads_wrong_is_drawn_without_a_warning(
+    tiny: Bundle, labelled: Path, tmp_path: Path
+) -> None:
+    (wrong,) = labelled.glob("*_0.png")
+    (tmp_path / wrong.name).write_bytes(wrong.read_bytes())
+    one = evaluate(tiny, tmp_path, codecs=["jpeg"], threads=1)
+    assert (one.images, one.teacher_top1) == (1, 0.0)
+    for draw in (curves, frontier):
+        draw(one)  # matplotlib's warnings are errors here
 
 
 def test_the_frontier_reads_hulls_three_points_below_the_teacher(report: Report, arena: Report) -> None:

@@ -139,7 +139,7 @@ def test_a_named_pipe_does_not_hang(tiny_folder: Path, tmp_path: Path) -> None:
 def test_a_bomb_by_ratio(files: Files, tmp_path: Path) -> None:
     bomb = zipped(tmp_path / "x.zip", files, ("bomb", bytes(8 << 20)))
     assert bomb.stat().st_size < 40_000
-    with pytest.raises(BundleUnsafe, match="a zip bomb"):
+    with pytest.raises(BundleUnsafe, match="a zip bomb; get the bundle again"):
         open_bundle(bomb)
 
 
@@ -157,7 +157,7 @@ def test_a_bomb_by_total_size(files: Files, tmp_path: Path) -> None:
     path = zipped(tmp_path / "x.zip", files, ("one", noise), ("two", noise))
     for name in ("one", "two"):
         announced(path, name, 150 << 20)
-    with pytest.raises(BundleUnsafe, match=r"unpacks to 314\d+ bytes, at most 268435456"):
+    with pytest.raises(BundleUnsafe, match=r"unpacks to 314\d+ bytes, at most 268435456 .*; get the bundle again"):
         open_bundle(path)
 
 
@@ -203,7 +203,7 @@ def test_too_many_or_too_large_by_the_manifest(files: Files, tmp_path: Path) -> 
 def test_a_huge_manifest(files: Files, tmp_path: Path) -> None:
     noise = np.random.default_rng(0).bytes(MAX_BYTES // 2).hex().encode()
     path = zipped(tmp_path / "x.zip", {**files, "manifest.json": files["manifest.json"] + noise})
-    with pytest.raises(BundleUnsafe, match="a manifest of"):
+    with pytest.raises(BundleUnsafe, match=r"a manifest of .*; get the bundle again"):
         open_bundle(path)
 
 

@@ -67,7 +67,7 @@ def test_a_student_aimed_by_the_answer_answers_better(feature_bchw: Tensor) -> N
         student.aim_at(feature_bchw, feature_bchw, tail=tail)
         with torch.no_grad():
             found = student.reproduce(student.symbols(feature_bchw, 0), 0)
-            pair = [_Tail()(one)[0].log_softmax(1) for one in (found, feature_bchw)]
-        return nnf.kl_div(*pair, log_target=True, reduction="batchmean").item()
+            ours, theirs = (_Tail()(one)[0].log_softmax(1) for one in (found, feature_bchw))
+        return nnf.kl_div(ours, theirs, log_target=True, reduction="batchmean").item()
 
     assert lost(_Tail()) < 0.1 * lost(None)

@@ -20,8 +20,11 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
 def test_from_photographs_to_answers(photos: Path, recipe_data: Callable[[], dict[str, Any]], tmp_path: Path) -> None:
     recipe, out, bundle = tmp_path / "recipe.yaml", tmp_path / "run", tmp_path / "bundle"
     recipe.write_text(yaml.safe_dump(recipe_data()), encoding="utf-8")
-    trained = run("train", recipe, "--photos", photos, "--out", out, "--set", "stage1.images=16", "--json")
+    changes = ("--set", "stage1.images=16", "--set", "precision=bf16-mixed")
+    trained = run("train", recipe, "--photos", photos, "--out", out, *changes, "--json")
     assert trained.returncode == 0, trained.stderr
+    said = trained.stderr.splitlines()
+    assert all(line.startswith(("stage1: ", "stage2: ")) for line in said), said  # no empty line, nothing of Fabric's
     assert json.loads(trained.stdout)["images"] == 16 + 12
     exported = run("export", out, "-o", bundle)
     assert exported.returncode == 0, exported.stderr

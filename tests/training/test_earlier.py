@@ -16,6 +16,7 @@ from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
 
 Make = Callable[[], dict[str, Any]]
+_NONE = torch.zeros(0)  # a run needs no crops
 
 
 def _next(data: dict[str, Any], start: Path, **changes: Any) -> Recipe:
@@ -27,7 +28,7 @@ def test_a_run_begins_with_another_s_weights_and_counts_its_pictures(
 ) -> None:
     neighbour = _next(recipe_data(), finished, levels={"lambdas": [0.2, 0.05], "default": 1})
     student = build_student(neighbour, build_teacher(neighbour))
-    begin_from(finished, neighbour, student)
+    begin_from(finished, neighbour, student, image_u8=_NONE, taken_bchw=_NONE, feature_bchw=_NONE)
     theirs = Run(finished).weights()
     assert all(torch.equal(value, theirs[name]) for name, value in student.state_dict().items())
     report = train(neighbour, photos=[photos], out=tmp_path / "next", report=lambda _: None)
@@ -56,7 +57,7 @@ def test_a_tail_of_its_own_begins_as_the_teacher_s(recipe_data: Make, finished: 
     recipe = _next(data, finished, stage1={**data["stage1"], "tail": True})
     teacher = build_teacher(recipe)
     student = build_student(recipe, teacher)
-    begin_from(finished, recipe, student)
+    begin_from(finished, recipe, student, image_u8=_NONE, taken_bchw=_NONE, feature_bchw=_NONE)
     wanted = teacher.tail.state_dict()
     assert student.tail is not None
     assert all(torch.equal(value, wanted[name]) for name, value in student.tail.state_dict().items())

@@ -74,7 +74,7 @@ def test_a_recipe_without_kinds_means_the_first_of_them(recipe: Recipe) -> None:
         ("stage1.optimizer={momentum: 0.5}", "stage1.optimizer.momentum: unknown key"),
         ("stage1.schedule={kind: steps}", "stage1.schedule.at: Field required"),
         ("stage1.tune=decoder", r"stage1\.tune: the decoder alone cannot learn"),
-        ("stage2.tune=encoder", "stage2.tune: .*'decoder' or 'all'"),
+        ("stage2.tune=tail", "stage2.tune: .*'decoder', 'encoder' or 'all'"),
         ("levels.betas=[0.5, 0.1]", "levels: .*give either lambdas .* or betas"),
         ("student={kind: reduced, channels: 3}", "student.kind reduced has one level, not 2"),
         (
@@ -94,6 +94,13 @@ def test_a_missing_key_is_named(tmp_path: Path, recipe_data: Make, key: str) -> 
     data = recipe_data()
     del data[key]
     with pytest.raises(RecipeError, match=rf"r\.yaml: {key}: Field required"):
+        _read(tmp_path, data)
+
+
+def test_a_misspelt_key_is_named_rather_than_the_one_it_should_have_been(tmp_path: Path, recipe_data: Make) -> None:
+    data = recipe_data()
+    data["student"]["wdths"] = data["student"].pop("widths")
+    with pytest.raises(RecipeError, match=r"r\.yaml: student\.wdths: unknown key; .* \(and 1 more\)$"):
         _read(tmp_path, data)
 
 

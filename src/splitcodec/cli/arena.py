@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from splitcodec.cli.show import DEFAULT_BUNDLE, BundleOption, JsonOption, ThreadsOption, print_json, progress
+from splitcodec.cli.show import (
+    DEFAULT_BUNDLE,
+    BundleOption,
+    JsonOption,
+    ThreadsOption,
+    complain,
+    print_json,
+    progress,
+)
 from splitcodec.errors import SettingsError
 
 
@@ -70,7 +79,8 @@ def evaluate(
 ) -> None:
     """Measure scores against bytes: every level through real packets, the uncompressed teacher, rivals, image codecs.
 
-    Top-1 for classification, mAP for --task detect, mIoU for --task segment.
+    Top-1 for classification, mAP for --task detect, mIoU for --task segment. Pictures that cannot be read are left out;
+    the report lists them under "skipped".
     """
     if task is not TaskChoice.classify:
         if points or memory:
@@ -78,9 +88,11 @@ def evaluate(
         _evaluate_task(bundle, data, task, split, codecs, sweep, rival, out, threads, json_=json_)
         return
     from splitcodec.evaluation.rate import evaluate as measure
+    from splitcodec.evaluation.report import markdown, write_report
     from splitcodec.evaluation.rivals import parse_rival
     from splitcodec.evaluation.sweep import full_sweep, lean_sweep
 
+    _make_ready(out)
     with progress() as bar:
         shown = bar.add_task("evaluating", total=None, note="")
 
@@ -98,16 +110,8 @@ def evaluate(
             progress=tell,
             threads=threads,
         )
-    if out is not None:
-        from splitcodec.evaluation.report import write_report
-
-        write_report(report, out)
-    if json_:
-        print_json(report.to_json())
-    else:
-        from splitcodec.evaluation.report import markdown
-
-        print(markdown(report))
+    skipped = [f"{name}: {reason}" for name, reason in report.skipped]
+    _tell(report, out, skipped=skipped, words=markdown, write=write_report, json_=json_)
 
 
 def _evaluate_task(
@@ -127,6 +131,7 @@ def _evaluate_task(
     from splitcodec.evaluation.task_report import task_markdown, write_task_report
     from splitcodec.evaluation.tasks import evaluate_task
 
+    _make_ready(out)
     with progress() as bar:
         bar_task = bar.add_task("evaluating", total=None, note="")
         report = evaluate_task(
@@ -140,9 +145,35 @@ def _evaluate_task(
             progress=lambda done, total: bar.update(bar_task, completed=done, total=total),
             threads=threads,
         )
+    _tell(report, out, skipped=report.skipped, words=task_markdown, write=write_task_report, json_=json_)
+
+
+def _make_ready(out: Path | None) -> None:
+    """Refuse now what would lose the run at its end. Raises OutputError, MissingExtra."""
+    from splitcodec.evaluation.drawing import check_plots
+    from splitcodec.evaluation.output import made_folder
+
     if out is not None:
-        write_task_report(report, out)
+        check_plots()
+        made_folder(out)
+
+
+def _tell(
+    report: Any,
+    out: Path | None,
+    *,
+    skipped: Sequence[str],
+    words: Callable[[Any], str],
+    write: Callable[[Any, Path], object],
+    json_: bool,
+) -> None:
+    """Print a report, say what was left out, and only then write it: disks get full."""
     if json_:
         print_json(report.to_json())
     else:
-        print(task_markdown(report))
+        print(words(report))
+    if skipped:
+        pictures = "picture" if len(skipped) == 1 else "pictures"
+        complain(f"{len(skipped)} {pictures} left out, {report.images} measured; the first: {skipped[0]}")
+    if out is not None:
+        write(report, out)

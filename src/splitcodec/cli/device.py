@@ -40,7 +40,7 @@ from splitcodec.cli.show import (
 from splitcodec.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
-    from splitcodec.device.client import Fit
+    from splitcodec.device.view import Fit
     from splitcodec.wire.answer import Answer
 
 Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs: JPEG, PNG, WebP, AVIF, ...")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -21,7 +22,7 @@ from splitcodec.cli.show import (
     print_json,
     print_table,
 )
-from splitcodec.errors import PacketError
+from splitcodec.errors import FileTooLarge, PacketError
 
 if TYPE_CHECKING:
     from splitcodec.edge.answer import Edge
@@ -60,9 +61,15 @@ def answer(
     def one(path: Path) -> dict[str, Any]:
         try:
             with path.open("rb") as file:
-                data = file.read(_LARGEST_FILE)
+                size = os.fstat(file.fileno()).st_size
+                data = file.read(_LARGEST_FILE + 1)
         except OSError as error:
             raise PacketError(f"{path}: {error.strerror}; give a packet made by `splitcodec encode`") from None
+        if len(data) > _LARGEST_FILE:  # also of a pipe, which has no size
+            raise FileTooLarge(
+                f"{path}: {max(size, len(data))} bytes, more than any packet has ({_LARGEST_FILE} at most); "
+                "give a packet made by `splitcodec encode`"
+            )
         return {**edge.answer(data, tasks=wanted, top=top), "packet": str(path)}
 
     done, failures = each(packets, one, what="answering")

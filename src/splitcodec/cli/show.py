@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from splitcodec.errors import SettingsError, SplitcodecError
@@ -71,17 +73,44 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
-def progress() -> Progress:
-    """Return a progress bar on stderr."""
-    return Progress(
+@contextlib.contextmanager
+def progress(*, every_s: float = 30.0) -> Iterator[Progress]:
+    """Show a progress bar on stderr; where that is no terminal, one plain line every `every_s` seconds and no other."""
+    console = Console(stderr=True)
+    bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
+        console=console,
         transient=True,
+        disable=not console.is_terminal,  # else even an empty bar ends in a blank line
     )
+    if console.is_terminal:
+        with bar:
+            yield bar
+        return
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(every_s):
+            for task in bar.tasks[-1:]:
+                print(_plain(task), file=sys.stderr, flush=True)
+
+    telling = threading.Thread(target=tell, name="progress", daemon=True)
+    telling.start()
+    try:
+        yield bar
+    finally:
+        done.set()
+        telling.join()
+
+
+def _plain(task: Task) -> str:
+    of = "" if task.total is None else f"/{task.total:,.0f}"
+    note = task.fields.get("note")
+    return f"{task.description}: {task.completed:,.0f}{of}" + (f", {note}" if note else "")
 
 
 def each(items: Sequence[T], do: Callable[[T], R], *, what: str) -> tuple[list[R], int]:

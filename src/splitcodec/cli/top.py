@@ -13,6 +13,8 @@ from splitcodec.cli.show import JsonOption, TokenFileOption, print_json, read_to
 if TYPE_CHECKING:
     from rich.console import Group
 
+    from splitcodec.edge.scrape import Scrape
+
 
 def add_to(app: typer.Typer) -> None:
     """Add this file's commands."""
@@ -56,28 +58,12 @@ def top(
                 live.update(_view(url, summary(now, before)), refresh=True)
 
 
-def _look_at(url: str, *, token: str | None) -> Callable[[], Any]:
-    import httpx
-
+def _look_at(url: str, *, token: str | None) -> Callable[[], Scrape]:
+    from splitcodec.device.link import page
     from splitcodec.edge.scrape import parse_metrics
-    from splitcodec.errors import LinkDown, LinkRefused
 
-    headers = {} if token is None else {"authorization": f"Bearer {token}"}
-    place = f"{url.rstrip('/')}/metrics"
-    client = httpx.Client(headers=headers, timeout=10.0, trust_env=False)
-
-    def look() -> Any:
-        try:
-            response = client.get(place)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise LinkDown(f"{url}: {reason}; check the address, and that an edge is running there") from None
-        if response.status_code != 200:
-            hint = "; give --token-file, or set SPLITCODEC_TOKEN" if response.status_code == 401 else ""
-            raise LinkRefused(f"{place} answered {response.status_code}{hint}")
-        return parse_metrics(response.text, when=time.monotonic())
-
-    return look
+    metrics = page(f"{url.rstrip('/')}/metrics", token=token)
+    return lambda: parse_metrics(metrics(), when=time.monotonic())
 
 
 def _view(url: str, facts: dict[str, Any]) -> Group:

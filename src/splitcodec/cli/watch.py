@@ -8,7 +8,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -28,6 +29,7 @@ from splitcodec.cli.show import (
 )
 
 if TYPE_CHECKING:
+    from splitcodec.device.client import Encoded
     from splitcodec.device.source import Source
     from splitcodec.device.status import Status
 
@@ -69,6 +71,16 @@ def watch(
     level: LevelOption = None,
     max_bytes: MaxBytesOption = None,
     force_fit: ForceFitOption = False,
+    kbit_per_s: Annotated[
+        float | None,
+        typer.Option(
+            "--kbit-per-s", metavar="R", help="Average rate to keep; pictures wait where it leaves too little."
+        ),
+    ] = None,
+    window_s: Annotated[
+        float | None,
+        typer.Option("--window-s", metavar="W", help="With --kbit-per-s: seconds over which it is averaged (10)."),
+    ] = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
@@ -82,21 +94,27 @@ def watch(
 ) -> None:
     """Encode pictures as they appear, keep packets until the edge has answered, write one line for each answer.
 
-    Survives a link that is away, a full disk and a loss of power; see docs/field.md. A bearer token is read from
+    Survives a link that is away, a full disk and a loss of power; see docs/field.md. The average rate is kept by the
+    time at which pictures are encoded; a picture that has to wait stays where it is. A bearer token is read from
     SPLITCODEC_TOKEN. With --json the status is printed, one object a line.
     """
+    from splitcodec.device.budget import RateKeeper
     from splitcodec.device.client import Device
     from splitcodec.device.journal import Journal
     from splitcodec.device.links import open_link
+    from splitcodec.device.pace import Pace
     from splitcodec.device.spool import Spool
     from splitcodec.device.watch import Watch
     from splitcodec.errors import SettingsError
 
-    if force_fit and max_bytes is None:
-        raise SettingsError("--force-fit: to what? Add --max-bytes")
+    if force_fit and max_bytes is None and kbit_per_s is None:
+        raise SettingsError("--force-fit: to what? Add --max-bytes or --kbit-per-s")
+    if window_s is not None and kbit_per_s is None:
+        raise SettingsError("--window-s means nothing without --kbit-per-s; add it, or leave --window-s out")
     place = spool or _default_spool(folder)
     wanted = [task.strip() for task in tasks.split(",") if task.strip()]
     shown, stop = _Shown(json_=json_), threading.Event()
+    keeper = None if kbit_per_s is None else RateKeeper(kbit_per_s, window_s=10.0 if window_s is None else window_s)
     with contextlib.ExitStack() as closing:
         link = open_link(url, tasks=wanted, timeout_s=timeout, retries=0, token=os.environ.get("SPLITCODEC_TOKEN"))
         closing.callback(link.close)
@@ -108,9 +126,16 @@ def watch(
         journal = Journal(answers or place / "answers.jsonl", place / "ledger")
         closing.callback(journal.close)
 
-        def encode(picture: Any) -> tuple[bytes, int]:
-            encoded = device.encode_timed(picture, level=level, max_bytes=max_bytes, force_fit=force_fit)
-            return encoded.packet, encoded.level
+        limited: Callable[[Any], Encoded | None] = partial(
+            device.encode_timed, level=level, max_bytes=max_bytes, force_fit=force_fit
+        )
+        if keeper is not None:
+            encoding = partial(device.encode_timed, level=level)
+            limited = Pace(encoding, keeper, wait=stop.wait, max_bytes=max_bytes, force_fit=force_fit)
+
+        def encode(picture: Any) -> tuple[bytes, int] | None:
+            encoded = limited(picture)
+            return None if encoded is None else (encoded.packet, encoded.level)
 
         watching = Watch(
             encode=encode,

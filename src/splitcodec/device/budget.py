@@ -109,13 +109,13 @@ class Prices:
         highest: int,
         force: bool = False,
         what: str | None = None,
-        floor: int | None = None,
+        least_grid: tuple[int, int] | None = None,
     ) -> Fitted:
         """Return the packet of the highest level, at most `highest`, that has at most `max_bytes` bytes.
 
         With `force`, where none has, symbols of level 0 are moved to cheaper values, those first that save the most
         bits per squared error. `pack` makes a packet of symbols and a level; `what` says where the limit comes from,
-        `floor` what packets can be brought down to (none: that of this latent).
+        `least_grid` the rows and columns that the picture can be brought down to (none: those of this latent).
 
         Raises BudgetTooSmall with the smallest size that is possible.
         """
@@ -132,7 +132,9 @@ class Prices:
             found = self._forced(latent_chw, max_bytes, pack=pack)
             if found is not None:
                 return found
-        raise self._too_small(latent_chw, max_bytes, pack=pack, smallest=smallest, force=force, what=what, floor=floor)
+        raise self._too_small(
+            latent_chw, max_bytes, pack=pack, smallest=smallest, force=force, what=what, grid=least_grid
+        )
 
     def trimmed(self, latent_chw: NDArray[np.float32], level: int, *, multiplier: float) -> NDArray[np.int32]:
         """Return the symbols that minimise squared error + `multiplier` x bits, each by itself: int32 (C, H, W).
@@ -198,9 +200,9 @@ class Prices:
         smallest: tuple[int, int] | None,
         force: bool,
         what: str | None,
-        floor: int | None,
+        grid: tuple[int, int] | None,
     ) -> BudgetTooSmall:
-        bare = self.floor((latent_chw.shape[1], latent_chw.shape[2]), pack=pack) if floor is None else floor
+        bare = self.floor((latent_chw.shape[1], latent_chw.shape[2]) if grid is None else grid, pack=pack)
         limit = what or f"{max_bytes} bytes"
         if force or smallest is None:
             return BudgetTooSmall(

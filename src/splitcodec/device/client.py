@@ -9,12 +9,11 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import operator
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
@@ -24,22 +23,20 @@ from PIL import Image
 
 from splitcodec.device.budget import Deadline, Fitted, Prices, checked_max_bytes
 from splitcodec.device.encoder import Encoder, Precision
-from splitcodec.device.image import Letterbox, crop_bhwc, crop_place, letterbox_bhwc, load_picture
+from splitcodec.device.image import Letterbox, crop_bhwc, load_picture
 from splitcodec.device.overlay import in_picture
 from splitcodec.device.tuned import tuned
+from splitcodec.device.view import Fit, View, task_specs
 from splitcodec.errors import BudgetTooSmall, SettingsError
 from splitcodec.wire.answer import Answer, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.coder import BY_CHANNEL, Coder
 from splitcodec.wire.packet import OVERHEAD, Packet, pack
-from splitcodec.wire.task import file_name
+from splitcodec.wire.task import TaskSpec
 
-SMALLEST_SIDE: Final = 0.4
-"""Of the bundle's crop, how far a picture may shrink."""
 DROPPED: Final = 1.4
 """How many times the limit level 0 may have for symbols to be dropped rather than the picture shrunk (docs/LOG.md)."""
 
-Fit = Literal["crop", "letterbox"]
 Picture = str | Path | bytes | Image.Image | NDArray[Any]
 
 
@@ -87,7 +84,7 @@ class Device:
         self.encoder = Encoder(self.bundle, precision=self.precision, threads=threads)
         self._coder = Coder(self.bundle.tables[0], plain=plain_coder)
         self._prices = Prices(self.bundle.tables[0])
-        self._coding_ms = 0.0  # what pricing and coding under a limit took last, to be set aside of a deadline
+        self._coding_ms: float | None = None  # what pricing and coding under a limit took last (none: not known yet)
 
     @property
     def plain_coder(self) -> bool:
@@ -108,19 +105,8 @@ class Device:
         (none: as the bundle's tasks want it), padded with grey to multiples of the stride or what the tasks want.
         Raises PictureError, SettingsError for a side that the bundle does not take.
         """
-        opened, manifest = load_picture(picture), self.bundle.manifest
-        if fit == "crop":
-            place = crop_place(opened.size, resize=manifest.resize, crop=manifest.crop)
-            return self.crop(opened), place
-        if fit != "letterbox":
-            raise SettingsError(f"fit {fit!r}; expected 'crop' or 'letterbox'")
-        specs = [self.bundle.task(task) for task in manifest.tasks if self.bundle.has(file_name(task))]
-        wanted = max((spec.side for spec in specs), default=manifest.crop) if side is None else side
-        multiple = math.lcm(manifest.stride, *(spec.multiple for spec in specs))
-        most = manifest.max_side // multiple * multiple
-        if not manifest.stride <= wanted <= most:
-            raise SettingsError(f"side {wanted}; {self.bundle.ident} takes {manifest.stride} to {most}")
-        return letterbox_bhwc(opened, side=wanted, multiple=multiple)
+        seen = View(self.bundle, load_picture(picture), specs=self._specs, fit=fit, side=side)
+        return seen.pixels_bhwc(seen.side), seen.place(seen.side)
 
     def symbols(
         self, picture: Picture, *, level: int | None = None, fit: Fit = "crop", side: int | None = None
@@ -169,8 +155,8 @@ class Device:
 
         With `max_bytes`, a `deadline` or both, the highest level whose packet keeps them, at most `level` (none: any).
         Where even level 0 has more bytes, `force_fit` moves the least important symbols to cheaper values; where that
-        would be too many, it first encodes the picture at a smaller size (a crop, if the bundle does nothing but
-        classify). `fit` and `side` say what of the picture the network sees; see `view`.
+        would be too many, it first encodes the picture at a smaller size. `fit` and `side` say what of the picture the
+        network sees; see `view`.
 
         Raises PictureError, SettingsError for a level that the bundle does not have, BudgetTooSmall with the smallest
         size where nothing fits, GraphError.
@@ -195,36 +181,24 @@ class Device:
         most = None if max_bytes is None else checked_max_bytes(max_bytes)
         level = self.bundle.manifest.levels - 1 if limited and level is None else self._level(level)
         begin = time.perf_counter()
-        opened = load_picture(picture)
-        image_bhwc, place = self.view(opened, fit=fit, side=side)
+        seen = View(self.bundle, load_picture(picture), specs=self._specs, fit=fit, side=side)
+        image_bhwc = seen.pixels_bhwc(seen.side)
         cropped = time.perf_counter()
         latent_chw = self.encoder.latent_chw(image_bhwc)
         encoded = time.perf_counter()
-        what = None
+        fitting = partial(self._fitted, seen, latent_chw, level=level, force=force_fit)
         if deadline is not None:
-            in_time = deadline.bytes_left(1000 * (encoded - begin) + self._coding_ms)
-            if most is None or in_time < most:
-                most = in_time
-                what = f"{in_time} bytes are left of {deadline.ms:g} ms at {deadline.kbit_per_s:.4g} kbit/s"
-        sides = self._sides() if fit == "crop" else [max(image_bhwc.shape[1:3])]
-        seen, fitted = sides[0], None
-        if most is None:
-            packet = self.pack(self.bundle.tables[0].quantise(latent_chw, level), level=level)
-            fitted = Fitted(packet, level, 0)
-        elif force_fit:
-            seen, fitted = self._forced(opened, latent_chw, most, sides=sides, level=level, what=what)
-            if seen != sides[0]:
-                place = crop_place(opened.size, resize=self._resize_at(seen), crop=seen)
+            taken, fitted = self._in_time(fitting, deadline, most=most, begin=begin)
+        elif most is not None:
+            taken, fitted = fitting(most)
         else:
-            grid = latent_chw.shape[1:] if len(sides) == 1 else self._grid(sides[-1])
-            floor = self._prices.floor((grid[0], grid[1]), pack=self._pack_at)
-            fitted = self._prices.fit(latent_chw, most, pack=self._pack_at, highest=level, what=what, floor=floor)
+            packet = self.pack(self.bundle.tables[0].quantise(latent_chw, level), level=level)
+            taken, fitted = seen.side, Fitted(packet, level, 0)
         done = time.perf_counter()
-        if most is not None:
-            self._coding_ms = 1000 * (done - encoded)
         seconds = {"preprocess": cropped - begin, "encoder": encoded - cropped, "coding": done - encoded}
         ms = {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}
-        return Encoded(fitted.packet, fitted.level, ms, place, seen, fitted.dropped)
+        place = seen.place(taken)
+        return Encoded(fitted.packet, fitted.level, ms, place, max(place.rows, place.cols), fitted.dropped)
 
     def ask(
         self,
@@ -248,44 +222,56 @@ class Device:
         )
         return in_picture(parse_answer(link(encoded.packet)), encoded.place)
 
-    def _forced(
+    def _in_time(
+        self, fitting: Callable[..., tuple[int, Fitted]], deadline: Deadline, *, most: int | None, begin: float
+    ) -> tuple[int, Fitted]:
+        """Return side and packet that keep a deadline counted from `begin`, and at most `most` bytes.
+
+        Coding takes time as well: as much as last time, or, the first time, what it turns out to take.
+        """
+
+        def coded(*, set_aside_ms: float) -> tuple[int, Fitted]:
+            start = time.perf_counter()
+            in_time = deadline.bytes_left(1000 * (start - begin) + set_aside_ms)
+            what = f"{in_time} bytes are left of {deadline.ms:g} ms at {deadline.kbit_per_s:.4g} kbit/s"
+            try:
+                return fitting(in_time, what=what) if most is None or in_time < most else fitting(most)
+            finally:
+                self._coding_ms = 1000 * (time.perf_counter() - start)
+
+        known = self._coding_ms
+        found = coded(set_aside_ms=known or 0.0)
+        if known is None and len(found[1].packet) > deadline.bytes_left(1000 * (time.perf_counter() - begin)):
+            found = coded(set_aside_ms=self._coding_ms or 0.0)
+        return found
+
+    def _fitted(
         self,
-        picture: Image.Image,
+        seen: View,
         latent_chw: NDArray[np.float32],
         most: int,
         *,
-        sides: list[int],
         level: int,
-        what: str | None,
+        force: bool,
+        what: str | None = None,
     ) -> tuple[int, Fitted]:
-        """Return the largest side at which little has to be dropped, and the packet there."""
-        fit = partial(self._prices.fit, max_bytes=most, pack=self._pack_at, highest=level, force=True, what=what)
-        tables = self.bundle.tables[0]
+        """Return the packet that fits, by force at the largest side at which little has to be dropped, and the side."""
+        sides, tables = seen.sides, self.bundle.tables[0]
+        fit = partial(self._prices.fit, max_bytes=most, pack=self._pack_at, highest=level, force=force, what=what)
+        if not force:
+            full, least, (_, rows, cols) = seen.grid(seen.side), seen.grid(sides[-1]), latent_chw.shape
+            return seen.side, fit(latent_chw, least_grid=(rows - full[0] + least[0], cols - full[1] + least[1]))
         for side in sides:
-            latent_chw = latent_chw if side == sides[0] else self._latent_at(picture, side)
+            latent_chw = latent_chw if side == seen.side else self.encoder.latent_chw(seen.pixels_bhwc(side))
             size = OVERHEAD + self._prices.bits(tables.quantise(latent_chw, 0), 0) / 8
             if size <= DROPPED * most:
                 with contextlib.suppress(BudgetTooSmall):
                     return side, fit(latent_chw)
         return sides[-1], fit(latent_chw)
 
-    def _latent_at(self, picture: Image.Image, side: int) -> NDArray[np.float32]:
-        return self.encoder.latent_chw(crop_bhwc(picture, resize=self._resize_at(side), crop=side))
-
-    def _resize_at(self, side: int) -> int:
-        return round(self.bundle.manifest.resize * side / self.bundle.manifest.crop)
-
-    def _sides(self) -> list[int]:
-        """Return the sides in pixels at which a forced picture may be encoded, the bundle's crop first."""
-        manifest = self.bundle.manifest
-        if set(manifest.tasks) - {"classify"}:  # boxes and masks would come back in other pixels
-            return [manifest.crop]
-        least, step = max(SMALLEST_SIDE * manifest.crop, 4 * manifest.stride), 2 * manifest.stride
-        smaller = [side for side in range(step, manifest.crop, step) if side >= least]
-        return [manifest.crop, *reversed(smaller)]
-
-    def _grid(self, side: int) -> tuple[int, int]:
-        return side // self.bundle.manifest.stride, side // self.bundle.manifest.stride
+    @cached_property
+    def _specs(self) -> list[TaskSpec]:
+        return task_specs(self.bundle)
 
     def _pack_at(self, symbols_chw: NDArray[Any], level: int) -> bytes:
         return self.pack(symbols_chw, level=level)

@@ -15,6 +15,7 @@ What is decided, so that two machines decide alike:
 from __future__ import annotations
 
 import io
+import re
 import threading
 import warnings
 from collections.abc import Sequence
@@ -193,10 +194,16 @@ def letterbox_bhwc(picture: Image.Image, *, side: int, multiple: int) -> tuple[N
         raise SettingsError(f"side {side}, multiple {multiple}; expected 1 <= side <= {MAX_RESIZED_SIDE}")
     if picture.mode != "RGB":
         raise PictureUnreadable(f"a PIL image of mode {picture.mode}; expected RGB, pass it through load_picture first")
-    wide, high = letterbox_size(picture.size, side=side)
-    resized = picture if (wide, high) == picture.size else picture.resize((wide, high), Image.Resampling.BICUBIC)
-    place = Letterbox(picture.size, wide, high, -(-wide // multiple) * multiple, -(-high // multiple) * multiple)
+    place = letterbox_place(picture.size, side=side, multiple=multiple)
+    size = place.wide, place.high
+    resized = picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)
     return place_bhwc(np.asarray(resized, dtype=np.uint8), place), place
+
+
+def letterbox_place(size: tuple[int, int], *, side: int, multiple: int) -> Letterbox:
+    """Return where a picture of `size` (width, height) lies in what `letterbox_bhwc` gives."""
+    wide, high = letterbox_size(size, side=side)
+    return Letterbox(size, wide, high, -(-wide // multiple) * multiple, -(-high // multiple) * multiple)
 
 
 def place_bhwc(image_hwc: NDArray[np.uint8], place: Letterbox) -> NDArray[np.uint8]:
@@ -213,9 +220,9 @@ def _from_file(file: IO[bytes], *, name: str, max_pixels: int) -> Image.Image:
             warnings.simplefilter("ignore")
             picture = Image.open(file)
     except Image.DecompressionBombError as error:
-        raise PictureTooLarge(
-            f"{name}: {str(error).split(',', maxsplit=1)[0]}; at most {max_pixels} are allowed"
-        ) from None
+        found = re.search(r"\d+ pixels", str(error))
+        much = found[0] if found else "too many pixels"
+        raise PictureTooLarge(f"{name}: {much}; at most {max_pixels} are allowed, shrink it first") from None
     except UnidentifiedImageError:
         raise PictureUnreadable(f"{name}: not a picture; expected JPEG, PNG, WebP, AVIF, TIFF or the like") from None
     except Exception as error:  # hostile headers make Pillow's plugins raise nearly anything

@@ -69,8 +69,6 @@ class HttpLink:
             raise SettingsError(f"time-out of {timeout_s} s; expected more than 0")
         if retries < 0:
             raise SettingsError(f"{retries} retries; expected 0 or more")
-        if token is not None and not (token.isascii() and token.isprintable() and token.strip() == token != ""):
-            raise SettingsError("the token holds characters that HTTP does not carry; expected printable ASCII")
         self.url = _checked_url(url)
         self._tries = 1 + retries
         self._timeout_s = timeout_s
@@ -81,8 +79,7 @@ class HttpLink:
             "accept-encoding": "identity",
             "user-agent": "splitcodec",
         }
-        if token is not None:
-            headers["authorization"] = f"Bearer {token}"
+        headers |= _authorization(token)
         self._client = httpx.Client(headers=headers, timeout=timeout_s, mounts=_LOOPBACK)
         weakref.finalize(self, self._client.close)  # for a link that is used once and dropped
 
@@ -161,6 +158,29 @@ class HttpLink:
         )
 
 
+def page(url: str, *, token: str | None = None, timeout_s: float = 10.0) -> Callable[[], str]:
+    """Return a function that gets the text at `url` anew each time it is called, over one connection.
+
+    It raises LinkDown, or LinkRefused for any status but 200. SettingsError for a URL or token that makes no sense.
+    """
+    place = _checked_url(url)
+    client = httpx.Client(headers=_authorization(token), timeout=timeout_s, trust_env=False)
+
+    def get() -> str:
+        try:
+            response = client.get(place)
+        except httpx.HTTPError as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise LinkDown(f"{place}: {reason}; check the address, and that an edge is running there") from None
+        if response.status_code != 200:
+            hint = "; give --token-file, or set SPLITCODEC_TOKEN" if response.status_code == 401 else ""
+            raise LinkRefused(f"{place} answered {response.status_code}{hint}", status=response.status_code)
+        return response.text
+
+    weakref.finalize(get, client.close)
+    return get
+
+
 def slow(link: Link, *, kbit_per_s: float, rtt_ms: float, sleep: Callable[[float], None] = time.sleep) -> Link:
     """Return `link` behind a simulated radio: really wait for the bytes both ways and for the round trip.
 
@@ -188,6 +208,14 @@ def _check_radio(*, kbit_per_s: float, rtt_ms: float) -> None:
         raise SettingsError(f"a rate of {kbit_per_s} kbit/s; expected more than 0")
     if not (math.isfinite(rtt_ms) and rtt_ms >= 0):
         raise SettingsError(f"a round trip of {rtt_ms} ms; expected 0 or more")
+
+
+def _authorization(token: str | None) -> dict[str, str]:
+    if token is None:
+        return {}
+    if not (token.isascii() and token.isprintable() and token.strip() == token != ""):
+        raise SettingsError("the token holds characters that HTTP does not carry; expected printable ASCII")
+    return {"authorization": f"Bearer {token}"}
 
 
 def _checked_url(url: str) -> str:

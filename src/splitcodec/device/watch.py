@@ -41,15 +41,16 @@ REFUSE, DROP_OLDEST, DROP_NEWEST = "refuse", "drop-oldest", "drop-newest"
 class Watch:
     """Takes captures from `source` into `spool` and their answers into `journal`.
 
-    `encode(picture)` returns (packet, level); `send(packet, key)` returns the answer's JSON. `max_bytes` bounds the
-    spool; where it is full, `when_full` is "refuse" (take no more pictures), "drop-oldest" or "drop-newest" (write a
-    line that says so). `tell` is called with every line that is written, and `None` when only the status has changed.
+    `encode(picture)` returns (packet, level), or None where it was stopped while it waited, so that the capture stays
+    where it is; `send(packet, key)` returns the answer's JSON. `max_bytes` bounds the spool; where it is full,
+    `when_full` is "refuse" (take no more pictures), "drop-oldest" or "drop-newest" (write a line that says so). `tell`
+    is called with every line that is written, and `None` when only the status has changed.
     """
 
     def __init__(
         self,
         *,
-        encode: Callable[[Any], tuple[bytes, int]],
+        encode: Callable[[Any], tuple[bytes, int] | None],
         send: Callable[[bytes, str], bytes],
         source: Source,
         spool: Spool,
@@ -69,6 +70,7 @@ class Watch:
         self._when_full = when_full
         self._tell = tell
         self._lock = threading.RLock()
+        self._more = threading.Event()  # a packet may wait that the sending thread does not know of
         self._in_flight: Path | None = None
         self._waiting: dict[str, Path] = {}
         self.status = Status()
@@ -101,12 +103,11 @@ class Watch:
 
     def run(self, stop: threading.Event, *, poll_s: float = 1.0, backoff: Backoff | None = None) -> None:
         """Gather and deliver until `stop` is set. Raises what the sending thread ends with."""
-        more = threading.Event()
         failures: list[BaseException] = []
 
         def sending() -> None:
             try:
-                self._keep_delivering(stop, more, backoff or Backoff())
+                self._keep_delivering(stop, backoff or Backoff())
             except BaseException as error:
                 failures.append(error)
                 stop.set()
@@ -117,7 +118,7 @@ class Watch:
             resting = Backoff(first_s=poll_s, longest_s=60.0)
             while not stop.is_set():
                 self.gather()
-                more.set()
+                self._more.set()
                 if self.status.disk or self.status.source:
                     stop.wait(resting.next_s())
                 else:
@@ -125,7 +126,7 @@ class Watch:
                     stop.wait(poll_s)
         finally:
             stop.set()
-            more.set()
+            self._more.set()
             thread.join()
         if failures:
             raise failures[0]
@@ -143,12 +144,12 @@ class Watch:
             elif hindered or not (troubled and delivered):
                 return
 
-    def _keep_delivering(self, stop: threading.Event, more: threading.Event, backoff: Backoff) -> None:
+    def _keep_delivering(self, stop: threading.Event, backoff: Backoff) -> None:
         while not stop.is_set():
-            more.clear()
+            self._more.clear()
             done = self.deliver()
             if done is None:
-                more.wait()
+                self._more.wait()
             elif done:
                 backoff.reset()
             else:
@@ -179,7 +180,7 @@ class Watch:
         if self._when_full == REFUSE and self._full():
             return False
         try:
-            packet, level = self._encode(capture.load())
+            made = self._encode(capture.load())
         except PictureNotFound:
             return True  # gone, or still changing: it comes again as another capture
         except (PictureError, BudgetTooSmall) as error:  # neither gets better by waiting
@@ -187,6 +188,9 @@ class Watch:
         except MemoryError:
             large = PictureTooLarge(f"{capture.picture}: does not fit into this machine's memory; shrink it first")
             return self._settle(capture, Outcome.UNREADABLE, _problem(Outcome.UNREADABLE, large))
+        if made is None:
+            return False
+        packet, level = made
         key = idempotency_key(packet, capture.ident)
         entry = Entry(capture.ident, capture.picture, key, level, packet)
         with self._lock:
@@ -203,6 +207,7 @@ class Watch:
             self.status.disk = ""
             self.status.taken += 1
             self._count()
+        self._more.set()
         self._tell(None)
         return True
 

@@ -13,13 +13,20 @@ COOL = ("#30638e", "#2e933c", "#7d5ba6", "#00a5c4", "#8a9a1f", "#5c6f82", "#b06f
 DARK = ("#111111", "#8c5a3c", "#b07d12", "#54436b", "#5a5a5a")
 
 
-def figure(width: float, height: float) -> Any:
-    """Return an empty figure of that many inches. Raises MissingExtra without matplotlib."""
+def check_plots() -> None:
+    """Say now, rather than after hours of measuring, that plots cannot be drawn. Raises MissingExtra."""
     try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
     except ModuleNotFoundError as error:
         raise MissingExtra(f"the plot needs {error.name}; install it with: pip install 'splitcodec[eval]'") from None
+
+
+def figure(width: float, height: float) -> Any:
+    """Return an empty figure of that many inches. Raises MissingExtra without matplotlib."""
+    check_plots()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     made = Figure(figsize=(width, height), dpi=140, layout="constrained")
     FigureCanvasAgg(made)
     return made

@@ -25,6 +25,8 @@ def curves(report: Report) -> bytes:
     crowded = len(report.methods) > _CROWDED
     drawn_on = figure(10 if crowded else 8, 5.6 if crowded else 5.2)
     axes = drawn_on.add_subplot()
+    scores = [report.teacher_top1, *(one.top1 for one in report.points)]
+    bottom, top = max(min(scores) - 3, -2), min(max(scores) + 6, 104)
     axes.axhline(report.teacher_top1, color="#555555", linewidth=1.2, linestyle=(0, (6, 3)))
     label = f"teacher, uncompressed: {report.teacher_top1:.1f} %"
     axes.annotate(
@@ -33,7 +35,7 @@ def curves(report: Report) -> bytes:
     axes.axhspan(report.teacher_top1 - WIDEST, report.teacher_top1 - NEAREST, color="#f3f3f0", zorder=0)
     axes.annotate(
         "BD-rate is taken here",
-        (0.99, report.teacher_top1 - WIDEST),
+        (0.99, max(report.teacher_top1 - WIDEST, bottom)),  # words outside the axes would leave no room for these
         xycoords=("axes fraction", "data"),
         ha="right",
         va="bottom",
@@ -44,8 +46,7 @@ def curves(report: Report) -> bytes:
         _curve(axes, report, method=method, crowded=crowded)
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
-    low = min([report.teacher_top1, *(one.top1 for one in report.points)])
-    axes.set_ylim(max(low - 3, -2), min(report.teacher_top1 + 6, 104))
+    axes.set_ylim(bottom, top)
     axes.set_xlabel("bytes per picture (mean, log scale)")
     axes.set_ylabel("top-1, %")
     dress(axes, title=f"{report.bundle} on {report.images} pictures of {report.data}")

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from splitcodec.errors import OutputError
 from splitcodec.evaluation.bd import FEWEST, NEAREST, WIDEST, Delta
+from splitcodec.evaluation.output import write_whole
 from splitcodec.evaluation.pictures import curves, frontier
 from splitcodec.evaluation.result import FRONTIER, OURS, TEACHER, Contrast, EncoderCost, Report
 
@@ -20,20 +18,13 @@ def write_report(report: Report, folder: str | Path) -> list[Path]:
     Each file appears whole or not at all.
     Raises OutputError, MissingExtra without matplotlib.
     """
-    root = Path(folder)
     files = {
         "rd.json": (json.dumps(report.to_json(), indent=1) + "\n").encode(),
         "rd.png": curves(report),
         "frontier.png": frontier(report),
         "report.md": markdown(report).encode(),
     }
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror or error}); give another folder") from None
-    for name, data in files.items():
-        _write(root / name, data)
-    return [root / name for name in files]
+    return write_whole(folder, files)
 
 
 def markdown(report: Report) -> str:
@@ -291,14 +282,3 @@ def _signed(value: float | None, unit: str = "") -> str:
 
 def _bytes(size: float | None) -> str:
     return "-" if size is None else f"{size:,.0f}"
-
-
-def _write(path: Path, data: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); give another folder") from None

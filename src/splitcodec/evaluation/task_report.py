@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from splitcodec.errors import MissingExtra, OutputError
+from splitcodec.evaluation.drawing import figure, png
+from splitcodec.evaluation.output import write_whole
 from splitcodec.evaluation.result import OURS
 from splitcodec.evaluation.tasks import TaskReport
 
@@ -35,16 +36,22 @@ def task_markdown(report: TaskReport) -> str:
     return "\n".join(lines)
 
 
-def write_task_report(report: TaskReport, folder: Path) -> None:
-    """Write `<task>.json`, `<task>.md` and `<task>.png`. Raises OutputError, MissingExtra without matplotlib."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise MissingExtra(f"plots need {error.name}; install it with: pip install 'splitcodec[eval]'") from None
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+def write_task_report(report: TaskReport, folder: Path) -> list[Path]:
+    """Write `<task>.json`, `<task>.md` and `<task>.png` and return their paths.
+
+    Each file appears whole or not at all. Raises OutputError, MissingExtra without matplotlib.
+    """
+    files = {
+        f"{report.task}.json": (json.dumps(report.to_json(), indent=1) + "\n").encode(),
+        f"{report.task}.md": (task_markdown(report) + "\n").encode(),
+        f"{report.task}.png": _plot(report),
+    }
+    return write_whole(folder, files)
+
+
+def _plot(report: TaskReport) -> bytes:
+    drawn_on = figure(7, 4.5)
+    axes = drawn_on.subplots()
     for method in dict.fromkeys(point.method for point in report.points):
         some = sorted((one.bytes_mean, one.scores[report.score]) for one in report.points if one.method == method)
         style = "o-" if method == OURS else "."
@@ -55,10 +62,4 @@ def write_task_report(report: TaskReport, folder: Path) -> None:
     axes.set_ylabel(f"{_WORDS[report.score]}, %")
     axes.set_title(f"{report.bundle}: {report.task} on {report.data} ({report.split}, {report.images} pictures)")
     axes.legend()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{report.task}.json").write_text(json.dumps(report.to_json(), indent=1) + "\n", encoding="utf-8")
-        (folder / f"{report.task}.md").write_text(task_markdown(report) + "\n", encoding="utf-8")
-        figure.savefig(folder / f"{report.task}.png", dpi=120)
-    except OSError as error:
-        raise OutputError(f"cannot write to {folder}: {error.strerror or error}; choose another --out") from None
+    return png(drawn_on)

@@ -39,7 +39,7 @@ def fisher_metric(
     total_dd = torch.zeros(size, size, dtype=torch.float64, device=feature_bchw.device)
     for part_bchw in torch.split(feature_bchw, _BATCH):
         for _ in range(draws):
-            found = part_bchw.detach().float().requires_grad_(requires_grad=True)
+            found = part_bchw.detach().float().requires_grad_()
             with torch.enable_grad():
                 out = tail(found)
                 log_bk = (out[0] if isinstance(out, tuple) else out).float().log_softmax(1)

@@ -145,10 +145,10 @@ def _begin(
     recipe: Recipe, student: Student, *, teacher: Teacher, halves: Halves, image_u8: Tensor, lead: Lead | None
 ) -> float | None:
     """Give a student its first weights; returns what a linear start loses of some features, or of its lead's latent."""
-    if recipe.start is not None:
-        begin_from(recipe.start, recipe, student)
-        return None
     stem, feature = halves.stem_and_feature(image_u8)
+    if recipe.start is not None:
+        begin_from(recipe.start, recipe, student, image_u8=image_u8, taken_bchw=stem, feature_bchw=feature)
+        return None
     encoder = student.squeeze
     if isinstance(recipe.student, ThinnedRecipe) and recipe.student.hidden is not None and isinstance(encoder, Thinned):
         encoder.refit(whole_stem(teacher), recipe.student.hidden, stem)
@@ -156,8 +156,9 @@ def _begin(
     lost = student.aim_at(stem, feature, tail=halves.tail if by_answer else None)
     if lead is None:
         return lost
-    lead.adopt(student)
-    return student.follow(stem, lead.latent(image_u8))
+    latent = lead.latent(image_u8)
+    lead.adopt(student, image_u8=image_u8, feature_bchw=feature, latent_bchw=latent)
+    return student.follow(stem, latent)
 
 
 def _counted(student: Student, halves: Halves, paths: list[Path], *, size: TeacherRecipe) -> bytes | None:

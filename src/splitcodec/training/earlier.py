@@ -1,5 +1,7 @@
 """Runs that a run builds upon: `start`, whose weights it begins with, and `lead`, whose latent it learns.
 
+Either is the folder of a finished run, or a bundle, such as those that ship (`from_bundle.py`).
+
 What they have seen was seen for this run too, so their pictures and seconds are reported with its own.
 """
 
@@ -9,8 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
+from torch import Tensor
+
 from splitcodec.errors import RecipeError
 from splitcodec.model.student import Student
+from splitcodec.training.from_bundle import begin_from_bundle, check_teacher, opened
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
 
@@ -18,7 +23,10 @@ from splitcodec.training.run import Run
 @final
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """A finished run: its recipe's name; pictures and seconds, those of the runs that it builds upon included."""
+    """A finished run: its recipe's name; pictures and seconds, those of the runs that it builds upon included.
+
+    Of a bundle: its name@version, and what its run said.
+    """
 
     key: str
     recipe: str
@@ -32,18 +40,41 @@ def earlier_runs(recipe: Recipe) -> list[Earlier]:
     return [_earlier(key, folder) for key, folder in folders.items() if folder is not None]
 
 
-def _earlier(key: str, folder: Path) -> Earlier:
-    run = Run(folder)
-    if not (folder / "recipe.yaml").exists():
-        raise RecipeError(f"{key}: no run in {folder}; train that recipe first, or give another folder")
-    report = run.report()
-    if not report.get("finished"):
-        raise RecipeError(f"{key}: the run in {folder} has not finished; let it go to its end first")
-    images, seconds = (report.get(f"{name}_cumulative", report[name]) for name in ("images", "seconds"))
-    return Earlier(key, run.recipe().name, int(images), float(seconds))
+def is_run(place: Path) -> bool:
+    """Say whether a folder holds a run, whether or not it has finished."""
+    return (place / "recipe.yaml").exists()
 
 
-def begin_from(folder: Path, recipe: Recipe, student: Student) -> None:
+def _earlier(key: str, place: Path) -> Earlier:
+    report: dict[str, Any]
+    if not is_run(place):
+        bundle = opened(key, place)
+        name, report = bundle.ident, bundle.manifest.provenance.get("report") or {}
+    else:
+        run = Run(place)
+        name, report = run.recipe().name, run.report()
+        if not report.get("finished"):
+            raise RecipeError(f"{key}: the run in {place} has not finished; let it go to its end first")
+    images, seconds = (report.get(f"{what}_cumulative", report.get(what, 0)) for what in ("images", "seconds"))
+    return Earlier(key, name, int(images), float(seconds))
+
+
+def begin_from(
+    place: Path, recipe: Recipe, student: Student, *, image_u8: Tensor, taken_bchw: Tensor, feature_bchw: Tensor
+) -> None:
+    """Give the student the weights of a finished run or of a bundle; see `_begin_from_run` and `from_bundle.py`.
+
+    Some crops uint8 (B, 3, H, W), what the encoder takes of them, and their feature serve a bundle.
+    """
+    if is_run(place):
+        _begin_from_run(place, recipe, student)
+        return
+    bundle = opened("start", place)
+    check_teacher("start", bundle, image_u8[:2], feature_bchw[:2])
+    begin_from_bundle("start", bundle, student, taken_bchw)
+
+
+def _begin_from_run(folder: Path, recipe: Recipe, student: Student) -> None:
     """Give the student the weights of a finished run. Raises RecipeError where shapes or teachers differ.
 
     Where the student has a tail of its own and the run has none, the tail begins as the teacher's.

@@ -134,10 +134,11 @@ class Recipe(Strict):
     stage2: Stage | None = None
     stage3: Stage | None = None
     lead: Path | None = None
-    """The folder of a finished run: this student begins with its decoder, priors and gains, and a stage of kind
-    `latents` learns its latent."""
+    """The folder of a finished run, or a bundle: this student begins with its decoder, priors and gains, and a stage of
+    kind `latents` learns its latent."""
     start: Path | None = None
-    """The folder of a finished run with the same teacher and shapes: its weights are what this one begins with."""
+    """The folder of a finished run, or a bundle (a zoo name, a folder, a .zip), with the same teacher and shapes: its
+    weights are what this one begins with."""
     precision: Annotated[str, Field(pattern=r"^(32-true|bf16-mixed|16-mixed)$")] = "bf16-mixed"
     seed: int = 0
 
@@ -193,8 +194,10 @@ def read_as(model: type[Model], path: Path, *, changes: tuple[str, ...] = (), ki
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        found = [tuple(_keys(data, one["loc"], kinds=frozenset(kinds))) for one in error.errors()]
+        # a misspelt key of those that must be there is missing as well; what was written is what to mend
+        wrong = sorted(error.errors(), key=lambda one: one["type"] != "extra_forbidden")
+        first = wrong[0]
+        found = [tuple(_keys(data, one["loc"], kinds=frozenset(kinds))) for one in wrong]
         key = ".".join(found[0]) or "recipe"
         others = set(found) - {found[0]}
         more = f" (and {len(others)} more)" if others else ""

@@ -22,6 +22,7 @@ MAX_FILES = 64
 MAX_TOTAL = 256 << 20  # bytes of all files together, unpacked
 MAX_RATIO = 200  # unpacked to packed, of a zip's file; the weights of a graph hardly shrink
 _RATIO_FREE = 1 << 20  # a file below this size may shrink as much as it likes
+GET_AGAIN = "get the bundle again, from somebody you trust"
 MANIFEST = "manifest.json"
 GRAPHS = "graphs"
 """The folder of a zoo that holds shared graphs, each as <sha256>.onnx."""
@@ -110,29 +111,35 @@ class Zip:
 
     def _check(self, entries: list[zipfile.ZipInfo]) -> None:
         if len(entries) > MAX_FILES:
-            raise BundleUnsafe(f"{self.path}: {len(entries)} files, at most {MAX_FILES} are allowed")
+            raise BundleUnsafe(f"{self.path}: {len(entries)} files, at most {MAX_FILES} are allowed; {GET_AGAIN}")
         names = [entry.filename for entry in entries]
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise BundleUnsafe(f"{self.path}: {twice[:100]!r} occurs twice")
+            raise BundleUnsafe(f"{self.path}: {twice[:100]!r} occurs twice; {GET_AGAIN}")
         for entry in entries:
             self._check_entry(entry)
         total = sum(entry.file_size for entry in entries)
         if total > MAX_TOTAL:
-            raise BundleUnsafe(f"{self.path}: unpacks to {total} bytes, at most {MAX_TOTAL} are allowed")
+            raise BundleUnsafe(f"{self.path}: unpacks to {total} bytes, at most {MAX_TOTAL} are allowed; {GET_AGAIN}")
 
     def _check_entry(self, entry: zipfile.ZipInfo) -> None:
         name = entry.filename.removesuffix("/") if _is_folder(entry) else entry.filename
         if name != MANIFEST and not is_file_name(name):
-            raise BundleUnsafe(f"{self.path}: {entry.filename[:100]!r}, expected plain names inside the bundle")
+            raise BundleUnsafe(
+                f"{self.path}: {entry.filename[:100]!r}, expected plain names inside the bundle; {GET_AGAIN}"
+            )
         mode = entry.external_attr >> 16
         if stat.S_IFMT(mode) not in (0, stat.S_IFREG, stat.S_IFDIR):
-            raise BundleUnsafe(f"{self.path}: {name} is a link or device, expected a plain file")
+            raise BundleUnsafe(f"{self.path}: {name} is a link or device, expected a plain file; {GET_AGAIN}")
         if entry.flag_bits & 1 or entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise BundleUnsafe(f"{self.path}: {name} is encrypted or packed otherwise than by deflate")
+            raise BundleUnsafe(
+                f"{self.path}: {name} is encrypted or packed otherwise than by deflate; "
+                "pack it with `splitcodec bundle pack`"
+            )
         if entry.file_size > max(_RATIO_FREE, MAX_RATIO * entry.compress_size):
             raise BundleUnsafe(
-                f"{self.path}: {name} unpacks from {entry.compress_size} to {entry.file_size} bytes: a zip bomb"
+                f"{self.path}: {name} unpacks from {entry.compress_size} to {entry.file_size} bytes: a zip bomb; "
+                f"{GET_AGAIN}"
             )
 
 

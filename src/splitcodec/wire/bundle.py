@@ -125,9 +125,14 @@ def open_bundle(source: str | Path, *, zoo: Path | None = None) -> Bundle:
     files = archive.open_source(Path(source) if ident is None else root / ident)
     size = files.size(archive.MANIFEST)
     if size is None:
-        raise BundleNotFound(f"{files.path}: no {archive.MANIFEST} at its root, so it is not a bundle")
+        raise BundleNotFound(
+            f"{files.path}: no {archive.MANIFEST} at its root, so it is not a bundle; give a zoo name, or what "
+            "`splitcodec export` or `splitcodec bundle pack` wrote"
+        )
     if size > MAX_BYTES:
-        raise BundleUnsafe(f"{files.path}: a manifest of {size} bytes, at most {MAX_BYTES} are read")
+        raise BundleUnsafe(
+            f"{files.path}: a manifest of {size} bytes, at most {MAX_BYTES} are read; {archive.GET_AGAIN}"
+        )
     manifest = Manifest.from_json(files.read(archive.MANIFEST, limit=MAX_BYTES))
     if ident is not None:
         files = archive.InZoo(files, root, sha256_of={name: entry.sha256 for name, entry in manifest.files.items()})
@@ -266,10 +271,12 @@ def _split_ident(text: str) -> tuple[str, int]:
 def _check_files(manifest: Manifest, files: archive.Source) -> None:
     path = files.path
     if len(manifest.files) > archive.MAX_FILES:
-        raise BundleUnsafe(f"{path}: {len(manifest.files)} files, at most {archive.MAX_FILES} are allowed")
+        raise BundleUnsafe(
+            f"{path}: {len(manifest.files)} files, at most {archive.MAX_FILES} are allowed; {archive.GET_AGAIN}"
+        )
     total = sum(entry.bytes for entry in manifest.files.values())
     if total > archive.MAX_TOTAL:
-        raise BundleUnsafe(f"{path}: {total} bytes, at most {archive.MAX_TOTAL} are allowed")
+        raise BundleUnsafe(f"{path}: {total} bytes, at most {archive.MAX_TOTAL} are allowed; {archive.GET_AGAIN}")
     for name, entry in manifest.files.items():
         size = files.size(name)
         if size is None:

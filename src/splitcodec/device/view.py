@@ -1,0 +1,91 @@
+"""Beside stage 1 of 7: what of a picture the network sees, and at which sizes.   inside: image.py   used by: client.py
+
+A picture is taken smaller than its view wants only to force a packet into its limit: dropping most of the symbols of a
+large picture leaves nothing to recognise, all symbols of a small one do (docs/LOG.md, "222 bytes"). Where the picture
+lies in what was sent is known at every size, so boxes and label maps find back to its own pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final, Literal, final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from splitcodec.device.image import Letterbox, crop_bhwc, crop_place, letterbox_bhwc, letterbox_place
+from splitcodec.errors import SettingsError
+from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.task import TaskSpec, file_name
+
+SMALLEST_SIDE: Final = 0.4
+"""Of the view's full side, how far a picture may shrink."""
+
+Fit = Literal["crop", "letterbox"]
+
+
+@final
+class View:
+    """One upright RGB picture, cut out of the middle ("crop") or whole ("letterbox"), at its full side or smaller.
+
+    `side` is the full one in pixels: the bundle's crop, or a letterbox's longest side (none: as the bundle's tasks want
+    it); `specs` are those tasks. Raises SettingsError for a fit or side that the bundle does not take.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        picture: Image.Image,
+        *,
+        specs: Sequence[TaskSpec],
+        fit: Fit = "crop",
+        side: int | None = None,
+    ) -> None:
+        if fit not in ("crop", "letterbox"):
+            raise SettingsError(f"fit {fit!r}; expected 'crop' or 'letterbox'")
+        self._bundle, self._picture, self._fit = bundle, picture, fit
+        manifest = bundle.manifest
+        self._multiple = math.lcm(manifest.stride, *(spec.multiple for spec in specs))
+        if fit == "crop":
+            self.side = manifest.crop
+            return
+        self.side = max((spec.side for spec in specs), default=manifest.crop) if side is None else side
+        most = manifest.max_side // self._multiple * self._multiple
+        if not manifest.stride <= self.side <= most:
+            raise SettingsError(f"side {self.side}; {bundle.ident} takes {manifest.stride} to {most}")
+
+    @property
+    def sides(self) -> list[int]:
+        """Return the sides in pixels at which a forced picture may be encoded, the full one first."""
+        stride = self._bundle.manifest.stride
+        step = math.lcm(2 * stride, self._multiple)  # so that the maps of all tasks are whole
+        least = max(SMALLEST_SIDE * self.side, 4 * stride)
+        return [self.side, *(side for side in range(self.side // step * step, 0, -step) if least <= side < self.side)]
+
+    def pixels_bhwc(self, side: int) -> NDArray[np.uint8]:
+        """Return what the network sees at one of `sides`: uint8 (1, rows, cols, 3). Raises PictureTooLarge."""
+        if self._fit == "crop":
+            return crop_bhwc(self._picture, resize=self._resize(side), crop=side)
+        return letterbox_bhwc(self._picture, side=side, multiple=self._multiple)[0]
+
+    def place(self, side: int) -> Letterbox:
+        """Return where the picture lies in what the network sees at one of `sides`."""
+        if self._fit == "crop":
+            return crop_place(self._picture.size, resize=self._resize(side), crop=side)
+        return letterbox_place(self._picture.size, side=side, multiple=self._multiple)
+
+    def grid(self, side: int) -> tuple[int, int]:
+        """Return the rows and columns of the latent at one of `sides`; unpadded convolutions may differ by one."""
+        place, stride = self.place(side), self._bundle.manifest.stride
+        return place.rows // stride, place.cols // stride
+
+    def _resize(self, side: int) -> int:
+        manifest = self._bundle.manifest
+        return round(manifest.resize * side / manifest.crop)
+
+
+def task_specs(bundle: Bundle) -> list[TaskSpec]:
+    """Return what the bundle says of its tasks beside classification. Raises BundleHash, BundleFormat."""
+    return [bundle.task(task) for task in bundle.manifest.tasks if bundle.has(file_name(task))]

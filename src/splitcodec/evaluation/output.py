@@ -1,0 +1,45 @@
+"""Where reports go: a folder that can be written, files that appear whole.   used by: report.py, task_report.py"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from splitcodec.errors import OutputError
+
+
+def made_folder(folder: str | Path) -> Path:
+    """Return a folder that is there and can be written, made if need be. Raises OutputError."""
+    root = Path(folder)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror or error}); give another folder") from None
+    try:
+        with tempfile.TemporaryFile(dir=root) as file:
+            file.write(b"whether there is room for anything")
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); give another folder") from None
+    return root
+
+
+def write_whole(folder: str | Path, files: Mapping[str, bytes]) -> list[Path]:
+    """Write files by their names, each whole or not at all, and return their paths. Raises OutputError."""
+    root = made_folder(folder)
+    for name, data in files.items():
+        _write(root / name, data)
+    return [root / name for name in files]
+
+
+def _write(path: Path, data: bytes) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(data)
+        draft.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); give another folder") from None

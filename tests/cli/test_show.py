@@ -1,0 +1,38 @@
+"""Progress where stderr is no terminal: nothing for short work, now and then a plain line for long work."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from splitcodec.cli.show import each, progress
+from splitcodec.errors import PictureError
+
+
+def test_short_work_prints_nothing_at_all(capfd: pytest.CaptureFixture[str]) -> None:
+    with progress() as bar:
+        task = bar.add_task("working", total=3, note="")
+        bar.advance(task, 3)
+    assert each([1, 2], lambda number: number + 1, what="adding") == ([2, 3], 0)
+    assert tuple(capfd.readouterr()) == ("", "")
+
+
+def test_a_refusal_is_the_only_line(capfd: pytest.CaptureFixture[str]) -> None:
+    def one(name: str) -> None:
+        raise PictureError(f"{name}: no")
+
+    assert each(["a.jpg"], one, what="refusing") == ([], 1)
+    assert capfd.readouterr().err == "splitcodec: PictureError: a.jpg: no\n"
+
+
+def test_long_work_tells_now_and_then_how_far_it_is(capfd: pytest.CaptureFixture[str]) -> None:
+    with progress(every_s=0.02) as bar:
+        task = bar.add_task("evaluating", total=None, note="")
+        bar.update(task, completed=1200, total=5000, note="loss 0.5")
+        until, lines = time.monotonic() + 20, ""
+        while "loss" not in lines and time.monotonic() < until:
+            time.sleep(0.02)
+            lines += capfd.readouterr().err
+    assert "evaluating: 1,200/5,000, loss 0.5\n" in lines
+    assert set(lines.splitlines()) <= {"evaluating: 1,200/5,000, loss 0.5", "evaluating: 0"}

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from splitcodec.errors import RecipeError
+from splitcodec.model.student import Student
+from splitcodec.training.build import Halves, build_student, build_teacher
+from splitcodec.training.data import centre_crops, find_photographs
+from splitcodec.training.distill import train
+from splitcodec.training.export import export
+from splitcodec.training.from_bundle import begin_from_bundle, fit_prior
+from splitcodec.training.lead import Lead
+from splitcodec.training.recipe import Recipe
+from splitcodec.training.run import Run
+from splitcodec.wire.bundle import Bundle, open_bundle
+
+Make = Callable[[], dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def bundle(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("bundles") / "tiny-run"
+    export(finished, folder, golden=lambda _: b"none")
+    return open_bundle(folder)
+
+
+@pytest.fixture(scope="module")
+def crops(recipe: Recipe, photos: Path) -> torch.Tensor:
+    return centre_crops(find_photographs([photos])[:8], resize=72, crop=64).image_u8
+
+
+@pytest.fixture(scope="module")
+def pair(recipe: Recipe, finished: Path, bundle: Bundle, crops: torch.Tensor) -> tuple[Student, Student, torch.Tensor]:
+    """Return the student of the run, that of its bundle, and what both encoders take of some crops."""
+    teacher = build_teacher(recipe)
+    run, found = build_student(recipe, teacher), build_student(recipe, teacher)
+    run.load_state_dict(Run(finished).weights())
+    stem, _ = Halves(Fabric(accelerator="cpu"), recipe, teacher=teacher).stem_and_feature(crops)
+    begin_from_bundle("start", bundle, found, stem)
+    return run.eval(), found, stem
+
+
+def _apart(one: torch.Tensor, other: torch.Tensor) -> float:
+    return ((one - other).std() / one.std()).item()
+
+
+@torch.no_grad()
+def test_a_bundle_gives_its_student_back(pair: tuple[Student, Student, torch.Tensor]) -> None:
+    run, found, stem = pair
+    found.eval()
+    assert _apart(run.latent(stem), found.latent(stem)) < 2e-3
+    for level in (0, 1):
+        symbols = run.symbols(stem, level)
+        assert _apart(run.reproduce(symbols, level), found.reproduce(symbols, level)) < 2e-3
+
+
+@torch.no_grad()
+def test_batch_norm_is_settled_so_that_training_goes_on_where_it_was(
+    pair: tuple[Student, Student, torch.Tensor],
+) -> None:
+    _, found, stem = pair
+    still = found.eval()(stem, quantise="round").feature_bchw
+    learning = found.train()(stem, quantise="round").feature_bchw
+    found.eval()
+    assert _apart(still, learning) < 0.01
+
+
+def test_priors_cost_what_the_tables_cost(bundle: Bundle, pair: tuple[Student, Student, torch.Tensor]) -> None:
+    from splitcodec.model.bottleneck import Bottleneck
+
+    bottleneck = pair[1].bottleneck
+    assert isinstance(bottleneck, Bottleneck)
+    assert fit_prior(bottleneck, bundle.tables[0]) < 0.02
+    assert np.allclose(bottleneck.gains(), bundle.tables[0].gain_lc, rtol=1e-5)
+
+
+def test_a_run_starts_from_a_bundle_and_counts_its_pictures(
+    recipe_data: Make, bundle: Bundle, photos: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe.model_validate({**recipe_data(), "name": "next", "start": str(bundle.path), "stage2": None})
+    report = train(recipe, photos=[photos], out=tmp_path / "next", report=lambda _: None)
+    assert report["images_cumulative"] == report["images"] + 36
+    assert [(one["key"], one["recipe"]) for one in report["builds_on"]] == [("start", "tiny-run@1")]
+
+
+def test_a_bundle_leads_as_its_run_does(
+    recipe_data: Make, bundle: Bundle, finished: Path, crops: torch.Tensor, photos: Path, tmp_path: Path
+) -> None:
+    data = recipe_data()
+    student = {"kind": "patch", "patches": [{"width": 8, "kernel": 8, "stride": 8}]}
+    student |= {key: data["student"][key] for key in ("channels", "decoder")}
+    stage = {"kind": "latents", "images": 16, "batch": 8, "learning_rate": 1e-3}
+    data = {**data, "name": "thin", "student": student, "lead": str(bundle.path), "stage1": stage, "stage2": None}
+    recipe = Recipe.model_validate(data)
+    by_run, by_bundle = (Lead(place, recipe, fabric=Fabric(accelerator="cpu")) for place in (finished, bundle.path))
+    assert _apart(by_run.latent(crops), by_bundle.latent(crops)) < 2e-3
+    assert train(recipe, photos=[photos], out=tmp_path / "thin", report=lambda _: None)["finished"]
+    assert Run(tmp_path / "thin").report()["builds_on"][0]["recipe"] == "tiny-run@1"
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"start": "nowhere"}, "start: no run in nowhere, nor a bundle"),
+        ({"levels": {"lambdas": [0.5], "default": 0}, "stage1": {"images": 4, "batch": 1}}, "start: .* has 2 levels"),
+        ({"student": {"widths": [12, 10]}}, r"start: .*encoder\.onnx has shape .* make the student's sizes"),
+        ({"teacher": {"weights": "random"}}, "start: .* has another teacher"),
+    ],
+)
+def test_a_bundle_that_does_not_fit_is_refused(
+    recipe_data: Make, bundle: Bundle, photos: Path, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    data = {**recipe_data(), "start": str(bundle.path)}
+    for key, value in changes.items():
+        data[key] = {**data[key], **value} if isinstance(value, dict) else value
+    with pytest.raises(RecipeError, match=says):
+        train(Recipe.model_validate(data), photos=[photos], out=tmp_path / "run", report=lambda _: None)
