@@ -34,7 +34,12 @@ def test_golden_vectors_replay(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "macs"),
-    [("efficientnet-lite0-tiny", 25e6), ("efficientnet-lite0-small", 60e6), ("efficientnet-lite0", 150e6)],
+    [
+        ("efficientnet-lite0-tiny", 25e6),
+        ("efficientnet-lite0-small", 60e6),
+        ("efficientnet-lite0", 150e6),
+        ("efficientnet-lite0-large", 150e6),
+    ],
 )
 def test_encoders_are_small_enough_for_their_devices(name: str, macs: float) -> None:
     manifest = open_bundle(name).manifest
@@ -44,7 +49,8 @@ def test_encoders_are_small_enough_for_their_devices(name: str, macs: float) -> 
 
 
 def test_the_zoo_is_small() -> None:
-    assert sum(path.stat().st_size for path in zoo_folder().rglob("*") if path.is_file()) <= 40 << 20
+    """Allow 40 MB, and 18 MB on top as long as two cuts of one teacher ship (docs/LOG.md, "Two cuts")."""
+    assert sum(path.stat().st_size for path in zoo_folder().rglob("*") if path.is_file()) <= 58_000_000
 
 
 def test_every_level_costs_more_than_the_one_below(default: Bundle) -> None:
