@@ -329,9 +329,14 @@ def test_a_visitor_drops_a_picture_and_moves_the_slider(visit: Visit, where: str
         first = edge.answer(packet)["answers"]["classify"][0]
         assert visit.page.locator("#ours-answers li").first.inner_text().startswith(first["label"].split(",")[0])
         assert visit.page.locator("#ours-answers li").count() == 5
-    stages = visit.page.locator("#times dt").all_inner_texts()
-    of_tasks = ["tail", "backbone", "detect", "segment"]  # all that the bundle has are asked
-    assert stages == ["preprocess", "encoder", "coding", "link", "decode", "decoder", *of_tasks]
+    stages = ["preprocess", "encoder", "coding", "link", "decode", "decoder", "tail", "backbone", "detect"]
+    assert visit.page.locator("#times dt").all_inner_texts() == stages
+    visit.page.get_by_label("Street scene, labelled").check()
+    visit.settled()
+    assert visit.page.locator("#times dt").all_inner_texts() == [*stages, "segment"]
+    visit.page.get_by_label("Objects").uncheck()
+    visit.settled()
+    assert visit.page.locator("#times dt").all_inner_texts() == [*stages[:-1], "segment"]
     visit.check()
 
 
@@ -485,8 +490,10 @@ def test_boxes_and_masks_are_drawn(visit: Visit) -> None:
     for path in ("**/v1/answer*", "**/demo/picture*"):
         visit.page.route(path, fulfil)
     visit.open("?encode=server")
-    assert len(asked) == 2
-    assert all(parse_qs(urlsplit(one).query)["tasks"] == ["classify,detect,segment"] for one in asked)
+    visit.page.get_by_label("Street scene, labelled").check()
+    visit.settled()
+    tasks = [parse_qs(urlsplit(one).query)["tasks"] for one in asked]
+    assert tasks == [["classify,detect"]] * 2 + [["classify,detect,segment"]] * 2
     for side in ("ours", "jpeg"):
         check_drawn(visit.page, side)
     visit.check()

@@ -7,6 +7,8 @@ import { cropPicture, openPicture } from "./picture.js";
 import { askEdge, askTeachers, getBytes, getJson, useToken } from "./server.js";
 import { $, count, drawAnswers, make, showGuesses, showPicture, showTimes } from "./view.js";
 
+const TASK_NAMES = { detect: "Objects", segment: "Street scene, labelled" };
+
 let bundle;
 let encoder;
 let picture; // {title, crop, packets, ms}
@@ -19,7 +21,10 @@ async function start() {
   connect();
   await guarded(async () => {
     bundle ??= await getJson("bundle");
-    if (!$("samples").children.length) showSamples();
+    if (!$("samples").children.length) {
+      showSamples();
+      showTasks();
+    }
     $("level").max = bundle.levels - 1;
     $("level").value = bundle.default_level;
     encoder ??= await openEncoder(bundle);
@@ -42,6 +47,25 @@ function showSamples() {
     button.addEventListener("click", () => guarded(() => useSample(photograph)));
     $("samples").append(button);
   }
+}
+
+/** One box to tick for each task beside classification; boxes are drawn unless told otherwise. */
+function showTasks() {
+  for (const task of bundle.tasks.filter((one) => one !== "classify")) {
+    const label = make("label", "");
+    const box = make("input", "", { type: "checkbox", value: task });
+    box.checked = task === "detect";
+    box.addEventListener("change", () => guarded(ask));
+    label.append(box, TASK_NAMES[task] ?? task);
+    $("tasks").append(label);
+    $("tasks").hidden = false;
+  }
+}
+
+/** Those of some tasks that are wanted: classification, and what is ticked. */
+function ticked(tasks) {
+  const boxes = [...$("tasks").querySelectorAll("input:checked")].map((box) => box.value);
+  return tasks.filter((task) => task === "classify" || boxes.includes(task));
 }
 
 async function useSample({ name, title, credit }) {
@@ -120,7 +144,7 @@ async function ask() {
   const packet = packets[level];
   $("ours-bytes").textContent = count(packet.length);
   $("ours-note").textContent = `rate level ${level} of ${bundle.levels - 1}`;
-  const { answer, link } = await askEdge(packet, { tasks: bundle.tasks, signal });
+  const { answer, link } = await askEdge(packet, { tasks: ticked(bundle.tasks), signal });
   if (signal.aborted) return;
   showGuesses($("ours-answers"), answer.answers.classify);
   await drawAnswers($("ours-drawn"), $("ours-classes"), answer.answers, () => signal.aborted);
@@ -144,7 +168,7 @@ async function askJpeg(crop, budget, title, signal) {
     $("jpeg-note").textContent = `none is so small: at lowest quality and size it has ${count(jpeg.smallest)}`;
     return "No JPEG is so small.";
   }
-  const { answers } = await askTeachers(jpeg.blob, { tasks: bundle.jpeg_tasks, signal });
+  const { answers } = await askTeachers(jpeg.blob, { tasks: ticked(bundle.jpeg_tasks), signal });
   if (signal.aborted) return "";
   showPicture($("jpeg-picture"), jpeg.shown, `${title}, as a JPEG of ${count(jpeg.blob.size)} bytes shows it`);
   $("jpeg-bytes").textContent = count(jpeg.blob.size);
