@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client as http_client
 import json
 import queue
 import socket
@@ -116,15 +117,21 @@ def _swallow(one: socket.socket) -> None:
 
 
 def _await_server() -> None:
+    """Wait until the edge has opened its bundle, not only its port."""
     end = time.monotonic() + PATIENCE_S
     while True:
         try:
-            socket.create_connection(("127.0.0.1", SERVER_PORT)).close()
-            return
+            asked = http_client.HTTPConnection("127.0.0.1", SERVER_PORT, timeout=5)
+            asked.request("GET", "/readyz")
+            status = asked.getresponse().status
+            asked.close()
+            if status == 200:
+                return
         except OSError:
-            if time.monotonic() > end:
-                raise
-            time.sleep(0.05)
+            pass
+        if time.monotonic() > end:
+            raise TimeoutError(f"the edge was not ready within {PATIENCE_S} s")
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":
