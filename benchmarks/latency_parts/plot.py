@@ -22,7 +22,8 @@ _STAGES = {  # on the device dark, at the edge light
 def plot(report: dict[str, Any]) -> bytes:
     """Return a PNG: a panel per device (this one, slower ones), and one of the stages. Raises MissingExtra."""
     blocks = report["blocks"]
-    drawn_on = figure(5.2 * (len(blocks) + 1) + 2.2, 5.8)
+    high = max(5.8, 2.6 + 0.42 * len(report["strategies"]))  # a bar and its two-line name each
+    drawn_on = figure(5.2 * (len(blocks) + 1) + 2.2, high)
     *lines, bars = drawn_on.subplots(1, len(blocks) + 1)
     for axes, block in zip(lines, blocks, strict=True):
         _lines(axes, report, block)
