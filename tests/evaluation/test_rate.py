@@ -132,3 +132,14 @@ def test_what_makes_no_sense_is_refused_at_once(tiny: Bundle, labelled: Path, tm
     (tmp_path / "0001_a.jpg").write_bytes(b"")
     with pytest.raises(DataError, match="none of 1 pictures can be read"):
         evaluate(tiny, tmp_path, codecs=[])
+
+
+def test_an_image_codec_out_of_a_file_is_one_and_the_report_says_where_it_is_from(
+    tiny: Bundle, labelled: Path, tmp_path: Path
+) -> None:
+    point = {"method": "vvc", "setting": "qp 40", "bytes_mean": 300, "top1": 50}
+    (tmp_path / "vvc.json").write_text(json.dumps({"points": [point]}))
+    report = evaluate(tiny, labelled, codecs=[], points_files=[tmp_path / "vvc.json"], threads=1)
+    assert report.codecs == ("vvc",)
+    assert report.notes[-1] == "Not measured in this run, but read from a file of an earlier one: vvc."
+    assert next(one for one in report.frontier() if one.method == "vvc").macs == 0

@@ -14,7 +14,7 @@ from pathlib import Path
 from splitcodec.errors import DataError, SettingsError
 from splitcodec.evaluation.bd import Bd, bd_accuracy, bd_rate
 from splitcodec.evaluation.bench import Bench, Read
-from splitcodec.evaluation.codecs import Codec, codecs_named
+from splitcodec.evaluation.codecs import CODECS, Codec, codecs_named
 from splitcodec.evaluation.hull import Hull, bytes_at, upper_hull
 from splitcodec.evaluation.labels import Labelled, labelled_pictures
 from splitcodec.evaluation.machine import commit, cores, machine
@@ -102,6 +102,10 @@ def evaluate(
     networks = teachers(entrants, [one.path for one in pictures])
     encoders = costs(entrants, foreign_costs, against_hevc=against_hevc, teachers=networks)
     levels = [setting.words for setting in settings if setting.method == OURS]
+    elsewhere = [codec.name for codec in CODECS if any(point.method == codec.name for point in foreign)]
+    notes = _notes(settings, chosen, entrants, timed=min(TIMED, len(reads)), recalled=memory.recalled if memory else 0)
+    if elsewhere:
+        notes += (f"Not measured in this run, but read from a file of an earlier one: {', '.join(elsewhere)}.",)
     return Report(
         bundle=opened.ident,
         data=Path(data).resolve().name,
@@ -123,7 +127,7 @@ def evaluate(
             if name in encoders
         },
         encoders=encoders,
-        codecs=tuple(codec.name for codec in chosen),
+        codecs=(*(codec.name for codec in chosen), *elsewhere),
         equal_score=tuple(
             EqualScore(below, teacher - below, {name: bytes_at(hull, teacher - below) for name, hull in hulls.items()})
             for below in BELOW_TEACHER
@@ -131,9 +135,7 @@ def evaluate(
         contrasts=tuple(measured.contrasts()),
         overhead_bytes=dict(zip(levels, measured.overhead(), strict=True)),
         skipped=tuple(skipped),
-        notes=_notes(
-            settings, chosen, entrants, timed=min(TIMED, len(reads)), recalled=memory.recalled if memory else 0
-        ),
+        notes=notes,
         machine=machine(),
         commit=commit(),
         seconds=time.monotonic() - begin,
