@@ -26,6 +26,7 @@ from splitcodec.errors import RecipeError, RunError, SettingsError, TaskError
 from splitcodec.evaluation.tasks import evaluate_task
 from splitcodec.training.distill import Progress
 from splitcodec.training.export import export
+from splitcodec.training.run import Run
 from splitcodec.training.task_export import export_task
 from splitcodec.training.task_recipe import TaskRecipe, read_task_recipe
 from splitcodec.training.task_train import train_task
@@ -129,10 +130,8 @@ def test_a_killed_run_ends_as_one_that_was_not(
 
 
 def _weights(run: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    found: dict[str, torch.Tensor] = load_file(run / "student.safetensors")
-    return found
+    """Return a run's weights: the final ones, or those of the last checkpoint of a run that was told to stop."""
+    return Run(run).weights()
 
 
 def test_a_task_changes_nothing_for_device_and_classifier(base: Bundle, both: Bundle, tmp_path: Path) -> None:
