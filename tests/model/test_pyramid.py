@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from splitcodec.errors import TeacherError
+from splitcodec.model.neck import Pyramid
 from splitcodec.model.pyramid import Backbone, Level
 from splitcodec.model.teacher import Teacher, load_teacher
 
@@ -37,6 +38,15 @@ def test_odd_maps_lose_no_row(teacher: Teacher) -> None:
 
 def test_the_feature_may_be_left_out(teacher: Teacher) -> None:
     assert [level.stride for level in Backbone(teacher, cut="blocks.1", layers=LAYERS[1:], crop=64).levels] == [8, 16]
+
+
+def test_a_second_layer_of_the_cuts_stride_makes_the_first_map_a_finer_one() -> None:
+    layers = ("blocks.3.0", "blocks.4", "blocks.5")
+    teacher = load_teacher("tf_efficientnet_lite0", weights="random", cut=layers[0], later=layers[1:], crop=64)
+    backbone = Backbone(teacher, cut=layers[0], layers=layers, crop=64)
+    assert backbone.levels == (Level(80, 8, doubled=True), Level(112, 16), Level(192, 32))
+    maps = backbone(torch.randn(1, 80, 13, 9))
+    assert [one.shape[-2:] for one in Pyramid(backbone.levels, 8)(maps)] == [(26, 18), (13, 9), (7, 5)]
 
 
 def test_layers_out_of_order_are_refused() -> None:

@@ -24,6 +24,7 @@ from splitcodec.edge.server import BackgroundServer, create_app, read_settings
 from splitcodec.edge.tasks import Tasks
 from splitcodec.errors import RecipeError, RunError, SettingsError, TaskError
 from splitcodec.evaluation.tasks import evaluate_task
+from splitcodec.model.pyramid import Level
 from splitcodec.training.distill import Progress
 from splitcodec.training.export import export
 from splitcodec.training.run import Run
@@ -166,6 +167,41 @@ def test_one_packet_gets_three_answers_at_every_grid(both: Bundle) -> None:
     assert mapped["answers"]["segment"]["size"] == [picture.height, picture.width]
     with pytest.raises(TaskError):
         edge.answer(encoded.packet, tasks=("fly",))
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_heads_may_work_finer_than_the_cut(task: str, make: Make) -> None:
+    """A map of stride 8 out of the channels of one of stride 16: exported, it says what torch says at odd grids too."""
+    from splitcodec.session import JointGraph
+    from splitcodec.training.task_graphs import FcosTail, SegmentTail, folded_in_place, joint_onnx
+    from splitcodec.training.task_networks import build_head
+
+    torch.manual_seed(2)
+    levels = (Level(6, 8, doubled=True), Level(10, 16), Level(12, 32))
+    head = build_head(make(task), levels, 5).eval()
+    maps = [torch.randn(2, level.width, *side) for level, side in zip(levels, ((6, 8), (6, 8), (3, 4)), strict=True)]
+    tail, outputs = (
+        (FcosTail(head), ["scores", "edges"]) if task == "detect" else (SegmentTail(folded_in_place(head)), ["logits"])
+    )
+    graph = JointGraph(joint_onnx(tail.eval(), maps, ["map_0", "map_1", "map_2"], outputs), name="tail", threads=1)
+    maps = [torch.randn(1, level.width, *side) for level, side in zip(levels, ((7, 9), (7, 9), (4, 5)), strict=True)]
+    found = graph.outputs({f"map_{place}": one.numpy() for place, one in enumerate(maps)})
+    with torch.no_grad():
+        raw = head(maps)
+    if task == "segment":
+        assert found["logits"].shape == (1, 5, 14, 18)
+        np.testing.assert_allclose(found["logits"], raw.class_bkhw.numpy(), atol=2e-2)
+    else:
+        assert found["scores"].shape == (1, 14 * 18 + 7 * 9 + 4 * 5, 5)
+        np.testing.assert_allclose(found["edges"], raw.edge_bn4.numpy(), rtol=0.05, atol=0.3)
+
+
+def test_only_heads_of_ours_work_finer_than_the_cut(make: Make) -> None:
+    from splitcodec.training.task_networks import build_head
+
+    recipe = make("detect", head={"kind": "retinanet", "width": 8})
+    with pytest.raises(RecipeError, match=r"layers: .* the same stride"):
+        build_head(recipe, (Level(6, 8, doubled=True), Level(10, 16), Level(12, 32)), 5)
 
 
 def edge_json(edge: Edge, packet: bytes) -> bytes:

@@ -1,4 +1,4 @@
-"""Commands that write bundles out of bundles: bundle pack, bundle split, bundle add, bundle retail."""
+"""Commands that write bundles out of bundles: bundle pack, split, add, retail, recut."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     bundles.command("pack")(pack)
     bundles.command("split")(split)
     bundles.command("retail")(retail)
+    bundles.command("recut")(recut)
     bundles.command("add")(add)
     app.add_typer(bundles, name="bundle", rich_help_panel="Bundles")
 
@@ -75,6 +76,28 @@ def retail(
     from splitcodec.evaluation.retail import retail as write
 
     made = write(bundle, tail=tail, classes=read_classes(classes), name=name, version=version, out=out)
+    _tell(made, out, json_=json_)
+
+
+def recut(
+    bundle: BundleArgument,
+    recipe: Annotated[Path, typer.Option("--recipe", metavar="YAML", help="The recipe that the bundle was made by.")],
+    cut: Annotated[str, typer.Option("--cut", metavar="LAYER", help="The teacher's layer to cut after from now on.")],
+    onto: Annotated[
+        str, typer.Option("--onto", metavar="BUNDLE", help="A bundle of that teacher and cut; its head and tail serve.")
+    ],
+    out: FolderOption,
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, metavar="N", help="The new bundle's version; else the next one.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Cut a bundle's teacher later: blocks move into the decoder; packets, answers and fingerprint stay."""
+    from splitcodec.training.recipe import read_recipe
+    from splitcodec.training.recut import recut as write
+    from splitcodec.wire.bundle import open_bundle
+
+    made = write(open_bundle(bundle), read_recipe(recipe), cut, open_bundle(onto), out, version=version)
     _tell(made, out, json_=json_)
 
 

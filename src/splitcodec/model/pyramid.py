@@ -18,17 +18,20 @@ from splitcodec.model.teacher import Teacher
 
 
 class Level(NamedTuple):
-    """One map of the pyramid: its channels, and its stride in pixels."""
+    """One map of the pyramid: its channels, and its stride in pixels where heads use it."""
 
     width: int
     stride: int
+    doubled: bool = False
+    """Whether the map comes at twice that stride, and the head makes the finer one of its channels."""
 
 
 @final
 class Backbone(nn.Module):
     """Feature at the cut (B, C, H, W) -> the maps that `layers` name, from fine to coarse; `levels` describes them.
 
-    The cut's own layer may be named, first: then the first map is the feature itself.
+    The cut's own layer may be named, first: then the first map is the feature itself. Where the next layer has the same
+    stride, heads make a map of half the cut's stride out of the feature's channels (`neck.Doubled`).
     """
 
     def __init__(self, teacher: Teacher, *, cut: str, layers: Sequence[str], crop: int = 224) -> None:
@@ -44,11 +47,15 @@ class Backbone(nn.Module):
         for name, one in zip(layers, maps, strict=True):
             if one.ndim != 4:
                 raise TeacherError(f"layer {name!r} gives no feature map; name a convolutional layer")
-        self.levels = tuple(Level(one.shape[1], teacher.stride * side // one.shape[-1]) for one in maps)
+        levels = [Level(one.shape[1], teacher.stride * side // one.shape[-1]) for one in maps]
+        if self.keeps_feature and wanted and levels[0].stride == levels[1].stride > 1:
+            levels[0] = Level(levels[0].width, levels[0].stride // 2, doubled=True)
+        self.levels = tuple(levels)
         strides = [level.stride for level in self.levels]
         if strides != sorted(set(strides)):
             raise TeacherError(
-                f"layers {', '.join(layers)} have strides {strides}; name one layer per stride, in order"
+                f"layers {', '.join(layers)} have strides {strides}; name one layer per stride, in order "
+                "(the cut's own stride may come twice)"
             )
 
     def forward(self, feature_bchw: Tensor) -> list[Tensor]:

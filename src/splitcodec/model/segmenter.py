@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from splitcodec.model.fcos import apart_in_neck
-from splitcodec.model.neck import doubled_to
+from splitcodec.model.neck import doubled_to, lateral
 from splitcodec.model.pyramid import Level
 from splitcodec.model.transforms import conv
 
@@ -52,7 +52,7 @@ class Segmenter(nn.Module):
         self.stride = levels[0].stride
         self.doublings = (levels[1].stride // levels[0].stride).bit_length() - 1
         self.lateral = nn.ModuleList(conv(level.width, width, 1) for level in levels[1:])
-        self.fine = conv(levels[0].width, fine, 1)
+        self.fine = lateral(levels[0], fine)
         self.meet = conv(width, width, 3)
         self.look = nn.ModuleList(
             nn.Sequential(
@@ -77,9 +77,10 @@ class Segmenter(nn.Module):
         context = self.meet(found)
         mean = nnf.relu(self.mean(context.mean((2, 3), keepdim=True))).expand(-1, -1, *context.shape[-2:])
         context = self.join(torch.cat([*(layer(context) for layer in self.look), mean], 1))
+        fine = self.fine(maps[0])
         for _ in range(self.doublings):
-            context = doubled_to(context, maps[0])
-        both = self.sharpen(torch.cat([context, self.fine(maps[0])], 1))
+            context = doubled_to(context, fine)
+        both = self.sharpen(torch.cat([context, fine], 1))
         return Logits(self.classify(self.dropout(both)), (context, both))
 
     def loss(self, raw: Logits, truth: Tensor, *, size: tuple[int, int]) -> dict[str, Tensor]:

@@ -70,7 +70,12 @@ def build_backbone(recipe: TaskRecipe, teacher: Teacher) -> Backbone:
 def build_head(
     recipe: TaskRecipe, levels: tuple[Level, ...], classes: int, *, shares: np.ndarray[Any, Any] | None = None
 ) -> Any:
-    """Return the recipe's head, untrained; `shares` are the classes' shares of the pixels."""
+    """Return the recipe's head, untrained; `shares` are the classes' shares of the pixels. Raises RecipeError."""
+    if levels[0].doubled and not isinstance(recipe.head, FcosRecipe | SegmenterRecipe):
+        raise RecipeError(
+            f"layers: {recipe.layers[0]} and {recipe.layers[1]} have the same stride, and head.kind {recipe.head.kind} "
+            "takes none twice; leave one out"
+        )
     match recipe.head:
         case FcosRecipe() as sizes:
             return Fcos(levels, classes, width=sizes.width, depth=sizes.depth)

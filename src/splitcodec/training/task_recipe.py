@@ -124,7 +124,8 @@ class TaskRecipe(Strict):
     teacher: TeacherRecipe
     """The classifier whose blocks are the backbone, cut where the bundle's is."""
     layers: Annotated[tuple[str, ...], Field(min_length=1)]
-    """The pyramid, fine to coarse: layers at or behind the cut, one per stride."""
+    """The pyramid, fine to coarse: layers at or behind the cut, one per stride. A second one of the cut's own
+    stride lets the heads `fcos` and `segmenter` make a map of half that stride out of the cut's feature."""
     head: Head
     data: TaskDataRecipe
     task_epochs: PositiveFloat

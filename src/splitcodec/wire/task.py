@@ -25,8 +25,9 @@ class TaskSpec:
     """One task: what is recognised, at which picture size, and how its graphs hang together.
 
     `side` is the longest side in pixels that the heads were trained for, `multiple` what padded sides are multiples of.
-    `strides` are those of the maps that the tail takes, in pixels, fine to coarse; the first map is the decoder's
-    feature itself (of stride `feature_stride`) if `keeps_feature`, and the others come from the backbone. `decoder` and
+    `strides` are those of the maps that the head works on, in pixels, fine to coarse; the first map is the decoder's
+    feature itself (of stride `feature_stride`, whatever the head makes of it) if `keeps_feature`, and the others come
+    from the backbone. `decoder` and
     `backbone` name graphs without ".onnx" ("" for no backbone): the shared ones, or the task's own; `layers` says which
     layers the maps are. `teacher_backbone` is that of the uncompressed task teacher, whose tail is
     `teacher_<task>.onnx`.
