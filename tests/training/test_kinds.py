@@ -45,7 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "image": {"width": 8, "channels": 6},
     "hyperprior": {"width": 8, "channels": 6},
 }
-DEFAULT = "efficientnet_lite0"
+LARGE = "efficientnet_lite0_large"
 ALL = {str(path.relative_to(COMMITTED).with_suffix("")): path for path in RECIPES}
 PATCHES = "[{width: 8, kernel: 5, stride: 4}, {width: 12, kernel: 3, stride: 2}]"
 
@@ -94,6 +94,13 @@ def _bases() -> list[str]:
     return [name for name in own if name in full and "start" not in own[name]]
 
 
+def _first(recipe: Recipe) -> Recipe:
+    """Return the recipe at the beginning of the chain of leads: it is led by none."""
+    while recipe.lead is not None:
+        recipe = read_recipe(ALL[recipe.lead.name])
+    return recipe
+
+
 @pytest.mark.parametrize("name", _bases())
 def test_committed_recipes_train_export_and_answer_in_small(
     name: str, recipe_data: Make, photos: Path, tmp_path: Path
@@ -101,7 +108,7 @@ def test_committed_recipes_train_export_and_answer_in_small(
     whole = read_recipe(ALL[name])
     recipe = _small(whole, recipe_data)
     if name.startswith("ablations/"):  # trained otherwise, but the same graphs as the recipe that it rests upon
-        base = read_recipe(ALL[DEFAULT])
+        base = read_recipe(ALL[LARGE])
         assert (whole.student, whole.teacher, whole.levels) == (base.student, base.teacher, base.levels)
         assert train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None)["finished"]
         assert not recipe.own_tail()
@@ -112,7 +119,7 @@ def test_committed_recipes_train_export_and_answer_in_small(
             export(tmp_path / "run", tmp_path / "bundle", golden=lambda _: b"")
         return
     if whole.lead is not None:
-        lead = _small(read_recipe(ALL[DEFAULT]), recipe_data)
+        lead = _small(_first(whole), recipe_data)
         train(lead, photos=[photos], out=tmp_path / "lead", report=lambda _: None)
         recipe = recipe.model_copy(update={"lead": tmp_path / "lead"})
     bundle = _bundle(recipe, photos, tmp_path)
@@ -138,13 +145,14 @@ def test_variants_differ_from_their_base_in_little(name: str) -> None:
 
 def test_names_of_committed_recipes_are_apart() -> None:
     bases = {str(yaml.safe_load(p.read_text()).get("base")) for p in ALL.values()}
-    names = [read_recipe(path).name for name, path in ALL.items() if f"{Path(name).name}.yaml" not in bases]
+    recipes = [read_recipe(path) for name, path in ALL.items() if f"{Path(name).name}.yaml" not in bases]
+    names = [f"{recipe.name}@{recipe.version}" for recipe in recipes]
     assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(
     "name",
-    ["paper/resnet50", "rivals/paper", "rivals/reduced", "rivals/factorized", DEFAULT, "efficientnet_lite0_small"],
+    ["paper/resnet50", "rivals/paper", "rivals/reduced", "rivals/factorized", LARGE, "efficientnet_lite0_small"],
 )
 def test_committed_recipes_meet_their_teacher_in_full_size(name: str) -> None:
     recipe = read_recipe(ALL[name])
@@ -156,7 +164,7 @@ def test_committed_recipes_meet_their_teacher_in_full_size(name: str) -> None:
         "rivals/paper": (24, 4),
         "rivals/reduced": (40, 8),
         "rivals/factorized": (3, 1),
-        DEFAULT: (40, 8),
+        LARGE: (80, 16),
         "efficientnet_lite0_small": (40, 8),
     }[name]
     student = build_student(recipe, teacher)
@@ -407,7 +415,7 @@ def test_imagenet_s_folders_are_labels(tmp_path: Path) -> None:
     """As `recipes/paper` needs it: no file of classes, one folder for each wnid."""
     paths = [tmp_path / folder / "a.jpg" for folder in ("n01440764", "n15075141", "photos")]
     assert labels_for(read_recipe(ALL["paper/resnet50"]), paths) == [0, 999, -1]
-    assert labels_for(read_recipe(ALL[DEFAULT]), paths) is None
+    assert labels_for(read_recipe(ALL[LARGE]), paths) is None
 
 
 def test_stems_of_the_teacher_stay_the_default(recipe: Recipe) -> None:
