@@ -57,8 +57,8 @@ latency: $(VENV)/.dev  ## from picture to answer over links of several rates, af
 results: $(VENV)/.dev  ## write docs/results.md, docs/load.md and the tables of README and docs/deploy.md out of reports/
 	$(BIN)/python benchmarks/results.py
 
-train: $(VENV)/.dev  ## train the shipped bundles again, the default one first (PHOTOS=folder, RUNS=folder)
-	for size in "" _large _small _tiny; do \
+train: $(VENV)/.dev  ## train the shipped bundles again, each after what it is led by (PHOTOS=folder, RUNS=folder)
+	for size in _large "" _v1 _small _tiny; do \
 		MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \
 		$(BIN)/splitcodec train recipes/efficientnet_lite0$$size.yaml --photos $(PHOTOS) --out $(RUNS)/efficientnet_lite0$$size || exit; \
 	done

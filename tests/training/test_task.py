@@ -23,6 +23,8 @@ from splitcodec.device.overlay import mask_of
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
 from splitcodec.edge.tasks import Tasks
 from splitcodec.errors import RecipeError, RunError, SettingsError, TaskError
+from splitcodec.evaluation.golden import make_golden
+from splitcodec.evaluation.retail import retail
 from splitcodec.evaluation.tasks import evaluate_task
 from splitcodec.model.pyramid import Level
 from splitcodec.training.distill import Progress
@@ -202,6 +204,55 @@ def test_only_heads_of_ours_work_finer_than_the_cut(make: Make) -> None:
     recipe = make("detect", head={"kind": "retinanet", "width": 8})
     with pytest.raises(RecipeError, match=r"layers: .* the same stride"):
         build_head(recipe, (Level(6, 8, doubled=True), Level(10, 16), Level(12, 32)), 5)
+
+
+def test_the_classifier_may_give_the_tasks_their_maps(
+    finished: Path, both: Bundle, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    base = export(finished, tmp_path / "base", golden=_golden, maps=["blocks.2", "blocks.3"])
+    one = export_task(runs["detect"], base, tmp_path / "one")
+    joint = export_task(runs["segment"], one, tmp_path / "joint")
+    assert not joint.has("backbone.onnx")
+    assert {joint.task(task).backbone for task in TASKS[1:]} == {"tail_classify"}
+    assert joint.fingerprint == both.fingerprint
+    apart, edge = Edge(both, threads=1), Edge(joint, threads=1)
+    for side in (64, 72):
+        packet = Device(both, threads=1).encode(draw(3)[0], fit="letterbox", side=side)
+        answers = edge.answer(packet, tasks=TASKS)["answers"]
+        if side == 64:  # every map is even: the classifier that drops no odd row says the same
+            _alike(answers["classify"], apart.answer(packet)["answers"]["classify"])
+        for task in TASKS[1:]:
+            assert answers[task] == edge.answer(packet, tasks=(task,))["answers"][task]
+        assert answers["segment"]["size"] == apart.answer(packet, tasks=("segment",))["answers"]["segment"]["size"]
+        assert edge.answer(packet)["answers"]["classify"] == answers["classify"]
+        assert list(edge.answer(packet, tasks=("segment", "classify"))["answers"]) == ["segment", "classify"]
+    feature = np.random.default_rng(1).normal(size=(1, 24, 15, 22)).astype(np.float32)
+    for task in TASKS[1:]:
+        for ours, theirs in zip(Tasks(joint).maps(task, feature), Tasks(both).maps(task, feature), strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_a_bundle_of_other_classes_keeps_the_tasks_maps(finished: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    plain = export(finished, tmp_path / "plain", golden=_golden)
+    base = export(finished, tmp_path / "base", golden=golden_of, maps=["blocks.2", "blocks.3"])
+    joint = export_task(runs["segment"], base, tmp_path / "joint")
+    (tmp_path / "tail.onnx").write_bytes(plain.graph("tail_classify"))
+    classes = [f"another {n}" for n in range(10)]
+    made = retail(joint, tail=tmp_path / "tail.onnx", classes=classes, name="others", out=tmp_path / "others")
+    assert made.task("segment").backbone == made.task("segment").teacher_backbone == "backbone"
+    packet = Device(joint, threads=1).encode(draw(3)[0])
+    found = Edge(made, threads=1).answer(packet, tasks=("classify", "segment"))["answers"]
+    assert found["segment"] == Edge(joint, threads=1).answer(packet, tasks=("segment",))["answers"]["segment"]
+    assert found["classify"][0]["label"].startswith("another ")
+
+
+def _alike(ours: Any, theirs: Any) -> None:
+    assert [one["index"] for one in ours] == [one["index"] for one in theirs]
+    np.testing.assert_allclose([one["p"] for one in ours], [one["p"] for one in theirs], atol=1e-4)
+
+
+def golden_of(bundle: Bundle) -> bytes:
+    return make_golden(Device(bundle), Edge(bundle), [draw(seed)[0] for seed in (1, 2)])
 
 
 def edge_json(edge: Edge, packet: bytes) -> bytes:

@@ -139,6 +139,12 @@ def train(
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder written by `train`.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The bundle's folder; must not exist yet.")],
+    maps: Annotated[
+        str | None,
+        typer.Option(
+            "--maps", metavar="A,B", help="Layers that the classifier's graph gives too, for other tasks' heads."
+        ),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Write a trained run as a bundle: graphs, integer tables, golden vectors, model card."""
@@ -156,7 +162,8 @@ def export(
     def golden(bundle: Bundle) -> bytes:
         return make_golden(Device(bundle), Edge(bundle), [load_picture(photo.read()) for photo in PHOTOGRAPHS[:3]])
 
-    bundle = exporter.export(run, out, golden=golden)
+    layers = [name.strip() for name in maps.split(",")] if maps else []
+    bundle = exporter.export(run, out, golden=golden, maps=layers)
     if json_:
         print_json({"bundle": bundle.ident, "folder": str(out), "encoder": dict(bundle.manifest.encoder)})
     else:

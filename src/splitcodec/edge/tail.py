@@ -16,6 +16,7 @@ from splitcodec.wire.answer import Guess
 from splitcodec.wire.bundle import Bundle
 
 TASKS = ("classify", "detect", "segment")  # what this version knows how to read out of a tail
+LOGITS = "logits"
 
 
 @final
@@ -31,6 +32,12 @@ class Tail:
             raise unknown_task(task, bundle)
         self._graph = Graph(bundle.graph(f"tail_{task}"), name=f"{bundle.ident}: tail_{task}.onnx", threads=threads)
         self._label_n = bundle.manifest.classes
+        self.maps: tuple[str, ...] = tuple(name for name in self._graph.output_names if name != LOGITS)
+        """Layers whose features the graph gives beside the logits, for other tasks' heads."""
+        if self.maps and LOGITS not in self._graph.output_names:
+            raise GraphError(
+                f"{self._graph.name} gives {', '.join(self.maps)[:200]}, none of them {LOGITS!r}; export it again"
+            )
 
     @property
     def batches(self) -> bool:
@@ -39,14 +46,19 @@ class Tail:
 
     def logits(self, feature_bchw: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return the tail's raw output, one logit per class: float32 (B, classes). Raises GraphError."""
-        logit_bn: NDArray[np.float32] = self._graph(np.ascontiguousarray(feature_bchw))
+        return self.outputs(feature_bchw)[0]
+
+    def outputs(self, feature_bchw: NDArray[np.float32]) -> tuple[NDArray[np.float32], dict[str, NDArray[np.float32]]]:
+        """Return the logits, and the features of the layers `maps` by name. Raises GraphError."""
+        outputs = self._graph.outputs(np.ascontiguousarray(feature_bchw))
+        logit_bn: NDArray[np.float32] = outputs.pop(LOGITS if self.maps else self._graph.output_names[0])
         expected = (len(feature_bchw), len(self._label_n))
         if logit_bn.shape != expected or not np.isfinite(logit_bn).all():
             raise GraphError(
                 f"{self._graph.name} gave {logit_bn.dtype} {logit_bn.shape}, expected finite numbers {expected}; "
                 "the bundle is wrong, export it again"
             )
-        return logit_bn
+        return logit_bn, outputs
 
     def classify(self, feature_bchw: NDArray[np.float32], *, top: int = 5) -> list[list[Guess]]:
         """Return the `top` most probable classes of each of B features, best first; all classes if there are fewer.
@@ -54,7 +66,12 @@ class Tail:
         Raises SettingsError for `top` below 1, GraphError.
         """
         check_top(top)
-        p_bn = softmax(self.logits(feature_bchw))
+        return self.guesses(self.logits(feature_bchw), top=top)
+
+    def guesses(self, logit_bn: NDArray[np.float32], *, top: int = 5) -> list[list[Guess]]:
+        """Return the `top` most probable classes of each row of logits, best first. Raises SettingsError."""
+        check_top(top)
+        p_bn = softmax(logit_bn)
         best_bk = np.argsort(-p_bn, axis=1, kind="stable")[:, :top]
         return [
             [Guess(index=int(n), label=self._label_n[n], p=float(p_n[n])) for n in best_k]

@@ -25,6 +25,9 @@ from splitcodec.wire.png import palette, write_png
 from splitcodec.wire.task import TaskSpec
 
 CLASSIFY = "classify"
+DECODER = "decoder"
+JOINT = "tail_classify"
+"""The backbone of bundles whose classifier gives the later layers' features as well: then all three tasks share it."""
 FURTHER_TASK = 2
 """What a task beside classification counts, in decodings with classification; measured: docs/server.md, Batching."""
 LEAST_REGION = 0.0005
@@ -36,6 +39,13 @@ class Answered(NamedTuple):
 
     answers: list[Answers]
     seconds: dict[str, float]
+
+
+class _Maps(NamedTuple):
+    """A feature at the cut, and what the backbone made of it, by the graph's names for it and in its order."""
+
+    feature_bchw: NDArray[np.float32]
+    later: dict[str, NDArray[np.float32]]
 
 
 @final
@@ -55,9 +65,11 @@ class Tasks:
             task: TaskTail(bundle, task, threads=threads, teacher=teacher) for task in known if task != CLASSIFY
         }
         self._teacher = teacher
-        backbones = {head.backbone for head in self.heads.values()} - {""}
+        backbones = {head.backbone for head in self.heads.values()} - {"", JOINT}
         self._backbones = {name: self._open(name) for name in backbones}
-        decoders = {head.spec.decoder for head in self.heads.values()} - {"decoder"}
+        if self.classify is None and any(head.backbone == JOINT for head in self.heads.values()):
+            raise BundlePart(f"{bundle.ident}: a task takes its maps from {JOINT}.onnx, but classify is no task of it")
+        decoders = {head.spec.decoder for head in self.heads.values()} - {DECODER}
         self._decoders = {} if teacher else {name: self._open(name) for name in decoders}
 
     @property
@@ -81,7 +93,7 @@ class Tasks:
         Each further task counts FURTHER_TASK, and 1 more if it brings a decoder of its own.
         """
         heads = [self.heads[task] for task in tasks if task != CLASSIFY]
-        return 1 + sum(FURTHER_TASK + (head.spec.decoder != "decoder") for head in heads)
+        return 1 + sum(FURTHER_TASK + (head.spec.decoder != DECODER) for head in heads)
 
     def answer(
         self,
@@ -97,19 +109,21 @@ class Tasks:
         (its own time and that of further decoders), "tail" for classification, and each other task by its name.
         Raises GraphError.
         """
-        found: list[dict[str, Any]] = [{} for _ in feature_bchw]
+        found: list[dict[str, Any]] = [dict.fromkeys(tasks) for _ in feature_bchw]
         seconds: dict[str, float] = {}
-        maps_of: dict[tuple[str, str], list[NDArray[np.float32]]] = {}
-        for task in tasks:
+        known: dict[tuple[str, str], _Maps] = {}
+        for task in sorted(tasks, key=lambda one: one != CLASSIFY):  # its tail may give the others' maps
             begin = time.perf_counter()
             if task == CLASSIFY:
                 assert self.classify is not None  # noqa: S101  # `check` saw to it
-                for one, guesses in zip(found, self.classify.classify(feature_bchw, top=top), strict=True):
+                logit_bn, later = self.classify.outputs(feature_bchw)
+                known[DECODER, JOINT] = _Maps(feature_bchw, later)
+                for one, guesses in zip(found, self.classify.guesses(logit_bn, top=top), strict=True):
                     one[task] = guesses
                 seconds["tail"] = time.perf_counter() - begin
                 continue
             head = self.heads[task]
-            maps = self._maps(head, feature_bchw, latent_bchw, known=maps_of)
+            maps = self._maps(head, feature_bchw, latent_bchw, known=known)
             mapped = time.perf_counter()
             for one, answer in zip(found, head.answers(maps), strict=True):
                 one[task] = answer
@@ -129,26 +143,26 @@ class Tasks:
         feature_bchw: NDArray[np.float32],
         latent_bchw: NDArray[np.float32] | None,
         *,
-        known: dict[tuple[str, str], list[NDArray[np.float32]]],
+        known: dict[tuple[str, str], _Maps],
     ) -> list[NDArray[np.float32]]:
-        decoder = "decoder" if self._teacher else head.spec.decoder
+        decoder = DECODER if self._teacher else head.spec.decoder
         key = (decoder, head.backbone)
         if key not in known:
             feature = feature_bchw
-            if decoder != "decoder":
+            if decoder != DECODER:
                 if latent_bchw is None:
                     raise GraphError(
                         f"{self.bundle.ident}: {head.spec.task} has a decoder of its own and needs latents"
                     )
                 feature = self._decoders[decoder](np.ascontiguousarray(latent_bchw))
-            later: list[NDArray[np.float32]] = []
-            if head.backbone:
-                graph = self._backbones[head.backbone]
-                outputs = graph.outputs(np.ascontiguousarray(feature))
-                later = [outputs[name] for name in graph.output_names]
-            known[key] = [feature, *later]
-        maps = known[key]
-        return maps if head.spec.keeps_feature else maps[1:]
+            later: dict[str, NDArray[np.float32]] = {}
+            if head.backbone == JOINT:
+                assert self.classify is not None  # noqa: S101  # opening saw to it
+                later = self.classify.outputs(feature)[1]
+            elif head.backbone:
+                later = self._backbones[head.backbone].outputs(np.ascontiguousarray(feature))
+            known[key] = _Maps(feature, later)
+        return head.chosen(known[key])
 
     def _open(self, name: str) -> Graph:
         return Graph(self.bundle.graph(name), name=f"{self.bundle.ident}: {name}.onnx", threads=self._threads)
@@ -166,6 +180,21 @@ class TaskTail:
             raise BundlePart(f"{bundle.ident}: no {name}.onnx in it; export the task again")
         self._graph = JointGraph(bundle.graph(name), name=f"{bundle.ident}: {name}.onnx", threads=threads)
         self._palette_k3 = palette(len(self.spec.classes))
+
+    def chosen(self, maps: _Maps) -> list[NDArray[np.float32]]:
+        """Return what the tail takes of a backbone's outputs: those named like its layers, else all in their order.
+
+        Raises GraphError for a classifier's graph without one of the layers.
+        """
+        layers = self.spec.layers[int(self.spec.keeps_feature) :]
+        named = all(layer in maps.later for layer in layers)
+        if self.backbone == JOINT and not named:
+            gives = ", ".join(maps.later) or "logits alone"
+            raise GraphError(
+                f"{JOINT}.onnx gives {gives}; {self.spec.task} takes {', '.join(layers)}: export the task again"
+            )
+        later = [maps.later[layer] for layer in layers] if named else list(maps.later.values())
+        return [maps.feature_bchw, *later] if self.spec.keeps_feature else later
 
     def boxes(self, maps: Sequence[NDArray[np.float32]], *, least: float = LEAST_SCORE) -> list[Found]:
         """Return the boxes of each picture in pixels of the network's input. Raises GraphError."""

@@ -20,8 +20,10 @@ from splitcodec.evaluation.golden import remade
 from splitcodec.session import Graph
 from splitcodec.wire.bundle import Bundle, derive, open_bundle, write_folder
 from splitcodec.wire.graphs import check_graph
+from splitcodec.wire.task import file_name
 
 TAIL = "tail_classify.onnx"
+JOINT = "tail_classify"  # as a task's backbone
 _CARD = "MODEL_CARD.md"
 _MOST = 64 << 20  # bytes of a tail or of a list of names
 
@@ -60,7 +62,7 @@ def retail(
         tasks=tuple(dict.fromkeys((*old.manifest.tasks, "classify"))),
         provenance={**known, "retailed": note},
     )
-    files = {TAIL: graph}
+    files = {TAIL: graph, **_backbones(old)}
     if old.has(_CARD):
         told = (
             f"This is {manifest.ident}: {old.ident} as described above, but with another tail, for {len(classes)} "
@@ -69,6 +71,22 @@ def retail(
         files[_CARD] = old.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
     new = derive(old, manifest, files=files)
     return write_folder(derive(new, new.manifest, files=remade(old, new)), out)
+
+
+def _backbones(bundle: Bundle) -> dict[str, bytes]:
+    """Return the old classifier as the backbone of tasks that took their maps from it; nothing where none did."""
+    files: dict[str, bytes] = {}
+    for task in bundle.manifest.tasks:
+        if task == "classify":
+            continue
+        spec = bundle.task(task)
+        name = f"backbone_{task}" if bundle.has("backbone.onnx") else "backbone"
+        ours = name if spec.backbone == JOINT else spec.backbone
+        teachers = name if spec.teacher_backbone == JOINT else spec.teacher_backbone
+        if JOINT in (spec.backbone, spec.teacher_backbone):
+            files[f"{name}.onnx"] = bundle.read(TAIL)
+            files[file_name(task)] = replace(spec, backbone=ours, teacher_backbone=teachers).to_json()
+    return files
 
 
 def read_classes(path: str | Path) -> list[str]:

@@ -64,18 +64,37 @@ class Backbone(nn.Module):
         return [feature_bchw, *later] if self.keeps_feature else later
 
 
+def answer_and_maps(tail: nn.Module) -> fx.GraphModule:
+    """Return a teacher's tail that gives (logits, *later features), with an odd map's rows and columns all used.
+
+    Raises TeacherError for a tail without later features.
+    """
+    if not isinstance(tail, fx.GraphModule) or not isinstance(_output(tail).args[0], tuple):
+        raise TeacherError("the tail gives no later features; name layers behind the cut")
+    return _without_loss(copy.deepcopy(tail))
+
+
+def _output(module: fx.GraphModule) -> fx.Node:
+    node: fx.Node = next(node for node in module.graph.nodes if node.op == "output")
+    return node
+
+
 def _later_alone(tail: fx.GraphModule, *, count: int) -> fx.GraphModule | None:
     """Return the tail without its answer: `count` later features alone."""
     if count == 0:
         return None
     module = copy.deepcopy(tail)
-    end = next(node for node in module.graph.nodes if node.op == "output")
+    end = _output(module)
     outputs = end.args[0]
     if not isinstance(outputs, tuple) or len(outputs) != count + 1:
         raise TeacherError(f"the tail gives no {count} later features")
     end.args = (tuple(outputs[1:]),)
     module.graph.eliminate_dead_code()
     module.delete_all_unused_submodules()
+    return _without_loss(module)
+
+
+def _without_loss(module: fx.GraphModule) -> fx.GraphModule:
     for part in module.modules():
         if isinstance(part, nn.ZeroPad2d):
             left, right, top, bottom = part.padding

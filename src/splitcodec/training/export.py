@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import splitcodec
 from splitcodec.errors import OutputError, RecipeError
 from splitcodec.model.parts import TableNeck
 from splitcodec.model.pictures import EightBitColours
+from splitcodec.model.pyramid import answer_and_maps
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import PACKAGED, Teacher
 from splitcodec.training.build import MAX_GRID, build_student, build_teacher, class_names, latent_side, latent_stride
@@ -23,6 +24,7 @@ from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
 from splitcodec.training.students import ReducedRecipe
 from splitcodec.training.tabulate import build_tables
+from splitcodec.training.task_graphs import joint_onnx
 from splitcodec.wire.bundle import Bundle, Colour, Manifest, write_bundle
 
 MAX_SIDE = 1024
@@ -31,10 +33,12 @@ Golden = Callable[[Bundle], bytes]
 """Makes golden/vectors.npz with a bundle that lacks only them."""
 
 
-def export(run_folder: Path, out: Path, *, golden: Golden) -> Bundle:
+def export(run_folder: Path, out: Path, *, golden: Golden, maps: Sequence[str] = ()) -> Bundle:
     """Write the run's student as a bundle folder `out`, which must not exist yet.
 
-    A run still going on is exported from its last checkpoint. Raises RunError, RecipeError, OutputError, BundleError.
+    A run still going on is exported from its last checkpoint. With `maps`, layers behind the cut, the classifier's
+    graph gives their features too, for heads of other tasks. Raises RunError, RecipeError, OutputError, BundleError,
+    TeacherError.
     """
     if out.exists():  # said before minutes of work rather than after
         raise OutputError(f"{out} exists; choose another folder or remove it first")
@@ -50,6 +54,8 @@ def export(run_folder: Path, out: Path, *, golden: Golden) -> Bundle:
     student.load_state_dict(run.weights())
     student.eval()
     graphs, price = _graphs(recipe, teacher, student)
+    if maps:
+        graphs["tail_classify.onnx"] = _joint_tail(recipe, student, maps)
     tables = BytesIO()
     flat = isinstance(recipe.student, ReducedRecipe) and recipe.student.flat
     built = build_tables(student.tabled(), None if flat else run.counts())
@@ -119,6 +125,16 @@ def _graphs(recipe: Recipe, teacher: Teacher, student: Student) -> tuple[dict[st
         "tail_classify.onnx": to_onnx(tail, feature, source="feature_bchw", target="logits", **plane),
     }
     return graphs, cost(encoder, pixels[:1])
+
+
+def _joint_tail(recipe: Recipe, student: Student, maps: Sequence[str]) -> bytes:
+    if student.tail is not None:
+        raise RecipeError("maps: this run tuned its tail, and heads of other tasks are made for the teacher's")
+    wanted = recipe.teacher.model_copy(update={"later": tuple(maps)})
+    teacher = build_teacher(recipe.model_copy(update={"teacher": wanted}))
+    side = recipe.teacher.crop // teacher.stride
+    feature = torch.zeros(2, teacher.width, side, side)
+    return joint_onnx(answer_and_maps(teacher.tail).eval(), [feature], ["feature_bchw"], ["logits", *maps])
 
 
 def _colour(recipe: Recipe) -> Colour:

@@ -1,15 +1,17 @@
 """A trained task run + a bundle -> the bundle with the task's tail: graphs, `task_<task>.json`, model card.
 
 Nothing that the device or the classifier needs changes: the fingerprint stays, so packets of devices in the field are
-answered by the new bundle.
+answered by the new bundle. Bundles of several encoders with one decoder take the same heads.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from splitcodec.training.graphs import cost
 from splitcodec.training.task_data import MULTIPLE
 from splitcodec.training.task_graphs import FcosTail, MapsTail, SegmentTail, folded_in_place, joint_onnx
 from splitcodec.training.task_networks import Networks
+from splitcodec.training.task_recipe import TaskRecipe
 from splitcodec.training.task_run import TaskRun, put_weights
 from splitcodec.wire.bundle import Bundle, derive, write_folder
 from splitcodec.wire.task import TaskSpec, file_name
@@ -55,26 +58,10 @@ def export_task(
         feature = networks.packets.decoder(latent)
         maps = list(networks.backbone(feature))
     keeps = recipe.layers[0] == recipe.teacher.cut
-    graphs: dict[str, bytes] = {}
+    names, graphs = _before_the_head(recipe, networks, bundle, latent=latent, feature=feature, others=own)
     costs: dict[str, int] = {}
-    names = {"decoder": "decoder", "backbone": "backbone" if len(maps) > keeps else "", "teacher_backbone": ""}
-    backbone = MapsTail(networks.backbone, keeps_feature=keeps).eval()
-    shared = next((spec for spec in own if spec.layers == recipe.layers and spec.backbone == "backbone"), None)
-    if "decoder" in recipe.tune:
-        names["decoder"] = f"decoder_{task}"
-        graphs["decoder"] = joint_onnx(networks.decoder, [latent], ["latent_bchw"], ["feature_bchw"])
     if names["backbone"]:
-        taken = shared is None and any(spec.backbone == "backbone" for spec in own)
-        names["backbone"] = f"backbone_{task}" if "backbone" in recipe.tune or taken else "backbone"
-        outputs = [f"map_{place}" for place in range(int(keeps), len(maps))]
-        if names["backbone"] != "backbone" or shared is None:
-            graphs["backbone"] = joint_onnx(backbone, [feature], ["feature_bchw"], outputs)
-        costs["backbone"] = cost(backbone, feature[:1]).macs
-        names["teacher_backbone"] = names["backbone"]
-        if "backbone" in recipe.tune:  # the teacher's is another
-            names["teacher_backbone"] = f"teacher_backbone_{task}"
-            of_teacher = MapsTail(networks.teacher_backbone, keeps_feature=keeps).eval()
-            graphs["teacher_backbone"] = joint_onnx(of_teacher, [feature], ["feature_bchw"], outputs)
+        costs["backbone"] = cost(MapsTail(networks.backbone, keeps_feature=keeps).eval(), feature[:1]).macs
     inputs = [f"map_{place}" for place in range(len(maps))]
     files: dict[str, bytes] = {f"{names[key]}.onnx": data for key, data in graphs.items()}
     for file, head in ((f"tail_{task}", parts["head"]), (f"teacher_{task}", parts["teacher"])):
@@ -112,12 +99,55 @@ def export_task(
     return write_folder(derive(bundle, manifest, files=files), out)
 
 
+def _before_the_head(
+    recipe: TaskRecipe,
+    networks: Networks,
+    bundle: Bundle,
+    *,
+    latent: Tensor,
+    feature: Tensor,
+    others: Sequence[TaskSpec],
+) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Return what decoder and backbones are called, and those graphs that the bundle does not have yet, by their keys.
+
+    A classifier that gives the layers' features as well is the backbone; else tasks of the same layers share one.
+    """
+    task, keeps = recipe.task, recipe.layers[0] == recipe.teacher.cut
+    later = recipe.layers[int(keeps) :]
+    names = {"decoder": "decoder", "backbone": "", "teacher_backbone": ""}
+    graphs: dict[str, bytes] = {}
+    if "decoder" in recipe.tune:
+        names["decoder"] = f"decoder_{task}"
+        graphs["decoder"] = joint_onnx(networks.decoder, [latent], ["latent_bchw"], ["feature_bchw"])
+    if not later:
+        return names, graphs
+    if "backbone" not in recipe.tune and set(later) <= set(_outputs(bundle.graph("tail_classify"))):
+        return {**names, "backbone": "tail_classify", "teacher_backbone": "tail_classify"}, graphs
+    backbone = MapsTail(networks.backbone, keeps_feature=keeps).eval()
+    shared = next((spec for spec in others if spec.layers == recipe.layers and spec.backbone == "backbone"), None)
+    taken = shared is None and any(spec.backbone == "backbone" for spec in others)
+    names["backbone"] = f"backbone_{task}" if "backbone" in recipe.tune or taken else "backbone"
+    outputs = [f"map_{place + keeps}" for place in range(len(later))]
+    if names["backbone"] != "backbone" or shared is None:
+        graphs["backbone"] = joint_onnx(backbone, [feature], ["feature_bchw"], outputs)
+    names["teacher_backbone"] = names["backbone"]
+    if "backbone" in recipe.tune:  # the teacher's is another
+        names["teacher_backbone"] = f"teacher_backbone_{task}"
+        of_teacher = MapsTail(networks.teacher_backbone, keeps_feature=keeps).eval()
+        graphs["teacher_backbone"] = joint_onnx(of_teacher, [feature], ["feature_bchw"], outputs)
+    return names, graphs
+
+
+def _outputs(graph: bytes) -> list[str]:
+    return [one.name for one in onnx.load_from_string(graph).graph.output]
+
+
 def _check_made_for(bundle: Bundle, facts: dict[str, Any], run_folder: Path) -> None:
-    decoder = bundle.manifest.files["decoder.onnx"].sha256
-    if facts["fingerprint"] != bundle.fingerprint.hex() or facts["decoder"] != decoder:
+    """Refuse a bundle with another decoder. One with it may have another encoder: the latent means the same."""
+    if facts["decoder"] != bundle.manifest.files["decoder.onnx"].sha256:
         raise RunError(
-            f"{run_folder} was trained on {facts['bundle']}, whose tables or decoder are not those of {bundle.ident}; "
-            "give the bundle that it was trained on, or one made of it"
+            f"{run_folder} was trained on {facts['bundle']}, whose decoder is not that of {bundle.ident}; "
+            "give the bundle that it was trained on, or one with the same decoder"
         )
 
 

@@ -28,8 +28,9 @@ class TaskSpec:
     `strides` are those of the maps that the head works on, in pixels, fine to coarse; the first map is the decoder's
     feature itself (of stride `feature_stride`, whatever the head makes of it) if `keeps_feature`, and the others come
     from the backbone. `decoder` and
-    `backbone` name graphs without ".onnx" ("" for no backbone): the shared ones, or the task's own; `layers` says which
-    layers the maps are. `teacher_backbone` is that of the uncompressed task teacher, whose tail is
+    `backbone` name graphs without ".onnx" ("" for no backbone): the shared ones, or the task's own; the backbone may be
+    "tail_classify", whose graph then gives these layers' features beside the logits. `layers` says which layers the
+    maps are. `teacher_backbone` is that of the uncompressed task teacher, whose tail is
     `teacher_<task>.onnx`.
     """
 
@@ -71,7 +72,8 @@ class TaskSpec:
             ("teacher_backbone", self.teacher_backbone),
         ):
             stem = key.removeprefix("teacher_")
-            allowed = {stem, f"{stem}_{self.task}", f"{key}_{self.task}", *([""] if stem == "backbone" else [])}
+            others = ["", "tail_classify"] if stem == "backbone" else []
+            allowed = {stem, f"{stem}_{self.task}", f"{key}_{self.task}", *others}
             _need(name in allowed, key, name, f"one of {', '.join(sorted(allowed - {''}))}")
 
     @property
