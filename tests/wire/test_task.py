@@ -44,7 +44,7 @@ def test_round_trip() -> None:
         ({"keeps_feature": 1}, "keeps_feature is 1"),
         ({"decoder": "../x"}, "decoder is"),
         ({"decoder": ""}, "decoder is"),
-        ({"backbone": "tail_classify"}, "backbone is"),
+        ({"backbone": "tail_detect"}, "backbone is"),
         ({"provenance": []}, "provenance is"),
         ({"more": 1}, "expected an object with the keys"),
     ],

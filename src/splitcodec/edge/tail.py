@@ -32,9 +32,10 @@ class Tail:
             raise unknown_task(task, bundle)
         self._graph = Graph(bundle.graph(f"tail_{task}"), name=f"{bundle.ident}: tail_{task}.onnx", threads=threads)
         self._label_n = bundle.manifest.classes
-        self.maps: tuple[str, ...] = tuple(name for name in self._graph.output_names if name != LOGITS)
+        names = self._graph.output_names
+        self.maps: tuple[str, ...] = tuple(name for name in names if name != LOGITS) if len(names) > 1 else ()
         """Layers whose features the graph gives beside the logits, for other tasks' heads."""
-        if self.maps and LOGITS not in self._graph.output_names:
+        if self.maps and LOGITS not in names:
             raise GraphError(
                 f"{self._graph.name} gives {', '.join(self.maps)[:200]}, none of them {LOGITS!r}; export it again"
             )
