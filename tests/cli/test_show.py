@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from splitcodec.cli.show import each, progress
+from splitcodec.cli.show import each, guesses, print_table, progress
 from splitcodec.errors import PictureError
 
 
@@ -36,3 +36,10 @@ def test_long_work_tells_now_and_then_how_far_it_is(capfd: pytest.CaptureFixture
             lines += capfd.readouterr().err
     assert "evaluating: 1,200/5,000, loss 0.5\n" in lines
     assert set(lines.splitlines()) <= {"evaluating: 1,200/5,000, loss 0.5", "evaluating: 0"}
+
+
+def test_a_table_prints_what_looks_like_markup(capfd: pytest.CaptureFixture[str]) -> None:
+    said = guesses({"answers": {"detect": [{"label": "car", "score": 0.66}]}})
+    assert said == "[car] 66 %"
+    print_table("answers", ["image", "answer"], [["street.jpg", said]], left=2)
+    assert "[car] 66 %" in capfd.readouterr().out

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from splitcodec.errors import SettingsError, SplitcodecError
 
@@ -69,7 +70,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
     for place, column in enumerate(columns):
         table.add_column(column, justify="left" if place < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(str(cell) for cell in row))
+        table.add_row(*(Text(str(cell)) for cell in row))  # text, not markup: a box is "[car] 66 %"
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from splitcodec.evaluation.drawing import figure, png
+from splitcodec.evaluation.drawing import figure, plain_numbers, png
 from splitcodec.evaluation.output import write_whole
 from splitcodec.evaluation.result import OURS
 from splitcodec.evaluation.tasks import TaskReport
@@ -58,6 +58,7 @@ def _plot(report: TaskReport) -> bytes:
         axes.plot([size for size, _ in some], [score for _, score in some], style, label=method)
     axes.axhline(report.teacher[report.score], color="grey", linestyle="--", label="task teacher, uncompressed")
     axes.set_xscale("log")
+    plain_numbers(axes.xaxis)
     axes.set_xlabel("bytes per picture")
     axes.set_ylabel(f"{_WORDS[report.score]}, %")
     axes.set_title(f"{report.bundle}: {report.task} on {report.data} ({report.split}, {report.images} pictures)")
