@@ -31,7 +31,7 @@ def test_long_work_tells_now_and_then_how_far_it_is(capfd: pytest.CaptureFixture
         task = bar.add_task("evaluating", total=None, note="")
         bar.update(task, completed=1200, total=5000, note="loss 0.5")
         until, lines = time.monotonic() + 20, ""
-        while "loss" not in lines and time.monotonic() < until:
+        while "loss 0.5\n" not in lines and time.monotonic() < until:
             time.sleep(0.02)
             lines += capfd.readouterr().err
     assert "evaluating: 1,200/5,000, loss 0.5\n" in lines
