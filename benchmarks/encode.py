@@ -142,7 +142,7 @@ def _summary(
 def _stages(bundle: Bundle, rivals: dict[str, Choice]) -> Stages:
     head = Graph(bundle.read("head.onnx"), name="head.onnx", threads=1)
     tail = Graph(bundle.read("tail_classify.onnx"), name="tail_classify.onnx", threads=1)
-    stages: Stages = {"network": lambda crop: tail(head(crop))}
+    stages: Stages = {"network": lambda crop: tail.outputs(head(crop))[tail.output_names[0]]}
     for kind in KINDS if has_int8(bundle) else KINDS[:1]:
         for plain, coder in ((False, "constriction"), (True, "plain")):
             device = Device(bundle, threads=1, encoder=kind, plain_coder=plain)

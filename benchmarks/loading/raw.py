@@ -66,7 +66,7 @@ class Raw:
 
 def _once(decoder: Any, tail: Any, latent_bchw: NDArray[np.float32]) -> None:
     (feature_bchw,) = decoder.run(None, {decoder.get_inputs()[0].name: latent_bchw})
-    tail.run(None, {tail.get_inputs()[0].name: feature_bchw})
+    tail.run([tail.get_outputs()[0].name], {tail.get_inputs()[0].name: feature_bchw})
 
 
 def _options(kind: str, threads: int) -> Any:
