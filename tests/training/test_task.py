@@ -218,11 +218,11 @@ def test_the_classifier_may_give_the_tasks_their_maps(
     apart, edge = Edge(both, threads=1), Edge(joint, threads=1)
     for side in (64, 72):
         packet = Device(both, threads=1).encode(draw(3)[0], fit="letterbox", side=side)
-        answers = edge.answer(packet, tasks=TASKS)["answers"]
+        answers: dict[str, Any] = dict(edge.answer(packet, tasks=TASKS)["answers"])
         if side == 64:  # every map is even: the classifier that drops no odd row says the same
             _alike(answers["classify"], apart.answer(packet)["answers"]["classify"])
         for task in TASKS[1:]:
-            assert answers[task] == edge.answer(packet, tasks=(task,))["answers"][task]
+            assert edge.answer(packet, tasks=(task,))["answers"] == {task: answers[task]}
         assert answers["segment"]["size"] == apart.answer(packet, tasks=("segment",))["answers"]["segment"]["size"]
         assert edge.answer(packet)["answers"]["classify"] == answers["classify"]
         assert list(edge.answer(packet, tasks=("segment", "classify"))["answers"]) == ["segment", "classify"]
