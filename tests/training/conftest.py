@@ -16,7 +16,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from splitcodec.training import distill
+from splitcodec.training.export import export
 from splitcodec.training.recipe import Recipe, read_recipe
+from splitcodec.wire.bundle import Bundle, open_bundle
 
 COMMITTED = Path(__file__).parents[2] / "recipes"
 TASK_RECIPES = tuple(
@@ -101,3 +103,11 @@ def finished(recipe: Recipe, photos: Path, tmp_path_factory: pytest.TempPathFact
     final = distill.train(recipe, photos=[photos], out=out, report=lambda _: None)
     assert final["finished"]
     return out
+
+
+@pytest.fixture(scope="module")
+def bundle(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Return the bundle of the finished run, its golden vectors left out."""
+    folder = tmp_path_factory.mktemp("bundles") / "tiny-run"
+    export(finished, folder, golden=lambda _: b"none")
+    return open_bundle(folder)

@@ -14,21 +14,13 @@ from splitcodec.model.student import Student
 from splitcodec.training.build import Halves, build_student, build_teacher
 from splitcodec.training.data import centre_crops, find_photographs
 from splitcodec.training.distill import train
-from splitcodec.training.export import export
 from splitcodec.training.from_bundle import begin_from_bundle, fit_prior
 from splitcodec.training.lead import Lead
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
-from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.bundle import Bundle
 
 Make = Callable[[], dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def bundle(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("bundles") / "tiny-run"
-    export(finished, folder, golden=lambda _: b"none")
-    return open_bundle(folder)
 
 
 @pytest.fixture(scope="module")

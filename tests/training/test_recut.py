@@ -12,21 +12,13 @@ from torch import nn
 from splitcodec import Device, Edge
 from splitcodec.errors import BundlePart, RunError, TeacherError
 from splitcodec.training.build import build_teacher
-from splitcodec.training.export import export
 from splitcodec.training.graphs import FromPixels, LogitsOnly, to_onnx
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.recut import recut
-from splitcodec.wire.bundle import Bundle, derive, open_bundle, split_device
+from splitcodec.wire.bundle import Bundle, derive, split_device
 from tests.training.conftest import draw
 
 CUT = "blocks.2"
-
-
-@pytest.fixture(scope="module")
-def bundle(finished: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    folder = tmp_path_factory.mktemp("bundles") / "tiny-run"
-    export(finished, folder, golden=lambda _: b"none")
-    return open_bundle(folder)
 
 
 @pytest.fixture(scope="module")

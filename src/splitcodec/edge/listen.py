@@ -109,7 +109,7 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=protocol,  # type: ignore[arg-type]
+                http=protocol,  # type: ignore[arg-type]  # uvicorn takes any callable, its types a class
                 loop="asyncio",
                 ws="none",
                 log_config=None,
@@ -196,7 +196,7 @@ class _Connection(H11Protocol):
         self._max_connections = settings.max_connections
         self._head_timer: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for the first request; turn away what is too many."""
         super().connection_made(transport)
         if (one := transport.get_extra_info("socket")) is not None:
