@@ -96,31 +96,35 @@ class Photographs:
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._broken: set[int] = set()
 
-    def batches(self, first_step: int, last_step: int, *, batch: int, stream: int) -> Iterator[Crops]:
+    def batches(
+        self, first_step: int, last_step: int, *, batch: int, stream: int, window: int | None = None
+    ) -> Iterator[Crops]:
         """Yield crops uint8 (batch, 3, crop, crop) for each step, made ahead of time by threads.
 
-        `stream` tells apart stages and processes. Raises DataError when most photographs cannot be read.
+        With `window`, a square of that side out of each crop, (batch, 3, window, window). `stream` tells apart stages
+        and processes. Raises DataError when most photographs cannot be read.
         """
         with ThreadPoolExecutor(2) as pool:
             ahead: list[Future[Crops]] = []
             for step in range(first_step, last_step):
                 while len(ahead) < 4 and step + len(ahead) < last_step:
-                    ahead.append(pool.submit(self._batch, step + len(ahead), batch, stream))
+                    ahead.append(pool.submit(self._batch, step + len(ahead), batch, stream, window))
                 yield ahead.pop(0).result()
 
     def first(self, count: int) -> Tensor:
         """Return some random crops, always the same ones: uint8 (count, 3, crop, crop)."""
         return self._batch(0, count, 2**31).image_u8
 
-    def _batch(self, step: int, batch: int, stream: int) -> Crops:
+    def _batch(self, step: int, batch: int, stream: int, window: int | None = None) -> Crops:
         random = np.random.default_rng((self.seed, stream, step))
-        out = np.empty((batch, self.crop, self.crop, 3), np.uint8)
+        side = self.crop if window is None else window
+        out = np.empty((batch, side, side, 3), np.uint8)
         label_b = torch.empty(batch, dtype=torch.int64)
         for place in range(batch):
             array, label_b[place] = self._picture(random)
-            out[place] = self._random_crop(array, random)
+            out[place] = self._random_crop(array, random, side)
             if self.paste and random.random() < self.paste:
-                _paste(out[place], self._random_crop(self._picture(random)[0], random), random)
+                _paste(out[place], self._random_crop(self._picture(random)[0], random, side), random)
                 label_b[place] = -1
         return Crops(torch.from_numpy(out).permute(0, 3, 1, 2), label_b)
 
@@ -147,16 +151,23 @@ class Photographs:
             f"{len(self._broken)} photographs cannot be read, {self.paths[index]} among them; mend the folder"
         )
 
-    def _random_crop(self, array: NDArray[np.uint8], random: np.random.Generator) -> NDArray[np.uint8]:
-        """Random resized crop (Szegedy et al. 2015), mirrored half of the time, with slightly changed colours."""
+    def _random_crop(self, array: NDArray[np.uint8], random: np.random.Generator, side: int) -> NDArray[np.uint8]:
+        """Random resized crop (Szegedy et al. 2015), mirrored half of the time, with slightly changed colours.
+
+        Of the crop, a square of `side` pixels anywhere in it.
+        """
         rows, cols = array.shape[:2]
         area = rows * cols * random.uniform(self.smallest_crop, 1.0)
         ratio = math.exp(random.uniform(math.log(3 / 4), math.log(4 / 3)))
         wide = min(cols, max(1.0, math.sqrt(area * ratio)))
         high = min(rows, max(1.0, math.sqrt(area / ratio)))
         left, top = random.uniform(0, cols - wide), random.uniform(0, rows - high)
+        if side < self.crop:
+            share = side / self.crop
+            left, top = (at + random.uniform(0, one * (1 - share)) for at, one in ((left, wide), (top, high)))
+            wide, high = wide * share, high * share
         how = Image.Resampling.BICUBIC if random.random() < 0.7 else Image.Resampling.BILINEAR
-        picture = Image.fromarray(array).resize((self.crop, self.crop), how, box=(left, top, left + wide, top + high))
+        picture = Image.fromarray(array).resize((side, side), how, box=(left, top, left + wide, top + high))
         if random.random() < 0.5:
             picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.jitter:

@@ -225,7 +225,8 @@ class _Trainer:
         if state.step == 0:
             self._measure(name, stage, lose, check=check, state=state, share=0.0)
         clock, saved, since = time.monotonic(), time.monotonic(), (state.step, time.monotonic())
-        for image_u8, label_b in source.batches(state.step, steps, batch=stage.batch, stream=stream):
+        batches = source.batches(state.step, steps, batch=stage.batch, stream=stream, window=stage.window)
+        for image_u8, label_b in batches:
             done = state.step / steps
             for group in optimizer.param_groups:
                 group["lr"] = stage.learning_rate * group["times"] * learning_rate(stage, done)
@@ -266,7 +267,7 @@ class _Trainer:
 
     def _measure(self, name: str, stage: Stage, lose: Loss, *, check: Crops, state: State, share: float) -> None:
         """Note the loss on held-out crops."""
-        loss = held_out_loss(self.student, lose, check, batch=stage.batch)
+        loss = held_out_loss(self.student, lose, check, batch=stage.batch, window=stage.window)
         if loss is None:
             return
         reading = {"stage": name, "share": round(share, 4), "images": state.images, "loss": loss}

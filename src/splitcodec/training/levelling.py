@@ -18,14 +18,15 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 
 from splitcodec.model.student import Student
 from splitcodec.training.data import Crops
 from splitcodec.training.objective import Loss
 
-TIMES: Final = 16
+TIMES: Final = 8
 """How often a stage is measured, beside its beginning."""
-MOST: Final = 256
+MOST: Final = 128
 """Crops that are measured on."""
 LIMIT: Final = 1.0
 """Per cent of the loss that a doubling of the pictures seen may still bring."""
@@ -40,23 +41,33 @@ def due(step: int, steps: int) -> bool:
 
 
 @torch.no_grad()
-def held_out_loss(student: Student, lose: Loss, held: Crops, *, batch: int) -> float | None:
+def held_out_loss(student: Student, lose: Loss, held: Crops, *, batch: int, window: int | None = None) -> float | None:
     """Return a stage's own objective, the whole of it at full price, on held-out crops; None where there are none.
 
+    A stage that learns from windows is measured on windows, the middles of the crops.
     Symbols are rounded, as in use, so nothing is left to chance. The crops are dealt out to the levels in turn.
     """
     count, levels = min(MOST, len(held.image_u8)), student.bottleneck.levels
     if not count:
         return None
+    images = _middle(held.image_u8, window)
     index = torch.arange(math.ceil(count / levels) * levels) % count
     modes = [(part, part.training) for part in student.modules()]
     student.eval()
     total = 0.0
     for some in torch.split(index, batch):
-        total += len(some) * lose(held.image_u8[some], held.label_b[some], done=1.0, rounded=True).loss.item()
+        total += len(some) * lose(images[some], held.label_b[some], done=1.0, rounded=True).loss.item()
     for part, training in modes:
         part.training = training
     return total / len(index)
+
+
+def _middle(image_u8: Tensor, window: int | None) -> Tensor:
+    """Return the middle square of crops (B, 3, H, W): the side `window`, or all of them."""
+    if window is None:
+        return image_u8
+    top, left = ((side - window) // 2 for side in image_u8.shape[-2:])
+    return image_u8[..., top : top + window, left : left + window]
 
 
 def judged(readings: Sequence[Reading], *, stages: Sequence[str], before: int) -> dict[str, Any]:

@@ -147,6 +147,8 @@ class Recipe(Strict):
         for name, stage in self.stages():
             if stage.batch % self.levels.count:
                 raise ValueError(f"{name}.batch must be a multiple of the number of levels ({self.levels.count})")
+            if stage.window is not None and stage.window > self.teacher.crop:
+                raise ValueError(f"{name}.window: at most teacher.crop, {self.teacher.crop} pixels")
         if self.lead is None and any(stage.kind == "latents" for _, stage in self.stages()):
             raise ValueError("lead: a stage of kind latents needs the folder of a finished run")
         if not self.is_image_codec() and any(stage.kind == "pixels" for _, stage in self.stages()):

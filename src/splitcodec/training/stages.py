@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import PositiveFloat, PositiveInt, Tag
+from pydantic import Field, PositiveFloat, PositiveInt, Tag
 
 from splitcodec.model.parts import Quantise
 from splitcodec.training.keys import Share, Strict, Weight, by_kind
@@ -53,6 +53,9 @@ class _Common(Strict):
     images: PositiveInt
     batch: PositiveInt
     learning_rate: PositiveFloat
+    window: Annotated[int, Field(ge=32, multiple_of=32)] | None = None
+    """Side in pixels of a square cut out of each training crop at its own scale, so that a picture costs less: convolutions
+    do not mind. Null for the whole crop, which is what a run should end with."""
     warmup: Share = 0.02
     optimizer: Annotated[
         Annotated[AdamRecipe, Tag("adam")] | Annotated[SgdRecipe, Tag("sgd")], by_kind(*_OPTIMIZERS)
