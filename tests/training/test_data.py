@@ -152,3 +152,17 @@ def test_pasted_crops_hold_two_photographs_and_have_no_label(tmp_path: Path) -> 
     assert 0.1 < mixed.float().mean() < 0.4  # half are pasted into, half of those with the other photograph
     assert (crops.label_b[mixed] == -1).all()
     assert (crops.label_b[~mixed] >= 0).any()
+
+
+def test_a_window_is_a_square_of_the_crop_at_its_own_scale(tmp_path: Path) -> None:
+    columns = np.broadcast_to(np.arange(64, dtype=np.uint8)[None, :, None] * 4, (64, 64, 3))
+    Image.fromarray(np.ascontiguousarray(columns)).save(tmp_path / "a.png")
+    source = Photographs([tmp_path / "a.png"], crop=64, smallest_crop=1.0, jitter=0.0, memory_mb=1, seed=0)
+    (whole,) = source.batches(0, 1, batch=8, stream=0)
+    (some,) = source.batches(0, 1, batch=8, stream=0, window=32)
+    assert whole.image_u8.shape == (8, 3, 64, 64)
+    assert some.image_u8.shape == (8, 3, 32, 32)
+    for crops in (whole, some):  # one column more is four grey levels more, whatever the size
+        step = crops.image_u8[:, 0, 5].float().diff(dim=1)[:, 4:-4].abs().mean(1)
+        assert torch.allclose(step, torch.full_like(step, 4.0), atol=0.8)
+    assert len({int(image.min()) for image in some.image_u8}) > 1

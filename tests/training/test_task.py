@@ -14,6 +14,7 @@ import onnx
 import pytest
 import torch
 import yaml
+from lightning_fabric import Fabric
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -31,9 +32,11 @@ from splitcodec.training.distill import Progress
 from splitcodec.training.export import export
 from splitcodec.training.run import Run
 from splitcodec.training.task_export import export_task
+from splitcodec.training.task_networks import Networks
 from splitcodec.training.task_recipe import TaskRecipe, read_task_recipe
+from splitcodec.training.task_run import put_weights
 from splitcodec.training.task_train import train_task
-from splitcodec.wire.bundle import Bundle, derive, open_bundle, split_device
+from splitcodec.wire.bundle import Bundle, derive, open_bundle, split_device, write_folder
 from tests.labelled import draw, write_camvid, write_coco, write_voc
 from tests.training.conftest import COMMITTED, TASK_RECIPES
 
@@ -357,6 +360,56 @@ def test_a_second_student_takes_over_the_teacher(
     assert {key.partition(".")[0] for key in found} == {"teacher", "head", "decoder", "backbone"}
     stages = {json.loads(line)["stage"] for line in (tmp_path / "log.jsonl").read_text().splitlines()}
     assert stages == {"distil", "learn"}
+
+
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_a_bundle_that_leads_gives_its_task_teacher(
+    task: str, base: Bundle, both: Bundle, make: Make, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """The head says what the bundle's graph says, and goes on learning from there."""
+    from splitcodec.session import JointGraph
+
+    lead = tmp_path / "lead"
+    write_folder(both, lead)
+    recipe = make(task, lead=str(lead), task_epochs=1)
+    assert train_task(recipe, data=data[task], bundle=base, out=tmp_path / "run", report=lambda _: None)["finished"]
+    stages = {json.loads(line)["stage"] for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()}
+    assert stages == {"distil", "learn"}
+    fabric = Fabric(accelerator="cpu", devices=1)
+    networks = Networks(recipe, base, fabric, classes=len(both.task(recipe.task).classes), shares=None)
+    put_weights(networks.trained(recipe), _weights(tmp_path / "run"))
+    head = networks.teacher_head.eval()
+    maps = [torch.randn(1, level.width, 64 // level.stride, 80 // level.stride) for level in networks.levels]
+    graph = JointGraph(both.graph(f"teacher_{task}"), name="teacher", threads=1)
+    found = graph.outputs({f"map_{place}": one.numpy() for place, one in enumerate(maps)})
+    with torch.no_grad():
+        raw = head(maps)
+    if task == "segment":
+        np.testing.assert_allclose(found["logits"], raw.class_bkhw.numpy(), atol=2e-2)
+    else:
+        np.testing.assert_allclose(found["edges"], raw.edge_bn4.numpy(), rtol=0.02, atol=0.1)
+        scores = (raw.class_bnk.sigmoid() * raw.quality_bn.sigmoid()[..., None]).sqrt()
+        np.testing.assert_allclose(found["scores"], scores.numpy(), atol=1e-2)
+
+
+def test_a_bundle_without_the_task_cannot_lead(
+    base: Bundle, both: Bundle, make: Make, data: dict[str, Path], tmp_path: Path
+) -> None:
+    write_folder(base, tmp_path / "base")
+    write_folder(both, tmp_path / "both")
+
+    def begin(out: str, **changes: Any) -> None:
+        recipe = make("detect", **changes)
+        train_task(recipe, data=data["detect"], bundle=base, out=tmp_path / out, report=lambda _: None)
+
+    with pytest.raises(RecipeError, match="has no tail for detect"):
+        begin("a", lead=str(tmp_path / "base"))
+    with pytest.raises(RecipeError, match="make `layers` the same"):
+        begin("b", lead=str(tmp_path / "both"), layers=["blocks.1", "blocks.2"])
+    with pytest.raises(RecipeError, match="make the student's sizes those of"):
+        begin("c", lead=str(tmp_path / "both"), head={"kind": "fcos", "width": 16, "depth": 1})
+    with pytest.raises(RecipeError, match=r"no run in .*, nor a bundle"):
+        begin("d", lead=str(tmp_path / "nothing"))
 
 
 def test_a_teacher_waits_for_its_bundle(base: Bundle, make: Make, data: dict[str, Path], tmp_path: Path) -> None:

@@ -66,7 +66,10 @@ def evaluate(
         ),
     ] = None,
     points: Annotated[
-        list[Path] | None, typer.Option("--points", metavar="FILE", help="Points of other programs; repeatable.")
+        list[Path] | None,
+        typer.Option(
+            "--points", metavar="FILE", help="Points of other programs, or of earlier runs of a task; repeatable."
+        ),
     ] = None,
     memory: Annotated[
         Path | None, typer.Option("--memory", metavar="FILE", help="Keeps what codecs gave, for the next run.")
@@ -83,9 +86,9 @@ def evaluate(
     the report lists them under "skipped".
     """
     if task is not TaskChoice.classify:
-        if points or memory:
-            raise SettingsError(f"--points and --memory are for --task classify; leave them out for {task.value}")
-        _evaluate_task(bundle, data, task, split, codecs, sweep, rival, out, threads, json_=json_)
+        if memory:
+            raise SettingsError(f"--memory is for --task classify; leave it out for {task.value}")
+        _evaluate_task(bundle, data, task, split, codecs, sweep, rival, points, out, threads, json_=json_)
         return
     from splitcodec.evaluation.rate import evaluate as measure
     from splitcodec.evaluation.report import markdown, write_report
@@ -122,6 +125,7 @@ def _evaluate_task(
     codecs: str,
     sweep: SweepChoice,
     rival: list[str] | None,
+    points: list[Path] | None,
     out: Path | None,
     threads: int | None,
     *,
@@ -142,6 +146,7 @@ def _evaluate_task(
             codecs=[name.strip() for name in codecs.split(",") if name.strip()],
             sweep="full" if sweep is SweepChoice.full else "lean",
             rivals=[one for text in rival or [] for one in parse_rival(text)],
+            points_files=points or [],
             progress=lambda done, total: bar.update(bar_task, completed=done, total=total),
             threads=threads,
         )

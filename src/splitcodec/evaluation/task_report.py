@@ -7,8 +7,8 @@ from pathlib import Path
 
 from splitcodec.evaluation.drawing import figure, plain_numbers, png
 from splitcodec.evaluation.output import write_whole
-from splitcodec.evaluation.result import OURS
-from splitcodec.evaluation.tasks import TaskReport
+from splitcodec.evaluation.result import OURS, UNDERTRAINED
+from splitcodec.evaluation.task_result import TaskReport
 
 _WORDS = {"map50": "mAP@.5", "map": "mAP@[.5:.95]", "miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
 
@@ -26,13 +26,22 @@ def task_markdown(report: TaskReport) -> str:
     ]
     for point in report.points:
         scores = " | ".join(f"{point.scores[name]:.1f}" for name in names)
-        lines.append(f"| {point.method} | {point.setting} | {point.bytes_mean:,.0f} | {scores} |")
+        lines.append(f"| {report.label(point.method)} | {point.setting} | {point.bytes_mean:,.0f} | {scores} |")
     methods = list(dict.fromkeys(point.method for point in report.points))
     lines += ["", f"Bytes at equal {_WORDS[report.score]} (upper hulls):", ""]
-    lines += [f"| below the teacher | {' | '.join(methods)} |", "|---" * (1 + len(methods)) + "|"]
+    lines += [
+        f"| below the teacher | {' | '.join(report.label(one) for one in methods)} |",
+        "|---" * (1 + len(methods)) + "|",
+    ]
     for row in report.equal_score():
         cells = ["-" if row["bytes"][name] is None else f"{row['bytes'][name]:,.0f}" for name in methods]
         lines.append(f"| {row['below']:g} points | {' | '.join(cells)} |")
+    weak = [one for one in methods if report.trained.get(one) == UNDERTRAINED]
+    if weak:
+        lines += ["", f"Undertrained, so nothing is claimed against them: {', '.join(weak)}."]
+    if report.other_runs:
+        places = "; ".join(f"{name} at commit {where[:12]}" for name, where in report.other_runs.items())
+        lines += ["", f"Measured by an earlier run on the same pictures and task teacher: {places}."]
     return "\n".join(lines)
 
 
@@ -54,8 +63,10 @@ def _plot(report: TaskReport) -> bytes:
     axes = drawn_on.subplots()
     for method in dict.fromkeys(point.method for point in report.points):
         some = sorted((one.bytes_mean, one.scores[report.score]) for one in report.points if one.method == method)
-        style = "o-" if method == OURS else "."
-        axes.plot([size for size, _ in some], [score for _, score in some], style, label=method)
+        weak = report.trained.get(method) == UNDERTRAINED
+        style = "o-" if method == OURS else "D--" if weak else "."
+        sizes, scores = [size for size, _ in some], [score for _, score in some]
+        axes.plot(sizes, scores, style, fillstyle="none" if weak else "full", label=report.label(method))
     axes.axhline(report.teacher[report.score], color="grey", linestyle="--", label="task teacher, uncompressed")
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)

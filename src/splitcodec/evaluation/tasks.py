@@ -8,9 +8,8 @@ without its grey margin, and what they decode goes into the uncompressed task te
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, final
 
@@ -24,11 +23,11 @@ from splitcodec.edge.decoder import Decoder
 from splitcodec.edge.tasks import Tasks, TaskTail
 from splitcodec.errors import DataError, PictureError, SettingsError
 from splitcodec.evaluation.codecs import Codec, codecs_named
-from splitcodec.evaluation.hull import bytes_at, upper_hull
-from splitcodec.evaluation.machine import commit, cores, machine
-from splitcodec.evaluation.result import OURS
+from splitcodec.evaluation.machine import cores
+from splitcodec.evaluation.result import OURS, TRAINED, UNDERTRAINED
 from splitcodec.evaluation.rivals import Rival
 from splitcodec.evaluation.scores import Confusion, Seen, Truth, mean_precision
+from splitcodec.evaluation.task_result import TaskPoint, TaskReport, read_earlier
 from splitcodec.layouts.find import read_split
 from splitcodec.layouts.sample import DataSet, Sample
 from splitcodec.session import Graph
@@ -40,82 +39,9 @@ LEAST: Final = 0.02
 CHUNK: Final = 12
 SHARES: Final = {"lean": (5 / 7, 1 / 2), "full": (5 / 7, 1 / 2, 5 / 14)}
 """Lower resolutions at which codecs are tried as well, in units of the letterbox."""
-BELOW: Final = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 Progress = Callable[[int, int], None]
 Said = Seen | NDArray[np.uint8]
 """What was found in one picture, in its own pixels: boxes or a label map."""
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class TaskPoint:
-    """One level or setting: mean bytes, and the scores in per cent by their names."""
-
-    method: str
-    setting: str
-    bytes_mean: float
-    scores: dict[str, float]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the point as JSON values."""
-        return {"method": self.method, "setting": self.setting, "bytes_mean": self.bytes_mean, **self.scores}
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class TaskReport:
-    """What `evaluate --task` says; all scores in per cent."""
-
-    task: Literal["detect", "segment"]
-    teacher: dict[str, float]
-    points: tuple[TaskPoint, ...]
-    bundle: str
-    data: str
-    split: str
-    images: int
-    side: int
-    skipped: tuple[str, ...]
-    seconds: float
-
-    @property
-    def score(self) -> str:
-        """Return the name of the score that curves are drawn over."""
-        return "map50" if self.task == "detect" else "miou"
-
-    def equal_score(self) -> list[dict[str, Any]]:
-        """Return the bytes that each method's upper hull needs at some points below the teacher."""
-        methods = list(dict.fromkeys(point.method for point in self.points))
-        hulls = {
-            name: upper_hull((one.bytes_mean, one.scores[self.score]) for one in self.points if one.method == name)
-            for name in methods
-        }
-        top = self.teacher[self.score]
-        return [
-            {
-                "below": below,
-                "score": top - below,
-                "bytes": {name: bytes_at(hull, top - below) for name, hull in hulls.items()},
-            }
-            for below in BELOW
-        ]
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
-        return {
-            "task": self.task,
-            "teacher": self.teacher,
-            "points": [point.to_json() for point in self.points],
-            "bundle": self.bundle,
-            "data": self.data,
-            "split": self.split,
-            "images": self.images,
-            "side": self.side,
-            "equal_score": self.equal_score(),
-            "skipped": list(self.skipped),
-            "machine": machine(),
-            "commit": commit(),
-            "seconds": round(self.seconds, 1),
-        }
 
 
 def evaluate_task(
@@ -127,14 +53,18 @@ def evaluate_task(
     codecs: Sequence[str] = (),
     sweep: Literal["lean", "full"] = "lean",
     rivals: Sequence[Rival] = (),
+    points_files: Sequence[str | Path] = (),
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> TaskReport:
     """Score a task of a bundle on a split of a labelled data set (see `layouts.find`).
 
-    `threads` groups of pictures are read at a time (none: as many as there are cores), each graph on one thread.
-    Pictures that cannot be read are left out and listed. Raises SettingsError, DataError, TaskError, BundleError
-    (BundlePart without the task's teacher), GraphError, MissingExtra.
+    `points_files` are earlier reports on the same pictures; of the methods that this run does not measure, their points
+    are shown as well, with the commit that measured them. A rival counts as trained if its run says that its validation
+    loss had levelled off and its task has had as many epochs as ours. `threads` groups of pictures are read at a time
+    (none: as many as there are cores), each graph on one thread. Pictures that cannot be read are left out and listed.
+    Raises SettingsError, DataError, TaskError, BundleError (BundlePart without the task's teacher), GraphError,
+    MissingExtra.
     """
     if threads is not None and threads < 1:
         raise SettingsError(f"threads {threads}; expected at least 1")
@@ -171,9 +101,19 @@ def evaluate_task(
         )
         for method, words in reads[0].said
     ]
+    teacher = _score(labelled, samples, [read.teacher for read in reads])
+    like = {"task": task, "data": labelled.name, "split": split, "images": len(reads), "side": bench.side}
+    trained = {one.method: one.trained for one in entrants if one.method != OURS}
+    other_runs: dict[str, str] = {}
+    for file in points_files:
+        measured = [point.method for point in points]
+        more, verdicts, where = read_earlier(Path(file), like=like, teacher=teacher, taken=measured)
+        points += more
+        trained |= verdicts
+        other_runs |= dict.fromkeys((one.method for one in more), where)
     return TaskReport(
         task=task,
-        teacher=_score(labelled, samples, [read.teacher for read in reads]),
+        teacher=teacher,
         points=tuple(points),
         bundle=opened.ident,
         data=labelled.name,
@@ -182,6 +122,8 @@ def evaluate_task(
         side=bench.side,
         skipped=tuple(skipped),
         seconds=time.monotonic() - begin,
+        trained=trained,
+        other_runs=other_runs,
     )
 
 
@@ -198,6 +140,7 @@ class _Entrant(NamedTuple):
     device: Device
     decoder: Decoder
     tasks: Tasks
+    trained: str
 
 
 class _Loaded(NamedTuple):
@@ -213,6 +156,7 @@ def _entrants(
     """Return the main bundle and every rival's, both shores open."""
     methods = [Rival((main,), OURS), *rivals]
     found: list[_Entrant] = []
+    epochs = _epochs(main, task)
     seen = set(taken)
     for rival in methods:
         bundles = [one if isinstance(one, Bundle) else open_bundle(one) for one in rival.bundles]
@@ -223,11 +167,26 @@ def _entrants(
         for one in bundles:
             if one.task(task).classes != main.task(task).classes:
                 raise SettingsError(f"{one.ident}: other classes for {task} than {main.ident}; nothing to compare")
+        level = all(_report(one.manifest.provenance).get("levelled") is True for one in bundles)
+        enough = all(_epochs(one, task) >= epochs for one in bundles)
+        verdict = TRAINED if level and enough else UNDERTRAINED
+        for one in bundles:
             prefix = f"{one.manifest.name} " if len(bundles) > 1 else ""
             tasks = Tasks(one, threads=1)
             tasks.check((task,))
-            found.append(_Entrant(method, prefix, Device(one, threads=1), Decoder(one, threads=1), tasks))
+            found.append(_Entrant(method, prefix, Device(one, threads=1), Decoder(one, threads=1), tasks, verdict))
     return found
+
+
+def _epochs(bundle: Bundle, task: Literal["detect", "segment"]) -> float:
+    """Return the passes over the pictures that a bundle's head has had by the task's loss."""
+    found = _report(bundle.task(task).provenance).get("task_epochs", 0)
+    return float(found) if isinstance(found, int | float) else 0.0
+
+
+def _report(provenance: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    report = (provenance or {}).get("report")
+    return report if isinstance(report, dict) else {}
 
 
 @final

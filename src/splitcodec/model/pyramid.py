@@ -30,8 +30,8 @@ class Level(NamedTuple):
 class Backbone(nn.Module):
     """Feature at the cut (B, C, H, W) -> the maps that `layers` name, from fine to coarse; `levels` describes them.
 
-    The cut's own layer may be named, first: then the first map is the feature itself. Where the next layer has the same
-    stride, heads make a map of half the cut's stride out of the feature's channels (`neck.Doubled`).
+    The cut's own layer may be named, first: then the first map is the feature itself. Where the second map has the
+    first one's stride, heads make a map of half that stride out of the first one's channels (`neck.Doubled`).
     """
 
     def __init__(self, teacher: Teacher, *, cut: str, layers: Sequence[str], crop: int = 224) -> None:
@@ -48,14 +48,14 @@ class Backbone(nn.Module):
             if one.ndim != 4:
                 raise TeacherError(f"layer {name!r} gives no feature map; name a convolutional layer")
         levels = [Level(one.shape[1], teacher.stride * side // one.shape[-1]) for one in maps]
-        if self.keeps_feature and wanted and levels[0].stride == levels[1].stride > 1:
+        if len(levels) > 1 and levels[0].stride == levels[1].stride > 1:
             levels[0] = Level(levels[0].width, levels[0].stride // 2, doubled=True)
         self.levels = tuple(levels)
         strides = [level.stride for level in self.levels]
         if strides != sorted(set(strides)):
             raise TeacherError(
                 f"layers {', '.join(layers)} have strides {strides}; name one layer per stride, in order "
-                "(the cut's own stride may come twice)"
+                "(the first one's stride may come twice)"
             )
 
     def forward(self, feature_bchw: Tensor) -> list[Tensor]:

@@ -57,7 +57,7 @@ def begin_from_bundle(key: str, bundle: Bundle, student: Student, taken_bchw: Te
     adopt_bundle(key, bundle, student)
     _load(key, bundle, "encoder", student.squeeze, prefix=_ENCODER)
     student.eval()
-    _settle(student, lambda: student(_whole(taken_bchw, student.bottleneck.levels), quantise="round"))
+    settle(student, lambda: student(_whole(taken_bchw, student.bottleneck.levels), quantise="round"))
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ def adopt_bundle(key: str, bundle: Bundle, student: Student, latent_bchw: Tensor
     if latent_bchw is not None:
         student.decoder.eval()
         whole = _whole(latent_bchw, bottleneck.levels)
-        _settle(student.decoder, lambda: student.decoder(bottleneck(whole, quantise="round").latent_bchw))
+        settle(student.decoder, lambda: student.decoder(bottleneck(whole, quantise="round").latent_bchw))
 
 
 def fit_prior(bottleneck: Bottleneck, tables: Tables) -> float:
@@ -113,27 +113,34 @@ def _whole(one_bchw: Tensor, levels: int) -> Tensor:
 
 
 def _load(key: str, bundle: Bundle, graph: str, module: nn.Module, *, prefix: str = "") -> None:
-    """Copy a graph's weights into the layers of the same names; a bias goes to batch norm where a layer has none."""
-    graph_of = f"{key}: {bundle.ident}: {graph}.onnx"
+    """Copy a graph's weights into the layers of the same names."""
     found = {
-        one.name.removesuffix("_f16").removeprefix(prefix): numpy_helper.to_array(one).astype(np.float32)
+        one.name.removesuffix("_f16"): numpy_helper.to_array(one).astype(np.float32)
         for one in onnx.load_from_string(bundle.graph(graph)).graph.initializer
-        if one.name.startswith(prefix)
     }
+    load_convolutions(found, module, prefix=prefix, graph=f"{key}: {bundle.ident}: {graph}.onnx")
+
+
+def load_convolutions(values: Mapping[str, NDArray[np.float32]], module: nn.Module, *, prefix: str, graph: str) -> None:
+    """Copy values named `prefix` + layer into the layers; a bias goes to batch norm where a convolution has none.
+
+    Raises RecipeError for a name that is missing or of another shape; `graph` says where the values come from.
+    """
+    found = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
     layers = dict(module.named_modules())
     for name, layer in layers.items():
         if not isinstance(layer, nn.Conv2d):
             continue
-        layer.weight.copy_(_taken(found, f"{name}.weight", layer.weight, graph=graph_of))
+        layer.weight.copy_(_taken(found, f"{name}.weight", layer.weight, graph=graph))
         bias = found.get(f"{name}.bias")
         if layer.bias is not None:
-            layer.bias.copy_(_taken(found, f"{name}.bias", layer.bias, graph=graph_of))
+            layer.bias.copy_(_taken(found, f"{name}.bias", layer.bias, graph=graph))
         elif bias is not None:
             parent, _, last = name.rpartition(".")
-            _plain(layers[f"{parent}.{int(last) + 1}"], torch.from_numpy(bias))
+            plain(layers[f"{parent}.{int(last) + 1}"], torch.from_numpy(bias))
     for name, buffer in module.named_buffers():
         if name in ("mean", "spread"):
-            buffer.copy_(_taken(found, name, buffer, graph=graph_of))
+            buffer.copy_(_taken(found, name, buffer, graph=graph))
 
 
 def _taken(found: Mapping[str, NDArray[np.float32]], name: str, like: Tensor, *, graph: str) -> Tensor:
@@ -148,17 +155,17 @@ def _taken(found: Mapping[str, NDArray[np.float32]], name: str, like: Tensor, *,
     return torch.from_numpy(value)
 
 
-def _plain(norm: nn.Module, bias: Tensor) -> None:
-    """Let a batch norm add `bias` and do nothing else."""
+def plain(norm: nn.Module, bias: Tensor, factor: Tensor | None = None) -> None:
+    """Let a batch norm multiply with `factor` (none: 1), add `bias` and do nothing else."""
     if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None or norm.running_var is None:
         raise TypeError(f"{type(norm).__name__} is no batch norm")
     norm.running_mean.zero_()
     norm.running_var.fill_(1.0)
-    norm.weight.fill_(float(np.sqrt(1 + norm.eps)))
+    norm.weight.copy_(torch.full_like(bias, float(np.sqrt(1 + norm.eps))) * (1.0 if factor is None else factor))
     norm.bias.copy_(bias)
 
 
-def _settle(module: nn.Module, run: Callable[[], object]) -> None:
+def settle(module: nn.Module, run: Callable[[], object]) -> None:
     """Give each batch norm the statistics of what comes into it, and weights with which it gives what it gave."""
     norms = [one for one in module.modules() if isinstance(one, nn.BatchNorm2d)]
     seen: dict[nn.BatchNorm2d, tuple[Tensor, Tensor]] = {}

@@ -54,8 +54,8 @@ class _Common(Strict):
     batch: PositiveInt
     learning_rate: PositiveFloat
     window: Annotated[int, Field(ge=32, multiple_of=32)] | None = None
-    """Side in pixels of a square cut out of each training crop at its own scale, so that a picture costs less: convolutions
-    do not mind. Null for the whole crop, which is what a run should end with."""
+    """Side in pixels of a square cut out of each training crop at its own scale: a picture costs less, and convolutions
+    do not mind. Null for the whole crop."""
     warmup: Share = 0.02
     optimizer: Annotated[
         Annotated[AdamRecipe, Tag("adam")] | Annotated[SgdRecipe, Tag("sgd")], by_kind(*_OPTIMIZERS)

@@ -124,8 +124,8 @@ class TaskRecipe(Strict):
     teacher: TeacherRecipe
     """The classifier whose blocks are the backbone, cut where the bundle's is."""
     layers: Annotated[tuple[str, ...], Field(min_length=1)]
-    """The pyramid, fine to coarse: layers at or behind the cut, one per stride. A second one of the cut's own
-    stride lets the heads `fcos` and `segmenter` make a map of half that stride out of the cut's feature."""
+    """The pyramid, fine to coarse: layers at or behind the cut, one per stride. A second one of the first one's
+    stride lets the heads `fcos` and `segmenter` make a map of half that stride out of the first map."""
     head: Head
     data: TaskDataRecipe
     task_epochs: PositiveFloat
@@ -141,7 +141,8 @@ class TaskRecipe(Strict):
     levels: tuple[Count, ...] | None = None
     """The bundle's rate levels that the student sees, mixed. Left out: all."""
     lead: Path | None = None
-    """The folder of a finished run of the same head whose task teacher is taken over instead of training one."""
+    """The folder of a finished run of the same head, or a bundle (a zoo name, a folder, a .zip) with the same task and
+    layers, whose task teacher is taken over instead of training one."""
     check_every: PositiveFloat = 10.0
     """Epochs between scores on the split `data.check`."""
     precision: Annotated[str, Field(pattern=r"^(32-true|bf16-mixed)$")] = "bf16-mixed"

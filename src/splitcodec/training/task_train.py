@@ -20,17 +20,20 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from splitcodec.errors import RunError
+from splitcodec.errors import RecipeError, RunError
 from splitcodec.layouts.find import read_split
 from splitcodec.layouts.sample import DataSet
 from splitcodec.model.fcos import Boxes
 from splitcodec.training.distill import CHECKPOINT_SECONDS, Progress
+from splitcodec.training.earlier import is_run
+from splitcodec.training.from_bundle import opened
 from splitcodec.training.losses import schedule, steps
 from splitcodec.training.optimise import random_state, set_random_state
 from splitcodec.training.run import State
 from splitcodec.training.stages import AdamRecipe, StepsRecipe
 from splitcodec.training.task_check import check
 from splitcodec.training.task_data import MULTIPLE, LabelledPictures
+from splitcodec.training.task_from_bundle import begin_as_task_teacher
 from splitcodec.training.task_networks import Networks
 from splitcodec.training.task_recipe import HeadStage, TaskRecipe, TaskStage
 from splitcodec.training.task_run import TaskRun, put_weights, weights_of
@@ -72,8 +75,7 @@ def train_task(
         put_weights(networks.trained(recipe), found[0])
         state = found[2]
     elif recipe.lead is not None:
-        lead = TaskRun(recipe.lead).weights()
-        put_weights(networks.trained(recipe), lead, only=("teacher", "teacher_backbone"))
+        _take_teacher(recipe, networks, pictures)
     deadline = time.monotonic() + stop_after_s
     for name in STAGES[STAGES.index(state.stage) :]:
         if name != state.stage:
@@ -94,6 +96,27 @@ def train_task(
     }
     run.finish(weights_of(networks.trained(recipe)), final)
     return final
+
+
+def _take_teacher(recipe: TaskRecipe, networks: Networks, pictures: LabelledPictures) -> None:
+    """Give the task teacher the weights of the run or bundle that leads."""
+    lead = recipe.lead
+    if lead is None:
+        return
+    if is_run(lead):
+        put_weights(networks.trained(recipe), TaskRun(lead).weights(), only=("teacher", "teacher_backbone"))
+        return
+    bundle = opened("lead", lead)
+    if recipe.task not in bundle.manifest.tasks:
+        raise RecipeError(f"lead: {bundle.ident} has no tail for {recipe.task}; give a bundle that has, or a run")
+    image_u8, _ = next(pictures.batches(0, 1, batch=recipe.teach.batch, stream=len(STAGES)))
+    begin_as_task_teacher(
+        bundle,
+        bundle.task(recipe.task),
+        networks.teacher_head,
+        layers=recipe.layers,
+        run=lambda: networks.teacher_head(networks.teacher_backbone(networks.pictures(image_u8))),
+    )
 
 
 @final
