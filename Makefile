@@ -11,7 +11,7 @@ PHOTOS ?= ../shared/data/photos
 RUNS ?= runs
 REQUESTS ?= 20000
 
-.PHONY: help demo test test-all test-slim check format wheel evaluate arena ablations latency results train load soak soak-ray clean
+.PHONY: help demo test test-all test-slim check format wheel wheel-device evaluate arena ablations latency results train load soak soak-ray clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ format: $(VENV)/.dev  ## rewrite the code in the house style
 
 wheel: $(VENV)/.dev  ## build dist/splitcodec-*.whl
 	$(BIN)/python -m build --wheel --outdir dist
+
+wheel-device: $(VENV)/.dev  ## build the wheel for devices: the zoo's device halves alone
+	$(BIN)/python deploy/device_wheel.py --out dist
 
 evaluate: $(VENV)/.dev  ## measure the shipped bundle: reports/rate_accuracy/ (DATA=folder)
 	$(BIN)/splitcodec evaluate --bundle efficientnet-lite0 --data $(DATA) --codecs jpeg,webp,avif --out reports/rate_accuracy

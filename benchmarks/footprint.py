@@ -2,10 +2,10 @@
 
     python benchmarks/footprint.py [--wheel FILE] --out reports/footprint.json
 
-Makes a virtual environment, installs the wheel (none: this checkout) with its base dependencies, weighs the files, and
-runs `splitcodec encode` on a photograph there, with constriction and in a process that lacks it. What pip, Python and
-the environment itself take is not counted; byte code (`__pycache__`), which `pip install --no-compile` leaves out, is
-counted and told apart. Linux alone, for the peak is the kernel's (ru_maxrss).
+Makes a virtual environment, installs the wheel (none: the one for devices, built for it out of this checkout) with its
+base dependencies, weighs the files, and runs `splitcodec encode` on a photograph there, with constriction and in a
+process that lacks it. What pip, Python and the environment itself take is not counted; byte code (`__pycache__`), which
+`pip install --no-compile` leaves out, is counted and told apart. Linux alone, for the peak is the kernel's (ru_maxrss).
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         python = place / "bin" / "python"
         packages = next((place / "lib").glob("python*/site-packages"))
         before = set(packages.iterdir())
-        what = str(options.wheel or ROOT)
-        _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", what])
+        wheel = options.wheel or _device_wheel(Path(folder))
+        _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel)])
         paths = sorted(set(packages.iterdir()) - before)
         sizes = {path.name: _size(path) for path in paths}
         cached = sum(_size(one) for path in paths if path.is_dir() for one in path.rglob("__pycache__"))
@@ -85,7 +85,20 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     whole = sum(sizes.values()) / 1e6
     top = dict(sorted(_by_package(sizes).items(), key=lambda item: -item[1]))
     slim = whole - cached / 1e6
-    return {"installed_mb": whole, "without_byte_code_mb": slim, "packages": top, "runs": runs, "target_mb": TARGET_MB}
+    return {
+        "wheel": wheel.name,
+        "installed_mb": whole,
+        "without_byte_code_mb": slim,
+        "packages": top,
+        "runs": runs,
+        "target_mb": TARGET_MB,
+    }
+
+
+def _device_wheel(folder: Path) -> Path:
+    """Build the wheel for devices out of this checkout."""
+    _run([sys.executable, str(ROOT / "deploy" / "device_wheel.py"), "--out", str(folder)])
+    return next(folder.glob("*.whl"))
 
 
 def _by_package(sizes: dict[str, int]) -> dict[str, int]:
