@@ -23,9 +23,12 @@ from splitcodec.cli import app
 from splitcodec.device.overlay import mask_of
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
 from splitcodec.edge.tasks import Tasks
-from splitcodec.errors import RecipeError, RunError, SettingsError, TaskError
+from splitcodec.errors import DataError, RecipeError, RunError, SettingsError, TaskError
 from splitcodec.evaluation.golden import make_golden
 from splitcodec.evaluation.retail import retail
+from splitcodec.evaluation.rivals import Rival
+from splitcodec.evaluation.task_report import task_markdown, write_task_report
+from splitcodec.evaluation.task_result import TaskReport
 from splitcodec.evaluation.tasks import evaluate_task
 from splitcodec.model.pyramid import Level
 from splitcodec.training.distill import Progress
@@ -319,6 +322,59 @@ def test_evaluation_goes_through_packets(
     assert best["setting"] == "quality 95"
     with pytest.raises(SettingsError):
         evaluate_task(both, data[task], task=task, threads=0)
+
+
+def test_rivals_of_a_task_are_judged_and_earlier_points_are_taken_over(
+    both: Bundle, data: dict[str, Path], tmp_path: Path
+) -> None:
+    spec = json.loads(both.read("task_segment.json"))
+    spec["provenance"]["report"]["task_epochs"] = 1
+    few = derive(both, replace(both.manifest, name="few"), files={"task_segment.json": json.dumps(spec).encode()})
+    report = both.manifest.provenance["report"] | {"levelled": True}
+    level = replace(both.manifest, name="level", provenance={**both.manifest.provenance, "report": report})
+    trained = derive(both, level, files={})
+
+    def run(rivals: list[Rival], **more: Any) -> TaskReport:
+        return evaluate_task(both, data["segment"], task="segment", rivals=rivals, threads=1, **more)
+
+    first = run([Rival((few,), "paper"), Rival((trained,), "other")], codecs=["jpeg"])
+    assert dict(first.trained) == {"paper": "undertrained", "other": "trained"}
+    written = {path.name: path for path in write_task_report(first, tmp_path)}
+    words = written["segment.md"].read_text()
+    assert "| paper (undertrained) | level 0 |" in words
+    assert "nothing is claimed against them: paper." in words
+    second = run([], points_files=[written["segment.json"]])
+    assert [point.to_json() for point in second.points] == [
+        point.to_json()
+        for name in ("splitcodec", "paper", "other", "jpeg")
+        for point in first.points
+        if point.method == name
+    ]
+    assert dict(second.trained) == dict(first.trained)
+    assert set(second.to_json()["other_runs"]) == {"paper", "other", "jpeg"}
+    assert "Measured by an earlier run" in task_markdown(second)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"side": 96}, "side is 96, this run's 64"),
+        ({"images": 5}, "images is 5"),
+        ({"teacher": {"miou": 1.0, "pixel_accuracy": 2.0}}, "another task teacher"),
+        ({"points": [{"method": "jpeg"}]}, "no report of"),
+        ({"teacher": 3}, "no report of"),
+    ],
+)
+def test_points_of_another_measurement_are_refused(
+    both: Bundle, data: dict[str, Path], tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    report = evaluate_task(both, data["segment"], task="segment", threads=1).to_json()
+    file = tmp_path / "segment.json"
+    file.write_text(json.dumps(report | change))
+    with pytest.raises(DataError, match=says):
+        evaluate_task(both, data["segment"], task="segment", threads=1, points_files=[file])
+    with pytest.raises(DataError, match="cannot be read"):
+        evaluate_task(both, data["segment"], task="segment", threads=1, points_files=[tmp_path / "none.json"])
 
 
 def test_it_is_all_on_the_command_line(
