@@ -8,25 +8,24 @@ without its grey margin, and what they decode goes into the uncompressed task te
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, final
+from typing import Final, Literal, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from splitcodec.device.client import Device
 from splitcodec.device.image import Letterbox, load_picture, place_bhwc
-from splitcodec.edge.decoder import Decoder
 from splitcodec.edge.tasks import Tasks, TaskTail
 from splitcodec.errors import DataError, PictureError, SettingsError
 from splitcodec.evaluation.codecs import Codec, codecs_named
 from splitcodec.evaluation.machine import cores
-from splitcodec.evaluation.result import OURS, TRAINED, UNDERTRAINED
+from splitcodec.evaluation.result import OURS
 from splitcodec.evaluation.rivals import Rival
 from splitcodec.evaluation.scores import Confusion, Seen, Truth, mean_precision
+from splitcodec.evaluation.task_entrants import Entrant, entrants_of
 from splitcodec.evaluation.task_result import TaskPoint, TaskReport, read_earlier
 from splitcodec.layouts.find import read_split
 from splitcodec.layouts.sample import DataSet, Sample
@@ -72,7 +71,7 @@ def evaluate_task(
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     chosen = codecs_named(codecs)
     labelled = read_split(data, split=split, task=task)
-    entrants = _entrants(opened, rivals, task=task, taken=[codec.name for codec in chosen])
+    entrants = entrants_of(opened, rivals, task=task, taken=[codec.name for codec in chosen])
     bench = _Bench(opened, labelled, entrants, codecs=chosen, shares=SHARES[sweep], task=task)
     chunks = [labelled.samples[at : at + CHUNK] for at in range(0, len(labelled.samples), CHUNK)]
     tell, done = progress or (lambda *_: None), 0
@@ -134,59 +133,11 @@ class _Read(NamedTuple):
     sizes: dict[tuple[str, str], int]
 
 
-class _Entrant(NamedTuple):
-    method: str
-    prefix: str
-    device: Device
-    decoder: Decoder
-    tasks: Tasks
-    trained: str
-
-
 class _Loaded(NamedTuple):
     sample: Sample
     picture: Image.Image
     scaled_hwc: NDArray[np.uint8]
     place: Letterbox
-
-
-def _entrants(
-    main: Bundle, rivals: Sequence[Rival], *, task: Literal["detect", "segment"], taken: Sequence[str]
-) -> list[_Entrant]:
-    """Return the main bundle and every rival's, both shores open."""
-    methods = [Rival((main,), OURS), *rivals]
-    found: list[_Entrant] = []
-    epochs = _epochs(main, task)
-    seen = set(taken)
-    for rival in methods:
-        bundles = [one if isinstance(one, Bundle) else open_bundle(one) for one in rival.bundles]
-        method = rival.method or bundles[0].manifest.name
-        if method in seen:
-            raise SettingsError(f"method {method!r} comes twice in this run; name the rival: --rival OTHER=BUNDLE")
-        seen.add(method)
-        for one in bundles:
-            if one.task(task).classes != main.task(task).classes:
-                raise SettingsError(f"{one.ident}: other classes for {task} than {main.ident}; nothing to compare")
-        level = all(_report(one.manifest.provenance).get("levelled") is True for one in bundles)
-        enough = all(_epochs(one, task) >= epochs for one in bundles)
-        verdict = TRAINED if level and enough else UNDERTRAINED
-        for one in bundles:
-            prefix = f"{one.manifest.name} " if len(bundles) > 1 else ""
-            tasks = Tasks(one, threads=1)
-            tasks.check((task,))
-            found.append(_Entrant(method, prefix, Device(one, threads=1), Decoder(one, threads=1), tasks, verdict))
-    return found
-
-
-def _epochs(bundle: Bundle, task: Literal["detect", "segment"]) -> float:
-    """Return the passes over the pictures that a bundle's head has had by the task's loss."""
-    found = _report(bundle.task(task).provenance).get("task_epochs", 0)
-    return float(found) if isinstance(found, int | float) else 0.0
-
-
-def _report(provenance: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    report = (provenance or {}).get("report")
-    return report if isinstance(report, dict) else {}
 
 
 @final
@@ -197,7 +148,7 @@ class _Bench:
         self,
         main: Bundle,
         data: DataSet,
-        entrants: Sequence[_Entrant],
+        entrants: Sequence[Entrant],
         *,
         codecs: Sequence[Codec],
         shares: Sequence[float],
@@ -243,7 +194,7 @@ class _Bench:
             (value, share) for share in self._shares for value in codec.few
         ]
 
-    def _packets(self, entrant: _Entrant, one: _Loaded, read: _Read) -> None:
+    def _packets(self, entrant: Entrant, one: _Loaded, read: _Read) -> None:
         """Send a picture at every level: one encoder run, a real packet each, the edge's own reading of it."""
         tables = entrant.device.bundle.tables[0]
         image_bhwc, place = entrant.device.view(one.picture, fit="letterbox", side=self.side)

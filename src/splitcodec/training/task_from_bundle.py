@@ -1,4 +1,4 @@
-"""A bundle's task teacher -> the weights of a head, so that another bundle's head may be led by what ships.
+"""A run's or a bundle's task teacher -> the weights of a head, so that another bundle's head may be led by it.
 
 A graph holds convolutions with batch norm folded in, or as a factor and a shift behind them; both become batch norms
 that give what the graph gives, with the statistics of some pictures (`from_bundle.settle`).
@@ -19,12 +19,42 @@ from torch import nn
 from splitcodec.errors import RecipeError
 from splitcodec.model.fcos import Fcos
 from splitcodec.model.segmenter import Segmenter
-from splitcodec.training.from_bundle import load_convolutions, plain, settle
+from splitcodec.training.earlier import is_run
+from splitcodec.training.from_bundle import load_convolutions, opened, plain, settle
+from splitcodec.training.task_data import LabelledPictures
+from splitcodec.training.task_networks import Networks
+from splitcodec.training.task_recipe import TaskRecipe
+from splitcodec.training.task_run import TaskRun, put_weights
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.task import TaskSpec
 
 _TOWERS: Final = {"class_layers": "class_tower", "edge_layers": "edge_tower"}
+_STREAM: Final = 3  # of the pictures shown: none that a stage learns from
 Values = dict[str, NDArray[np.float32]]
+
+
+def take_teacher(recipe: TaskRecipe, networks: Networks, pictures: LabelledPictures) -> None:
+    """Give the task teacher the weights of the run or bundle that leads; nothing where none does.
+
+    Raises RecipeError for a bundle without the task, RunError for a run of another head.
+    """
+    lead = recipe.lead
+    if lead is None:
+        return
+    if is_run(lead):
+        put_weights(networks.trained(recipe), TaskRun(lead).weights(), only=("teacher", "teacher_backbone"))
+        return
+    bundle = opened("lead", lead)
+    if recipe.task not in bundle.manifest.tasks:
+        raise RecipeError(f"lead: {bundle.ident} has no tail for {recipe.task}; give a bundle that has, or a run")
+    image_u8, _ = next(pictures.batches(0, 1, batch=recipe.teach.batch, stream=_STREAM))
+    begin_as_task_teacher(
+        bundle,
+        bundle.task(recipe.task),
+        networks.teacher_head,
+        layers=recipe.layers,
+        run=lambda: networks.teacher_head(networks.teacher_backbone(networks.pictures(image_u8))),
+    )
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -20,21 +20,18 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
 
-from splitcodec.errors import RecipeError, RunError
+from splitcodec.errors import RunError
 from splitcodec.layouts.find import read_split
 from splitcodec.layouts.sample import DataSet
 from splitcodec.model.fcos import Boxes
 from splitcodec.training.distill import CHECKPOINT_SECONDS, Progress
-from splitcodec.training.earlier import is_run
-from splitcodec.training.from_bundle import opened
-from splitcodec.training.losses import schedule, steps
 from splitcodec.training.optimise import random_state, set_random_state
 from splitcodec.training.run import State
-from splitcodec.training.stages import AdamRecipe, StepsRecipe
 from splitcodec.training.task_check import check
 from splitcodec.training.task_data import MULTIPLE, LabelledPictures
-from splitcodec.training.task_from_bundle import begin_as_task_teacher
+from splitcodec.training.task_from_bundle import take_teacher
 from splitcodec.training.task_networks import Networks
+from splitcodec.training.task_optimise import average, optimizer_of, rate_at, share_kept, thaw
 from splitcodec.training.task_recipe import HeadStage, TaskRecipe, TaskStage
 from splitcodec.training.task_run import TaskRun, put_weights, weights_of
 from splitcodec.wire.bundle import Bundle
@@ -75,7 +72,7 @@ def train_task(
         put_weights(networks.trained(recipe), found[0])
         state = found[2]
     elif recipe.lead is not None:
-        _take_teacher(recipe, networks, pictures)
+        take_teacher(recipe, networks, pictures)
     deadline = time.monotonic() + stop_after_s
     for name in STAGES[STAGES.index(state.stage) :]:
         if name != state.stage:
@@ -96,27 +93,6 @@ def train_task(
     }
     run.finish(weights_of(networks.trained(recipe)), final)
     return final
-
-
-def _take_teacher(recipe: TaskRecipe, networks: Networks, pictures: LabelledPictures) -> None:
-    """Give the task teacher the weights of the run or bundle that leads."""
-    lead = recipe.lead
-    if lead is None:
-        return
-    if is_run(lead):
-        put_weights(networks.trained(recipe), TaskRun(lead).weights(), only=("teacher", "teacher_backbone"))
-        return
-    bundle = opened("lead", lead)
-    if recipe.task not in bundle.manifest.tasks:
-        raise RecipeError(f"lead: {bundle.ident} has no tail for {recipe.task}; give a bundle that has, or a run")
-    image_u8, _ = next(pictures.batches(0, 1, batch=recipe.teach.batch, stream=len(STAGES)))
-    begin_as_task_teacher(
-        bundle,
-        bundle.task(recipe.task),
-        networks.teacher_head,
-        layers=recipe.layers,
-        run=lambda: networks.teacher_head(networks.teacher_backbone(networks.pictures(image_u8))),
-    )
 
 
 @final
@@ -151,8 +127,8 @@ class _Trainer:
         if count == 0:
             return True
         learning, averaged = self._learning(name)
-        optimizer = _optimizer(stage, learning)
-        _thaw(learning, frozen=averaged)
+        optimizer = optimizer_of(stage, learning)
+        thaw(learning, frozen=averaged)
         if resumed is not None:
             optimizer.load_state_dict(resumed["optimizer"])
             put_weights(learning, resumed["live"])
@@ -163,7 +139,7 @@ class _Trainer:
         for image_u8, truth in batches:
             done = state.step / count
             for group in optimizer.param_groups:
-                group["lr"] = stage.learning_rate * _rate(stage, done)
+                group["lr"] = stage.learning_rate * rate_at(stage, done)
             parts = self._lose(name, stage, image_u8, truth, step=state.step, learning=learning)
             loss = torch.stack(list(parts.values())).sum()
             if not bool(torch.isfinite(loss)):
@@ -175,7 +151,7 @@ class _Trainer:
             optimizer.step()
             state.step += 1
             state.images += stage.batch
-            _average(averaged, learning, share=_share(stage.average, state.step))
+            average(averaged, learning, share=share_kept(stage.average, state.step))
             now = time.monotonic()
             state.seconds, clock = state.seconds + now - clock, now
             if state.step % 10 == 0 or state.step == count:
@@ -307,51 +283,3 @@ class _Trainer:
     def close(self) -> None:
         """Write out what TensorBoard still holds back."""
         self.board.close()
-
-
-def _thaw(learning: dict[str, nn.Module], *, frozen: dict[str, nn.Module]) -> None:
-    for name, part in learning.items():
-        part.requires_grad_(requires_grad=True).train(name in ("teacher", "head"))
-    for part in frozen.values():
-        part.requires_grad_(requires_grad=False).eval()
-
-
-@torch.no_grad()
-def _average(averaged: dict[str, nn.Module], learning: dict[str, nn.Module], *, share: float) -> None:
-    for name, part in averaged.items():
-        new = learning[name].state_dict()
-        for key, value in part.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(new[key], 1 - share)
-            else:
-                value.copy_(new[key])
-
-
-def _share(average: float, step: int) -> float:
-    """Return how much of the old mean stays: less at first, so that the beginning is forgotten."""
-    return min(average, (1 + step) / (10 + step)) if average else 0.0
-
-
-def _optimizer(stage: HeadStage, learning: dict[str, nn.Module]) -> torch.optim.Optimizer:
-    decayed: list[nn.Parameter] = []
-    plain: list[nn.Parameter] = []
-    for parameter in _parameters(learning):
-        (decayed if parameter.ndim > 1 else plain).append(parameter)
-    groups = [
-        {"params": decayed, "weight_decay": stage.optimizer.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    if isinstance(stage.optimizer, AdamRecipe):
-        return torch.optim.AdamW(groups, lr=stage.learning_rate, betas=stage.optimizer.betas)
-    return torch.optim.SGD(groups, lr=stage.learning_rate, momentum=stage.optimizer.momentum)
-
-
-def _parameters(learning: dict[str, nn.Module]) -> Iterator[nn.Parameter]:
-    for part in learning.values():
-        yield from part.parameters()
-
-
-def _rate(stage: HeadStage, done: float) -> float:
-    if isinstance(stage.schedule, StepsRecipe):
-        return steps(done, stage.warmup, at=stage.schedule.at, factor=stage.schedule.factor)
-    return schedule(done, stage.warmup)
