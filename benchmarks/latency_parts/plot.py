@@ -88,7 +88,7 @@ def _bars(axes: Any, report: dict[str, Any]) -> None:
                 left += ms
     axes.set_yticks(range(len(strategies)), [_broken(labelled(one)) for one in strategies], fontsize=8)
     axes.set_xlabel("ms, without the link")
-    axes.legend(loc="upper right", frameon=False, fontsize=8)
+    axes.legend(loc="center right", frameon=False, fontsize=8)
     dress(axes, title="computing, measured here")
 
 

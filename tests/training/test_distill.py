@@ -198,3 +198,21 @@ def test_a_third_stage_may_tune_everything_again(
     before, after = two.weights(), three.weights()
     changed = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"squeeze", "bottleneck", "decoder"}
+
+
+def test_a_stage_may_learn_from_windows_of_the_crops(
+    tmp_path: Path, recipe: Recipe, photos: Path, recipe_data: Make
+) -> None:
+    data = recipe_data()
+    some = Recipe.model_validate({**data, "stage1": {**data["stage1"], "window": 32}})
+    train(recipe, photos=[photos], out=tmp_path / "whole", report=lambda _: None)
+    train(some, photos=[photos], out=tmp_path / "window", report=lambda _: None)
+    whole, window = Run(tmp_path / "whole"), Run(tmp_path / "window")
+    sizes = []
+    for run in (whole, window):
+        lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
+        sizes.append(next(line["kilobytes"] for line in lines if "step" in line and "kilobytes" in line))
+    first, others = sizes[1][0], sizes[0][0]
+    assert all(less < 0.5 * more for less, more in zip(first, others, strict=True))  # a quarter of the pixels
+    assert window.report()["images"] == whole.report()["images"]
+    assert len(window.report()["validation"]) == len(whole.report()["validation"])
