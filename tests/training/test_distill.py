@@ -212,7 +212,7 @@ def test_a_stage_may_learn_from_windows_of_the_crops(
     for run in (whole, window):
         lines = [json.loads(line) for line in (run.folder / "log.jsonl").read_text().splitlines()]
         sizes.append(next(line["kilobytes"] for line in lines if "step" in line and "kilobytes" in line))
-    first, others = sizes[1][0], sizes[0][0]
+    others, first = sizes
     assert all(less < 0.5 * more for less, more in zip(first, others, strict=True))  # a quarter of the pixels
     assert window.report()["images"] == whole.report()["images"]
     assert len(window.report()["validation"]) == len(whole.report()["validation"])
