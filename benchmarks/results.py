@@ -141,15 +141,22 @@ def tasks() -> list[str]:
             "Student and task teacher had the same task epochs; codecs feed the uncompressed task teacher.",
             "",
             f"Command: `splitcodec evaluate --task {task} --bundle {report['bundle']} --data DIR"
-            f" --split {report['split']} --codecs {','.join(_codecs(report))} --out reports/{task}`",
+            f" --split {report['split']}{_others(report)} --out reports/{task}`",
             f"(commit {report['commit']}).",
             "",
         ]
     return lines
 
 
-def _codecs(report: dict[str, Any]) -> list[str]:
-    return [name for name in dict.fromkeys(point["method"] for point in report["points"]) if name != OURS]
+def _others(report: dict[str, Any]) -> str:
+    """Return the options that named what was measured beside ours: codecs, rivals, an earlier run's report."""
+    names = [name for name in dict.fromkeys(point["method"] for point in report["points"]) if name != OURS]
+    earlier, rivals = report.get("other_runs", {}), report.get("trained", {})
+    codecs = [name for name in names if name not in earlier and name not in rivals]
+    words = [f" --codecs {','.join(codecs)}"] if codecs else []
+    words += [f" --rival {name}=BUNDLE,..." for name in names if name in rivals and name not in earlier]
+    words += [" --points EARLIER.json"] if earlier else []
+    return "".join(words)
 
 
 def without_prior(body: dict[str, Any]) -> list[str]:
