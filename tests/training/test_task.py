@@ -204,6 +204,25 @@ def test_heads_may_work_finer_than_the_cut(task: str, make: Make) -> None:
         np.testing.assert_allclose(found["edges"], raw.edge_bn4.numpy(), rtol=0.05, atol=0.3)
 
 
+@pytest.mark.parametrize("task", ["detect", "segment"])
+def test_the_first_map_may_lie_behind_the_cut_and_be_doubled(
+    task: str, base: Bundle, make: Make, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """Of the cut (stride 4) nothing is taken; two layers of stride 8 and one of 16 make maps of 4, 8 and 16."""
+    recipe = make(task, layers=["blocks.2.0.bn2", "blocks.2", "blocks.3"], task_epochs=1)
+    train_task(recipe, data=data[task], bundle=base, out=tmp_path / "run", report=lambda _: None)
+    bundle = export_task(tmp_path / "run", base, tmp_path / "bundle")
+    spec = bundle.task(recipe.task)
+    assert (spec.strides, spec.feature_stride, spec.keeps_feature) == ((4, 8, 16), 8, False)
+    packet = Device(bundle, threads=1).encode(draw(3)[0], fit="letterbox", side=64)
+    feature = np.random.default_rng(1).normal(size=(1, 24, 16, 12)).astype(np.float32)
+    tasks = Tasks(bundle)
+    assert tasks.heads[task].size(tasks.maps(task, feature)) == (64, 48)
+    assert Edge(bundle, threads=1).answer(packet, tasks=(task,))["answers"].keys() == {task}
+    report = evaluate_task(bundle, data[task], task=recipe.task, threads=1)
+    assert len(report.points) == 2
+
+
 def test_only_heads_of_ours_work_finer_than_the_cut(make: Make) -> None:
     from splitcodec.training.task_networks import build_head
 

@@ -217,7 +217,7 @@ class TaskTail:
 
     def size(self, maps: Sequence[NDArray[np.float32]]) -> tuple[int, int]:
         """Return (rows, cols) of the network's input in pixels."""
-        stride = self.spec.feature_stride if self.spec.keeps_feature else self.spec.strides[0]
+        stride = self.spec.feature_stride
         return maps[0].shape[2] * stride, maps[0].shape[3] * stride
 
     def answers(self, maps: Sequence[NDArray[np.float32]]) -> list[list[Box]] | list[Mask]:

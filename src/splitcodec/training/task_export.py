@@ -74,7 +74,7 @@ def export_task(
         side=recipe.data.side,
         multiple=MULTIPLE,
         strides=tuple(level.stride for level in networks.levels),
-        feature_stride=recipe.teacher.crop // feature.shape[-1],
+        feature_stride=networks.levels[0].stride * (1 + networks.levels[0].doubled),
         keeps_feature=keeps,
         layers=recipe.layers,
         decoder=names["decoder"],
