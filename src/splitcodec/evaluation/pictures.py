@@ -158,7 +158,7 @@ def _corner(axes: Any, report: Report, corner: Corner) -> Any:
 
 
 def _names(axes: Any, report: Report, corners: Sequence[Corner]) -> None:
-    """Write each method's name beside its marker, names that would touch moved apart."""
+    """Write each method's name beside its marker, moved off other names and off the markers to its right."""
     low, high = (math.log(end) for end in axes.get_ylim())
     least = 0.036 * (high - low)
     order = sorted(corners, key=lambda one: one.bytes)
@@ -170,6 +170,10 @@ def _names(axes: Any, report: Report, corners: Sequence[Corner]) -> None:
                 if lack > 0 and max(_megamacs(above), _megamacs(below)) <= 6 * min(_megamacs(above), _megamacs(below)):
                     places[k] += lack / 2
                     places[j] -= lack / 2
+            for other in order:
+                gap = places[k] - math.log(other.bytes)
+                if 1 < _megamacs(other) / _megamacs(above) <= 6 and abs(gap) < least:
+                    places[k] += (least - abs(gap)) * (1 if gap > 0 else -1) / 2
     for one, place in zip(order, places, strict=True):
         axes.annotate(
             _name(report, one.method) + _elsewhere(report, one),

@@ -27,10 +27,10 @@ class TaskSpec:
     `side` is the longest side in pixels that the heads were trained for, `multiple` what padded sides are multiples of.
     `strides` are those of the maps that the head works on, in pixels, fine to coarse; the first map is the decoder's
     feature itself if `keeps_feature`, and the others come from the backbone. `feature_stride` is that of the first map
-    as it comes to the head, whatever the head makes of it. `decoder` and `backbone` name graphs without ".onnx" ("" for no backbone): the shared ones, or the task's own; the backbone may be
-    "tail_classify", whose graph then gives these layers' features beside the logits. `layers` says which layers the
-    maps are. `teacher_backbone` is that of the uncompressed task teacher, whose tail is
-    `teacher_<task>.onnx`.
+    as it comes to the head, whatever the head makes of it. `decoder` and `backbone` name graphs without ".onnx" ("" for
+    no backbone): the shared ones, or the task's own; the backbone may be "tail_classify", whose graph then gives these
+    layers' features beside the logits. `layers` says which layers the maps are. `teacher_backbone` is that of the
+    uncompressed task teacher, whose tail is `teacher_<task>.onnx`.
     """
 
     task: Literal["detect", "segment"]
