@@ -12,6 +12,8 @@ from splitcodec.evaluation.task_result import TaskReport
 
 _WORDS = {"map50": "mAP@.5", "map": "mAP@[.5:.95]", "miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
 
+_CROWDED = 5  # methods above which the legend goes beside the axes
+
 
 def task_markdown(report: TaskReport) -> str:
     """Return the report for people."""
@@ -59,7 +61,8 @@ def write_task_report(report: TaskReport, folder: Path) -> list[Path]:
 
 
 def _plot(report: TaskReport) -> bytes:
-    drawn_on = figure(7, 4.5)
+    crowded = len({point.method for point in report.points}) > _CROWDED
+    drawn_on = figure(9.5 if crowded else 7, 4.5)
     axes = drawn_on.subplots()
     for method in dict.fromkeys(point.method for point in report.points):
         some = sorted((one.bytes_mean, one.scores[report.score]) for one in report.points if one.method == method)
@@ -73,5 +76,8 @@ def _plot(report: TaskReport) -> bytes:
     axes.set_xlabel("bytes per picture")
     axes.set_ylabel(f"{_WORDS[report.score]}, %")
     axes.set_title(f"{report.bundle}: {report.task} on {report.data} ({report.split}, {report.images} pictures)")
-    axes.legend()
+    if crowded:
+        drawn_on.legend(loc="outside right upper", frameon=False, fontsize=9)
+    else:
+        axes.legend()
     return png(drawn_on)
