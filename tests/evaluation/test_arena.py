@@ -51,7 +51,7 @@ def test_one_command_measures_all(tiny_folder: Path, like_tiny: Make, labelled: 
 
 def test_a_refusal_is_one_line(tmp_path: Path) -> None:
     command: list[str | Path] = [sys.executable, BENCHMARKS / "rate_accuracy.py", "--data", tmp_path, "--codecs", "gif"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200, cwd=tmp_path)
     assert done.returncode == 2
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("splitcodec: SettingsError: codec 'gif'")

@@ -51,7 +51,16 @@ def test_a_second_layer_of_the_cuts_stride_makes_the_first_map_a_finer_one() -> 
 
 def test_layers_out_of_order_are_refused() -> None:
     teacher = load_teacher(
-        "tf_efficientnet_lite0", weights="random", cut="blocks.1", later=("blocks.3", "blocks.4"), crop=64
+        "tf_efficientnet_lite0", weights="random", cut="blocks.1", later=("blocks.2", "blocks.3", "blocks.4"), crop=64
     )
     with pytest.raises(TeacherError, match="one layer per stride"):
-        Backbone(teacher, cut="blocks.1", layers=("blocks.3", "blocks.4"), crop=64)
+        Backbone(teacher, cut="blocks.1", layers=("blocks.2", "blocks.3", "blocks.4"), crop=64)
+
+
+def test_two_layers_of_one_stride_behind_the_cut_come_first() -> None:
+    teacher = load_teacher(
+        "tf_efficientnet_lite0", weights="random", cut="blocks.1", later=("blocks.3", "blocks.4", "blocks.6"), crop=64
+    )
+    backbone = Backbone(teacher, cut="blocks.1", layers=("blocks.3", "blocks.4", "blocks.6"), crop=64)
+    assert [(level.stride, level.doubled) for level in backbone.levels] == [(8, True), (16, False), (32, False)]
+    assert not backbone.keeps_feature

@@ -22,7 +22,7 @@ from splitcodec.wire.bundle import Bundle, open_bundle
 
 COMMITTED = Path(__file__).parents[2] / "recipes"
 TASK_RECIPES = tuple(
-    path for path in sorted(COMMITTED.rglob("*.yaml")) if "task" in yaml.safe_load(path.read_text(encoding="utf-8"))
+    path for path in sorted(COMMITTED.rglob("*.yaml")) if path.stem.partition("_")[0] in ("detect", "segment")
 )
 RECIPES = tuple(path for path in sorted(COMMITTED.rglob("*.yaml")) if path not in TASK_RECIPES)
 

@@ -62,6 +62,7 @@ def _small(recipe: Recipe, make: Make) -> Recipe:
     for name, _ in recipe.stages():
         data[name].update(batch=recipe.levels.count * (1 if recipe.levels.count > 1 else 4))
         data[name].update(images=2 * data[name]["batch"])
+        data[name].update(window=data[name]["window"] and 32)
     return Recipe.model_validate(data)
 
 
@@ -321,7 +322,7 @@ def test_flat_tables_cost_8_bits_a_symbol(recipe_data: Make, photos: Path, tmp_p
 def test_a_rival_s_run_resumes_exactly(name: str, recipe_data: Make, photos: Path, tmp_path: Path) -> None:
     recipe = _small(read_recipe(ALL[name]), recipe_data)
     train(recipe, photos=[photos], out=tmp_path / "whole", report=lambda _: None)
-    for _ in range(2):
+    for _ in range(2 * len(recipe.stages())):
         train(recipe, photos=[photos], out=tmp_path / "parts", report=lambda _: None, stop_after_s=0.0)
     whole, parts = Run(tmp_path / "whole").weights(), Run(tmp_path / "parts").weights()
     assert Run(tmp_path / "parts").report()["finished"]
