@@ -63,7 +63,7 @@ def test_every_stage_must_be_level_and_measured_to_its_end() -> None:
 
 
 def test_stages_are_measured_at_their_beginning_middle_and_end() -> None:
-    assert [step for step in range(161) if due(step, 160)] == list(range(0, 161, 20))
+    assert [step for step in range(161) if due(step, 160)] == list(range(0, 161, 10))
     assert [step for step in range(4) if due(step, 3)] == [0, 1, 2, 3]
     assert due(7150 // 2, 7150)
 

@@ -37,6 +37,7 @@ def test_round_trip() -> None:
         ({"classes": []}, "classes is 0"),
         ({"classes": "cat"}, "expected a list"),
         ({"classes": [1]}, "labels as text"),
+        ({"feature_stride": 4}, "feature_stride is 4, expected 8 or 16"),
         ({"side": 0}, "side is 0"),
         ({"side": True}, "side is True"),
         ({"strides": [8]}, "layers is"),

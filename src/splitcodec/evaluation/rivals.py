@@ -144,7 +144,7 @@ def _verdict(cost: EncoderCost, percent: float | None) -> str:
 
 def _cost(group: Sequence[Entrant], *, teacher: str | None) -> EncoderCost:
     encoders = [one.bundle.manifest.encoder for one in group]
-    reports = {one.bundle.manifest.name: _report(one.bundle) for one in group}
+    reports = {one.bundle.manifest.name: report_of(one.bundle.manifest.provenance) for one in group}
     images, seconds = (_spent(reports, key) for key in ("images", "seconds"))
     each = [_number(report.get("images_cumulative", report.get("images"))) for report in reports.values()]
     return EncoderCost(
@@ -170,8 +170,9 @@ def _spent(reports: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
     return _sum([*values, *(_number(one.get(key)) for one in others.values())])
 
 
-def _report(bundle: Bundle) -> Mapping[str, Any]:
-    report = bundle.manifest.provenance.get("report")
+def report_of(provenance: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """Return what the run behind a bundle or a task said at its end; empty where nothing is told."""
+    report = (provenance or {}).get("report")
     return report if isinstance(report, dict) else {}
 
 

@@ -5,15 +5,15 @@ used by: tasks.py
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
 from splitcodec.device.client import Device
 from splitcodec.edge.decoder import Decoder
 from splitcodec.edge.tasks import Tasks
 from splitcodec.errors import SettingsError
 from splitcodec.evaluation.result import OURS, TRAINED, UNDERTRAINED
-from splitcodec.evaluation.rivals import Rival
+from splitcodec.evaluation.rivals import Rival, report_of
 from splitcodec.wire.bundle import Bundle, open_bundle
 
 
@@ -49,7 +49,7 @@ def entrants_of(
         for one in bundles:
             if one.task(task).classes != main.task(task).classes:
                 raise SettingsError(f"{one.ident}: other classes for {task} than {main.ident}; nothing to compare")
-        level = all(_report(one.manifest.provenance).get("levelled") is True for one in bundles)
+        level = all(report_of(one.manifest.provenance).get("levelled") is True for one in bundles)
         enough = all(_epochs(one, task) >= epochs for one in bundles)
         verdict = TRAINED if level and enough else UNDERTRAINED
         for one in bundles:
@@ -62,10 +62,5 @@ def entrants_of(
 
 def _epochs(bundle: Bundle, task: Literal["detect", "segment"]) -> float:
     """Return the passes over the pictures that a bundle's head has had by the task's loss."""
-    found = _report(bundle.task(task).provenance).get("task_epochs", 0)
+    found = report_of(bundle.task(task).provenance).get("task_epochs", 0)
     return float(found) if isinstance(found, int | float) else 0.0
-
-
-def _report(provenance: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    report = (provenance or {}).get("report")
-    return report if isinstance(report, dict) else {}

@@ -24,9 +24,9 @@ from splitcodec.model.student import Student
 from splitcodec.training.data import Crops
 from splitcodec.training.objective import Loss
 
-TIMES: Final = 8
+TIMES: Final = 16
 """How often a stage is measured, beside its beginning."""
-MOST: Final = 128
+MOST: Final = 256
 """Crops that are measured on."""
 LIMIT: Final = 1.0
 """Per cent of the loss that a doubling of the pictures seen may still bring."""

@@ -63,6 +63,8 @@ class TaskSpec:
             _need(right, key, number, f"integers from 1 to {most}")
         _need(1 <= len(self.strides) <= 8, "strides", self.strides, "1 to 8 of them")
         _need(isinstance(self.keeps_feature, bool), "keeps_feature", self.keeps_feature, "true or false")
+        first = (self.strides[0], 2 * self.strides[0])
+        _need(self.feature_stride in first, "feature_stride", self.feature_stride, f"{first[0]} or {first[1]}")
         _need(len(self.layers) == len(self.strides), "layers", self.layers, "as many as strides")
         _need(all(isinstance(one, str) for one in self.layers), "layers", self.layers, "names")
         for key, name in (
