@@ -21,14 +21,13 @@ from typing import final
 
 from splitcodec.errors import (
     BundleFormat,
-    BundleHash,
     BundleNotFound,
     BundlePart,
     BundleUnsafe,
     OutputError,
-    TablesError,
 )
 from splitcodec.wire import archive, packet
+from splitcodec.wire.checked import check_files, read_checked, read_tables
 from splitcodec.wire.graphs import check_graph
 from splitcodec.wire.manifest import MAX_BYTES, Colour, FileEntry, Manifest, is_file_name
 from splitcodec.wire.tables import Tables
@@ -92,7 +91,7 @@ class Bundle:
         if entry is None:
             half = "the device's half of a bundle" if self.is_device_half else "a bundle"
             raise BundlePart(f"{self.ident}: {half} without {file_name}; use one that holds it")
-        data = _read_checked(self.source, file_name, entry=entry)
+        data = read_checked(self.source, file_name, entry=entry)
         if file_name.endswith(".onnx"):
             check_graph(data, name=f"{self.ident}: {file_name}")
         return data
@@ -248,8 +247,8 @@ def derive(bundle: Bundle, manifest: Manifest, *, files: Mapping[str, bytes]) ->
 
 
 def _opened(manifest: Manifest, files: archive.Source) -> Bundle:
-    _check_files(manifest, files)
-    tables = tuple(_tables(files, name, manifest=manifest) for name in manifest.table_sets)
+    check_files(manifest, files)
+    tables = tuple(read_tables(files, name, manifest=manifest) for name in manifest.table_sets)
     return Bundle(manifest=manifest, tables=tables, fingerprint=fingerprint_of(manifest, tables), source=files)
 
 
@@ -266,45 +265,3 @@ def _split_ident(text: str) -> tuple[str, int]:
     """Return (name, version) of name@version; version 0 where there is none."""
     match = re.fullmatch(r"(.+)@([1-9]\d{0,8})", text)
     return (match[1], int(match[2])) if match else (text, 0)
-
-
-def _check_files(manifest: Manifest, files: archive.Source) -> None:
-    path = files.path
-    if len(manifest.files) > archive.MAX_FILES:
-        raise BundleUnsafe(
-            f"{path}: {len(manifest.files)} files, at most {archive.MAX_FILES} are allowed; {archive.GET_AGAIN}"
-        )
-    total = sum(entry.bytes for entry in manifest.files.values())
-    if total > archive.MAX_TOTAL:
-        raise BundleUnsafe(f"{path}: {total} bytes, at most {archive.MAX_TOTAL} are allowed; {archive.GET_AGAIN}")
-    for name, entry in manifest.files.items():
-        size = files.size(name)
-        if size is None:
-            how = " (or open it by its name: it lies in a zoo)" if (path.parent / archive.GRAPHS).is_dir() else ""
-            raise BundlePart(f"{path}: {name} is missing; get the bundle again{how}")
-        if size != entry.bytes:
-            raise BundleHash(f"{path}: {name} has {size} bytes, the manifest says {entry.bytes}; get the bundle again")
-    for name in manifest.table_sets:
-        if name not in manifest.files:
-            raise BundlePart(f"{path}: the manifest lists no {name}")
-
-
-def _tables(files: archive.Source, name: str, *, manifest: Manifest) -> Tables:
-    what = f"{manifest.ident}: {name}"
-    try:
-        tables = Tables.load(_read_checked(files, name, entry=manifest.files[name]), what=what)
-    except TablesError as error:
-        raise BundleFormat(f"{what}: {error}") from error
-    if (tables.levels, tables.channels) != (manifest.levels, manifest.channels):
-        raise BundleFormat(
-            f"{what}: {tables.levels} levels and {tables.channels} channels, the manifest says {manifest.levels} and "
-            f"{manifest.channels}"
-        )
-    return tables
-
-
-def _read_checked(files: archive.Source, name: str, *, entry: FileEntry) -> bytes:
-    data = files.read(name, limit=entry.bytes)
-    if len(data) != entry.bytes or hashlib.sha256(data).hexdigest() != entry.sha256:
-        raise BundleHash(f"{files.path}: {name} differs from its hash in the manifest; get the bundle again")
-    return data
