@@ -85,6 +85,7 @@ def test_sends_the_packet_as_it_is_and_returns_the_body(edge: Edge) -> None:
     assert body == packet
     assert headers["content-type"] == "application/octet-stream"
     assert headers["authorization"] == "Bearer s3cret"
+    assert headers.keys().isdisjoint({"accept", "connection"})  # bytes that say nothing
 
 
 def test_no_tasks_no_token(edge: Edge) -> None:

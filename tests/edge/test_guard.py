@@ -136,6 +136,14 @@ def test_every_answer_has_an_id_and_security_headers(
     assert len(forged) == 32
 
 
+def test_devices_are_spared_what_only_browsers_read(serving: Callable[..., httpx.Client], packets: list[bytes]) -> None:
+    client, spared = serving(), {"x-frame-options", "referrer-policy", "content-security-policy"}
+    browser = client.post("/v1/answer", content=packets[0])
+    device = client.post("/v1/answer", content=packets[0], headers={"user-agent": "splitcodec"})
+    assert browser.headers.keys() - device.headers.keys() == {*spared, "cross-origin-resource-policy"}
+    assert browser.json()["answers"] == device.json()["answers"]
+
+
 def test_a_clients_share_of_requests(serving: Callable[..., httpx.Client], packets: list[bytes]) -> None:
     client = serving(requests_per_s=1)
     codes = [client.post("/v1/answer", content=packets[0]).status_code for _ in range(4)]

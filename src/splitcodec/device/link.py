@@ -81,6 +81,8 @@ class HttpLink:
         }
         headers |= _authorization(token)
         self._client = httpx.Client(headers=headers, timeout=timeout_s, mounts=_LOOPBACK)
+        for name in ("accept", "connection"):  # say what HTTP/1.1 takes for granted, and weak links pay for it
+            del self._client.headers[name]
         weakref.finalize(self, self._client.close)  # for a link that is used once and dropped
 
     def __call__(self, packet: bytes, *, idempotency_key: str | None = None) -> bytes:

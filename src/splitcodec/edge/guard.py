@@ -35,6 +35,8 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 _HSTS = "max-age=31536000"
+_DEVICE = "splitcodec"  # what `device/link.py` calls itself: a device shows no page and pays for each byte
+_FOR_DEVICES = ("x-content-type-options", "cache-control")
 
 
 @final
@@ -69,6 +71,7 @@ class Guard:
             return
         begin = time.perf_counter()
         headers = Headers(scope=scope)
+        device = headers.get("user-agent") == _DEVICE
         one = request_id(headers.get("x-request-id"))
         REQUEST_ID.set(one)
         state = scope.setdefault("state", {})
@@ -84,7 +87,8 @@ class Guard:
             nonlocal status, sent
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._put_headers(MutableHeaders(scope=message), one, https=scope.get("scheme") == "https")
+                https = scope.get("scheme") == "https"
+                self._put_headers(MutableHeaders(scope=message), one, https=https, device=device)
             elif message["type"] == "http.response.body":
                 sent += len(message.get("body", b""))
             await send(message)
@@ -123,11 +127,12 @@ class Guard:
     def _open(self, method: str, path: str) -> bool:
         return _root(path, self._mounts) is not None or (method == "GET" and _root(path, self._pages) is not None)
 
-    def _put_headers(self, headers: MutableHeaders, one: str, *, https: bool) -> None:
+    def _put_headers(self, headers: MutableHeaders, one: str, *, https: bool, device: bool) -> None:
         headers["x-request-id"] = one
         for name, value in _HEADERS.items():
-            headers.setdefault(name, value)
-        if https:
+            if name in _FOR_DEVICES or not device:
+                headers.setdefault(name, value)
+        if https and not device:
             headers.setdefault("strict-transport-security", _HSTS)
         if self._service.state == "draining":
             headers["connection"] = "close"

@@ -70,12 +70,15 @@ class Tail:
         return self.guesses(self.logits(feature_bchw), top=top)
 
     def guesses(self, logit_bn: NDArray[np.float32], *, top: int = 5) -> list[list[Guess]]:
-        """Return the `top` most probable classes of each row of logits, best first. Raises SettingsError."""
+        """Return the `top` most probable classes of each row of logits, best first. Raises SettingsError.
+
+        Probabilities have six decimals: an answer may go over a weak link.
+        """
         check_top(top)
         p_bn = softmax(logit_bn)
         best_bk = np.argsort(-p_bn, axis=1, kind="stable")[:, :top]
         return [
-            [Guess(index=int(n), label=self._label_n[n], p=float(p_n[n])) for n in best_k]
+            [Guess(index=int(n), label=self._label_n[n], p=round(float(p_n[n]), 6)) for n in best_k]
             for p_n, best_k in zip(p_bn, best_bk, strict=True)
         ]
 
