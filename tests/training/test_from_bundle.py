@@ -9,16 +9,20 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from splitcodec.errors import RecipeError
+from splitcodec.edge.decoder import Decoder
+from splitcodec.errors import BundlePart, OutputError, RecipeError, RunError
 from splitcodec.model.student import Student
+from splitcodec.model.transforms import Decoder as TorchDecoder
 from splitcodec.training.build import Halves, build_student, build_teacher
 from splitcodec.training.data import centre_crops, find_photographs
 from splitcodec.training.distill import train
 from splitcodec.training.from_bundle import begin_from_bundle, fit_prior
+from splitcodec.training.from_onnx import FromOnnx
 from splitcodec.training.lead import Lead
 from splitcodec.training.recipe import Recipe
+from splitcodec.training.redecode import redecode
 from splitcodec.training.run import Run
-from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.bundle import Bundle, device_half
 
 Make = Callable[[], dict[str, Any]]
 
@@ -80,6 +84,46 @@ def test_a_run_starts_from_a_bundle_and_counts_its_pictures(
     report = train(recipe, photos=[photos], out=tmp_path / "next", report=lambda _: None)
     assert report["images_cumulative"] == report["images"] + 36
     assert [(one["key"], one["recipe"]) for one in report["builds_on"]] == [("start", "tiny-run@1")]
+
+
+def test_an_old_bundle_s_decoder_learns_to_adapt(
+    recipe_data: Make, bundle: Bundle, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    data = recipe_data()
+    student = {**data["student"], "decoder": {**data["student"]["decoder"], "adapt": True}}
+    stage = {**data["stage1"], "tune": "decoder"}
+    data = {**data, "name": "next", "student": student, "start": str(bundle.path), "stage1": stage, "stage2": None}
+    recipe = Recipe.model_validate(data)
+    train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None)
+
+    def remade(old: Bundle, new: Bundle) -> dict[str, bytes]:
+        assert (old.fingerprint, old.graph("encoder")) == (new.fingerprint, new.graph("encoder"))
+        return {"golden/vectors.npz": b"anew"}
+
+    found = redecode(bundle, tmp_path / "run", tmp_path / "bundle", remade=remade)
+    assert found.manifest.version == bundle.manifest.version + 1
+    assert found.fingerprint == bundle.fingerprint  # packets are the same, so devices need not know
+    run = build_student(recipe, build_teacher(recipe))
+    run.load_state_dict(Run(tmp_path / "run").weights())
+    assert isinstance(run.decoder, TorchDecoder)
+    assert run.decoder.film is not None
+    assert next(run.decoder.film.factors[0].parameters()).any()
+    ours, theirs = Decoder(found), FromOnnx(found.graph("decoder"), name="decoder.onnx")
+    for rows, cols in ((8, 8), (5, 7)):
+        symbols = torch.randint(-2, 3, (1, run.bottleneck.channels, rows, cols))
+        wanted = run.eval().reproduce(symbols.float(), 1)
+        latent = ours.latent_chw(symbols[0].numpy().astype(np.int32), 1)[None]
+        assert _apart(wanted, torch.from_numpy(ours.features_bchw(latent))) < 2e-3
+        assert _apart(wanted, theirs(torch.from_numpy(latent))) < 2e-3
+    assert found.read("golden/vectors.npz") == b"anew"
+    with pytest.raises(RunError, match="it began with the decoder of"):
+        redecode(found, tmp_path / "run", tmp_path / "no", remade=remade)
+    with pytest.raises(BundlePart, match="half"):
+        redecode(device_half(bundle), tmp_path / "run", tmp_path / "no", remade=remade)
+    with pytest.raises(RunError, match="splitcodec export"):
+        redecode(bundle, finished, tmp_path / "no", remade=remade)
+    with pytest.raises(OutputError, match="exists"):
+        redecode(bundle, tmp_path / "run", tmp_path / "bundle", remade=remade)
 
 
 def test_a_bundle_leads_as_its_run_does(

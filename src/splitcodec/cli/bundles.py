@@ -1,4 +1,4 @@
-"""Commands that write bundles out of bundles: bundle pack, split, add, retail, recut."""
+"""Commands that write bundles out of bundles: bundle pack, split, add, retail, recut, redecode."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     bundles.command("split")(split)
     bundles.command("retail")(retail)
     bundles.command("recut")(recut)
+    bundles.command("redecode")(redecode)
     bundles.command("add")(add)
     app.add_typer(bundles, name="bundle", rich_help_panel="Bundles")
 
@@ -99,6 +100,25 @@ def recut(
 
     made = write(open_bundle(bundle), read_recipe(recipe), cut, open_bundle(onto), out, version=version)
     _tell(made, out, json_=json_)
+
+
+def redecode(
+    bundle: BundleArgument,
+    run: Annotated[
+        Path, typer.Option("--run", metavar="RUN", help="A run that began with a bundle and tuned its decoder alone.")
+    ],
+    out: FolderOption,
+    version: Annotated[
+        int | None, typer.Option("--version", min=1, metavar="N", help="The new bundle's version; else the next one.")
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Give a bundle the decoder that a run learned for it; packets and fingerprint stay, devices need nothing new."""
+    from splitcodec.evaluation.golden import remade
+    from splitcodec.training.redecode import redecode as write
+    from splitcodec.wire.bundle import open_bundle
+
+    _tell(write(open_bundle(bundle), run, out, remade=remade, version=version), out, json_=json_)
 
 
 def add(

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
 
+from splitcodec.model.film import Film
 from splitcodec.model.parts import FeatureDecoder
 
 
@@ -97,7 +98,8 @@ class Decoder(FeatureDecoder):
     """Latent (B, channels, h, w) to the teacher's feature (B, out, h * up, w * up), up = 1, 2, 4 ...
 
     Residual blocks at latent resolution (cheap there), then a pixel shuffle per doubling with its own residual blocks.
-    With `linear`, a linear path runs beside them; see `model.linear`.
+    With `linear`, a linear path runs beside them; see `model.linear`. With `adapt`, the first convolution and the
+    blocks behind it heed how coarsely the latent was rounded; see `model.film`.
     """
 
     def __init__(
@@ -111,9 +113,11 @@ class Decoder(FeatureDecoder):
         up_width: int,
         up_blocks: int,
         linear: bool = False,
+        adapt: bool = False,
     ) -> None:
         super().__init__()
         self.up = up
+        self.film = Film(channels, [width] * (blocks + 1)) if adapt else None
         self.linear = nn.Conv2d(channels, out * up * up, 1, bias=False) if linear else None
         layers: list[nn.Module] = [conv(channels, width, 3), *(Residual(width) for _ in range(blocks))]
         below = width
@@ -135,7 +139,13 @@ class Decoder(FeatureDecoder):
 
     def forward(self, latent_bchw: Tensor) -> Tensor:
         """Map a latent, after division by the gain, to the feature at the teacher's cut."""
-        out: Tensor = self.layers(latent_bchw)
+        out = latent_bchw
+        told = [] if self.film is None else self.film(latent_bchw)
+        for place, layer in enumerate(self.layers):
+            out = layer(out)
+            if place < len(told):
+                factor, shift = told[place]
+                out = out * factor + shift
         if self.linear is not None:
             out = out + nnf.pixel_shuffle(self.linear(latent_bchw), self.up)
         return out * self.get_buffer("spread") + self.get_buffer("mean")

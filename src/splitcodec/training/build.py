@@ -153,6 +153,7 @@ def _decoder(sizes: DecoderRecipe, channels: int, out: int, *, up: int, linear: 
         up_width=sizes.up_width,
         up_blocks=sizes.up_blocks,
         linear=linear,
+        adapt=sizes.adapt,
     )
 
 

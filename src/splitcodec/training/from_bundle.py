@@ -27,6 +27,7 @@ from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.tables import TOTAL, Tables
 
 _ENCODER: Final = "network.1."  # behind the pixels' scaling and the teacher's stem: see export.py
+_NEW: Final = "film."  # of a decoder; begins as nothing where the bundle's decoder has none
 _SAME: Final = 0.02  # of a feature's spread: float16 weights
 _FIT_STEPS: Final = 400
 
@@ -129,7 +130,7 @@ def load_convolutions(values: Mapping[str, NDArray[np.float32]], module: nn.Modu
     found = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
     layers = dict(module.named_modules())
     for name, layer in layers.items():
-        if not isinstance(layer, nn.Conv2d):
+        if not isinstance(layer, nn.Conv2d) or (name.startswith(_NEW) and f"{name}.weight" not in found):
             continue
         layer.weight.copy_(_taken(found, f"{name}.weight", layer.weight, graph=graph))
         bias = found.get(f"{name}.bias")

@@ -187,6 +187,7 @@ _OPS: Final[dict[str, Callable[[list[Any], dict[str, Any]], Tensor]]] = {
     ),
     "Cast": lambda v, said: v[0].to(_TYPES[said["to"]]),
     "Clip": _clip,
+    "Concat": lambda v, said: torch.cat(v, dim=said["axis"]),
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "DepthToSpace": _depth_to_space,

@@ -19,6 +19,8 @@ class DecoderRecipe(Strict):
     blocks: PositiveInt = 3
     up_width: PositiveInt = 80
     up_blocks: Count = 1
+    adapt: bool = False
+    """Whether the decoder heeds how coarsely a latent was rounded (`model.film`)."""
 
 
 class SqueezeRecipe(Strict):
