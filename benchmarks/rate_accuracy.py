@@ -5,6 +5,11 @@
 The first of --bundles is the main one ("splitcodec", and the teacher); the others are ours under their own names.
 Rivals are all bundles in a folder: FOLDER/NAME/, FOLDER/NAME/bundle/ (a run with its export in it) or FOLDER/NAME.zip;
 names that differ only in the rate behind the last "_" are one method: paper_beta20 and paper_beta80 are "paper".
+What --bundles names is no rival besides. Ablations (recipes/ablations) are runs measured the same way:
+
+    python benchmarks/rate_accuracy.py --data DIR --bundles runs/ablations/whole/bundle --rivals runs/ablations
+        --codecs jpeg --out reports/ablations
+
 What image codecs gave is kept in --memory, so a run that was killed goes on where it was; bundles are measured anew.
 Writes rd.json, rd.png, frontier.png and report.md, whole and at the end, and prints the table.
 """
@@ -51,7 +56,8 @@ def _measure(options: argparse.Namespace) -> None:
     folder = options.rivals or (RIVALS if RIVALS.is_dir() else None)
     if folder is not None:
         found, left_out = rivals_below(folder)
-        rivals += found
+        chosen = {Path(name).resolve() for name in (first, *others)}
+        rivals += [one for one in found if not chosen & {Path(str(bundle)).resolve() for bundle in one.bundles}]
         if left_out:
             complain(f"{folder}: no bundle in {', '.join(left_out)}; left out")
     with progress() as bar:

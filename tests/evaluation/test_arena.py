@@ -29,10 +29,17 @@ def test_one_command_measures_all(tiny_folder: Path, like_tiny: Make, labelled: 
     for name in ("paper_beta20", "paper_beta80"):
         like_tiny(name.replace("_", "-"), folder=tmp_path / "rivals" / name)
     (tmp_path / "rivals" / "notes").mkdir()
-    like_tiny("kin", folder=tmp_path / "kin")
+    like_tiny("kin", folder=tmp_path / "rivals" / "kin")  # named below, so no rival besides
     command: list[str | Path] = [
         *(sys.executable, BENCHMARKS / "rate_accuracy.py", "--data", labelled, "--out", tmp_path / "out"),
-        *("--codecs", "jpeg", "--bundles", f"{tiny_folder},{tmp_path / 'kin'}", "--rivals", tmp_path / "rivals"),
+        *(
+            "--codecs",
+            "jpeg",
+            "--bundles",
+            f"{tiny_folder},{tmp_path / 'rivals' / 'kin'}",
+            "--rivals",
+            tmp_path / "rivals",
+        ),
         *("--memory", tmp_path / "codecs", "--threads", "2"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=200)
@@ -99,6 +106,16 @@ def test_results_tell_of_the_prior_where_it_was_measured(
     other = {"method": "uniform, deflate", "setting": "8 steps", "bytes_mean": 3000.0, "top1": 71.0}
     ours = {**point, "method": "splitcodec", "bytes_mean": 1000.0}
     body = {"bundle": "b@1", "images": 5, "data": "d", "commit": "f", "points": [point, other], "ours": [ours]}
+    short = {"command": "python z", "commit": "c", "teacher_top1": 87.4, "images": 5, "data": "d"}
+    short["encoders"] = {"splitcodec": {"images_each": 12800}, "no_teacher": {"images_each": 12800}}
+    short["bytes_at_equal_score"] = [{"top1_minus_teacher": -4.0, "bytes": {"splitcodec": 2100.0, "no_teacher": None}}]
+    short["bd_rate"] = {"no_teacher": -21.5}
+    (tmp_path / "reports" / "ablations").mkdir(parents=True)
+    (tmp_path / "reports" / "ablations" / "rd.json").write_text(json.dumps(short))
+    trained = results.results(rate)
+    assert "| training | pictures | -4 | BD-rate |" in trained
+    assert "| whole | 12,800 | 2,100 | - |" in trained
+    assert "| no_teacher | 12,800 | - | -21.5 % |" in trained
     body["bd_rate"] = {"gains, deflate": -33.3, "uniform, deflate": None}
     (tmp_path / "reports" / "ablation_prior.json").write_text(json.dumps(body))
     text = results.results(rate)
