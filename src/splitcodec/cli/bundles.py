@@ -1,4 +1,4 @@
-"""Commands that write bundles out of bundles: bundle pack, split, add, retail, recut, redecode."""
+"""Commands that write bundles out of bundles: bundle pack, split, add, retail, recut, redecode, join."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def add_to(app: typer.Typer) -> None:
     bundles.command("retail")(retail)
     bundles.command("recut")(recut)
     bundles.command("redecode")(redecode)
+    bundles.command("join")(join)
     bundles.command("add")(add)
     app.add_typer(bundles, name="bundle", rich_help_panel="Bundles")
 
@@ -119,6 +120,21 @@ def redecode(
     from splitcodec.wire.bundle import open_bundle
 
     _tell(write(open_bundle(bundle), run, out, remade=remade, version=version), out, json_=json_)
+
+
+def join(
+    bundle: BundleArgument,
+    edge: Annotated[
+        str, typer.Option("--edge", metavar="OTHER", help="A bundle with the same decoder; its edge's half serves.")
+    ],
+    out: FolderOption,
+    json_: JsonOption = False,
+) -> None:
+    """Give a bundle's encoder the decoder, tails and tasks of another, which it learned beside."""
+    from splitcodec.evaluation.join import join as write
+    from splitcodec.wire.bundle import open_bundle
+
+    _tell(write(open_bundle(bundle), open_bundle(edge), out), out, json_=json_)
 
 
 def add(

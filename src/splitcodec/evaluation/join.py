@@ -1,0 +1,77 @@
+"""Two bundles with one decoder -> the device's half of one and the edge's half of the other, tasks included.
+
+An encoder that learned beside a decoder that stayed what it was (`tune: encoder`) is exported with that decoder, whose
+weights were rounded once more. With the original in its place a zoo keeps one copy, and heads of tasks come with it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitcodec.edge.decoder import Decoder
+from splitcodec.errors import BundlePart, OutputError, SettingsError
+from splitcodec.evaluation.golden import remade
+from splitcodec.wire.bundle import Bundle, derive, write_folder
+
+CLOSE = 1e-3
+"""Largest relative squared difference between what both decoders make of the same latents."""
+_OWN = re.compile(r"tables(\.\d+)?\.npz|encoder(\..+)?\.onnx|golden/.+|MODEL_CARD\.md")
+_CARD = "MODEL_CARD.md"
+_ALIKE = ("colour", "stride", "resize", "crop", "channels", "classes")
+
+
+def join(device: Bundle, edge: Bundle, out: str | Path) -> Bundle:
+    """Write `device` with the decoder, head, tails and tasks of `edge` as a new folder `out`; the fingerprint stays.
+
+    Raises BundlePart for a device's half, SettingsError where crops, channels or classes differ, where `device` has
+    tasks that `edge` lacks or where the decoders differ, OutputError.
+    """
+    if Path(out).exists():
+        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    ours, theirs = device.manifest, edge.manifest
+    if device.is_device_half or edge.is_device_half:
+        half = device if device.is_device_half else edge
+        raise BundlePart(f"{half.ident}: the device's half of a bundle; give the whole one")
+    differ = [name for name in _ALIKE if getattr(ours, name) != getattr(theirs, name)]
+    if differ:
+        raise SettingsError(f"{device.ident} and {edge.ident} differ in {', '.join(differ)}; both must be made alike")
+    if lost := set(ours.tasks) - set(theirs.tasks):
+        raise SettingsError(
+            f"{edge.ident} does not {', '.join(sorted(lost))}, as {device.ident} does; its tasks would go"
+        )
+    apart = _apart(device, edge)
+    if apart > CLOSE:
+        raise SettingsError(
+            f"the decoders of {device.ident} and {edge.ident} differ by {apart:.2g} of the variance of what they give, "
+            f"at most {CLOSE:g}; the encoder must have learned beside that decoder (lead, tune: encoder)"
+        )
+    files = {name: edge.read(name) for name in theirs.files if not _OWN.fullmatch(name)}
+    manifest = replace(
+        ours,
+        tasks=theirs.tasks,
+        max_symbols=min(ours.max_symbols, theirs.max_symbols),
+        max_side=min(ours.max_side, theirs.max_side),
+        provenance={**ours.provenance, "joined": {"edge": edge.ident, "decoders_apart": float(f"{apart:.2g}")}},
+    )
+    if device.has(_CARD):
+        told = f"Decoder, head, tails and tasks are those of `{edge.ident}`, which this encoder learned beside."
+        files[_CARD] = device.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
+    new = derive(device, manifest, files=files)
+    return write_folder(derive(new, new.manifest, files=remade(device, new)), out)
+
+
+def _apart(device: Bundle, edge: Bundle) -> float:
+    """Return the squared difference of what both decoders make of random symbols, relative to its variance."""
+    random, manifest = np.random.default_rng(0), device.manifest
+    side = manifest.crop // manifest.stride
+    symbols_chw: NDArray[np.int32] = random.integers(-2, 3, (manifest.channels, side, side), dtype=np.int32)
+    latent_bchw = device.tables[0].dequantise(symbols_chw, manifest.levels // 2)[None]
+    ours, theirs = (Decoder(one).features_bchw(latent_bchw) for one in (device, edge))
+    if ours.shape != theirs.shape:
+        return float("inf")
+    return float(np.square(ours - theirs).mean() / max(theirs.var(), 1e-12))

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+
+from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
+from splitcodec.errors import BundlePart, OutputError, SettingsError
+from splitcodec.evaluation.golden import FILE, make_golden, replay
+from splitcodec.evaluation.join import join
+from splitcodec.wire.bundle import Bundle, derive, device_half, open_bundle, write_folder
+
+Make = Callable[..., Bundle]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Bundle, pictures: list[Image.Image], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Return the tiny bundle with golden vectors and a card."""
+    vectors = make_golden(Device(tiny, threads=1), Edge(tiny, threads=1), pictures[:2])
+    files = {FILE: vectors, "MODEL_CARD.md": b"# tiny@1\n"}
+    return write_folder(derive(tiny, tiny.manifest, files=files), tmp_path_factory.mktemp("whole") / "tiny")
+
+
+def _nudged(bundle: Bundle, by: float) -> bytes:
+    """Return the bundle's decoder with every weight changed a little."""
+    model = onnx.load_from_string(bundle.graph("decoder"))
+    random = np.random.default_rng(0)
+    for tensor in model.graph.initializer:
+        array = numpy_helper.to_array(tensor)
+        if array.dtype.kind == "f":
+            changed = (array * (1 + by * random.normal(size=array.shape))).astype(array.dtype)
+            tensor.CopyFrom(numpy_helper.from_array(changed, tensor.name))
+    data: bytes = model.SerializeToString()
+    return data
+
+
+def test_the_edge_s_half_is_the_other_s(whole: Bundle, pictures: list[Image.Image], tmp_path: Path) -> None:
+    trained = derive(whole, replace(whole.manifest, name="thin"), files={"decoder.onnx": _nudged(whole, 1e-3)})
+    made = join(trained, whole, tmp_path / "thin")
+    assert made.ident == "thin@1"
+    assert made.fingerprint == whole.fingerprint
+    assert made.graph("decoder") == whole.graph("decoder") != trained.graph("decoder")
+    assert made.manifest.tasks == whole.manifest.tasks
+    assert made.manifest.provenance["joined"]["edge"] == "tiny@1"
+    assert b"those of `tiny@1`" in made.read("MODEL_CARD.md")
+    assert replay(made).answers
+    packet = Device(made, threads=1).encode(pictures[3])
+    assert packet == Device(whole, threads=1).encode(pictures[3])
+    assert Edge(open_bundle(tmp_path / "thin"), threads=1).answer(packet)["answers"]
+
+
+def test_what_does_not_fit_is_refused(whole: Bundle, tmp_path: Path) -> None:
+    other = derive(whole, whole.manifest, files={"decoder.onnx": _nudged(whole, 0.5)})
+    with pytest.raises(SettingsError, match=r"decoders .* differ by .* of the variance"):
+        join(other, whole, tmp_path / "no")
+    with pytest.raises(BundlePart, match="half"):
+        join(whole, device_half(whole), tmp_path / "no")
+    with pytest.raises(SettingsError, match="differ in resize"):
+        join(whole, derive(whole, replace(whole.manifest, resize=whole.manifest.resize + 8), files={}), tmp_path / "no")
+    with pytest.raises(OutputError, match="exists"):
+        join(whole, whole, tmp_path)
+    assert not (tmp_path / "no").exists()
