@@ -102,6 +102,7 @@ def test_an_old_bundle_s_decoder_learns_to_adapt(
 
     found = redecode(bundle, tmp_path / "run", tmp_path / "bundle", remade=remade)
     assert found.manifest.version == bundle.manifest.version + 1
+    assert found.manifest.provenance["report"]["images_cumulative"] == 36 + stage["images"]
     assert found.fingerprint == bundle.fingerprint  # packets are the same, so devices need not know
     run = build_student(recipe, build_teacher(recipe))
     run.load_state_dict(Run(tmp_path / "run").weights())

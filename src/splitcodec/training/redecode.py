@@ -53,9 +53,10 @@ def redecode(bundle: Bundle, run_folder: Path, out: Path, *, remade: Remade, ver
     graph = to_onnx(
         folded(student.decoder), latent, source="latent_bchw", target="feature_bchw", rows=2, cols=3, step=1
     )
-    note = {"from": bundle.ident, "began_with": began.ident, "report": run.report(), **run.provenance()}
+    note = {"from": bundle.ident, "began_with": began.ident, **run.provenance()}
     number = manifest.version + 1 if version is None else version
-    fresh = replace(manifest, version=number, provenance={**manifest.provenance, "redecoded": note})
+    provenance = {**manifest.provenance, "report": run.report(), "redecoded": note}  # whose pictures count the old ones
+    fresh = replace(manifest, version=number, provenance=provenance)
     files = {DECODER: graph, "MODEL_CARD.md": _card(bundle, fresh.ident, run.report().get("images", 0)).encode()}
     new = derive(bundle, fresh, files=files)
     return write_folder(derive(new, new.manifest, files=remade(bundle, new)), out)
