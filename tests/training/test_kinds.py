@@ -98,7 +98,7 @@ def _bases() -> list[str]:
 def _first(recipe: Recipe) -> Recipe:
     """Return the recipe at the beginning of the chain of leads: it is led by none."""
     while recipe.lead is not None:
-        recipe = read_recipe(ALL[recipe.lead.name])
+        recipe = read_recipe(ALL[recipe.lead.name.replace("-", "_")])  # a run, or the bundle that came of it
     return recipe
 
 
