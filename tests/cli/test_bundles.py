@@ -148,3 +148,24 @@ def test_calibrate_without_photographs(tiny_folder: Path, tmp_path: Path) -> Non
     done = run("calibrate", "-b", tiny_folder, "--photos", tmp_path / "empty", "-o", tmp_path / "x")
     refused(done, "DataError", "no photographs")
     assert not (tmp_path / "x").exists()
+
+
+def test_join_and_what_it_refuses(tiny_folder: Path, tmp_path: Path) -> None:
+    done = run("bundle", "join", tiny_folder, "--edge", tiny_folder, "-o", tmp_path / "joined", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["fingerprint"] == open_bundle(tiny_folder).fingerprint.hex()
+    refused(run("bundle", "join", tiny_folder, "--edge", tiny_folder, "-o", tmp_path / "joined"), "exists")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["redecode", "B", "--run", "R", "-o", "OUT"],
+        ["recut", "B", "--recipe", "R", "--cut", "blocks.2", "--onto", "B", "-o", "OUT"],
+    ],
+)
+def test_what_needs_the_training_room_says_so(words: list[str], tmp_path: Path) -> None:
+    code = f"import sys; sys.modules['torch'] = None; sys.argv = ['splitcodec', 'bundle', *{words}]; "
+    command = [sys.executable, "-c", code + "from splitcodec.cli import main; main()"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
+    refused(done, "training needs torch", "splitcodec[train]")

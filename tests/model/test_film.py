@@ -20,6 +20,7 @@ def test_it_begins_as_nothing() -> None:
 
 def test_an_adapting_decoder_begins_as_one_that_does_not() -> None:
     adapts = _decoder().eval()
+    torch.nn.init.normal_(next(adapts.layers[-1].parameters()))  # else nothing of the layers would be seen
     plain = _decoder(adapt=False).eval()
     plain.load_state_dict({name: value for name, value in adapts.state_dict().items() if "film" not in name})
     latent = torch.randn(2, 6, 4, 4)
@@ -38,7 +39,7 @@ def test_it_sees_zeros_and_sizes_but_no_places() -> None:
     assert torch.allclose(told(latent), told(-latent.flip(2, 3)), atol=1e-5)
     assert torch.allclose(told(latent), told(torch.cat((latent, latent), dim=3)), atol=1e-5)  # any size of picture
     assert not torch.allclose(told(latent), told(latent / 2), atol=1e-3)
-    spread = torch.full_like(latent, latent.abs().mean().item())
+    spread = latent.abs().mean(dim=(2, 3), keepdim=True).expand_as(latent)  # the same sizes, no zeros
     assert not torch.allclose(told(latent), told(spread), atol=1e-3)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitcodec.cli.show import BundleArgument, JsonOption, print_json
+from splitcodec.cli.show import BundleArgument, JsonOption, no_train, print_json
 from splitcodec.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 _ARCHIVES = (".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
+NextVersionOption = Annotated[
+    int | None, typer.Option("--version", min=1, metavar="N", help="The new bundle's version; else the next one.")
+]
 FolderOption = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder to write; must not exist yet.")]
 
 
@@ -89,14 +92,15 @@ def recut(
         str, typer.Option("--onto", metavar="BUNDLE", help="A bundle of that teacher and cut; its head and tail serve.")
     ],
     out: FolderOption,
-    version: Annotated[
-        int | None, typer.Option("--version", min=1, metavar="N", help="The new bundle's version; else the next one.")
-    ] = None,
+    version: NextVersionOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Cut a bundle's teacher later: blocks move into the decoder; packets, answers and fingerprint stay."""
-    from splitcodec.training.recipe import read_recipe
-    from splitcodec.training.recut import recut as write
+    try:
+        from splitcodec.training.recipe import read_recipe
+        from splitcodec.training.recut import recut as write
+    except ModuleNotFoundError as error:
+        raise no_train(error) from None
     from splitcodec.wire.bundle import open_bundle
 
     made = write(open_bundle(bundle), read_recipe(recipe), cut, open_bundle(onto), out, version=version)
@@ -109,14 +113,15 @@ def redecode(
         Path, typer.Option("--run", metavar="RUN", help="A run that began with a bundle and tuned its decoder alone.")
     ],
     out: FolderOption,
-    version: Annotated[
-        int | None, typer.Option("--version", min=1, metavar="N", help="The new bundle's version; else the next one.")
-    ] = None,
+    version: NextVersionOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Give a bundle the decoder that a run learned for it; packets and fingerprint stay, devices need nothing new."""
+    try:
+        from splitcodec.training.redecode import redecode as write
+    except ModuleNotFoundError as error:
+        raise no_train(error) from None
     from splitcodec.evaluation.golden import remade
-    from splitcodec.training.redecode import redecode as write
     from splitcodec.wire.bundle import open_bundle
 
     _tell(write(open_bundle(bundle), run, out, remade=remade, version=version), out, json_=json_)

@@ -14,11 +14,11 @@ from splitcodec.cli.show import (
     JsonOption,
     ThreadsOption,
     complain,
+    no_train,
     print_json,
     print_table,
     progress,
 )
-from splitcodec.errors import MissingExtra
 
 
 def add_to(app: typer.Typer) -> None:
@@ -109,7 +109,7 @@ def train(
         from splitcodec.training import distill
         from splitcodec.training.recipe import read_recipe
     except ModuleNotFoundError as error:
-        raise _no_train(error) from None
+        raise no_train(error) from None
 
     wanted = read_recipe(recipe, changes=tuple(changes or ()))
     with progress() as bar:
@@ -151,7 +151,7 @@ def export(
     try:
         from splitcodec.training import export as exporter
     except ModuleNotFoundError as error:
-        raise _no_train(error) from None
+        raise no_train(error) from None
     from splitcodec.demo.photos import PHOTOGRAPHS
     from splitcodec.device.client import Device
     from splitcodec.device.image import load_picture
@@ -210,7 +210,3 @@ def calibrate(
     print(f"{out}: {done.bundle.ident} with fingerprint {done.bundle.fingerprint.hex()[:8]}..., which both shores need")
     if done.change >= 0:
         print("Nothing is saved: keep the old bundle, or give more photographs.")
-
-
-def _no_train(error: ModuleNotFoundError) -> MissingExtra:
-    return MissingExtra(f"training needs {error.name}; install it with: pip install 'splitcodec[train]'")

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.table import Table
 from rich.text import Text
 
-from splitcodec.errors import SettingsError, SplitcodecError
+from splitcodec.errors import MissingExtra, SettingsError, SplitcodecError
 
 DEFAULT_BUNDLE = "efficientnet-lite0"
 
@@ -167,3 +167,8 @@ def read_token(file: Path | None) -> str | None:
 
 def _named(item: object) -> str:
     return str(item) if isinstance(item, str | Path) else type(item).__name__
+
+
+def no_train(error: ModuleNotFoundError) -> MissingExtra:
+    """Return the refusal of a command of the training room where that is not installed."""
+    return MissingExtra(f"training needs {error.name}; install it with: pip install 'splitcodec[train]'")

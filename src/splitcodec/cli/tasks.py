@@ -7,8 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from splitcodec.cli.show import DEFAULT_BUNDLE, BundleOption, JsonOption, print_json, progress
-from splitcodec.errors import MissingExtra
+from splitcodec.cli.show import DEFAULT_BUNDLE, BundleOption, JsonOption, no_train, print_json, progress
 
 
 def add_to(app: typer.Typer) -> None:
@@ -45,7 +44,7 @@ def train_task(
         from splitcodec.training.distill import Progress
         from splitcodec.training.task_recipe import read_task_recipe
     except ModuleNotFoundError as error:
-        raise _no_train(error) from None
+        raise no_train(error) from None
     import math
 
     from splitcodec.errors import SettingsError
@@ -98,7 +97,7 @@ def export_task(
     try:
         from splitcodec.training.task_export import export_task as export
     except ModuleNotFoundError as error:
-        raise _no_train(error) from None
+        raise no_train(error) from None
     from splitcodec.wire.bundle import open_bundle
 
     made = export(run, open_bundle(bundle), out, name=name, version=version)
@@ -115,7 +114,3 @@ def export_task(
         print(
             f"{out}: {made.ident} answers {', '.join(made.manifest.tasks)}; fingerprint {made.fingerprint.hex()[:8]}..."
         )
-
-
-def _no_train(error: ModuleNotFoundError) -> MissingExtra:
-    return MissingExtra(f"training needs {error.name}; install it with: pip install 'splitcodec[train]'")

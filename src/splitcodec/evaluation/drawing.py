@@ -16,7 +16,7 @@ DARK = ("#111111", "#8c5a3c", "#b07d12", "#54436b", "#5a5a5a")
 def check_plots() -> None:
     """Say now, rather than after hours of measuring, that plots cannot be drawn. Raises MissingExtra."""
     try:
-        import matplotlib.figure  # noqa: F401
+        import matplotlib.figure  # noqa: F401  # only whether it is there
     except ModuleNotFoundError as error:
         raise MissingExtra(f"the plot needs {error.name}; install it with: pip install 'splitcodec[eval]'") from None
 

@@ -6,7 +6,6 @@ weights were rounded once more. With the original in its place a zoo keeps one c
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,11 +15,10 @@ from numpy.typing import NDArray
 from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import BundlePart, OutputError, SettingsError
 from splitcodec.evaluation.golden import remade
-from splitcodec.wire.bundle import Bundle, derive, write_folder
+from splitcodec.wire.bundle import Bundle, derive, device_half, write_folder
 
 CLOSE = 1e-3
 """Largest relative squared difference between what both decoders make of the same latents."""
-_OWN = re.compile(r"tables(\.\d+)?\.npz|encoder(\..+)?\.onnx|golden/.+|MODEL_CARD\.md")
 _CARD = "MODEL_CARD.md"
 _ALIKE = ("colour", "stride", "resize", "crop", "channels", "classes")
 
@@ -50,7 +48,8 @@ def join(device: Bundle, edge: Bundle, out: str | Path) -> Bundle:
             f"the decoders of {device.ident} and {edge.ident} differ by {apart:.2g} of the variance of what they give, "
             f"at most {CLOSE:g}; the encoder must have learned beside that decoder (lead, tune: encoder)"
         )
-    files = {name: edge.read(name) for name in theirs.files if not _OWN.fullmatch(name)}
+    kept = {name for name in device_half(edge).manifest.files if not name.startswith("task_")}
+    files = {name: edge.read(name) for name in theirs.files if name not in kept}
     manifest = replace(
         ours,
         tasks=theirs.tasks,

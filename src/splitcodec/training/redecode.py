@@ -44,7 +44,7 @@ def redecode(bundle: Bundle, run_folder: Path, out: Path, *, remade: Remade, ver
             "{tune: decoder}); write it with `splitcodec export` instead"
         )
     began = opened("start", recipe.start)
-    if began.manifest.files[DECODER] != manifest.files[DECODER]:
+    if began.manifest.files.get(DECODER) != manifest.files[DECODER]:
         raise RunError(f"{run_folder}: it began with the decoder of {began.ident}, and {bundle.ident} has another")
     student = build_student(recipe, build_teacher(recipe))
     student.load_state_dict(run.weights())
