@@ -11,7 +11,7 @@ from torch import Tensor
 
 from splitcodec.device.image import crop_bhwc, load_picture
 from splitcodec.errors import DataError
-from splitcodec.training.data import Photographs, centre_crops, find_photographs, labels_of, split_holdout
+from splitcodec.training.data import Photographs, _mix, centre_crops, find_photographs, labels_of, split_holdout
 
 
 def _source(paths: list[Path], *, memory_mb: int = 100, jitter: float = 0.2, seed: int = 1) -> Photographs:
@@ -166,3 +166,17 @@ def test_a_window_is_a_square_of_the_crop_at_its_own_scale(tmp_path: Path) -> No
         step = crops.image_u8[:, 0, 5].float().diff(dim=1)[:, 4:-4].abs().mean(1)
         assert torch.allclose(step, torch.full_like(step, 4.0), atol=0.8)
     assert len({int(image.min()) for image in some.image_u8}) > 1
+
+
+def test_mixed_crops_are_between_two(photos: Path) -> None:
+    paths = find_photographs([photos])
+    plain = Photographs(paths, crop=48, smallest_crop=0.35, jitter=0.0, memory_mb=100, seed=1, labels=[3] * 24)
+    mixed = Photographs(paths, crop=48, smallest_crop=0.35, jitter=0.0, memory_mb=100, seed=1, labels=[3] * 24, mix=1.0)
+    one, two = (next(source.batches(0, 1, batch=8, stream=0)) for source in (plain, mixed))
+    assert (two.label_b == -1).all()
+    assert (one.label_b == 3).all()
+    assert not torch.equal(one.image_u8[0], two.image_u8[0])
+    array, other = np.full((4, 4, 3), 10, np.uint8), np.full((4, 4, 3), 200, np.uint8)
+    _mix(array, other, np.random.default_rng(0))
+    assert len(np.unique(array)) == 1
+    assert 10 < array[0, 0, 0] < 200

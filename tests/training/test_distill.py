@@ -134,6 +134,20 @@ def test_training_lowers_the_loss_and_reports_its_progress(tmp_path: Path, recip
     assert [p.stage for p in seen if "agreement held out" in p.message] == ["stage1", "stage2"]
 
 
+def test_a_stage_of_minutes_ends_by_the_clock_and_resumes(tmp_path: Path, recipe_data: Make, photos: Path) -> None:
+    wanted = _changed(recipe_data, stage1={"minutes": 0.02, "batch": 8, "learning_rate": 1e-3}, stage2=None)
+    seen: list[Progress] = []
+    assert train(wanted, photos=[photos], out=tmp_path, report=seen.append, stop_after_s=0.4)["finished"] is False
+    final = train(wanted, photos=[photos], out=tmp_path, report=seen.append)
+    assert final["finished"]
+    assert 1.2 <= final["seconds"] < 3
+    assert final["images"] % 8 == 0
+    assert final["images"] > 0
+    assert [one["share"] for one in final["validation"]][-1] == 1.0
+    again = train(wanted, photos=[photos], out=tmp_path, report=_quiet)
+    assert again["images"] == final["images"]
+
+
 def test_stage_2_changes_the_decoder_alone(tmp_path: Path, recipe: Recipe, photos: Path, recipe_data: Make) -> None:
     train(_changed(recipe_data, stage2=None), photos=[photos], out=tmp_path / "one", report=_quiet)
     train(recipe, photos=[photos], out=tmp_path / "two", report=_quiet)

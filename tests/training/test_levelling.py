@@ -10,7 +10,7 @@ import torch
 
 from splitcodec.training.data import Crops
 from splitcodec.training.distill import train
-from splitcodec.training.levelling import Reading, due, held_out_loss, judged
+from splitcodec.training.levelling import Reading, held_out_loss, judged
 from splitcodec.training.objective import Lost
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
@@ -60,12 +60,6 @@ def test_every_stage_must_be_level_and_measured_to_its_end() -> None:
     assert not judged(level, stages=["stage1", "stage2"], before=0)["levelled"]
     assert not judged(level[:2], stages=["stage1"], before=0)["levelled"]
     assert not judged([], stages=["stage1"], before=0)["levelled"]
-
-
-def test_stages_are_measured_at_their_beginning_middle_and_end() -> None:
-    assert [step for step in range(161) if due(step, 160)] == list(range(0, 161, 10))
-    assert [step for step in range(4) if due(step, 3)] == [0, 1, 2, 3]
-    assert due(7150 // 2, 7150)
 
 
 def test_the_held_out_loss_leaves_the_student_and_chance_as_they_were(recipe: Recipe) -> None:

@@ -86,11 +86,12 @@ class Photographs:
         seed: int,
         labels: Sequence[int] | None = None,
         paste: float = 0.0,
+        mix: float = 0.0,
     ) -> None:
         if not paths:
             raise DataError("no photographs left to train on; add some, or lower data.holdout in the recipe")
         self.paths, self.crop, self.smallest_crop, self.jitter, self.seed = paths, crop, smallest_crop, jitter, seed
-        self.paste = paste
+        self.paste, self.mix = paste, mix
         self._labels = [-1] * len(paths) if labels is None else list(labels)
         self._room = memory_mb * 1_000_000
         self._kept: dict[int, NDArray[np.uint8]] = {}
@@ -123,8 +124,10 @@ class Photographs:
         for place in range(batch):
             array, label_b[place] = self._picture(random)
             out[place] = self._random_crop(array, random, side)
-            if self.paste and random.random() < self.paste:
-                _paste(out[place], self._random_crop(self._picture(random)[0], random, side), random)
+            touched = random.random() if self.paste or self.mix else 1.0
+            if touched < self.paste + self.mix:
+                other = self._random_crop(self._picture(random)[0], random, side)
+                (_paste if touched < self.paste else _mix)(out[place], other, random)
                 label_b[place] = -1
         return Crops(torch.from_numpy(out).permute(0, 3, 1, 2), label_b)
 
@@ -133,16 +136,9 @@ class Photographs:
             index = int(random.integers(len(self.paths)))
             if index in self._kept:
                 return self._kept[index], self._labels[index]
-            try:
-                picture = load_picture(self.paths[index])
-            except PictureError:
-                self._broken.add(index)
+            array = self._decoded(index)
+            if array is None:
                 continue
-            short = min(picture.size)
-            if short > 2 * self.crop:  # no crop needs more
-                scale = 2 * self.crop / short
-                picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
-            array = np.asarray(picture)
             if array.nbytes <= self._room:
                 self._room -= array.nbytes
                 self._kept[index] = array
@@ -150,6 +146,25 @@ class Photographs:
         raise DataError(
             f"{len(self._broken)} photographs cannot be read, {self.paths[index]} among them; mend the folder"
         )
+
+    def _decoded(self, index: int) -> NDArray[np.uint8] | None:
+        """Decode a photograph, no larger than crops need it; None for a broken one."""
+        try:
+            picture = load_picture(self.paths[index])
+        except PictureError:
+            self._broken.add(index)
+            return None
+        short = min(picture.size)
+        if short > 2 * self.crop:
+            scale = 2 * self.crop / short
+            picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
+        return np.asarray(picture)
+
+    def decoded(self, threads: int) -> list[tuple[NDArray[np.uint8], int]]:
+        """Decode all photographs that can be read, with their labels."""
+        with ThreadPoolExecutor(threads) as pool:
+            arrays = list(pool.map(self._decoded, range(len(self.paths))))
+        return [(one, label) for one, label in zip(arrays, self._labels, strict=True) if one is not None]
 
     def _random_crop(self, array: NDArray[np.uint8], random: np.random.Generator, side: int) -> NDArray[np.uint8]:
         """Random resized crop (Szegedy et al. 2015), mirrored half of the time, with slightly changed colours.
@@ -186,3 +201,9 @@ def _paste(image_hwc: NDArray[np.uint8], other_hwc: NDArray[np.uint8], random: n
     top, left = int(random.integers(rows - high + 1)), int(random.integers(cols - wide + 1))
     place = (slice(top, top + high), slice(left, left + wide))
     image_hwc[place] = other_hwc[place]
+
+
+def _mix(image_hwc: NDArray[np.uint8], other_hwc: NDArray[np.uint8], random: np.random.Generator) -> None:
+    """Lay one crop over another, its share uniform (mixup, Zhang et al. 2018; as in Beyer et al., CVPR 2022)."""
+    share = random.random()
+    image_hwc[:] = np.rint((1 - share) * image_hwc + share * other_hwc.astype(np.float32)).astype(np.uint8)

@@ -28,11 +28,13 @@ from splitcodec.training.build import Halves, build_student, build_teacher, clas
 from splitcodec.training.data import Crops, Photographs, centre_crops, find_photographs, labels_of, split_holdout
 from splitcodec.training.earlier import begin_from, earlier_runs, totals
 from splitcodec.training.lead import Lead
-from splitcodec.training.levelling import due, held_out_loss, judged
+from splitcodec.training.levelling import held_out_loss, judged
 from splitcodec.training.objective import Loss, Lost, Objective
 from splitcodec.training.optimise import learning_rate, prepare, random_state, set_random_state
+from splitcodec.training.pace import Pace
 from splitcodec.training.place import PLACED_ON, place_levels
 from splitcodec.training.recipe import Recipe, TeacherRecipe
+from splitcodec.training.resident import Resident, resident
 from splitcodec.training.run import Run, State
 from splitcodec.training.stages import AnswersStage, LatentsStage, Stage
 from splitcodec.training.students import SqueezeRecipe, ThinnedRecipe
@@ -79,22 +81,24 @@ def train(
     paths = find_photographs(photos)
     training, held_out = split_holdout(paths, recipe.data.holdout, seed=recipe.seed)
     teacher = build_teacher(recipe)
-    student = build_student(recipe, teacher).to(memory_format=torch.channels_last)
+    student = build_student(recipe, teacher).to(fabric.device, memory_format=torch.channels_last)
     run = Run(out)
     run.begin(recipe, photographs=len(paths), folders=[p.resolve().name for p in photos])
     halves = Halves(fabric, recipe, teacher=teacher)
     crop = recipe.teacher.crop
     labels = labels_for(recipe, training)
-    source = Photographs(
+    photographs = Photographs(
         training,
         crop=crop,
         smallest_crop=recipe.data.smallest_crop,
         jitter=recipe.data.jitter,
         paste=recipe.data.paste,
+        mix=recipe.data.mix,
         memory_mb=recipe.data.memory_mb,
         seed=recipe.seed,
         labels=labels,
     )
+    source = resident(photographs, fabric.device)
     resize = recipe.teacher.resize
     check = centre_crops(held_out, resize=resize, crop=crop, labels=labels_for(recipe, held_out))
     lead = Lead(recipe.lead, recipe, fabric=fabric) if recipe.lead is not None else None
@@ -113,7 +117,7 @@ def train(
         if name < state.stage:
             continue
         if name > state.stage:
-            state.stage, state.step, found = name, 0, None
+            state.stage, state.step, state.stage_seconds, found = name, 0, 0.0, None
         resumed = found[1] if found else None
         done = trainer.stage(name, stage, source=source, check=check, state=state, resumed=resumed, deadline=deadline)
         trainer.close()
@@ -202,7 +206,7 @@ class _Trainer:
         name: str,
         stage: Stage,
         *,
-        source: Photographs,
+        source: Photographs | Resident,
         check: Crops,
         state: State,
         resumed: dict[str, Any] | None,
@@ -219,15 +223,16 @@ class _Trainer:
         if resumed is not None:
             optimizer.load_state_dict(resumed["optimizer"])
             set_random_state(resumed, fabric.device)
-        steps = max(1, stage.images // (stage.batch * fabric.world_size))
+        pace = Pace(stage, devices=fabric.world_size)
         stream = (int(name.removeprefix("stage")) - 1) * 1024 + fabric.global_rank
-        images_each = stage.batch * fabric.world_size
+        images_each = pace.images_each
         if state.step == 0:
             self._measure(name, stage, lose, check=check, state=state, share=0.0)
         clock, saved, since = time.monotonic(), time.monotonic(), (state.step, time.monotonic())
-        batches = source.batches(state.step, steps, batch=stage.batch, stream=stream, window=stage.window)
+        last = pace.last_step(state)
+        batches = source.batches(state.step, last, batch=stage.batch, stream=stream, window=stage.window)
         for image_u8, label_b in batches:
-            done = state.step / steps
+            done = pace.done(state)
             for group in optimizer.param_groups:
                 group["lr"] = stage.learning_rate * group["times"] * learning_rate(stage, done)
             lost = lose(image_u8, label_b, done=done)
@@ -240,29 +245,33 @@ class _Trainer:
             state.images += images_each
             now = time.monotonic()
             state.seconds += now - clock
-            clock = now
-            if state.step % 20 == 0 or state.step == steps:
+            state.stage_seconds += now - clock
+            clock, over = now, pace.over(state)
+            if state.step % 20 == 0 or over:
                 speed = (state.step - since[0]) * images_each / max(now - since[1], 1e-6)
                 since = (state.step, now)
                 bar = Progress(
-                    name, state.step * images_each, steps * images_each, lost.loss.item(), images_per_s=speed
+                    name, state.step * images_each, pace.of_images(state), lost.loss.item(), images_per_s=speed
                 )
                 self._tell(bar, state=state, lost=lost)
-            if due(state.step, steps):
-                self._measure(name, stage, lose, check=check, state=state, share=state.step / steps)
-            if now - saved > CHECKPOINT_SECONDS or now > deadline or state.step == steps:
+            if pace.due(done, state):
+                self._measure(name, stage, lose, check=check, state=state, share=pace.done(state))
+            if now - saved > CHECKPOINT_SECONDS or now > deadline or over:
                 saved = now
                 if fabric.is_global_zero:
                     trainer = {"optimizer": optimizer.state_dict(), **random_state(fabric.device)}
                     self.run.save(student.state_dict(), trainer, state)
-                if now > deadline and state.step < steps:
+                if now > deadline and not over:
                     return False
+            if over:
+                break
         if fabric.is_global_zero and len(check.image_u8):
             held = validate(student, halves, check=check.image_u8, autocast=fabric.autocast)
             self.run.log({"stage": name, "step": state.step, "images": state.images, "holdout": held})
             agreement = ", ".join(f"{p['agreement']:.1f} % at {p['kilobytes']:.2f} kB" for p in held)
             message = f"agreement held out: {agreement}"
-            self.report(Progress(name, steps * images_each, steps * images_each, 0.0, message=message))
+            seen = state.step * images_each
+            self.report(Progress(name, seen, seen, 0.0, message=message))
         return True
 
     def _measure(self, name: str, stage: Stage, lose: Loss, *, check: Crops, state: State, share: float) -> None:

@@ -44,7 +44,7 @@ def check_teacher(key: str, bundle: Bundle, image_u8: Tensor, feature_bchw: Tens
     """Refuse a bundle whose uncompressed feature of some crops uint8 (B, 3, H, W) is another. Raises RecipeError."""
     head = FromOnnx(bundle.graph("head"), name="head.onnx")
     with torch.no_grad():
-        theirs = head(image_u8.permute(0, 2, 3, 1).contiguous())
+        theirs = head.to(image_u8.device)(image_u8.permute(0, 2, 3, 1).contiguous()).to(feature_bchw.device)
     if theirs.shape != feature_bchw.shape or float((theirs - feature_bchw).std() / feature_bchw.std()) > _SAME:
         raise RecipeError(f"{key}: {bundle.ident} has another teacher, or cuts it elsewhere; both must be the same")
 
@@ -92,7 +92,9 @@ def fit_prior(bottleneck: Bottleneck, tables: Tables) -> float:
     for place, k in enumerate(tables.table_of_lxc[:, 0].ravel()):
         size, offset = int(tables.size_k[k]), int(tables.offset_k[k])
         share_ks[place, offset + reach : offset + reach + size] = tables.freq_ks[k, :size] / TOTAL
-    wanted, grid = torch.from_numpy(share_ks), torch.arange(-reach, reach + 1, dtype=torch.float32)
+    device = bottleneck.log_gain_lc.device
+    wanted = torch.from_numpy(share_ks).to(device)
+    grid = torch.arange(-reach, reach + 1, dtype=torch.float32, device=device)
     entropy = -(wanted * wanted.clamp_min(1e-12).log2()).sum(1).mean()
     optimizer = torch.optim.Adam(bottleneck.prior.parameters(), lr=0.03)
     cost = entropy

@@ -84,7 +84,7 @@ class FromOnnx(nn.Module):
     def _run(self, x: Tensor, name: str, *, first: int) -> Tensor:
         known: dict[str, Any] = {name: x, "": None}
         for kind, sources, target, said in self._steps[first:]:
-            values = [known[source] if source in known else self._value(source, x.device) for source in sources]
+            values = [known[source] if source in known else self._value(source) for source in sources]
             if kind == "Clip" and _is_six(values):
                 known[target] = self._relu6(values[0])
             else:
@@ -95,12 +95,13 @@ class FromOnnx(nn.Module):
     def _keep(self, name: str, value: Tensor) -> None:
         self._constants[name] = value
 
-    def _value(self, name: str, device: torch.device) -> Tensor:
+    def _value(self, name: str) -> Tensor:
+        """Return a constant: weights where the module is, numbers and axes, which are only read, where they were."""
         key = _safe(name)
         if key in self._weights:
             weight: Tensor = self._weights[key]
             return weight
-        return self._constants[name].to(device)
+        return self._constants[name]
 
 
 def _safe(name: str) -> str:

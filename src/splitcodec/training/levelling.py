@@ -35,11 +35,6 @@ Reading = dict[str, Any]
 """Of one measurement: `stage`, `share` of it that was done, `images` seen by then, `loss`."""
 
 
-def due(step: int, steps: int) -> bool:
-    """Say whether the loss is measured after so many steps of a stage."""
-    return step in {round(k * steps / TIMES) for k in range(TIMES + 1)}
-
-
 @torch.no_grad()
 def held_out_loss(student: Student, lose: Loss, held: Crops, *, batch: int, window: int | None = None) -> float | None:
     """Return a stage's own objective, the whole of it at full price, on held-out crops; None where there are none.

@@ -115,6 +115,8 @@ class DataRecipe(Strict):
     """Largest relative change of brightness, contrast and colour balance."""
     paste: Share = 0.0
     """Share of crops with a rectangle of another photograph pasted in (CutMix); they count as unlabelled."""
+    mix: Share = 0.0
+    """Share of crops with another photograph laid over the whole of them (mixup); they count as unlabelled."""
     holdout: Annotated[int, Field(ge=0)] = 256
     """Photographs set aside to choose by: agreement with the teacher."""
     memory_mb: PositiveInt = 4096

@@ -42,6 +42,8 @@ class State:
     """Pictures seen in all stages."""
     seconds: float = 0.0
     """Wall time spent training, over all sessions."""
+    stage_seconds: float = 0.0
+    """The part of it that was spent in this stage."""
     readings: list[dict[str, Any]] = field(default_factory=list)
     """Losses on held-out crops so far; see `levelling.Reading`."""
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveFloat, PositiveInt, Tag
+from pydantic import Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from splitcodec.model.parts import Quantise
 from splitcodec.training.keys import Share, Strict, Weight, by_kind
@@ -48,9 +48,13 @@ class StepsRecipe(Strict):
 
 
 class _Common(Strict):
-    """What every stage has; images counts pictures seen, not photographs."""
+    """What every stage has."""
 
-    images: PositiveInt
+    images: PositiveInt | None = None
+    """How many pictures the stage sees (pictures seen, not photographs); either this or `minutes`."""
+    minutes: PositiveFloat | None = None
+    """How long the stage takes, for a machine that is lent for so long: prices and learning rate then follow the clock.
+    The report says how many pictures that was; another machine sees another number."""
     batch: PositiveInt
     learning_rate: PositiveFloat
     window: Annotated[int, Field(ge=32, multiple_of=32)] | None = None
@@ -80,6 +84,12 @@ class _Common(Strict):
     """What `levels.balance` is in this stage. Left out: the same."""
     gain_rate: Weight = 8.0
     """How many times faster gains learn; 0 leaves them as they begin."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.images is None) == (self.minutes is None):
+            raise ValueError("give either images (pictures seen) or minutes")
+        return self
 
 
 class DistillStage(_Common):
