@@ -28,9 +28,9 @@ def whole(tiny: Bundle, pictures: list[Image.Image], tmp_path_factory: pytest.Te
     return write_folder(derive(tiny, tiny.manifest, files=files), tmp_path_factory.mktemp("whole") / "tiny")
 
 
-def _nudged(bundle: Bundle, by: float) -> bytes:
-    """Return the bundle's decoder with every weight changed a little."""
-    model = onnx.load_from_string(bundle.graph("decoder"))
+def _nudged(bundle: Bundle, by: float, graph: str = "decoder") -> bytes:
+    """Return a graph of the bundle with every weight changed a little."""
+    model = onnx.load_from_string(bundle.graph(graph))
     random = np.random.default_rng(0)
     for tensor in model.graph.initializer:
         array = numpy_helper.to_array(tensor)
@@ -54,6 +54,24 @@ def test_the_edge_s_half_is_the_other_s(whole: Bundle, pictures: list[Image.Imag
     packet = Device(made, threads=1).encode(pictures[3])
     assert packet == Device(whole, threads=1).encode(pictures[3])
     assert Edge(open_bundle(tmp_path / "thin"), threads=1).answer(packet)["answers"]
+
+
+def test_a_decoder_of_its_own_stays(whole: Bundle, pictures: list[Image.Image], tmp_path: Path) -> None:
+    trained = derive(whole, replace(whole.manifest, name="own"), files={"decoder.onnx": _nudged(whole, 0.5)})
+    made = join(trained, whole, tmp_path / "own", keep_decoder=True)
+    assert made.graph("decoder") == trained.graph("decoder") != whole.graph("decoder")
+    assert made.graph("tail_classify") == whole.graph("tail_classify")
+    assert made.manifest.provenance["joined"] == {"edge": "tiny@1", "heads_apart": 0.0}
+    assert b"Head, tails and tasks are those of `tiny@1`." in made.read("MODEL_CARD.md")
+    assert Edge(made, threads=1).answer(Device(made, threads=1).encode(pictures[3]))["answers"]
+    with pytest.raises(SettingsError, match=r"heads .* differ by .* one teacher, cut alike"):
+        join(
+            trained,
+            derive(whole, whole.manifest, files={"head.onnx": _nudged(whole, 0.5, "head")}),
+            tmp_path / "no",
+            keep_decoder=True,
+        )
+    assert not (tmp_path / "no").exists()
 
 
 def test_what_does_not_fit_is_refused(whole: Bundle, tmp_path: Path) -> None:

@@ -118,3 +118,32 @@ def test_a_tail_of_its_own_answers_where_asked() -> None:
     out = student(stem, answer=True)
     assert out.answer is not None
     assert torch.equal(out.answer[0], out.feature_bchw.flatten(1))
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_an_encoder_that_has_learned_turns_towards_another_latent(linear: bool) -> None:
+    torch.manual_seed(1)
+    student = Student(
+        Squeeze(8, 4, widths=(7,), halvings=0, linear=linear),
+        Bottleneck(2, 4),
+        Decoder(4, 6, width=8, blocks=1, up=1, up_width=8, up_blocks=1, linear=linear),
+    ).eval()
+    for parameter in student.squeeze.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    stem = torch.randn(12, 8, 9, 9)
+    with torch.no_grad():
+        wanted = torch.einsum("ok,bkhw->bohw", torch.randn(4, 4), student.latent(stem)) + torch.randn(4, 1, 1)
+        noisy = wanted + 0.1 * wanted.std() * torch.randn_like(wanted)
+        first = student.squeeze.get_parameter("layers.0.0.weight").clone()
+        lost = student.turn(stem, noisy)
+        apart = (student.latent(stem) - wanted).square().mean() / wanted.var()
+    assert lost is not None
+    assert 0.002 < lost < 0.05
+    assert apart < 1e-3
+    assert torch.equal(student.squeeze.get_parameter("layers.0.0.weight"), first)
+
+
+def test_an_encoder_without_a_squeeze_does_not_turn() -> None:
+    decoder = Decoder(4, 6, width=8, blocks=1, up=1, up_width=8, up_blocks=1)
+    student = Student(torch.nn.Conv2d(3, 4, 1), Bottleneck(2, 4), decoder)
+    assert student.turn(torch.randn(2, 3, 8, 8), torch.randn(2, 4, 8, 8)) is None

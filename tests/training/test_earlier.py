@@ -90,6 +90,27 @@ def test_a_start_that_has_not_finished_is_refused(
         train(_next(recipe_data(), tmp_path / "half"), photos=[photos], out=tmp_path / "run", report=lambda _: None)
 
 
-def test_start_and_lead_exclude_each_other(recipe_data: Make) -> None:
-    with pytest.raises(ValueError, match="give one of the two"):
-        _next(recipe_data(), Path("a"), lead="b")
+def test_with_a_lead_the_start_gives_its_encoder_alone(
+    recipe_data: Make, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    other = Recipe.model_validate({**recipe_data(), "name": "other", "seed": 5, "stage2": None})
+    train(other, photos=[photos], out=tmp_path / "other", report=lambda _: None)
+    stage = {"kind": "latents", "images": 16, "batch": 8, "learning_rate": 1e-9}
+    both = Recipe.model_validate(
+        {
+            **recipe_data(),
+            "name": "both",
+            "start": str(tmp_path / "other"),
+            "lead": str(finished),
+            "stage1": stage,
+            "stage2": None,
+        }
+    )
+    final = train(both, photos=[photos], out=tmp_path / "both", report=lambda _: None)
+    assert [(one["key"], one["recipe"]) for one in final["builds_on"]] == [("start", "other"), ("lead", "tiny-run")]
+    weights, began, led = (Run(folder).weights() for folder in (tmp_path / "both", tmp_path / "other", finished))
+    assert all(torch.equal(weights[key], led[key]) for key in led if key.startswith(("decoder.", "bottleneck.")))
+    first = "squeeze.layers.0.0.weight"
+    assert torch.allclose(weights[first], began[first], atol=1e-6)  # its layers but the last, which are turned
+    assert not torch.allclose(weights[first], led[first], atol=1e-3)
+    assert final["validation"][0]["loss"] < 0.6  # near the lead's latent from the start

@@ -45,7 +45,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "image": {"width": 8, "channels": 6},
     "hyperprior": {"width": 8, "channels": 6},
 }
-LARGE = "efficientnet_lite0_large"
+LARGE, SMALLER = "efficientnet_lite0_large", "efficientnet_lite0_small"
 ALL = {str(path.relative_to(COMMITTED).with_suffix("")): path for path in RECIPES}
 PATCHES = "[{width: 8, kernel: 5, stride: 4}, {width: 12, kernel: 3, stride: 2}]"
 
@@ -61,7 +61,7 @@ def _small(recipe: Recipe, make: Make) -> Recipe:
     data["start"] = None
     for name, _ in recipe.stages():
         data[name].update(batch=recipe.levels.count * (1 if recipe.levels.count > 1 else 4))
-        data[name].update(images=2 * data[name]["batch"])
+        data[name].update(images=2 * data[name]["batch"], minutes=None)
         data[name].update(window=data[name]["window"] and 32)
     return Recipe.model_validate(data)
 
@@ -109,7 +109,7 @@ def test_committed_recipes_train_export_and_answer_in_small(
     whole = read_recipe(ALL[name])
     recipe = _small(whole, recipe_data)
     if name.startswith("ablations/"):  # trained otherwise, but the same graphs as the recipe that it rests upon
-        base = read_recipe(ALL[LARGE])
+        base = read_recipe(ALL[f"{LARGE}_v2"])
         assert (whole.student, whole.teacher, whole.levels) == (base.student, base.teacher, base.levels)
         assert train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None)["finished"]
         assert not recipe.own_tail()
@@ -153,7 +153,7 @@ def test_names_of_committed_recipes_are_apart() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["paper/resnet50", "rivals/paper", "rivals/reduced", "rivals/factorized", LARGE, "efficientnet_lite0_small"],
+    ["paper/resnet50", "rivals/paper", "rivals/reduced", "rivals/factorized", LARGE, SMALLER, f"{SMALLER}_v1"],
 )
 def test_committed_recipes_meet_their_teacher_in_full_size(name: str) -> None:
     recipe = read_recipe(ALL[name])
@@ -166,7 +166,8 @@ def test_committed_recipes_meet_their_teacher_in_full_size(name: str) -> None:
         "rivals/reduced": (40, 8),
         "rivals/factorized": (3, 1),
         LARGE: (80, 16),
-        "efficientnet_lite0_small": (40, 8),
+        SMALLER: (80, 16),
+        f"{SMALLER}_v1": (40, 8),
     }[name]
     student = build_student(recipe, teacher)
     side = latent_side(recipe, 224, stride=latent_stride(recipe, teacher))

@@ -37,7 +37,7 @@ def test_crops_are_what_pillow_makes_of_the_same_boxes(photos: Path) -> None:
         for n in range(12):
             kind = Image.Resampling.BILINEAR if draw.smooth[n] else Image.Resampling.BICUBIC
             box = (draw.left[n], draw.top[n], draw.left[n] + draw.wide[n], draw.top[n] + draw.high[n])
-            picture = Image.fromarray(pictures[draw.index[n]][0]).resize((side, side), kind, box=box)
+            picture = Image.fromarray(pictures[draw.picture[n]][0]).resize((side, side), kind, box=box)
             if draw.mirrored[n]:
                 picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
             apart = np.abs(np.asarray(picture).astype(int) - found[n].permute(1, 2, 0).numpy())
@@ -61,8 +61,7 @@ def test_batches_depend_on_seed_stream_and_step_alone(photos: Path) -> None:
 
 def test_pictures_that_are_touched_by_others_lose_their_label(photos: Path) -> None:
     plain, pasted, mixed = (
-        _resident(_source(photos, labels=list(range(24)), **changes))
-        for changes in ({}, {"paste": 1.0}, {"mix": 1.0})
+        _resident(_source(photos, labels=list(range(24)), **changes)) for changes in ({}, {"paste": 1.0}, {"mix": 1.0})
     )
     one, two, three = (next(here.batches(0, 1, batch=16, stream=0)) for here in (plain, pasted, mixed))
     assert one.label_b.min() >= 0
@@ -78,7 +77,7 @@ def test_windows_show_pictures_at_the_scale_of_crops(photos: Path) -> None:
     crops, windows = (here._drawn(np.random.default_rng(0), 400, side) for side in (48, 32))
     assert np.allclose(windows.wide, crops.wide * 32 / 48)
     assert (windows.left >= 0).all()
-    rows, cols = here._rows[windows.index], here._cols[windows.index]
+    rows, cols = here._rows[windows.picture], here._cols[windows.picture]
     assert (windows.left + windows.wide <= cols + 1e-9).all()
     assert (windows.top + windows.high <= rows + 1e-9).all()
 

@@ -133,13 +133,17 @@ def join(
         str, typer.Option("--edge", metavar="OTHER", help="A bundle with the same decoder; its edge's half serves.")
     ],
     out: FolderOption,
+    keep_decoder: Annotated[
+        bool, typer.Option("--keep-decoder", help="Head, tails and tasks alone; both must have one teacher, cut alike.")
+    ] = False,
     json_: JsonOption = False,
 ) -> None:
     """Give a bundle's encoder the decoder, tails and tasks of another, which it learned beside."""
     from splitcodec.evaluation.join import join as write
     from splitcodec.wire.bundle import open_bundle
 
-    _tell(write(open_bundle(bundle), open_bundle(edge), out), out, json_=json_)
+    joined = write(open_bundle(bundle), open_bundle(edge), out, keep_decoder=keep_decoder)
+    _tell(joined, out, json_=json_)
 
 
 def add(

@@ -2,6 +2,7 @@
 
 An encoder that learned beside a decoder that stayed what it was (`tune: encoder`) is exported with that decoder, whose
 weights were rounded once more. With the original in its place a zoo keeps one copy, and heads of tasks come with it.
+One that learned a decoder of its own keeps it; heads of tasks look at the teacher's feature, whoever decoded it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import BundlePart, OutputError, SettingsError
 from splitcodec.evaluation.golden import remade
+from splitcodec.session import Graph
 from splitcodec.wire.bundle import Bundle, derive, device_half, write_folder
 
 CLOSE = 1e-3
@@ -23,11 +25,12 @@ _CARD = "MODEL_CARD.md"
 _ALIKE = ("colour", "stride", "resize", "crop", "channels", "classes")
 
 
-def join(device: Bundle, edge: Bundle, out: str | Path) -> Bundle:
+def join(device: Bundle, edge: Bundle, out: str | Path, *, keep_decoder: bool = False) -> Bundle:
     """Write `device` with the decoder, head, tails and tasks of `edge` as a new folder `out`; the fingerprint stays.
 
-    Raises BundlePart for a device's half, SettingsError where crops, channels or classes differ, where `device` has
-    tasks that `edge` lacks or where the decoders differ, OutputError.
+    `keep_decoder`: with its own decoder; the teachers must be the same, cut alike. Raises BundlePart for a device's
+    half, SettingsError where crops, channels or classes differ, where `device` has tasks that `edge` lacks or where the
+    decoders, or else the teachers' heads, differ, OutputError.
     """
     if Path(out).exists():
         raise OutputError(f"{out} exists; choose another folder or remove it first")
@@ -42,23 +45,34 @@ def join(device: Bundle, edge: Bundle, out: str | Path) -> Bundle:
         raise SettingsError(
             f"{edge.ident} does not {', '.join(sorted(lost))}, as {device.ident} does; its tasks would go"
         )
-    apart = _apart(device, edge)
+    apart = _heads_apart(device, edge) if keep_decoder else _apart(device, edge)
+    if apart > CLOSE and keep_decoder:
+        raise SettingsError(
+            f"the heads of {device.ident} and {edge.ident} differ by {apart:.2g} of the variance of what they give, "
+            f"at most {CLOSE:g}; both bundles must have one teacher, cut alike"
+        )
     if apart > CLOSE:
         raise SettingsError(
             f"the decoders of {device.ident} and {edge.ident} differ by {apart:.2g} of the variance of what they give, "
             f"at most {CLOSE:g}; the encoder must have learned beside that decoder (lead, tune: encoder)"
         )
     kept = {name for name in device_half(edge).manifest.files if not name.startswith("task_")}
+    kept |= {"decoder.onnx"} if keep_decoder else set()
     files = {name: edge.read(name) for name in theirs.files if name not in kept}
     manifest = replace(
         ours,
         tasks=theirs.tasks,
         max_symbols=min(ours.max_symbols, theirs.max_symbols),
         max_side=min(ours.max_side, theirs.max_side),
-        provenance={**ours.provenance, "joined": {"edge": edge.ident, "decoders_apart": float(f"{apart:.2g}")}},
+        provenance={
+            **ours.provenance,
+            "joined": {"edge": edge.ident, f"{'heads' if keep_decoder else 'decoders'}_apart": float(f"{apart:.2g}")},
+        },
     )
     if device.has(_CARD):
         told = f"Decoder, head, tails and tasks are those of `{edge.ident}`, which this encoder learned beside."
+        if keep_decoder:
+            told = f"Head, tails and tasks are those of `{edge.ident}`."
         files[_CARD] = device.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
     new = derive(device, manifest, files=files)
     return write_folder(derive(new, new.manifest, files=remade(device, new)), out)
@@ -70,7 +84,18 @@ def _apart(device: Bundle, edge: Bundle) -> float:
     side = manifest.crop // manifest.stride
     symbols_chw: NDArray[np.int32] = random.integers(-2, 3, (manifest.channels, side, side), dtype=np.int32)
     latent_bchw = device.tables[0].dequantise(symbols_chw, manifest.levels // 2)[None]
-    ours, theirs = (Decoder(one).features_bchw(latent_bchw) for one in (device, edge))
+    return _difference(*(Decoder(one).features_bchw(latent_bchw) for one in (device, edge)))
+
+
+def _heads_apart(device: Bundle, edge: Bundle) -> float:
+    """Return the squared difference of the heads' features of random pixels, relative to its variance."""
+    side = device.manifest.crop
+    image_bhwc = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+    graphs = (Graph(one.graph("head"), name=f"{one.ident}: head.onnx") for one in (device, edge))
+    return _difference(*(graph(image_bhwc) for graph in graphs))
+
+
+def _difference(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
     if ours.shape != theirs.shape:
         return float("inf")
     return float(np.square(ours - theirs).mean() / max(theirs.var(), 1e-12))

@@ -84,10 +84,38 @@ class Student(nn.Module):
         _set(linear, weight, found.decode_ok @ found.bias_k + mean_c)
         return found.residual
 
+    @torch.no_grad()
+    def turn(self, stem_bchw: Tensor, latent_bchw: Tensor) -> float | None:
+        """Begin near another student's latent of the same pictures with an encoder that has learned already.
+
+        What its last layers give is multiplied by the matrix that brings it nearest. Returns the share of the latent's
+        variance that this loses; None, with nothing changed, for an encoder without a squeeze.
+        """
+        squeeze = self._squeeze()
+        if squeeze is None:
+            return None
+        self.squeeze.eval()
+        own, mean_c = self.latent(stem_bchw), latent_bchw.mean(dim=(0, 2, 3))
+        found = reduced_rank(own, latent_bchw - mean_c[:, None, None], rank=len(mean_c), down=1, up=1)
+        matrix = found.decode_ok @ found.encode_kcrs[:, :, 0, 0]
+        shift = found.decode_ok @ found.bias_k + mean_c
+        last = squeeze.layers[-1]
+        for path in (last, squeeze.linear):
+            if isinstance(path, nn.Conv2d):
+                path.weight.copy_(torch.einsum("ok,kcrs->ocrs", matrix, path.weight))
+                if path.bias is not None:
+                    path.bias.copy_(matrix @ path.bias + (shift if path is last else 0.0))
+        return found.residual
+
+    def _squeeze(self) -> Squeeze | None:
+        """Return the encoder's layers above its stem."""
+        squeeze = self.squeeze.squeeze if isinstance(self.squeeze, Thinned) else self.squeeze
+        return squeeze if isinstance(squeeze, Squeeze) else None
+
     def _linear(self) -> nn.Conv2d | None:
         """Return the encoder's linear path."""
-        squeeze = self.squeeze.squeeze if isinstance(self.squeeze, Thinned) else self.squeeze
-        return squeeze.linear if isinstance(squeeze, Squeeze) else None
+        squeeze = self._squeeze()
+        return None if squeeze is None else squeeze.linear
 
     def _taken(self, stem_bchw: Tensor) -> Tensor:
         """Return what the linear path takes."""

@@ -17,16 +17,15 @@ from typing import Any, final
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from splitcodec.model.parts import TableNeck
 from splitcodec.model.student import Student
-from splitcodec.model.teacher import Teacher
-from splitcodec.model.thinned import Thinned
-from splitcodec.training.build import Halves, build_student, build_teacher, class_names, whole_stem
+from splitcodec.training.begin import begin
+from splitcodec.training.build import Halves, build_student, build_teacher, class_names
 from splitcodec.training.data import Crops, Photographs, centre_crops, find_photographs, labels_of, split_holdout
-from splitcodec.training.earlier import begin_from, earlier_runs, totals
+from splitcodec.training.earlier import earlier_runs, totals
 from splitcodec.training.lead import Lead
 from splitcodec.training.levelling import held_out_loss, judged
 from splitcodec.training.objective import Loss, Lost, Objective
@@ -37,7 +36,6 @@ from splitcodec.training.recipe import Recipe, TeacherRecipe
 from splitcodec.training.resident import Resident, resident
 from splitcodec.training.run import Run, State
 from splitcodec.training.stages import AnswersStage, LatentsStage, Stage
-from splitcodec.training.students import SqueezeRecipe, ThinnedRecipe
 from splitcodec.training.tabulate import dump_counts
 from splitcodec.training.validate import count, validate
 
@@ -81,7 +79,7 @@ def train(
     paths = find_photographs(photos)
     training, held_out = split_holdout(paths, recipe.data.holdout, seed=recipe.seed)
     teacher = build_teacher(recipe)
-    student = build_student(recipe, teacher).to(fabric.device, memory_format=torch.channels_last)
+    student = build_student(recipe, teacher).to(fabric.device).to(memory_format=torch.channels_last)
     run = Run(out)
     run.begin(recipe, photographs=len(paths), folders=[p.resolve().name for p in photos])
     halves = Halves(fabric, recipe, teacher=teacher)
@@ -106,7 +104,8 @@ def train(
     found = run.load()
     state = State()
     if found is None:
-        lost = _begin(recipe, student, teacher=teacher, halves=halves, image_u8=source.first(SAMPLED), lead=lead)
+        image_u8 = source.first(SAMPLED)
+        lost = begin(recipe, student, teacher=teacher, halves=halves, image_u8=image_u8, lead=lead)
         if lost is not None and fabric.is_global_zero:
             run.log({"stage": "start", "latent" if lead else "feature": lost})
     else:
@@ -143,26 +142,6 @@ def train(
             run.keep_counts(counts)
         run.finish(student.state_dict(), final)
     return final
-
-
-def _begin(
-    recipe: Recipe, student: Student, *, teacher: Teacher, halves: Halves, image_u8: Tensor, lead: Lead | None
-) -> float | None:
-    """Give a student its first weights; returns what a linear start loses of some features, or of its lead's latent."""
-    stem, feature = halves.stem_and_feature(image_u8)
-    if recipe.start is not None:
-        begin_from(recipe.start, recipe, student, image_u8=image_u8, taken_bchw=stem, feature_bchw=feature)
-        return None
-    encoder = student.squeeze
-    if isinstance(recipe.student, ThinnedRecipe) and recipe.student.hidden is not None and isinstance(encoder, Thinned):
-        encoder.refit(whole_stem(teacher), recipe.student.hidden, stem)
-    by_answer = isinstance(recipe.student, SqueezeRecipe) and recipe.student.metric == "answer"
-    lost = student.aim_at(stem, feature, tail=halves.tail if by_answer else None)
-    if lead is None:
-        return lost
-    latent = lead.latent(image_u8)
-    lead.adopt(student, image_u8=image_u8, feature_bchw=feature, latent_bchw=latent)
-    return student.follow(stem, latent)
 
 
 def _counted(student: Student, halves: Halves, paths: list[Path], *, size: TeacherRecipe) -> bytes | None:
@@ -213,7 +192,7 @@ class _Trainer:
         deadline: float,
     ) -> bool:
         """Run one stage to its end; False when the deadline came first."""
-        fabric, halves, student = self.fabric, self.halves, self.student
+        fabric, student = self.fabric, self.student
         first = name == "stage1"
         everything = stage.tune in ("all", "encoder") or (stage.tune is None and first)
         optimizer = prepare(student, stage, everything=everything)
@@ -229,9 +208,8 @@ class _Trainer:
         if state.step == 0:
             self._measure(name, stage, lose, check=check, state=state, share=0.0)
         clock, saved, since = time.monotonic(), time.monotonic(), (state.step, time.monotonic())
-        last = pace.last_step(state)
-        batches = source.batches(state.step, last, batch=stage.batch, stream=stream, window=stage.window)
-        for image_u8, label_b in batches:
+        last, window = pace.last_step(state), stage.window
+        for image_u8, label_b in source.batches(state.step, last, batch=stage.batch, stream=stream, window=window):
             done = pace.done(state)
             for group in optimizer.param_groups:
                 group["lr"] = stage.learning_rate * group["times"] * learning_rate(stage, done)
@@ -241,11 +219,8 @@ class _Trainer:
             if stage.clip is not None:
                 fabric.clip_gradients(model, optimizer, max_norm=stage.clip, error_if_nonfinite=False)
             optimizer.step()
-            state.step += 1
-            state.images += images_each
             now = time.monotonic()
-            state.seconds += now - clock
-            state.stage_seconds += now - clock
+            state.advance(images=images_each, seconds=now - clock)
             clock, over = now, pace.over(state)
             if state.step % 20 == 0 or over:
                 speed = (state.step - since[0]) * images_each / max(now - since[1], 1e-6)
@@ -266,13 +241,15 @@ class _Trainer:
             if over:
                 break
         if fabric.is_global_zero and len(check.image_u8):
-            held = validate(student, halves, check=check.image_u8, autocast=fabric.autocast)
-            self.run.log({"stage": name, "step": state.step, "images": state.images, "holdout": held})
-            agreement = ", ".join(f"{p['agreement']:.1f} % at {p['kilobytes']:.2f} kB" for p in held)
-            message = f"agreement held out: {agreement}"
-            seen = state.step * images_each
-            self.report(Progress(name, seen, seen, 0.0, message=message))
+            self._hold(name, check=check, state=state, seen=state.step * images_each)
         return True
+
+    def _hold(self, name: str, *, check: Crops, state: State, seen: int) -> None:
+        """Say how often the student agrees with the teacher on held-out crops."""
+        held = validate(self.student, self.halves, check=check.image_u8, autocast=self.fabric.autocast)
+        self.run.log({"stage": name, "step": state.step, "images": state.images, "holdout": held})
+        agreement = ", ".join(f"{p['agreement']:.1f} % at {p['kilobytes']:.2f} kB" for p in held)
+        self.report(Progress(name, seen, seen, 0.0, message=f"agreement held out: {agreement}"))
 
     def _measure(self, name: str, stage: Stage, lose: Loss, *, check: Crops, state: State, share: float) -> None:
         """Note the loss on held-out crops."""

@@ -140,7 +140,7 @@ class Recipe(Strict):
     kind `latents` learns its latent."""
     start: Path | None = None
     """The folder of a finished run, or a bundle (a zoo name, a folder, a .zip), with the same teacher and shapes: its
-    weights are what this one begins with."""
+    weights are what this one begins with. With a lead as well, only the encoder's, turned towards the lead's latent."""
     precision: Annotated[str, Field(pattern=r"^(32-true|bf16-mixed|16-mixed)$")] = "bf16-mixed"
     seed: int = 0
 
@@ -157,8 +157,6 @@ class Recipe(Strict):
             raise ValueError("student.kind: a stage of kind pixels needs one that reproduces the picture: image")
         if self.student.kind == "hyperprior" and (self.levels.count != 1 or self.levels.kilobytes is not None):
             raise ValueError("student.kind hyperprior has one level and no gains; shorten levels, no kilobytes")
-        if self.lead is not None and self.start is not None:
-            raise ValueError("start: a run with a lead begins with the lead's decoder; give one of the two")
         if self.stage1.tune == "decoder" and self.start is None:
             raise ValueError("stage1.tune: the decoder alone cannot learn from an encoder that has not; leave it out")
         if self.student.kind == "reduced" and self.levels.kilobytes is not None:

@@ -29,7 +29,7 @@ WIDEST: Final = 2.0
 class _Draw(NamedTuple):
     """Random choices for some crops, an entry each."""
 
-    index: NDArray[np.int64]
+    picture: NDArray[np.int64]
     top: NDArray[np.float64]
     left: NDArray[np.float64]
     high: NDArray[np.float64]
@@ -85,7 +85,7 @@ class Resident:
         side = source.crop if window is None else window
         random = np.random.default_rng((source.seed, stream, step))
         draw = self._drawn(random, batch, side)
-        image_u8, label_b = self._cropped(draw, side), self._labels[draw.index].clone()
+        image_u8, label_b = self._cropped(draw, side), self._labels[draw.picture].clone()
         if not source.paste and not source.mix:
             return Crops(image_u8, label_b)
         choice = random.random(batch)
@@ -122,16 +122,20 @@ class Resident:
     def _cropped(self, draw: _Draw, side: int) -> Tensor:
         """Return crops uint8 (B, 3, side, side)."""
         kind = torch.float32 if self._device.type == "cpu" else torch.float16
-        index = torch.from_numpy(draw.index).to(self._device)
+        index = torch.from_numpy(draw.picture).to(self._device)
         image = self._image_u8[index].to(kind)
-        down = self._kernel(draw.top, draw.high, draw.smooth, self._rows[draw.index], image.shape[2], side)
-        across = self._kernel(draw.left, draw.wide, draw.smooth, self._cols[draw.index], image.shape[3], side)
+        rows, cols, smooth = self._rows[draw.picture], self._cols[draw.picture], draw.smooth
+        down = self._kernel(draw.top, draw.high, smooth=smooth, size=rows, most=image.shape[2], side=side)
+        across = self._kernel(draw.left, draw.wide, smooth=smooth, size=cols, most=image.shape[3], side=side)
         mirrored = torch.from_numpy(draw.mirrored).to(self._device)
         across = torch.where(mirrored[:, None, None], across.flip(1), across)
         made = image @ across.to(kind).transpose(1, 2)[:, None]
         made = (down.to(kind)[:, None] @ made).float()
         if self._source.jitter:
-            gain, centre = self._on_device(draw.gain)[:, :, None, None], self._on_device(draw.centre)[:, None, None, None]
+            gain, centre = (
+                self._on_device(draw.gain)[:, :, None, None],
+                self._on_device(draw.centre)[:, None, None, None],
+            )
             made = (made.round().clamp(0, 255) - 128) * gain + centre
         return made.round().clamp(0, 255).byte()
 
@@ -139,6 +143,7 @@ class Resident:
         self,
         start: NDArray[np.float64],
         length: NDArray[np.float64],
+        *,
         smooth: NDArray[np.bool_],
         size: NDArray[np.int64],
         most: int,
@@ -188,4 +193,3 @@ def _middle(array_hwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _longest(pictures: list[tuple[NDArray[np.uint8], int]], axis: int) -> int:
     return max((_middle(array).shape[axis] for array, _ in pictures), default=0)
-

@@ -47,6 +47,13 @@ class State:
     readings: list[dict[str, Any]] = field(default_factory=list)
     """Losses on held-out crops so far; see `levelling.Reading`."""
 
+    def advance(self, *, images: int, seconds: float) -> None:
+        """Count a step."""
+        self.step += 1
+        self.images += images
+        self.seconds += seconds
+        self.stage_seconds += seconds
+
 
 @final
 class Run:

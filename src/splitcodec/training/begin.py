@@ -1,0 +1,38 @@
+"""A student's first weights: a linear code, another run's or bundle's, or an encoder on the way to a lead's latent."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from splitcodec.model.student import Student
+from splitcodec.model.teacher import Teacher
+from splitcodec.model.thinned import Thinned
+from splitcodec.training.build import Halves, whole_stem
+from splitcodec.training.earlier import begin_from
+from splitcodec.training.lead import Lead
+from splitcodec.training.recipe import Recipe
+from splitcodec.training.students import SqueezeRecipe, ThinnedRecipe
+
+
+def begin(
+    recipe: Recipe, student: Student, *, teacher: Teacher, halves: Halves, image_u8: Tensor, lead: Lead | None
+) -> float | None:
+    """Give a student its first weights; returns what the start loses of some features, or of its lead's latent."""
+    stem, feature = halves.stem_and_feature(image_u8)
+    if recipe.start is not None:
+        begin_from(recipe.start, recipe, student, image_u8=image_u8, taken_bchw=stem, feature_bchw=feature)
+        if lead is None:
+            return None
+        latent = lead.latent(image_u8)
+        lead.adopt(student, image_u8=image_u8, feature_bchw=feature, latent_bchw=latent)
+        return student.turn(stem, latent)
+    encoder = student.squeeze
+    if isinstance(recipe.student, ThinnedRecipe) and recipe.student.hidden is not None and isinstance(encoder, Thinned):
+        encoder.refit(whole_stem(teacher), recipe.student.hidden, stem)
+    by_answer = isinstance(recipe.student, SqueezeRecipe) and recipe.student.metric == "answer"
+    lost = student.aim_at(stem, feature, tail=halves.tail if by_answer else None)
+    if lead is None:
+        return lost
+    latent = lead.latent(image_u8)
+    lead.adopt(student, image_u8=image_u8, feature_bchw=feature, latent_bchw=latent)
+    return student.follow(stem, latent)
