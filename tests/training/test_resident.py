@@ -10,7 +10,7 @@ from PIL import Image
 
 from splitcodec.errors import DataError
 from splitcodec.training.data import Photographs, find_photographs
-from splitcodec.training.resident import Resident, resident
+from splitcodec.training.resident import Resident, fitting, resident
 
 CPU = torch.device("cpu")
 
@@ -91,9 +91,29 @@ def test_of_a_long_picture_the_middle_is_kept(tmp_path: Path) -> None:
     assert (here._image_u8 == 200).all()
 
 
-def test_on_a_processor_photographs_stay_where_they_were(photos: Path) -> None:
+@pytest.mark.parametrize("kind", ["cpu", "mps"])
+def test_elsewhere_than_on_cuda_photographs_stay_where_they_were(photos: Path, kind: str) -> None:
     source = _source(photos)
-    assert resident(source, CPU) is source
+    assert resident(source, torch.device(kind)) is source
+
+
+def test_photographs_that_do_not_fit_are_not_decoded(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("splitcodec.training.resident.SAMPLED", 4)
+    seen: list[int] = []
+    decoded = Photographs._decoded
+
+    def noted(source: Photographs, index: int) -> Any:
+        seen.append(index)
+        return decoded(source, index)
+
+    monkeypatch.setattr(Photographs, "_decoded", noted)
+    assert fitting(_source(photos), room=100_000) is None
+    assert sorted(seen) == [0, 6, 12, 18]
+    source = _source(photos)
+    source.memory = 100_000  # of the machine's own memory
+    assert fitting(source, room=1e9) is None
+    assert len(seen) == 8
+    assert len(fitting(_source(photos), room=1e9) or []) == 24
 
 
 def test_photographs_of_which_none_can_be_read_are_refused(tmp_path: Path) -> None:

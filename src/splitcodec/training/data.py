@@ -93,7 +93,7 @@ class Photographs:
         self.paths, self.crop, self.smallest_crop, self.jitter, self.seed = paths, crop, smallest_crop, jitter, seed
         self.paste, self.mix = paste, mix
         self._labels = [-1] * len(paths) if labels is None else list(labels)
-        self._room = memory_mb * 1_000_000
+        self.memory = self._room = memory_mb * 1_000_000
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._broken: set[int] = set()
 
@@ -160,11 +160,11 @@ class Photographs:
             picture = picture.resize((round(picture.width * scale), round(picture.height * scale)))
         return np.asarray(picture)
 
-    def decoded(self, threads: int) -> list[tuple[NDArray[np.uint8], int]]:
-        """Decode all photographs that can be read, with their labels."""
+    def decoded(self, threads: int, *, every: int = 1) -> list[tuple[NDArray[np.uint8], int]]:
+        """Decode all photographs that can be read, or one of so many, with their labels."""
         with ThreadPoolExecutor(threads) as pool:
-            arrays = list(pool.map(self._decoded, range(len(self.paths))))
-        return [(one, label) for one, label in zip(arrays, self._labels, strict=True) if one is not None]
+            arrays = list(pool.map(self._decoded, range(0, len(self.paths), every)))
+        return [(one, label) for one, label in zip(arrays, self._labels[::every], strict=True) if one is not None]
 
     def _random_crop(self, array: NDArray[np.uint8], random: np.random.Generator, side: int) -> NDArray[np.uint8]:
         """Random resized crop (Szegedy et al. 2015), mirrored half of the time, with slightly changed colours.

@@ -24,6 +24,8 @@ ROOM: Final = 0.4
 """Share of an accelerator's free memory that photographs may take."""
 WIDEST: Final = 2.0
 """Longest side in short ones; of a longer picture, the middle is kept."""
+SAMPLED: Final = 128
+"""Photographs by which it is judged whether all of them fit."""
 
 
 class _Draw(NamedTuple):
@@ -42,13 +44,25 @@ class _Draw(NamedTuple):
 
 
 def resident(source: Photographs, device: torch.device) -> Photographs | Resident:
-    """Return photographs in the memory of an accelerator, where there is one and they fit; else as they were."""
-    if device.type == "cpu":
+    """Return photographs in the memory of a CUDA device, where there is one and they fit; else as they were."""
+    if device.type != "cuda":
         return source
     free, _ = torch.cuda.mem_get_info(device)
-    pictures = source.decoded(os.cpu_count() or 1)
-    needed = len(pictures) * 3 * _longest(pictures, 0) * _longest(pictures, 1)
-    return Resident(source, pictures, device=device) if needed <= ROOM * free else source
+    pictures = fitting(source, room=ROOM * free)
+    return source if pictures is None else Resident(source, pictures, device=device)
+
+
+def fitting(source: Photographs, *, room: float) -> list[tuple[NDArray[np.uint8], int]] | None:
+    """Decode all photographs; None where they would take more than `room` bytes, or than the source may keep.
+
+    Some of them tell first, so that a million are not decoded in vain.
+    """
+    threads, count = os.cpu_count() or 1, len(source.paths)
+    some = source.decoded(threads, every=max(1, count // SAMPLED))
+    if count * _bytes_each(some) > min(room, source.memory):
+        return None
+    pictures = source.decoded(threads)
+    return pictures if count * _bytes_each(pictures) <= room else None
 
 
 @final
@@ -191,5 +205,7 @@ def _middle(array_hwc: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return array_hwc[top : top + most, left : left + most]
 
 
-def _longest(pictures: list[tuple[NDArray[np.uint8], int]], axis: int) -> int:
-    return max((_middle(array).shape[axis] for array, _ in pictures), default=0)
+def _bytes_each(pictures: list[tuple[NDArray[np.uint8], int]]) -> int:
+    """Return what a picture takes where all are as large as the largest."""
+    shapes = [_middle(array).shape for array, _ in pictures]
+    return 3 * max((rows for rows, *_ in shapes), default=0) * max((cols for _, cols, *_ in shapes), default=0)
