@@ -3,10 +3,11 @@
     python benchmarks/latency.py --bundles efficientnet-lite0 --check-link
 
 Every method stands at its cheapest setting in --rates (an rd.json of rate_accuracy.py) whose top-1 is at most --within
-points below the teacher's. Computing is measured: the device on one thread of one core, the edge on the others, all
-methods in turns on the same photographs; of every stage the median over photographs of the fastest turn counts. The
-link is modelled (rate, round trip, bytes with HTTP, TCP and IP around them); --check-link holds the model against a
-shaped link between two network namespaces. Writes --out and a plot beside it. `make results` turns it into tables.
+points below the teacher's; its bytes are those measured there. Computing is measured: the device on one thread of one
+core, the edge on the others, all methods in turns on the same photographs; of every stage the median over photographs
+of the fastest turn counts. The link is modelled (rate, round trip, bytes with HTTP, TCP and IP around them);
+--check-link holds the model against a shaped link between two network namespaces. Writes --out and a plot beside it.
+`make results` turns it into tables.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
     radios = _radios(options)
-    for name in ("most", "turns"):
+    for name in ("most", "turns", "top"):
         if (number := getattr(options, name)) < 1:
             raise SettingsError(f"--{name} {number}; expected at least 1")
     for name in ("device_slowdown", "device_watts"):
@@ -85,7 +86,13 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     pictures = files_of(options.photos, most=options.most)
     cores = Cores()
     chosen, left_out = lineup(
-        bundles, rates, codecs=_names(options.codecs), rivals=options.rivals, within=options.within, cores=cores
+        bundles,
+        rates,
+        codecs=_names(options.codecs),
+        rivals=options.rivals,
+        within=options.within,
+        top=options.top,
+        cores=cores,
     )
     with progress() as bar:
         task = bar.add_task("timing", total=len(pictures), note="")
@@ -97,7 +104,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
             progress=lambda done, _: bar.update(task, completed=done),
         )
     first = next(one for one in chosen if one.kind == "ours")
-    heads = overhead(Edge(bundles[0], threads=1), first.device(pictures[0]).data)
+    heads = overhead(Edge(bundles[0], threads=1), first.device(pictures[0]).data, top=options.top)
     measured = [watts(one, pictures, rapl=Rapl(), cores=cores) for one in chosen]
     stated = [options.device_watts] * len(chosen)
     here = [power if power is not None else options.device_watts for power in measured]
@@ -115,6 +122,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         },
         "photographs": len(pictures),
         "turns": options.turns,
+        "guesses": options.top,
         "cores": cores.to_json(),
         "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "links": [{"name": radio.name, **asdict(radio)} for radio in radios],
@@ -134,17 +142,17 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         "left_out": [{"method": method, "reason": reason} for method, reason in left_out],
         "blocks": blocks,
         "target": target(timed, radios, overhead=heads, main=bundles[0].ident),
-        "link_check": _checked(names[0], pictures[0], radios, heads) if options.check_link else None,
+        "link_check": _checked(names[0], pictures[0], radios, heads, options.top) if options.check_link else None,
     }
 
 
-def _checked(name: str, picture: bytes, radios: Sequence[Radio], heads: Overhead) -> dict[str, Any]:
+def _checked(name: str, picture: bytes, radios: Sequence[Radio], heads: Overhead, top: int) -> dict[str, Any]:
     """Hold the link model against a shaped link with a picture's packets at the lowest, default and highest level."""
     device = Device(name, threads=1)
     manifest = device.bundle.manifest
     levels = sorted({0, manifest.default_level, manifest.levels - 1})
     packets = [device.encode(picture, level=level) for level in levels]
-    return check_link(name, packets, radios=radios, overhead=heads)
+    return check_link(name, packets, radios=radios, overhead=heads, top=top)
 
 
 def _radios(options: argparse.Namespace) -> list[Radio]:
@@ -191,6 +199,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--photos", type=Path, metavar="DIR", help="default: those of the demo")
     add("--most", type=int, default=10, metavar="N", help="photographs")
     add("--turns", type=int, default=8)
+    add("--top", type=int, default=1, metavar="K", help="guesses in an answer, of every method")
     add("--links", default=_words(LINKS), metavar="KBIT,...", help=f"kbit/s; default: {_words(LINKS)}")
     add("--rtts-ms", metavar="MS,...", help=f"per link; default: {_words(rtt for rtt, _ in LINKS.values())}")
     add("--radio-uj-per-byte", metavar="UJ,...", help=f"per link; default: {_words(uj for _, uj in LINKS.values())}")

@@ -13,7 +13,7 @@ from splitcodec.edge.server import create_app, read_settings
 from splitcodec.evaluation.latency import Overhead
 
 
-def overhead(edge: Edge, packet: bytes) -> Overhead:
+def overhead(edge: Edge, packet: bytes, *, top: int) -> Overhead:
     """Return the bytes of the heads of a request and its response, as sent after the connection's first.
 
     Raises SettingsError where no server can be started, LinkError where it does not answer.
@@ -22,7 +22,7 @@ def overhead(edge: Edge, packet: bytes) -> Overhead:
     with (
         BackgroundServer(create_app(edge, settings)) as server,
         _Counter(server.port) as counter,
-        http(f"http://127.0.0.1:{counter.port}", retries=0) as link,
+        http(f"http://127.0.0.1:{counter.port}", retries=0, top=top) as link,
     ):
         link(packet)
         sent, got = counter.up, counter.down

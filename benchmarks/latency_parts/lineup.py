@@ -27,6 +27,7 @@ def lineup(
     codecs: Sequence[str],
     rivals: Path,
     within: float,
+    top: int,
     cores: Cores,
 ) -> tuple[list[Strategy], LeftOut]:
     """Return the strategies, ours last, and what is left out and why.
@@ -36,23 +37,27 @@ def lineup(
     """
     left_out: LeftOut = []
     main = bundles[0]
-    ours = [one for bundle in bundles for one in _ours(bundle, rates, within=within, cores=cores, left_out=left_out)]
+    ours = [
+        one
+        for bundle in bundles
+        for one in _ours(bundle, rates, within=within, top=top, cores=cores, left_out=left_out)
+    ]
     if not any(one.bundle == main.ident for one in ours):
         raise DataError(f"{rates.path} has no point of {main.ident}; measure it first with benchmarks/rate_accuracy.py")
-    found = [on_device(main, ("classify",), cores=cores)]
+    found = [on_device(main, ("classify",), top=top, cores=cores)]
     tasks = [task for task in TASKS if task in main.manifest.tasks]
     teachers = [task for task in tasks if task == "classify" or main.has(f"teacher_{task}.onnx")]
     if len(teachers) > 1:
-        found.append(on_device(main, teachers, cores=cores))
+        found.append(on_device(main, teachers, top=top, cores=cores))
     else:
         left_out.append(("several tasks on the device", f"{main.ident} has networks for {', '.join(teachers)} alone"))
-    found += _codecs(codecs, main, rates, within=within, cores=cores, left_out=left_out)
-    found += _rivals(rivals, rates, within=within, cores=cores, left_out=left_out)
+    found += _codecs(codecs, main, rates, within=within, top=top, cores=cores, left_out=left_out)
+    found += _rivals(rivals, rates, within=within, top=top, cores=cores, left_out=left_out)
     return [*found, *ours], left_out
 
 
 def _codecs(
-    names: Sequence[str], main: Bundle, rates: Rates, *, within: float, cores: Cores, left_out: LeftOut
+    names: Sequence[str], main: Bundle, rates: Rates, *, within: float, top: int, cores: Cores, left_out: LeftOut
 ) -> list[Strategy]:
     known = {codec.name: codec for codec in CODECS}
     if unknown := [name for name in names if name not in known]:
@@ -72,11 +77,11 @@ def _codecs(
         except (MissingExtra, SettingsError) as error:
             left_out.append((name, str(error)))
             continue
-        found.append(image_codec(known[name], choice, device=device, edge=edge))
+        found.append(image_codec(known[name], choice, top=top, device=device, edge=edge))
     return found
 
 
-def _rivals(folder: Path, rates: Rates, *, within: float, cores: Cores, left_out: LeftOut) -> list[Strategy]:
+def _rivals(folder: Path, rates: Rates, *, within: float, top: int, cores: Cores, left_out: LeftOut) -> list[Strategy]:
     below = rivals_below(folder)[0] if folder.is_dir() else []
     there = {rival.method: rival for rival in below if rival.method}
     found = []
@@ -91,7 +96,7 @@ def _rivals(folder: Path, rates: Rates, *, within: float, cores: Cores, left_out
             if bundle is None or bundle.ident not in rates.idents_of(method):
                 left_out.append((method, f"its bundle of {choice.setting!r} is not among the rivals here"))
                 continue
-            found += packets(bundle, choice, kind="rival", name=method, cores=cores)
+            found += packets(bundle, choice, kind="rival", name=method, top=top, cores=cores)
     return found
 
 
@@ -103,14 +108,14 @@ def _named(rival: Rival, name: str | None) -> Bundle | None:
     return next((one for one in opened if name in (one.manifest.name, one.ident)), None)
 
 
-def _ours(bundle: Bundle, rates: Rates, *, within: float, cores: Cores, left_out: LeftOut) -> list[Strategy]:
+def _ours(bundle: Bundle, rates: Rates, *, within: float, top: int, cores: Cores, left_out: LeftOut) -> list[Strategy]:
     method = rates.method_of(bundle.ident)
     choice = None if method is None else rates.choose(method, within=within)
     if choice is None:
         left_out.append((bundle.ident, f"no point in {rates.path.name}"))
         return []
-    found = packets(bundle, choice, kind="ours", name=bundle.manifest.name, cores=cores)
+    found = packets(bundle, choice, kind="ours", name=bundle.manifest.name, top=top, cores=cores)
     tasks = [task for task in TASKS if task in bundle.manifest.tasks]
     if len(tasks) > 1:
-        found += packets(bundle, choice, kind="ours", name=bundle.manifest.name, cores=cores, tasks=tasks)
+        found += packets(bundle, choice, kind="ours", name=bundle.manifest.name, top=top, cores=cores, tasks=tasks)
     return found

@@ -18,9 +18,10 @@ def section(report: dict[str, Any]) -> list[str]:
     return [
         "## End-to-end latency",
         "",
-        f"From a picture's file to its answer, {report['photographs']} photographs, every method at its cheapest",
-        f"measured setting within {rates['within']:g} points of the teacher's {rates['teacher_top1']:.1f} % top-1.",
-        f"Computing is measured: {_cores(report['cores'])}; of every",
+        f"From a picture's file to its answer ({report['guesses']} guess(es)), every method at its cheapest measured",
+        f"setting within {rates['within']:g} points of the teacher's {rates['teacher_top1']:.1f} % top-1, with its",
+        f"mean bytes on the {rates['images']} photographs that this was measured on (for several tasks: on those",
+        f"timed). Computing is measured on {report['photographs']} photographs: {_cores(report['cores'])}; of every",
         f"stage the median over photographs of the fastest of {report['turns']} turns. The link is modelled: its round",
         "trip, and the bytes both ways at its rate, with HTTP heads of "
         f"{heads['request_head_bytes']} and {heads['response_head_bytes']} bytes (counted on loopback)",

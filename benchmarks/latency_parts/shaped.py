@@ -31,7 +31,9 @@ _Server = subprocess.Popen[bytes]
 ENDS = Path(__file__).with_name("shaped_ends.py")
 
 
-def check_link(bundle: str, packets: Sequence[bytes], *, radios: Sequence[Radio], overhead: Overhead) -> dict[str, Any]:
+def check_link(
+    bundle: str, packets: Sequence[bytes], *, radios: Sequence[Radio], overhead: Overhead, top: int
+) -> dict[str, Any]:
     """Return measured and modelled milliseconds of each packet over each link, or under "skipped" why there are none.
 
     What the same request takes without shaping (HTTP, both ends), and what the edge computes, is taken off first.
@@ -44,7 +46,7 @@ def check_link(bundle: str, packets: Sequence[bytes], *, radios: Sequence[Radio]
             tempfile.TemporaryFile() as log,
             _server(far, bundle, log) as server,
         ):
-            asked = partial(_asked, near, far, packets, alive=partial(_alive, server, log))
+            asked = partial(_asked, near, far, packets, top=top, alive=partial(_alive, server, log))
             free = asked(radio=None)
             rows = [
                 row for radio in radios for row in _rows(radio, packets, free, asked(radio=radio), overhead=overhead)
@@ -153,7 +155,7 @@ def _alive(server: _Server, log: IO[bytes]) -> None:
 
 
 def _asked(
-    near: str, far: str, packets: Sequence[bytes], *, alive: Callable[[], None], radio: Radio | None
+    near: str, far: str, packets: Sequence[bytes], *, top: int, alive: Callable[[], None], radio: Radio | None
 ) -> list[dict[str, float]]:
     """Return for each packet the fastest milliseconds of a few turns, and the answer's bytes."""
     for namespace in (near, far):
@@ -171,6 +173,7 @@ def _asked(
                 alive()
             task = {
                 "packets": [base64.b64encode(one).decode() for one in packets],
+                "top": top,
                 "turns": _turns(radio),
                 "pause_s": pause_s,
             }

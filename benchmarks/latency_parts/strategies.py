@@ -56,8 +56,8 @@ class Strategy:
     warm: bool = field(default=True)  # run once before it is timed, to have its data in the caches
 
 
-def on_device(bundle: Bundle, tasks: Sequence[str], *, cores: Cores) -> Strategy:
-    """Return the whole network on the device, for all `tasks` at once."""
+def on_device(bundle: Bundle, tasks: Sequence[str], *, top: int, cores: Cores) -> Strategy:
+    """Return the whole network on the device, for all `tasks` at once. `top` is the number of guesses of a class."""
     several = tuple(tasks) != ("classify",)
     with cores.on(cores.device):
         device, network = Device(bundle, threads=1), Edge(bundle, threads=1)
@@ -66,14 +66,14 @@ def on_device(bundle: Bundle, tasks: Sequence[str], *, cores: Cores) -> Strategy
         begin = time.perf_counter()
         image_bhwc = _view(device, picture, fit="letterbox" if several else "crop")
         seen = time.perf_counter()
-        told = network.picture_answer(image_bhwc, tasks=list(tasks) if several else None)
+        told = network.picture_answer(image_bhwc, tasks=list(tasks) if several else None, top=top)
         return Sent(dump_answer(told), {"preprocess": _ms(begin, seen), "network": _ms(seen, time.perf_counter())})
 
     words = "on the device" + (f", {' + '.join(tasks)}" if several else "")
     return Strategy(words, "device", answer, bundle=bundle.ident, tasks=tuple(tasks))
 
 
-def image_codec(codec: Codec, choice: Choice, *, device: Device, edge: Edge) -> Strategy:
+def image_codec(codec: Codec, choice: Choice, *, top: int, device: Device, edge: Edge) -> Strategy:
     """Return an image codec on the device, and the whole network at the edge."""
     value, side = choice.dial
     crop = device.bundle.manifest.crop
@@ -98,7 +98,7 @@ def image_codec(codec: Codec, choice: Choice, *, device: Device, edge: Edge) -> 
         begin = time.perf_counter()
         image_hwc = decode(data, count=1)
         seen = time.perf_counter()
-        told = dump_answer(edge.picture_answer(image_hwc[None]))
+        told = dump_answer(edge.picture_answer(image_hwc[None], top=top))
         ms = {"decode" + ONE * several: _ms(begin, seen), "network": _ms(seen, time.perf_counter())}
         if several:
             begin = time.perf_counter()
@@ -111,7 +111,14 @@ def image_codec(codec: Codec, choice: Choice, *, device: Device, edge: Edge) -> 
 
 
 def packets(
-    bundle: Bundle, choice: Choice, *, kind: str, name: str, cores: Cores, tasks: Sequence[str] = ("classify",)
+    bundle: Bundle,
+    choice: Choice,
+    *,
+    kind: str,
+    name: str,
+    top: int,
+    cores: Cores,
+    tasks: Sequence[str] = ("classify",),
 ) -> list[Strategy]:
     """Return a bundle's encoders with either coder (of rivals fp32 with constriction alone), answered by its edge."""
     with cores.on(cores.edge):
@@ -130,7 +137,7 @@ def packets(
                     words if tuple(tasks) == ("classify",) else f"{name}, {' + '.join(tasks)}",
                     kind,
                     partial(_encode, device, level=choice.level[1], fit=_fit(tasks)),
-                    partial(_answer, edge, tasks=list(tasks)),
+                    partial(_answer, edge, tasks=list(tasks), top=top),
                     choice=choice,
                     bundle=bundle.ident,
                     encoder=encoder,
@@ -158,9 +165,9 @@ def _encode(device: Device, picture: bytes, *, level: int, fit: Fit) -> Sent:
     return Sent(encoded.packet, dict(encoded.ms))
 
 
-def _answer(edge: Edge, packet: bytes, *, tasks: Sequence[str]) -> Sent:
+def _answer(edge: Edge, packet: bytes, *, tasks: Sequence[str], top: int) -> Sent:
     begin = time.perf_counter()
-    told: Answer = edge.answer(packet, tasks=tasks)
+    told: Answer = edge.answer(packet, tasks=tasks, top=top)
     data = dump_answer(told)
     decode_ms = told["ms"]["decode"] + told["ms"]["decoder"]
     return Sent(data, {"decode": decode_ms, "tail": max(0.0, _ms(begin, time.perf_counter()) - decode_ms)})

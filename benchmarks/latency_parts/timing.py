@@ -24,11 +24,17 @@ class Timed:
     sent_bytes: float
     answer_bytes: float
 
+    @property
+    def link_bytes(self) -> float:
+        """Return the bytes that leave the device: of the many photographs that the accuracy was measured on, if so."""
+        choice = self.strategy.choice
+        return self.sent_bytes if choice is None or self.strategy.tasks != ("classify",) else choice.bytes_mean
+
     def trip(self, overhead: Overhead) -> Trip:
         """Return what an answer takes, with HTTP around what goes over the link."""
         if self.strategy.edge is None:
             return Trip(self.device_ms, self.edge_ms)
-        up, down = overhead.up(round(self.sent_bytes)), overhead.down(round(self.answer_bytes))
+        up, down = overhead.up(round(self.link_bytes)), overhead.down(round(self.answer_bytes))
         return Trip(self.device_ms, self.edge_ms, up, down)
 
 

@@ -17,6 +17,9 @@ from numpy.typing import NDArray
 
 from splitcodec.errors import GraphError, SettingsError
 
+# It turns a convolution that was left in fp32 between quantised ones into 8 bits, with one scale for all its channels.
+_DISABLED = ("WeightBiasQuantization",)
+
 
 @final
 class Graph:
@@ -97,7 +100,9 @@ def _open(model: bytes, *, name: str, threads: int | None) -> Any:
     options.add_session_config_entry("session.load_model_format", "ONNX")
     try:
         # without the fallback, which would try the same again and say so on stdout
-        return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
+        return onnxruntime.InferenceSession(
+            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(_DISABLED), enable_fallback=0
+        )
     except Exception as error:  # ONNX Runtime's errors have no common base but this
         raise GraphError(f"{name}: ONNX Runtime refuses the graph: {_one_line(error)}") from error
 

@@ -118,6 +118,8 @@ def test_ask_over_http(server: str, tiny_folder: Path, photos: list[Path]) -> No
     assert answer["bytes"] == len(packet)
     assert answer["answers"] == Edge(tiny_folder).answer(packet)["answers"]
     assert {"preprocess", "encoder", "coding", "link", "decode", "decoder", "tail"} == set(answer["ms"])
+    one = json.loads(run("ask", photos[0], "--url", server, "-b", tiny_folder, "--top", 1, "--json").stdout)
+    assert len(one["answers"]["classify"]) == 1 < len(answer["answers"]["classify"])
 
 
 def test_top_looks_once(server: str) -> None:

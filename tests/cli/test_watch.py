@@ -59,7 +59,7 @@ def test_once(run: Run, url: str, tiny: Bundle, tiny_folder: Path, tmp_path: Pat
     shoot(tmp_path / "in", "a.png", "b.png")
     answers = tmp_path / "out" / "answers.jsonl"
     options = ("--url", url, "-b", tiny_folder, "--answers", answers, "--level", 2, "--after", "move", "--settle", 0.1)
-    done = run(tmp_path / "in", *options, "--once", "--json")
+    done = run(tmp_path / "in", *options, "--top", 2, "--once", "--json")
     assert done.returncode == 0, done.stderr
     status = json.loads(done.stdout.splitlines()[-1])
     assert (status["taken"], status["answered"], status["waiting"]) == (2, 2, 0)
@@ -69,7 +69,7 @@ def test_once(run: Run, url: str, tiny: Bundle, tiny_folder: Path, tmp_path: Pat
     for line in lines:
         packet = device.encode(tmp_path / "in" / "done" / line["picture"], level=2)
         assert (line["bytes"], line["level"], line["bundle"]) == (len(packet), 2, "tiny@1")
-        assert line["answers"] == edge.answer(packet)["answers"]
+        assert line["answers"] == edge.answer(packet, top=2)["answers"]
 
 
 def test_nobody_there_then_somebody(run: Run, url: str, tiny_folder: Path, tmp_path: Path) -> None:

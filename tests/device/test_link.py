@@ -88,6 +88,18 @@ def test_sends_the_packet_as_it_is_and_returns_the_body(edge: Edge) -> None:
     assert headers.keys().isdisjoint({"accept", "connection"})  # bytes that say nothing
 
 
+def test_a_number_of_guesses_is_asked_for(edge: Edge) -> None:
+    with http(edge.url, top=1) as link:
+        link(b"packet")
+    assert edge.seen[0][0] == "/v1/answer?top=1"
+
+
+@pytest.mark.parametrize("top", [0, -1, 1001])
+def test_a_number_of_guesses_that_no_edge_gives(top: int) -> None:
+    with pytest.raises(SettingsError, match="expected 1 to 1000 guesses"):
+        http("http://127.0.0.1:9", top=top)
+
+
 def test_no_tasks_no_token(edge: Edge) -> None:
     with http(edge.url) as link:
         link(b"x")

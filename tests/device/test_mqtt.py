@@ -25,11 +25,11 @@ from splitcodec.device.client import Device
 from splitcodec.device.links import open_link
 from splitcodec.device.mqtt import mqtt
 from splitcodec.edge.answer import Edge
-from splitcodec.edge.mqtt import Bridge
+from splitcodec.edge.mqtt import Bridge, Wanted
 from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, PacketBundle, SettingsError
-from splitcodec.wire.answer import dump_answer, parse_answer
+from splitcodec.wire.answer import parse_answer
 from splitcodec.wire.bundle import Bundle
-from splitcodec.wire.topic import parse_broker
+from splitcodec.wire.topic import TOP, parse_broker
 from tests.mosquitto import Mosquitto, free_port
 from tests.requires import require
 
@@ -44,10 +44,10 @@ class Asked:
     """An edge that remembers what it was asked."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[bytes, tuple[str, ...], str | None]] = []
+        self.seen: list[tuple[bytes, Wanted]] = []
 
-    def __call__(self, packet: bytes, tasks: tuple[str, ...], key: str | None) -> bytes:
-        self.seen.append((packet, tasks, key))
+    def __call__(self, packet: bytes, wanted: Wanted) -> bytes:
+        self.seen.append((packet, wanted))
         if packet == b"bad":
             raise PacketBundle("made with another bundle")
         if packet == b"fails":
@@ -60,9 +60,7 @@ class Asked:
 def test_a_picture_through_the_broker(broker: Mosquitto, tiny: Bundle, pictures: list[object]) -> None:
     edge, device = Edge(tiny), Device(tiny)
     with (
-        Bridge(
-            parse_broker(broker.url), lambda packet, tasks, _: dump_answer(edge.answer(packet, tasks=tasks or None))
-        ),
+        Bridge(parse_broker(broker.url), lambda packet, wanted: edge.respond(packet, tasks=wanted.tasks or None)),
         mqtt(broker.url, tasks=("classify",)) as link,
     ):
         for picture in pictures:
@@ -71,15 +69,26 @@ def test_a_picture_through_the_broker(broker: Mosquitto, tiny: Bundle, pictures:
             assert answer["answers"] == expected
 
 
-def test_tasks_and_key_travel_and_a_key_is_answered_once(broker: Mosquitto) -> None:
+def test_wishes_and_key_travel_and_a_key_is_answered_once(broker: Mosquitto) -> None:
     asked = Asked()
-    with Bridge(parse_broker(broker.url), asked), mqtt(broker.url, tasks=("a", "b")) as link:
+    with Bridge(parse_broker(broker.url), asked), mqtt(broker.url, tasks=("a", "b"), top=2) as link:
         assert [
             link(b"one", idempotency_key="k1"),
             link(b"one", idempotency_key="k1"),
             link(b"one", idempotency_key="k2"),
         ] == [b"{one}"] * 3
-    assert asked.seen == [(b"one", ("a", "b"), "k1"), (b"one", ("a", "b"), "k2")]
+    assert asked.seen == [(b"one", Wanted(("a", "b"), 2, key)) for key in ("k1", "k2")]
+
+
+@pytest.mark.parametrize("said", ["0", "1001", "two", "-1", "9" * 5000, "\u0663"])
+def test_a_number_of_guesses_that_is_none_is_refused(broker: Mosquitto, said: str) -> None:
+    asked = Asked()
+    with Bridge(parse_broker(broker.url), asked), mqtt(broker.url, top=1, retries=0) as link:
+        link._wanted = [(TOP, said)]
+        with pytest.raises(LinkRefused, match="expected 1 to 1000 guesses") as caught:
+            link(b"one")
+    assert caught.value.status == 400
+    assert not asked.seen
 
 
 def test_large_packets_are_not_cut(broker: Mosquitto) -> None:
@@ -170,7 +179,7 @@ def test_no_broker_is_link_down() -> None:
 def test_a_slow_edge_is_link_down_after_the_time_out(broker: Mosquitto) -> None:
     over = threading.Event()
 
-    def respond(packet: bytes, tasks: tuple[str, ...], key: str | None) -> bytes:
+    def respond(packet: bytes, _: Wanted) -> bytes:
         over.wait(5)
         return packet
 
@@ -230,7 +239,7 @@ def test_a_stranger_who_names_a_topic_of_others_is_not_answered_there(broker: Mo
     stranger.disconnect()
     stranger.loop_stop()
     assert got == []
-    assert [packet for packet, _, _ in asked.seen] == [b"good"]
+    assert [packet for packet, _ in asked.seen] == [b"good"]
 
 
 def test_a_garbled_answer_is_named(broker: Mosquitto) -> None:

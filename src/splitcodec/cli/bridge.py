@@ -7,15 +7,15 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from splitcodec.cli.show import DEFAULT_BUNDLE, ThreadsOption
 
-_Respond = Callable[[bytes, tuple[str, ...], str | None], bytes]
+if TYPE_CHECKING:
+    from splitcodec.edge.mqtt import Respond
 
 
 def add_to(app: typer.Typer) -> None:
@@ -67,28 +67,30 @@ def bridge(
             pass
 
 
-def _over_http(url: str, timeout_s: float) -> tuple[_Respond, str]:
+def _over_http(url: str, timeout_s: float) -> tuple[Respond, str]:
     from splitcodec.device.link import HttpLink, http
+    from splitcodec.edge.mqtt import Wanted
 
     @functools.lru_cache(maxsize=32)
-    def link(tasks: tuple[str, ...]) -> HttpLink:
-        return http(url, tasks=tasks, timeout_s=timeout_s, retries=0)
+    def link(tasks: tuple[str, ...], top: int | None) -> HttpLink:
+        return http(url, tasks=tasks, top=top, timeout_s=timeout_s, retries=0)
 
-    link(())  # a wrong address is told now
+    link((), None)  # a wrong address is told now
 
-    def respond(packet: bytes, tasks: tuple[str, ...], key: str | None) -> bytes:
-        return link(tasks)(packet, idempotency_key=key)
+    def respond(packet: bytes, wanted: Wanted) -> bytes:
+        return link(wanted.tasks, wanted.top)(packet, idempotency_key=wanted.key)
 
     return respond, url
 
 
-def _in_process(bundles: list[str] | None, threads: int | None) -> tuple[_Respond, str]:
+def _in_process(bundles: list[str] | None, threads: int | None) -> tuple[Respond, str]:
     from splitcodec.edge.answer import Edge
-    from splitcodec.wire.answer import dump_answer
+    from splitcodec.edge.mqtt import Wanted
+    from splitcodec.wire.answer import GUESSES
 
     edge = Edge(*(bundles or [DEFAULT_BUNDLE]), threads=threads)
 
-    def respond(packet: bytes, tasks: tuple[str, ...], _: str | None) -> bytes:
-        return dump_answer(edge.answer(packet, tasks=tasks or None))
+    def respond(packet: bytes, wanted: Wanted) -> bytes:
+        return edge.respond(packet, tasks=wanted.tasks or None, top=wanted.top or GUESSES)
 
     return respond, ", ".join(one.ident for one in edge.bundles)

@@ -29,6 +29,7 @@ from splitcodec.cli.show import (
     LevelOption,
     ThreadsOption,
     TokenFileOption,
+    TopOption,
     checked_encoder,
     each,
     guesses,
@@ -130,6 +131,7 @@ def ask(
     window_s: WindowOption = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
+    top: TopOption = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
     retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries when nobody answers.")] = 2,
     fit: Annotated[
@@ -162,7 +164,7 @@ def ask(
     from splitcodec.wire.answer import parse_answer
 
     wanted = [task.strip() for task in tasks.split(",") if task.strip()]
-    link = open_link(url, tasks=wanted, timeout_s=timeout, retries=retries, token=read_token(token_file))
+    link = open_link(url, tasks=wanted, top=top, timeout_s=timeout, retries=retries, token=read_token(token_file))
     if draw is not None and len(images) != 1:
         raise SettingsError(f"--draw {draw} with {len(images)} pictures; give one")
     shown: Fit = fit.value if fit is not None else "crop" if wanted == ["classify"] else "letterbox"

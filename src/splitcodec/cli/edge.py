@@ -23,6 +23,7 @@ from splitcodec.cli.show import (
     print_table,
 )
 from splitcodec.errors import FileTooLarge, PacketError
+from splitcodec.wire.answer import GUESSES, MOST_GUESSES
 
 if TYPE_CHECKING:
     from splitcodec.edge.answer import Edge
@@ -44,7 +45,7 @@ def answer(
     bundle: Annotated[
         list[str] | None, typer.Option("--bundle", "-b", metavar="B", help="Bundles to answer with; repeatable.")
     ] = None,
-    top: Annotated[int, typer.Option("--top", min=1, max=1000, help="Number of guesses.")] = 5,
+    top: Annotated[int, typer.Option("--top", min=1, max=MOST_GUESSES, help="Number of guesses.")] = GUESSES,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     threads: ThreadsOption = None,
     json_: JsonOption = False,

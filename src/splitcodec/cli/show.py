@@ -34,6 +34,12 @@ LevelOption = Annotated[
     int | None,
     typer.Option("--level", "-l", metavar="N", help="Rate level: 0 costs the fewest bytes. Default: the bundle's own."),
 ]
+TopOption = Annotated[
+    int | None,
+    typer.Option(
+        "--top", min=1, max=1000, metavar="K", help="Guesses to ask for (5): one is the shortest answer on a weak link."
+    ),
+]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", min=1, metavar="N", help="Threads for the network. Default: all cores.")
 ]

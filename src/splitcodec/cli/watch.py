@@ -23,6 +23,7 @@ from splitcodec.cli.show import (
     JsonOption,
     LevelOption,
     ThreadsOption,
+    TopOption,
     checked_encoder,
     complain,
     guesses,
@@ -83,6 +84,7 @@ def watch(
     ] = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
+    top: TopOption = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
     poll: Annotated[float, typer.Option("--poll", min=0.05, metavar="S", help="Seconds between looks at DIR.")] = 1.0,
     settle: Annotated[
@@ -116,7 +118,8 @@ def watch(
     shown, stop = _Shown(json_=json_), threading.Event()
     keeper = None if kbit_per_s is None else RateKeeper(kbit_per_s, window_s=10.0 if window_s is None else window_s)
     with contextlib.ExitStack() as closing:
-        link = open_link(url, tasks=wanted, timeout_s=timeout, retries=0, token=os.environ.get("SPLITCODEC_TOKEN"))
+        token = os.environ.get("SPLITCODEC_TOKEN")
+        link = open_link(url, tasks=wanted, top=top, timeout_s=timeout, retries=0, token=token)
         closing.callback(link.close)
         source = _source(folder, camera=camera, every=every, after=after, settle=settle)
         closing.callback(source.close)

@@ -24,7 +24,13 @@ class KeyedLink(Protocol):
 
 
 def open_link(
-    url: str, *, tasks: Sequence[str] = (), timeout_s: float = 10.0, retries: int = 2, token: str | None = None
+    url: str,
+    *,
+    tasks: Sequence[str] = (),
+    top: int | None = None,
+    timeout_s: float = 10.0,
+    retries: int = 2,
+    token: str | None = None,
 ) -> KeyedLink:
     """Return the link to `url`: http:// or https:// to a server, mqtt:// or mqtts:// to a bridge.
 
@@ -32,12 +38,13 @@ def open_link(
     SPLITCODEC_MQTT_CA where the URL does not name them. Raises SettingsError, and MissingExtra without paho-mqtt.
     """
     if not url.startswith(("mqtt://", "mqtts://")):
-        return http(url, tasks=tasks, timeout_s=timeout_s, retries=retries, token=token)
+        return http(url, tasks=tasks, top=top, timeout_s=timeout_s, retries=retries, token=token)
     from splitcodec.device.mqtt import mqtt
 
     return mqtt(
         url,
         tasks=tasks,
+        top=top,
         timeout_s=timeout_s,
         retries=retries,
         username=os.environ.get("SPLITCODEC_MQTT_USERNAME"),

@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
-from splitcodec.device.link import BACKOFF_S
+from splitcodec.device.link import BACKOFF_S, check_top
 from splitcodec.errors import LinkDown, LinkError, LinkGarbled, LinkRefused, MissingExtra, SettingsError
 from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.problem import MEDIA_TYPE, parse_problem
-from splitcodec.wire.topic import ANSWER_TYPE, KEY, PACKET_TYPE, TASKS, Broker, parse_broker
+from splitcodec.wire.topic import ANSWER_TYPE, KEY, PACKET_TYPE, TASKS, TOP, Broker, parse_broker
 
 try:
     from paho.mqtt.client import Client, MQTTMessage
@@ -43,6 +43,7 @@ def mqtt(
     url: str,
     *,
     tasks: Sequence[str] = (),
+    top: int | None = None,
     timeout_s: float = 10.0,
     retries: int = 2,
     username: str | None = None,
@@ -51,8 +52,9 @@ def mqtt(
 ) -> MqttLink:
     """Return a link to the bridge that listens at `url`: mqtt://[user[:password]@]host[:1883]/topic, or mqtts://.
 
-    `timeout_s` is for each try, `retries` are on top of the first. `tasks` are the answers to ask for (none: the edge's
-    default). `username` and `password` count where the URL has none, `ca_file` holds the authorities that TLS trusts.
+    `timeout_s` is for each try, `retries` are on top of the first. `tasks` are the answers to ask for and `top` how
+    many guesses of a classification (none: the edge's default). `username` and `password` count where the URL has none,
+    `ca_file` holds the authorities that TLS trusts.
 
     Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense.
     """
@@ -60,17 +62,21 @@ def mqtt(
         raise SettingsError(f"time-out of {timeout_s} s; expected more than 0")
     if retries < 0:
         raise SettingsError(f"{retries} retries; expected 0 or more")
+    check_top(top)
     broker = parse_broker(url, username=username, password=password, ca_file=ca_file)
-    return MqttLink(broker, tasks=tasks, timeout_s=timeout_s, retries=retries)
+    return MqttLink(broker, tasks=tasks, top=top, timeout_s=timeout_s, retries=retries)
 
 
 @final
 class MqttLink:
     """A link through a broker that keeps its connection; safe to share between threads. Close it, or use `with`."""
 
-    def __init__(self, broker: Broker, *, tasks: Sequence[str], timeout_s: float, retries: int) -> None:
+    def __init__(
+        self, broker: Broker, *, tasks: Sequence[str], top: int | None, timeout_s: float, retries: int
+    ) -> None:
         self.url = broker.url
-        self._tasks = ",".join(tasks)
+        self._wanted = [(TASKS, ",".join(tasks))] if tasks else []
+        self._wanted += [] if top is None else [(TOP, str(top))]
         self._timeout_s = timeout_s
         self._tries = 1 + retries
         self._session = _Session(broker, timeout_s=timeout_s)
@@ -84,9 +90,7 @@ class MqttLink:
         properties.ResponseTopic = self._session.response_topic
         properties.CorrelationData = correlation
         properties.MessageExpiryInterval = math.ceil(self._timeout_s)
-        properties.UserProperty = [(KEY, idempotency_key or correlation.hex())] + (
-            [(TASKS, self._tasks)] if self._tasks else []
-        )
+        properties.UserProperty = [(KEY, idempotency_key or correlation.hex()), *self._wanted]
         trouble: LinkError | None = None
         for turn in range(self._tries):
             if turn:

@@ -21,7 +21,7 @@ from splitcodec.edge.line import Line, Question, milliseconds
 from splitcodec.edge.tail import check_top
 from splitcodec.edge.tasks import CLASSIFY
 from splitcodec.errors import BundleNotFound, GraphError, PacketBundle, SettingsError, SplitcodecError
-from splitcodec.wire.answer import Answer, dump_answer
+from splitcodec.wire.answer import GUESSES, Answer, dump_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.packet import Packet, unpack
 
@@ -58,7 +58,7 @@ class Edge:
             if line.bundle.manifest.version > rival.bundle.manifest.version:
                 self._routes[line.bundle.fingerprint[:4]] = line
 
-    def answer(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = 5) -> Answer:
+    def answer(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = GUESSES) -> Answer:
         """Return the answer to one packet, with the milliseconds of the stages "decode", "decoder", "tail" and more.
 
         `tasks` (none: "classify") are run on the same features; `top` is the number of guesses.
@@ -70,7 +70,7 @@ class Edge:
             raise outcome
         return outcome
 
-    def read(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = 5) -> Question:
+    def read(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = GUESSES) -> Question:
         """Return what a packet asks, held against its bundle; nothing is allocated or decoded yet.
 
         Raises PacketError (all but PacketPayload), TaskError, SettingsError.
@@ -92,15 +92,15 @@ class Edge:
         """Say whether packets reach that bundle: of several with one fingerprint, one answers."""
         return self._routes[bundle.fingerprint[:4]].bundle is bundle
 
-    def respond(self, packet: bytes) -> bytes:
+    def respond(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = GUESSES) -> bytes:
         """Return the answer as JSON: a link without a network. Raises as `answer`."""
-        return dump_answer(self.answer(packet))
+        return dump_answer(self.answer(packet, tasks=tasks, top=top))
 
     def picture_answer(
         self,
         image_bhwc: NDArray[np.uint8],
         *,
-        top: int = 5,
+        top: int = GUESSES,
         bundle: str | None = None,
         tasks: Sequence[str] | None = None,
     ) -> Answer:

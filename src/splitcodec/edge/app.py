@@ -24,6 +24,7 @@ from splitcodec.edge.service import Service
 from splitcodec.edge.settings import Settings
 from splitcodec.edge.tokens import Tokens
 from splitcodec.errors import MissingExtra
+from splitcodec.wire.answer import GUESSES, MOST_GUESSES
 
 try:
     from fastapi import FastAPI, Header, Query, Request, Response
@@ -104,7 +105,7 @@ def _add_answer(app: FastAPI, service: Service, metrics: Metrics, settings: Sett
     async def answer(
         request: Request,
         tasks: Annotated[str | None, Query(max_length=500, description="comma-separated; none: classify")] = None,
-        top: Annotated[int, Query(ge=1, le=1000, description="number of guesses")] = 5,
+        top: Annotated[int, Query(ge=1, le=MOST_GUESSES, description="number of guesses")] = GUESSES,
         idempotency_key: Annotated[str | None, Header(description="1 to 128 letters, digits, '_' and '-'")] = None,
     ) -> Response:
         """Answer one packet."""

@@ -35,8 +35,7 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
 }
 _HSTS = "max-age=31536000"
-_DEVICE = "splitcodec"  # what `device/link.py` calls itself: a device shows no page and pays for each byte
-_FOR_DEVICES = ("x-content-type-options", "cache-control")
+_DEVICE = "splitcodec"  # what `device/link.py` calls itself: it shows no page and pays for each byte
 
 
 @final
@@ -71,7 +70,7 @@ class Guard:
             return
         begin = time.perf_counter()
         headers = Headers(scope=scope)
-        device = headers.get("user-agent") == _DEVICE
+        device = headers.get("user-agent") == _DEVICE and scope["method"] == "POST"  # which no cache keeps unasked
         one = request_id(headers.get("x-request-id"))
         REQUEST_ID.set(one)
         state = scope.setdefault("state", {})
@@ -129,9 +128,8 @@ class Guard:
 
     def _put_headers(self, headers: MutableHeaders, one: str, *, https: bool, device: bool) -> None:
         headers["x-request-id"] = one
-        for name, value in _HEADERS.items():
-            if name in _FOR_DEVICES or not device:
-                headers.setdefault(name, value)
+        for name, value in () if device else _HEADERS.items():
+            headers.setdefault(name, value)
         if https and not device:
             headers.setdefault("strict-transport-security", _HSTS)
         if self._service.state == "draining":

@@ -12,13 +12,14 @@ import logging
 import secrets
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 from splitcodec.errors import LinkDown, MissingExtra, PacketError, SettingsError, SplitcodecError
+from splitcodec.wire.answer import MOST_GUESSES
 from splitcodec.wire.problem import MEDIA_TYPE, dump_problem
-from splitcodec.wire.topic import ANSWER_TYPE, KEY, TASKS, Broker
+from splitcodec.wire.topic import ANSWER_TYPE, KEY, TASKS, TOP, Broker
 
 try:
     from paho.mqtt.client import Client, MQTTMessage
@@ -30,7 +31,17 @@ except ModuleNotFoundError as error:
     raise MissingExtra(f"the bridge needs {error.name}; install it with: pip install 'splitcodec[mqtt]'") from None
 
 _log = logging.getLogger("splitcodec.edge")
-Respond = Callable[[bytes, tuple[str, ...], str | None], bytes]
+
+
+class Wanted(NamedTuple):
+    """What a device asks for: tasks, guesses of a classification, and under what key; empty or None where unsaid."""
+
+    tasks: tuple[str, ...]
+    top: int | None
+    key: str | None
+
+
+Respond = Callable[[bytes, Wanted], bytes]
 
 MAX_PACKET = 65_536
 ANSWERS_KEPT = 256
@@ -40,7 +51,7 @@ SESSION_EXPIRES_S = 86_400
 
 @final
 class Bridge:
-    """Takes packets from a broker and answers them with `respond(packet, tasks, key)`, which raises SplitcodecError.
+    """Takes packets from a broker and answers them with `respond(packet, wanted)`, which raises SplitcodecError.
 
     `concurrency` packets are answered at the same time; the broker holds the others back. With a `client_id` the broker
     keeps packets while the bridge is away, for up to a day; two bridges must not share one.
@@ -146,16 +157,16 @@ class Bridge:
 
     def _answer(self, message: MQTTMessage) -> tuple[str, bytes]:
         given = dict(getattr(message.properties, "UserProperty", []))
-        packet, key = bytes(message.payload), given.get(KEY)
-        tasks = tuple(task.strip() for task in given.get(TASKS, "").split(",") if task.strip())
-        name = hashlib.sha256(repr((key, tasks)).encode() + packet).digest()
+        packet = bytes(message.payload)
         try:
+            wanted = _wanted(given)
+            name = hashlib.sha256(repr(tuple(wanted)).encode() + packet).digest()
             if len(packet) > MAX_PACKET:
                 raise PacketError(f"a packet of {len(packet)} bytes; at most {MAX_PACKET} are taken")
             with self._lock:
                 body = self._kept.get(name)
             if body is None:
-                body = self._respond(packet, tasks, key)
+                body = self._respond(packet, wanted)
         except SplitcodecError as error:
             _log.warning("%s: %s", type(error).__name__, error)
             return MEDIA_TYPE, dump_problem(error)
@@ -173,3 +184,13 @@ class Bridge:
             place[1] = True
             while self._unconfirmed and self._unconfirmed[0][1]:
                 self._client.ack(self._unconfirmed.popleft()[0], 1)
+
+
+def _wanted(given: Mapping[str, str]) -> Wanted:
+    """Return what the user properties of a request say. Raises SettingsError for a number of guesses that is none."""
+    tasks = tuple(task.strip() for task in given.get(TASKS, "").split(",") if task.strip())
+    if (said := given.get(TOP)) is None:
+        return Wanted(tasks, None, given.get(KEY))
+    if not (said.isascii() and said.isdigit() and len(said) < 10 and 1 <= int(said) <= MOST_GUESSES):
+        raise SettingsError(f"top {said[:20]!r}; expected 1 to {MOST_GUESSES} guesses")
+    return Wanted(tasks, int(said), given.get(KEY))

@@ -23,7 +23,7 @@ from splitcodec.edge.metrics import Metrics
 from splitcodec.edge.replay import Replays
 from splitcodec.edge.settings import Settings
 from splitcodec.errors import EdgeUnready, SplitcodecError
-from splitcodec.wire.answer import Answer, dump_answer
+from splitcodec.wire.answer import GUESSES, Answer, dump_answer
 
 _log = logging.getLogger("splitcodec.edge")
 
@@ -118,7 +118,13 @@ class Service:
         _ = self.edge
 
     async def answer(
-        self, packet: bytes, *, client: Client, tasks: Sequence[str] | None = None, top: int = 5, key: str | None = None
+        self,
+        packet: bytes,
+        *,
+        client: Client,
+        tasks: Sequence[str] | None = None,
+        top: int = GUESSES,
+        key: str | None = None,
     ) -> tuple[bytes, bool]:
         """Return an answer's JSON, and whether it was given before under this idempotency key.
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from splitcodec.errors import GraphError, SettingsError, TaskError
 from splitcodec.session import Graph
-from splitcodec.wire.answer import Guess
+from splitcodec.wire.answer import GUESSES, Guess
 from splitcodec.wire.bundle import Bundle
 
 TASKS = ("classify", "detect", "segment")  # what this version knows how to read out of a tail
@@ -61,7 +61,7 @@ class Tail:
             )
         return logit_bn, outputs
 
-    def classify(self, feature_bchw: NDArray[np.float32], *, top: int = 5) -> list[list[Guess]]:
+    def classify(self, feature_bchw: NDArray[np.float32], *, top: int = GUESSES) -> list[list[Guess]]:
         """Return the `top` most probable classes of each of B features, best first; all classes if there are fewer.
 
         Raises SettingsError for `top` below 1, GraphError.
@@ -69,7 +69,7 @@ class Tail:
         check_top(top)
         return self.guesses(self.logits(feature_bchw), top=top)
 
-    def guesses(self, logit_bn: NDArray[np.float32], *, top: int = 5) -> list[list[Guess]]:
+    def guesses(self, logit_bn: NDArray[np.float32], *, top: int = GUESSES) -> list[list[Guess]]:
         """Return the `top` most probable classes of each row of logits, best first. Raises SettingsError.
 
         Probabilities have six decimals: an answer may go over a weak link.

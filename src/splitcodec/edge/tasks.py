@@ -19,7 +19,7 @@ from splitcodec.edge.mask import label_map
 from splitcodec.edge.tail import TASKS, Tail, unknown_task
 from splitcodec.errors import BundlePart, GraphError, TaskError
 from splitcodec.session import Graph, JointGraph
-from splitcodec.wire.answer import Answers, Box, Mask, Region
+from splitcodec.wire.answer import GUESSES, Answers, Box, Mask, Region
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.png import palette, write_png
 from splitcodec.wire.task import TaskSpec
@@ -101,7 +101,7 @@ class Tasks:
         tasks: Sequence[str],
         *,
         latent_bchw: NDArray[np.float32] | None = None,
-        top: int = 5,
+        top: int = GUESSES,
     ) -> Answered:
         """Return what each of several pictures' features say for `tasks`, which `check` gave.
 

@@ -18,18 +18,22 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from splitcodec.errors import DataError, GraphError
 from splitcodec.session import Graph
+from splitcodec.training.int8_graph import ACTIVATIONS, View, aligned, equalised, window
+from splitcodec.training.int8_pixels import on_pixels
+from splitcodec.training.rounding import LARGEST, Moments, rounded
 from splitcodec.wire.tables import Tables
 
 CALIBRATORS: Final = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
@@ -108,9 +112,10 @@ class _Work:
         (folder / "fp32.onnx").write_bytes(graph)
         try:
             quant_pre_process(folder / "fp32.onnx", folder / "ready.onnx", skip_symbolic_shape=True)
-            self._model = onnx.load(folder / "ready.onnx")
-            for number, node in enumerate(self._model.graph.node):
+            model = onnx.load(folder / "ready.onnx")
+            for number, node in enumerate(model.graph.node):
                 node.name = node.name or f"node_{number}"
+            self._model = aligned(equalised(model, partial(_largest, model, seen)))
             onnx.save(self._model, folder / "ready.onnx")
         except Exception as error:  # ONNX Runtime raises nearly anything
             raise GraphError(f"encoder.onnx cannot be made ready for quantising: {_one_line(error)}") from error
@@ -148,7 +153,7 @@ class _Work:
                 out,
                 _Crops(self._seen, name=self._model.graph.input[0].name),
                 quant_format=QuantFormat.QDQ,
-                op_types_to_quantize=list(_TYPES),
+                op_types_to_quantize=[*_TYPES, *ACTIVATIONS],  # or a convolution's range is that before its clip
                 per_channel=True,
                 reduce_range=reduce_range,
                 activation_type=QuantType.QUInt8,
@@ -158,10 +163,37 @@ class _Work:
                 extra_options={"CalibPercentile": _PERCENTILE} if calibrator == "percentile" else {},
                 **self._cache(calibrator),
             )
-            model = self._corrected(onnx.load(out))
+            model = self._corrected(on_pixels(self._rounded(onnx.load(out))))
         except Exception as error:  # as above
             raise GraphError(f"encoder.onnx cannot be quantised: {_one_line(error)}") from error
         return _slim(model)
+
+    def _rounded(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """Round the weights of quantised convolutions anew, by what these see."""
+        view = View(model)
+        for conv in [node for node in model.graph.node if node.op_type == "Conv"]:
+            if (quantised := view.quantised(conv)) is not None and conv.name in self._moments:
+                weight_oikk, moment_gkk = self._moments[conv.name]
+                most = int(np.abs(quantised.weight_oikk).max())
+                again = rounded(weight_oikk, quantised.scale_o, moment_gkk, most=most)
+                view.put(quantised.name, again)
+        return model
+
+    @cached_property
+    def _moments(self) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float64]]]:
+        """Return the weight of convolutions by name, and the second moments of what they see in fp32."""
+        view = View(self._model)
+        convs = {}
+        for node in self._nodes:
+            weights = view.weights(node) if node.op_type == "Conv" else None
+            if weights is not None and weights.weight_oikk[0].size <= LARGEST:
+                convs[node.name] = (node, weights.weight_oikk)
+        found = {name: Moments(window(*convs[name]), seed=k) for k, name in enumerate(convs)}
+        names = [str(node.input[0]) for node, _ in convs.values()]
+        for values in _values(self._model, self._seen, names):
+            for moments, name in zip(found.values(), names, strict=True):
+                moments.add(values[name])
+        return {name: (weight, found[name].mean()) for name, (_, weight) in convs.items()}
 
     def _cache(self, calibrator: str) -> dict[str, Any]:
         """Return where ranges are kept, so that one calibration serves all choices of nodes; older releases do not."""
@@ -191,6 +223,31 @@ class _Work:
         return set(names)
 
 
+def _largest(
+    model: onnx.ModelProto, crops: Sequence[NDArray[np.uint8]], names: Sequence[str]
+) -> list[NDArray[np.float32]]:
+    """Return the largest number in each channel of some values over crops."""
+    found = [np.zeros(0, np.float32)] * len(names)
+    for values in _values(model, crops, names):
+        tops = [values[name].max(axis=(0, 2, 3)) for name in names]
+        found = [np.maximum(old, top) if old.size else top for old, top in zip(found, tops, strict=True)]
+    return found
+
+
+def _values(
+    model: onnx.ModelProto, crops: Sequence[NDArray[np.uint8]], names: Sequence[str]
+) -> Iterator[dict[str, NDArray[np.float32]]]:
+    """Yield, for each crop, what a model computes on its way, by name."""
+    opened = onnx.ModelProto()
+    opened.CopyFrom(model)
+    del opened.graph.output[:]
+    once = dict.fromkeys(names)
+    opened.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in once)
+    graph = Graph(opened.SerializeToString(), name="encoder.onnx", threads=1)
+    for crop in crops:
+        yield graph.outputs(crop)
+
+
 def _giving(model: onnx.ModelProto, wanted: set[str]) -> set[str]:
     """Return the nodes that give these values linearly: back to, and with, the last convolution of every path."""
     names: set[str] = set()
@@ -208,6 +265,9 @@ def _slim(model: onnx.ModelProto) -> bytes:
         del node.metadata_props[:]
         node.doc_string = ""
     del model.metadata_props[:], model.graph.metadata_props[:], model.graph.value_info[:]
+    used = {name for node in model.graph.node for name in node.input}
+    for one in [one for one in model.graph.initializer if one.name not in used]:
+        model.graph.initializer.remove(one)
     onnx.checker.check_model(model)
     return bytes(model.SerializeToString())
 

@@ -14,6 +14,9 @@ from splitcodec.errors import LinkGarbled
 
 MAX_BYTES = 1 << 20
 MAX_SIDE = 65_536
+GUESSES = 5
+"""Guesses of a classification that an edge gives unless it is asked for another number."""
+MOST_GUESSES = 1000
 
 
 class Guess(TypedDict):
