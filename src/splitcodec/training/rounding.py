@@ -74,15 +74,29 @@ def rounded(weight_oikk: Floats, scale_o: Floats, moment_gkk: NDArray[np.float64
 
 
 def _group(weight_ok: Floats, scale_o: Floats, moment_kk: NDArray[np.float64], *, most: int) -> NDArray[np.int8]:
+    """Return a group's integers: passed on or rounded one by one, whichever changes an output channel less."""
+    step_o1 = np.maximum(scale_o.astype(np.float64), 1e-12)[:, None]
+    damped_kk = moment_kk + (_DAMP * np.trace(moment_kk) / len(moment_kk) + 1e-9) * np.eye(len(moment_kk))
+    # the largest come first: what is left at the end has room to take the others' errors
+    order_k = np.argsort(-np.abs(weight_ok).max(axis=0), kind="stable")
+    passed_ok = np.empty(weight_ok.shape)
+    passed_ok[:, order_k] = _passed_on(weight_ok[:, order_k], step_o1, damped_kk[np.ix_(order_k, order_k)], most=most)
+    nearest_ok = np.clip(np.round(weight_ok / step_o1), -most, most)
+    change_o, nearest_change_o = (
+        np.einsum("ok,kl,ol->o", off_ok, damped_kk, off_ok)
+        for off_ok in (passed_ok * step_o1 - weight_ok, nearest_ok * step_o1 - weight_ok)
+    )
+    return np.where((change_o < nearest_change_o)[:, None], passed_ok, nearest_ok).astype(np.int8)
+
+
+def _passed_on(
+    weight_ok: Floats, step_o1: NDArray[np.float64], moment_kk: NDArray[np.float64], *, most: int
+) -> NDArray[np.float64]:
     left_ok = weight_ok.astype(np.float64)
-    step_o = np.maximum(scale_o.astype(np.float64), 1e-12)
-    damp = _DAMP * float(np.trace(moment_kk)) / len(moment_kk) + 1e-9
-    inverse = np.linalg.inv(moment_kk + damp * np.eye(len(moment_kk)))
-    upper_kk = np.linalg.cholesky(inverse).T
-    found = np.empty(weight_ok.shape, np.int8)
+    upper_kk = np.linalg.cholesky(np.linalg.inv(moment_kk)).T
+    found = np.empty(weight_ok.shape)
     for k in range(weight_ok.shape[1]):
-        whole_o = np.clip(np.round(left_ok[:, k] / step_o), -most, most)
-        found[:, k] = whole_o
-        error_o = (left_ok[:, k] - whole_o * step_o) / upper_kk[k, k]
-        left_ok[:, k + 1 :] -= error_o[:, None] * upper_kk[k, k + 1 :]
+        found[:, k : k + 1] = np.clip(np.round(left_ok[:, k : k + 1] / step_o1), -most, most)
+        error_o1 = (left_ok[:, k : k + 1] - found[:, k : k + 1] * step_o1) / upper_kk[k, k]
+        left_ok[:, k + 1 :] -= error_o1 * upper_kk[k, k + 1 :]
     return found

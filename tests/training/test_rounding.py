@@ -1,0 +1,72 @@
+"""Weights rounded by what a convolution sees."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from splitcodec.training.rounding import Moments, Window, rounded
+
+WINDOWS = {
+    "pointwise": (Window(1, 1, (1, 1), (0, 0, 0, 0), 1), (6, 12, 1, 1)),
+    "depthwise": (Window(3, 3, (1, 1), (1, 1, 1, 1), 16), (16, 1, 3, 3)),
+    "strided": (Window(3, 2, (2, 1), (0, 0, 1, 1), 1), (5, 4, 3, 2)),
+    "grouped": (Window(3, 3, (2, 2), (1, 1, 1, 1), 2), (6, 2, 3, 3)),
+}
+
+
+def conv(input_chw: np.ndarray, weight: np.ndarray, window: Window) -> np.ndarray:
+    """Return a convolution, place by place."""
+    top, left, bottom, right = window.pads
+    padded = np.pad(input_chw, [(0, 0), (top, bottom), (left, right)])
+    down, across = window.strides
+    rows = (padded.shape[1] - window.rows) // down + 1
+    cols = (padded.shape[2] - window.cols) // across + 1
+    out = np.zeros((len(weight), rows, cols))
+    below, above = weight.shape[1], len(weight) // window.group
+    for o in range(len(weight)):
+        first = (o // above) * below
+        for y in range(rows):
+            for x in range(cols):
+                part = padded[first : first + below, y * down : y * down + window.rows]
+                out[o, y, x] = (part[:, :, x * across : x * across + window.cols] * weight[o]).sum()
+    return out
+
+
+@pytest.mark.parametrize("name", WINDOWS)
+def test_what_comes_out_changes_less_than_with_weights_rounded_one_by_one(name: str) -> None:
+    window, shape = WINDOWS[name]
+    random, channels = np.random.default_rng(3), shape[1] * window.group
+    bright = (
+        random.uniform(2, 3, (channels, 1, 1)) + random.normal(size=(channels, 31, 30)) / 3
+    )  # brightness, and a little beside
+    weight = random.normal(size=shape).astype(np.float32)
+    scale = np.abs(weight).max(axis=(1, 2, 3)) / 15
+    moments = Moments(window, seed=0)
+    moments.add(bright[None].astype(np.float32))
+    found = rounded(weight, scale.astype(np.float32), moments.mean(), most=15)
+    nearest = np.clip(np.round(weight / scale[:, None, None, None]), -15, 15)
+    assert found.dtype == np.int8
+    assert np.abs(found).max() <= 15
+    wanted = conv(bright, weight, window)
+    off, off_nearest = (
+        np.square(conv(bright, whole * scale[:, None, None, None], window) - wanted).mean()
+        for whole in (found, nearest)
+    )
+    assert off < 0.5 * off_nearest
+
+
+def test_moments_are_those_of_what_a_place_sees() -> None:
+    window = Window(2, 1, (1, 1), (0, 0, 0, 0), 1)
+    input_chw = np.arange(12.0).reshape(2, 3, 2)
+    moments = Moments(window, seed=0)
+    moments.add(input_chw[None].astype(np.float32))
+    seen = np.array([input_chw[:, y : y + 2, x].ravel() for y in range(2) for x in range(2)])
+    assert np.allclose(moments.mean(), seen.T @ seen / 4)
+
+
+def test_channels_that_are_always_nothing_do_no_harm() -> None:
+    moments = Moments(WINDOWS["depthwise"][0], seed=0)
+    moments.add(np.zeros((1, 16, 5, 5), np.float32))
+    weight = np.zeros((16, 1, 3, 3), np.float32)
+    assert not rounded(weight, np.zeros(16, np.float32), moments.mean(), most=127).any()
