@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -130,6 +131,17 @@ def test_golden_vectors_of_the_int8_encoder_replay(made: tuple[Bundle, dict[str,
     other = derive(wrong, wrong.manifest, files={FILES["int8"]: _shifted(made[0])})
     with pytest.raises(GoldenMismatch, match=r"encoder\.int8\.onnx"):
         replay(other)
+
+
+def test_golden_pictures_lie_in_a_bundle_once_and_earlier_files_repeat_them(
+    made: tuple[Bundle, dict[str, object]],
+) -> None:
+    both, alone = (np.load(io.BytesIO(made[0].read(name)), allow_pickle=False) for name in (FILE, FILE_INT8))
+    assert set(both.files) - set(alone.files) == {"image_bhwc"}
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, **{**alone, "image_bhwc": both["image_bhwc"]})
+    repeated = derive(made[0], made[0].manifest, files={FILE_INT8: file.getvalue()})
+    assert replay_int8(repeated) == 1.0
 
 
 def _shifted(bundle: Bundle) -> bytes:

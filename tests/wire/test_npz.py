@@ -84,6 +84,18 @@ HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
 }
 
 
+def test_optional_arrays_may_be_missing_and_no_others() -> None:
+    def only(optional: tuple[str, ...], **arrays: NDArray[Any]) -> set[str]:
+        return set(read_arrays(saved(**arrays), expected=EXPECTED, max_bytes=10_000, what="t.npz", optional=optional))
+
+    assert only(("b_n",), a_xy=A) == {"a_xy"}
+    assert only(("b_n",), a_xy=A, b_n=B) == {"a_xy", "b_n"}
+    with pytest.raises(BundleFormat, match=r"holds 'b_n\.npy'"):
+        only(("b_n",), b_n=B)
+    with pytest.raises(BundleFormat, match="c_n"):
+        only(("b_n",), a_xy=A, c_n=B)
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_the_same_array_twice() -> None:
     with pytest.raises(BundleFormat, match=r"holds 'a_xy\.npy', 'a_xy\.npy', 'b_n\.npy'"):

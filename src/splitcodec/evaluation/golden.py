@@ -11,7 +11,8 @@
 What lies behind the rounding must come back bit for bit. The encoder is a float network, so a symbol that fell near a
 rounding edge may move to its neighbour on another processor: rarely, and never further.
 
-`golden/vectors.int8.npz` holds the same of `encoder.int8.onnx`. Inside that graph 8-bit roundings may turn over as
+`golden/vectors.int8.npz` holds the same of `encoder.int8.onnx`, for the same pictures; they lie in the first file alone
+(earlier files repeat them). Inside that graph 8-bit roundings may turn over as
 well, so more symbols may differ; by far more where a processor's 8-bit products saturate (x86 without VNNI).
 """
 
@@ -34,7 +35,6 @@ from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundleFormat, GoldenMismatch, MissingExtra
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.coder import Coder
-from splitcodec.wire.manifest import Manifest
 from splitcodec.wire.npz import read_arrays
 from splitcodec.wire.packet import unpack
 
@@ -112,14 +112,15 @@ def remake_golden(old: Bundle, new: Bundle, *, file: str = FILE) -> bytes:
     Pictures and symbols are kept, so both need the same encoder, gains and ranges. A device's half keeps the answers,
     for it gives none. Raises BundlePart if `old` has no golden vectors, and as `Device.pack` and `Edge.answer` do.
     """
-    golden = _read(old.read(file), old.manifest)
+    golden = _read(old, file)
     device = Device(new, threads=1)
     packet_ln = [[device.pack(chw, level=level) for chw in row] for level, row in enumerate(golden.symbols_lnchw)]
     top_ln = golden.top_ln
     if not new.is_device_half:
         edge = Edge(new, threads=1)
         top_ln = np.array([[_top(edge, packet) for packet in row] for row in packet_ln])
-    return _written(golden.image_bhwc, golden.symbols_lnchw, packet_ln, top_ln)
+    pictures = golden.image_bhwc if file == FILE else None
+    return _written(pictures, golden.symbols_lnchw, packet_ln, top_ln)
 
 
 def remade(old: Bundle, new: Bundle) -> dict[str, bytes]:
@@ -133,12 +134,12 @@ def int8_golden(bundle: Bundle) -> bytes:
 
     Raises BundlePart without an INT8 encoder, golden vectors or an edge's half.
     """
-    golden = _read(bundle.read(FILE), bundle.manifest)
+    golden = _read(bundle, FILE)
     device, edge = Device(bundle, threads=1, encoder="int8"), Edge(bundle, threads=1)
     symbols_lnchw = _symbols(device, golden.image_bhwc)
     packet_ln = [[device.pack(chw, level=level) for chw in row] for level, row in enumerate(symbols_lnchw)]
     top_ln = [[_top(edge, packet) for packet in row] for row in packet_ln]
-    return _written(golden.image_bhwc, symbols_lnchw, packet_ln, np.array(top_ln))
+    return _written(None, symbols_lnchw, packet_ln, np.array(top_ln))
 
 
 def replay_int8(bundle: Bundle, *, threads: int | None = None) -> float:
@@ -146,7 +147,7 @@ def replay_int8(bundle: Bundle, *, threads: int | None = None) -> float:
 
     At least 95 % must be equal and none off by more than 2. Raises as `replay`.
     """
-    golden = _read(bundle.read(FILE_INT8), bundle.manifest)
+    golden = _read(bundle, FILE_INT8)
     device = Device(bundle, threads=threads, encoder="int8")
     _replay_coder(device, golden, coder="plain" if device.plain_coder else "constriction")
     equal = _replay_encoder(device, golden, least=EQUAL_INT8, most=OFF_INT8)
@@ -165,7 +166,7 @@ def replay(bundle: str | Path | Bundle, *, threads: int | None = None) -> Golden
     Raises GoldenMismatch naming picture and level, BundleFormat for a file that does not parse, BundlePart without one.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
-    golden = _read(opened.read(FILE), opened.manifest)
+    golden = _read(opened, FILE)
     devices = _devices(opened, threads=threads)
     for name, device in devices.items():
         _replay_coder(device, golden, coder=name)
@@ -178,7 +179,7 @@ def replay(bundle: str | Path | Bundle, *, threads: int | None = None) -> Golden
 
 
 def _written(
-    image_bhwc: NDArray[np.uint8],
+    image_bhwc: NDArray[np.uint8] | None,
     symbols_lnchw: NDArray[np.integer],
     packet_ln: list[list[bytes]],
     top_ln: NDArray[np.integer],
@@ -187,7 +188,7 @@ def _written(
     np.savez_compressed(
         file,
         allow_pickle=False,
-        image_bhwc=image_bhwc,
+        **({} if image_bhwc is None else {"image_bhwc": image_bhwc}),
         symbols_lnchw=symbols_lnchw.astype("<i2"),
         packets=np.frombuffer(b"".join(packet for row in packet_ln for packet in row), dtype=np.uint8),
         packet_len_ln=np.array([[len(packet) for packet in row] for row in packet_ln], dtype="<i4"),
@@ -257,8 +258,17 @@ def _mismatch(bundle: Bundle, what: str) -> GoldenMismatch:
     return GoldenMismatch(f"{bundle.ident}: {what}; do not use this bundle on this machine, and report it")
 
 
-def _read(data: bytes, manifest: Manifest) -> _Golden:
-    arrays = read_arrays(data, expected=_EXPECTED, max_bytes=MAX_BYTES, what=f"{manifest.ident}: {FILE}")
+def _read(bundle: Bundle, file: str) -> _Golden:
+    data, manifest = bundle.read(file), bundle.manifest
+    arrays = read_arrays(
+        data,
+        expected=_EXPECTED,
+        max_bytes=MAX_BYTES,
+        what=f"{manifest.ident}: {file}",
+        optional=() if file == FILE else ("image_bhwc",),
+    )
+    if "image_bhwc" not in arrays:
+        arrays["image_bhwc"] = _read(bundle, FILE).image_bhwc
     pictures, side = len(arrays["image_bhwc"]), manifest.crop // manifest.stride
     found = arrays["symbols_lnchw"].shape[-1]
     side = found if abs(found - side) <= 1 else side  # convolutions without padding lose or gain a row
@@ -270,10 +280,10 @@ def _read(data: bytes, manifest: Manifest) -> _Golden:
     }
     for name, shape in expected.items():
         if arrays[name].shape != shape or pictures == 0:
-            raise BundleFormat(f"{manifest.ident}: {FILE}: {name} has shape {arrays[name].shape}, expected {shape}")
+            raise BundleFormat(f"{manifest.ident}: {file}: {name} has shape {arrays[name].shape}, expected {shape}")
     length_ln = arrays["packet_len_ln"]
     if length_ln.min() < 1 or int(length_ln.sum(dtype=np.int64)) != arrays["packets"].size:
-        raise BundleFormat(f"{manifest.ident}: {FILE}: packet lengths do not add up to {arrays['packets'].size} bytes")
+        raise BundleFormat(f"{manifest.ident}: {file}: packet lengths do not add up to {arrays['packets'].size} bytes")
     ends = np.cumsum(length_ln, dtype=np.int64)
     flat = [arrays["packets"][end - length : end].tobytes() for end, length in zip(ends, length_ln.flat, strict=True)]
     packet_ln = [flat[level * pictures : (level + 1) * pictures] for level in range(manifest.levels)]

@@ -6,7 +6,7 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,16 @@ _HEADER_BYTES = 4096  # numpy writes 118 bytes for every array of ours
 
 
 def read_arrays(
-    data: bytes, *, expected: Mapping[str, tuple[str, int]], max_bytes: int, what: str
+    data: bytes,
+    *,
+    expected: Mapping[str, tuple[str, int]],
+    max_bytes: int,
+    what: str,
+    optional: Collection[str] = (),
 ) -> dict[str, NDArray[Any]]:
     """Return the arrays of the .npz file `data`, exactly those of `expected`: name -> (dtype as in '<u4', dimensions).
 
+    Those in `optional` may be missing.
     `max_bytes` bounds the unpacked size of all arrays together; it is held against the zip directory and against every
     array header before memory is asked for. `what` names the file in messages. Raises BundleFormat.
     """
@@ -30,7 +36,8 @@ def read_arrays(
             entries = archive.infolist()
             got = [entry.filename for entry in entries]
             want = [f"{name}.npy" for name in expected]
-            if sorted(got) != sorted(want):
+            missing = set(want) - set(got)
+            if len(set(got)) != len(got) or set(got) - set(want) or missing - {f"{name}.npy" for name in optional}:
                 raise BundleFormat(f"{what}: holds {_listed(got)}, expected {_listed(want)}; export it again")
             unpacked = sum(entry.file_size for entry in entries)
             if unpacked > max_bytes:
