@@ -353,7 +353,7 @@ def test_the_commands(
     ) as bridge:
         assert bridge.stderr is not None
         assert "bridging mqtt://" in bridge.stderr.readline()
-        ask = ["splitcodec", "ask", str(path), "--url", url, "--bundle", str(tiny_folder), "--json"]
+        ask = ["splitcodec", "ask", str(path), "--url", url, "--bundle", str(tiny_folder), "--json", "--top", "1"]
         monkeypatch.setattr(sys, "argv", ask)
         try:
             with pytest.raises(SystemExit):
@@ -361,7 +361,8 @@ def test_the_commands(
         finally:
             bridge.terminate()
         assert bridge.wait(20) == 0
-    assert json.loads(capsys.readouterr().out)["bundle"] == "tiny@1"
+    told = json.loads(capsys.readouterr().out)
+    assert (told["bundle"], len(told["answers"]["classify"])) == ("tiny@1", 1)
 
 
 def test_the_access_rules_of_the_guide(tmp_path: Path) -> None:

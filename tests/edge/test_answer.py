@@ -77,6 +77,8 @@ def test_respond_is_a_link(tiny: Bundle, pictures: list[Image.Image]) -> None:
     answer = Device(tiny, threads=1).ask(pictures[0], link=EDGE.respond, level=0)
     assert answer["bundle"] == "tiny@1"
     assert parse_answer(EDGE.respond(PACKETS[0]))["answers"] == EDGE.answer(PACKETS[0])["answers"]
+    one = parse_answer(EDGE.respond(PACKETS[0], top=1))["answers"]["classify"]
+    assert one == EDGE.answer(PACKETS[0])["answers"]["classify"][:1]
 
 
 @pytest.mark.parametrize("top", [0, -1])

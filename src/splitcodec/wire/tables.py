@@ -97,8 +97,6 @@ class Tables:
         """Move symbols outside their table's range to its nearest end: (C, H, W) -> int32 (C, H, W)."""
         low_c, high_c = self.range_of(level)
         self.check_shape(symbols_chw)
-        if symbols_chw.dtype == np.float32 and max(-int(low_c.min()), int(high_c.max())) <= _EXACT:  # much faster
-            low_c, high_c = low_c.astype(np.float32), high_c.astype(np.float32)
         inside_chw = np.minimum(np.maximum(symbols_chw, low_c[:, None, None]), high_c[:, None, None])
         clipped_chw: NDArray[np.int32] = inside_chw.astype(np.int32, copy=False)
         return clipped_chw
@@ -114,7 +112,12 @@ class Tables:
         np.rint(scaled_chw, out=scaled_chw)
         if scaled_chw.size and bool(np.isnan(scaled_chw.max())):  # which a single NaN makes NaN
             raise TablesError("the latent holds NaN; the encoder graph or its input is damaged")
-        return self.clip(scaled_chw, level)
+        low_c, high_c = self.range_of(level)
+        if max(-int(low_c.min()), int(high_c.max())) > _EXACT:
+            return self.clip(scaled_chw, level)
+        np.maximum(scaled_chw, low_c[:, None, None].astype(np.float32), out=scaled_chw)  # in place: a third of the time
+        np.minimum(scaled_chw, high_c[:, None, None].astype(np.float32), out=scaled_chw)
+        return scaled_chw.astype(np.int32)
 
     def dequantise(self, symbols_chw: NDArray[np.int32], level: int) -> NDArray[np.float32]:
         """Divide by the gain: int32 (C, H, W) -> float32 (C, H, W). The edge's side."""
