@@ -117,7 +117,8 @@ class Tables:
             return self.clip(scaled_chw, level)
         np.maximum(scaled_chw, low_c[:, None, None].astype(np.float32), out=scaled_chw)  # in place: a third of the time
         np.minimum(scaled_chw, high_c[:, None, None].astype(np.float32), out=scaled_chw)
-        return scaled_chw.astype(np.int32)
+        symbols_chw: NDArray[np.int32] = scaled_chw.astype(np.int32)
+        return symbols_chw
 
     def dequantise(self, symbols_chw: NDArray[np.int32], level: int) -> NDArray[np.float32]:
         """Divide by the gain: int32 (C, H, W) -> float32 (C, H, W). The edge's side."""
