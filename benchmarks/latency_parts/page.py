@@ -14,11 +14,12 @@ def section(report: dict[str, Any]) -> list[str]:
     """Return the lines of the section."""
     machine, heads, rates = report["machine"], report["overhead"], report["rates"]
     first = report["blocks"][0]
+    answer = "one guess" if report["guesses"] == 1 else f"{report['guesses']} guesses"
     slowest = report["links"][0]
     return [
         "## End-to-end latency",
         "",
-        f"From a picture's file to its answer ({report['guesses']} guess(es)), every method at its cheapest measured",
+        f"From a picture's file to its answer ({answer}), every method at its cheapest measured",
         f"setting within {rates['within']:g} points of the teacher's {rates['teacher_top1']:.1f} % top-1, with its",
         f"mean bytes on the {rates['images']} photographs that this was measured on (for several tasks: on those",
         f"timed). Computing is measured on {report['photographs']} photographs: {_cores(report['cores'])}; of every",
