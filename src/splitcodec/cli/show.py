@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from splitcodec.errors import MissingExtra, SettingsError, SplitcodecError
+from splitcodec.wire.answer import GUESSES, MOST_GUESSES
 
 DEFAULT_BUNDLE = "efficientnet-lite0"
 
@@ -37,7 +38,11 @@ LevelOption = Annotated[
 TopOption = Annotated[
     int | None,
     typer.Option(
-        "--top", min=1, max=1000, metavar="K", help="Guesses to ask for (5): one is the shortest answer on a weak link."
+        "--top",
+        min=1,
+        max=MOST_GUESSES,
+        metavar="K",
+        help=f"Guesses to ask for ({GUESSES}); one is the shortest answer.",
     ),
 ]
 ThreadsOption = Annotated[

@@ -31,7 +31,7 @@ from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from splitcodec.errors import DataError, GraphError
 from splitcodec.session import Graph
-from splitcodec.training.int8_graph import ACTIVATIONS, View, aligned, equalised, window
+from splitcodec.training.int8_graph import ACTIVATIONS, View, aligned, copied, equalised, window
 from splitcodec.training.int8_pixels import on_pixels
 from splitcodec.training.rounding import LARGEST, Moments, rounded
 from splitcodec.wire.tables import Tables
@@ -238,8 +238,7 @@ def _values(
     model: onnx.ModelProto, crops: Sequence[NDArray[np.uint8]], names: Sequence[str]
 ) -> Iterator[dict[str, NDArray[np.float32]]]:
     """Yield, for each crop, what a model computes on its way, by name."""
-    opened = onnx.ModelProto()
-    opened.CopyFrom(model)
+    opened = copied(model)
     del opened.graph.output[:]
     once = dict.fromkeys(names)
     opened.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in once)
