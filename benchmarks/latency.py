@@ -23,7 +23,7 @@ from typing import Any
 from latency_parts.body import block, strategy_json, target
 from latency_parts.choose import Rates
 from latency_parts.cores import Cores
-from latency_parts.heads import overhead
+from latency_parts.heads import datagrams, overhead
 from latency_parts.lineup import lineup
 from latency_parts.plot import plot
 from latency_parts.power import Rapl, watts
@@ -35,8 +35,9 @@ from splitcodec.cli.show import complain, progress
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import OutputError, SettingsError, SplitcodecError
-from splitcodec.evaluation.latency import SEGMENT, SEGMENT_OVERHEAD, Overhead, Radio
+from splitcodec.evaluation.latency import DATAGRAM_OVERHEAD, SEGMENT, SEGMENT_OVERHEAD, Carrier, Radio
 from splitcodec.wire.bundle import open_bundle
+from splitcodec.wire.fragment import DATAGRAM, OVERHEAD
 
 RATES = Path("reports/rate_accuracy/rd.json")
 RIVALS = Path("runs/rivals")
@@ -104,13 +105,17 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
             progress=lambda done, _: bar.update(task, completed=done),
         )
     first = next(one for one in chosen if one.kind == "ours")
-    heads = overhead(Edge(bundles[0], threads=1), first.device(pictures[0]).data, top=options.top)
+    packet = first.device(pictures[0]).data
+    heads = overhead(Edge(bundles[0], threads=1), packet, top=options.top)
     measured = [watts(one, pictures, rapl=Rapl(), cores=cores) for one in chosen]
     stated = [options.device_watts] * len(chosen)
     here = [power if power is not None else options.device_watts for power in measured]
     slow = [] if options.device_slowdown == 1 else [(options.device_slowdown, stated)]
+    carriers: list[Carrier] = [heads, datagrams(packet, top=options.top)]
     blocks = [
-        block(timed, radios, overhead=heads, slowdown=factor, watts=power) for factor, power in [(1.0, here), *slow]
+        block(timed, radios, carrier=carrier, slowdown=factor, watts=power)
+        for carrier in carriers
+        for factor, power in [(1.0, here), *slow]
     ]
     return {
         "bundles": [one.ident for one in bundles],
@@ -131,6 +136,9 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
             "response_head_bytes": heads.response,
             "segment_bytes": SEGMENT,
             "segment_overhead_bytes": SEGMENT_OVERHEAD,
+            "udp_request_bytes": carriers[1].up(0) - carriers[1].down(0),
+            "datagram_bytes": DATAGRAM,
+            "datagram_overhead_bytes": DATAGRAM_OVERHEAD + OVERHEAD,
         },
         "power": {
             "source": "device time x --device-watts"
@@ -141,18 +149,20 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         "strategies": [strategy_json(one) for one in timed],
         "left_out": [{"method": method, "reason": reason} for method, reason in left_out],
         "blocks": blocks,
-        "target": target(timed, radios, overhead=heads, main=bundles[0].ident),
-        "link_check": _checked(names[0], pictures[0], radios, heads, options.top) if options.check_link else None,
+        "targets": [target(timed, radios, carrier=carrier, main=bundles[0].ident) for carrier in carriers],
+        "link_check": _checked(names[0], pictures[0], radios, carriers, options.top) if options.check_link else None,
     }
 
 
-def _checked(name: str, picture: bytes, radios: Sequence[Radio], heads: Overhead, top: int) -> dict[str, Any]:
+def _checked(
+    name: str, picture: bytes, radios: Sequence[Radio], carriers: Sequence[Carrier], top: int
+) -> dict[str, Any]:
     """Hold the link model against a shaped link with a picture's packets at the lowest, default and highest level."""
     device = Device(name, threads=1)
     manifest = device.bundle.manifest
     levels = sorted({0, manifest.default_level, manifest.levels - 1})
     packets = [device.encode(picture, level=level) for level in levels]
-    return check_link(name, packets, radios=radios, overhead=heads, top=top)
+    return check_link(name, packets, radios=radios, carriers=carriers, top=top)
 
 
 def _radios(options: argparse.Namespace) -> list[Radio]:

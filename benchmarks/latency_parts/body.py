@@ -8,10 +8,11 @@ from typing import Any
 
 from latency_parts.strategies import Strategy
 from latency_parts.timing import Timed
-from splitcodec.evaluation.latency import Overhead, Radio, Trip, break_even_kbit_per_s
+from splitcodec.evaluation.latency import Carrier, Datagrams, Overhead, Radio, Trip, break_even_kbit_per_s
 
 TARGET_KBIT_PER_S = 37.5
 TARGET_TIMES = 3.0
+NAMES = {Overhead: "HTTP", Datagrams: "UDP"}
 INT8_NOTE = "top-1 and bytes are those of the fp32 encoder at this level; what INT8 loses is measured apart"
 TASKS_NOTE = "at the level chosen for classification; the accuracy of other tasks is measured apart"
 
@@ -26,6 +27,7 @@ def strategy_json(timed: Timed) -> dict[str, Any]:
         else {
             "method": choice.method,
             "setting": choice.setting,
+            "setting_bytes": choice.bytes_mean,
             "top1": choice.top1,
             "reaches": choice.reaches,
             "trained": choice.trained,
@@ -43,6 +45,7 @@ def strategy_json(timed: Timed) -> dict[str, Any]:
         "bytes_mean": round(timed.link_bytes, 1),
         "bytes_mean_here": round(timed.sent_bytes, 1),
         "answer_bytes_mean": round(timed.answer_bytes, 1),
+        "answer_bytes_mean_brief": round(timed.brief_bytes, 1),
         "device_ms": _rounded(timed.device_ms),
         "edge_ms": _rounded(timed.edge_ms),
         **({} if note is None else {"note": note}),
@@ -53,15 +56,15 @@ def block(
     timed: Sequence[Timed],
     radios: Sequence[Radio],
     *,
-    overhead: Overhead,
+    carrier: Carrier,
     slowdown: float,
     watts: Sequence[float],
 ) -> dict[str, Any]:
     """Return totals, break-even rates and energy of all strategies on a device `slowdown` times as slow as this one.
 
-    `watts` is the device's power under each strategy.
+    `carrier` brings packets and answers. `watts` is the device's power under each strategy.
     """
-    trips = {one.strategy.name: one.trip(overhead).slower(slowdown) for one in timed}
+    trips = {one.strategy.name: one.trip(carrier).slower(slowdown) for one in timed}
     alone = {one.strategy.tasks: one.strategy.name for one in timed if one.strategy.kind == "device"}
     rows = []
     for one, power in zip(timed, watts, strict=True):
@@ -80,10 +83,11 @@ def block(
             }
         )
     label = "measured here" if slowdown == 1 else f"device times {slowdown:g}: modelled"
-    return {"device_slowdown": slowdown, "label": label, "rows": rows}
+    name = NAMES[type(carrier)]
+    return {"carrier": name, "device_slowdown": slowdown, "label": f"over {name}, {label}", "rows": rows}
 
 
-def target(first: Sequence[Timed], radios: Sequence[Radio], *, overhead: Overhead, main: str) -> dict[str, Any] | None:
+def target(first: Sequence[Timed], radios: Sequence[Radio], *, carrier: Carrier, main: str) -> dict[str, Any] | None:
     """Return how many times faster than the best image codec at equal accuracy ours is on the slowest kind of link.
 
     None where that link is not among `radios`. Codecs that do not reach the accuracy do not count.
@@ -91,7 +95,7 @@ def target(first: Sequence[Timed], radios: Sequence[Radio], *, overhead: Overhea
     radio = next((one for one in radios if one.kbit_per_s == TARGET_KBIT_PER_S), None)
     if radio is None:
         return None
-    totals = {one.strategy.name: one.trip(overhead).total_ms(radio) for one in first if _counts(one.strategy)}
+    totals = {one.strategy.name: one.trip(carrier).total_ms(radio) for one in first if _counts(one.strategy)}
     codecs = {one.strategy.name: totals[one.strategy.name] for one in _of("codec", first) if _counts(one.strategy)}
     ours = [one for one in _of("ours", first) if _counts(one.strategy) and one.strategy.tasks == ("classify",)]
     best = min(codecs, key=lambda name: codecs[name], default=None)
@@ -102,6 +106,7 @@ def target(first: Sequence[Timed], radios: Sequence[Radio], *, overhead: Overhea
         return None if name is None or best is None else round(codecs[best] / totals[name], 3)
 
     return {
+        "carrier": NAMES[type(carrier)],
         "link": asdict(radio),
         "at_least": TARGET_TIMES,
         "best_codec": best,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, final
 
 from splitcodec.errors import DataError
+from splitcodec.evaluation.hull import bytes_at, upper_hull
 from splitcodec.evaluation.result import OURS, TRAINED, UNDERTRAINED
 
 _LEVEL = re.compile(r"(?:(.+) )?level ([0-9]+)")
@@ -21,7 +22,8 @@ class Choice:
     """One method's setting: mean bytes and top-1 in per cent as measured in rd.json.
 
     `reaches` is false where no setting is good enough; this is then the best, and nothing is claimed of it. `trained`
-    is as in rd.json, None for image codecs.
+    is as in rd.json, None for image codecs. `equal_bytes` are what the method needs for exactly the score that was
+    asked for, read off its hull as design.md says: who may mix two settings from picture to picture pays that.
     """
 
     method: str
@@ -30,6 +32,12 @@ class Choice:
     top1: float
     reaches: bool
     trained: str | None = None
+    read_off: float | None = None
+
+    @property
+    def equal_bytes(self) -> float:
+        """Return the bytes at the score asked for, those of the setting where the hull does not reach it."""
+        return self.bytes_mean if self.read_off is None else self.read_off
 
     @property
     def level(self) -> tuple[str | None, int]:
@@ -117,4 +125,10 @@ class Rates:
         else:
             best = min(points, key=lambda one: (-one["top1"], one["bytes_mean"]))
         trained = self._encoders.get(method, (None, ()))[0]
-        return Choice(**best, reaches=bool(good), trained=TRAINED if method == OURS else trained)
+        read_off = bytes_at(upper_hull((one["bytes_mean"], one["top1"]) for one in points), self.teacher_top1 - within)
+        return Choice(
+            **best,
+            reaches=bool(good),
+            trained=TRAINED if method == OURS else trained,
+            read_off=read_off if good else None,
+        )

@@ -1,4 +1,4 @@
-"""Bytes that HTTP puts around packet and answer: counted between the real link and the real server, on loopback."""
+"""Bytes around packet and answer: HTTP's counted between the real link and the real server, on loopback."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from splitcodec.device.link import http
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.listen import BackgroundServer
 from splitcodec.edge.server import create_app, read_settings
-from splitcodec.evaluation.latency import Overhead
+from splitcodec.evaluation.latency import Datagrams, Overhead
+from splitcodec.wire.request import dump_request
 
 
 def overhead(edge: Edge, packet: bytes, *, top: int) -> Overhead:
@@ -28,6 +29,11 @@ def overhead(edge: Edge, packet: bytes, *, top: int) -> Overhead:
         sent, got = counter.up, counter.down
         answer = link(packet)
         return Overhead(counter.up - sent - len(packet), counter.down - got - len(answer))
+
+
+def datagrams(packet: bytes, *, top: int) -> Datagrams:
+    """Return what says over UDP, in front of a packet, how many guesses are wanted."""
+    return Datagrams(len(dump_request(packet, top=top, brief=True)) - len(packet))
 
 
 @final

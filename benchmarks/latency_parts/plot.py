@@ -20,11 +20,18 @@ _STAGES = {  # on the device dark, at the edge light
 
 
 def plot(report: dict[str, Any]) -> bytes:
-    """Return a PNG: a panel per device (this one, slower ones), and one of the stages. Raises MissingExtra."""
+    """Return a PNG: a row per carrier, in it a panel per device (this one, slower ones); and one of the stages.
+
+    Raises MissingExtra.
+    """
     blocks = report["blocks"]
-    high = max(5.8, 2.6 + 0.42 * len(report["strategies"]))  # a bar and its two-line name each
-    drawn_on = figure(5.2 * (len(blocks) + 1) + 2.2, high)
-    *lines, bars = drawn_on.subplots(1, len(blocks) + 1)
+    carriers = list(dict.fromkeys(block["carrier"] for block in blocks))
+    wide = len(blocks) // len(carriers)
+    high = max(4.6 * len(carriers), 2.6 + 0.42 * len(report["strategies"]))  # a bar and its two-line name each
+    drawn_on = figure(5.2 * (wide + 1) + 2.2, high)
+    grid = drawn_on.add_gridspec(len(carriers), wide + 1)
+    lines = [drawn_on.add_subplot(grid[row, column]) for row in range(len(carriers)) for column in range(wide)]
+    bars = drawn_on.add_subplot(grid[:, wide])
     for axes, block in zip(lines, blocks, strict=True):
         _lines(axes, report, block)
     _bars(bars, report)

@@ -1,8 +1,9 @@
 """The link model against a real, shaped link: tc tbf between two network namespaces, delay added in user space.
 
-One namespace holds `splitcodec serve` and a relay that passes bytes on half a round trip late, both ways (kernels
-without netem cannot); the other the HTTP link of the device. Token buckets let their first bytes pass at once after a
-pause, which no radio does; so both ends empty them with a datagram before they send. Needs Linux, root, ip and tc.
+One namespace holds `splitcodec serve`, `splitcodec bridge --udp` and a relay that passes bytes on half a round trip
+late, both ways (kernels without netem cannot); the other the device's link, over HTTP or UDP. Token buckets let their
+first bytes pass at once after a pause, which no radio does; so both ends empty them with a datagram before they send.
+Needs Linux, root, ip and tc.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
+from latency_parts.body import NAMES
 from latency_parts.shaped_ends import DEVICE, EDGE, SERVER_PORT
-from splitcodec.evaluation.latency import Overhead, Radio, Trip
+from splitcodec.evaluation.latency import Carrier, Radio, Trip
 
 WITHIN_PERCENT = 10.0
 BURST = 1540  # bytes in a token bucket: a whole frame, and no more
@@ -30,14 +32,16 @@ TURNS = 3
 UNSHAPED_S = 0.002  # each way, taken off again: a relay that waits wakes up in the same way as with a link's delay
 _Server = subprocess.Popen[bytes]
 ENDS = Path(__file__).with_name("shaped_ends.py")
+_SERVE = ("serve", "--port", str(SERVER_PORT), "--threads", "1", "--requests-per-s", "0", "--symbols-per-s", "0")
+_BRIDGE = ("bridge", "--udp", str(SERVER_PORT), "--threads", "1")
 
 
 def check_link(
-    bundle: str, packets: Sequence[bytes], *, radios: Sequence[Radio], overhead: Overhead, top: int
+    bundle: str, packets: Sequence[bytes], *, radios: Sequence[Radio], carriers: Sequence[Carrier], top: int
 ) -> dict[str, Any]:
     """Return measured and modelled milliseconds of each packet over each link, or under "skipped" why there are none.
 
-    What the same request takes without shaping (HTTP, both ends), and what the edge computes, is taken off first.
+    What the same request takes without shaping (both ends), and what the edge computes, is taken off first.
     """
     if (reason := _missing()) is not None:
         return {"skipped": reason}
@@ -45,13 +49,18 @@ def check_link(
         with (
             _namespaces() as (near, far),
             tempfile.TemporaryFile() as log,
-            _server(far, bundle, log) as server,
+            _process(far, *_SERVE, "--bundle", bundle, log=log) as server,
+            _process(far, *_BRIDGE, "--bundle", bundle, log=log) as bridge,
         ):
-            asked = partial(_asked, near, far, packets, top=top, alive=partial(_alive, server, log))
-            free = asked(radio=None)
-            rows = [
-                row for radio in radios for row in _rows(radio, packets, free, asked(radio=radio), overhead=overhead)
-            ]
+            rows = []
+            for carrier in carriers:
+                name = NAMES[type(carrier)]
+                asked = partial(
+                    _asked, near, far, packets, top=top, name=name, alive=partial(_alive, (server, bridge), log)
+                )
+                free = asked(radio=None)
+                for radio in radios:
+                    rows += _rows(radio, packets, free, asked(radio=radio), carrier=carrier)
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         said = getattr(error, "stderr", None)
         words = said.decode(errors="replace") if isinstance(said, bytes) else str(error)
@@ -75,15 +84,16 @@ def _rows(
     free: Sequence[Mapping[str, float]],
     shaped: Sequence[Mapping[str, float]],
     *,
-    overhead: Overhead,
+    carrier: Carrier,
 ) -> list[dict[str, Any]]:
     rows = []
     for packet, without, found in zip(packets, free, shaped, strict=True):
-        up, down = overhead.up(len(packet)), overhead.down(round(found["answer_bytes"]))
+        up, down = carrier.up(len(packet)), carrier.down(round(found["answer_bytes"]))
         modelled = Trip({}, {}, up, down).link_ms(radio)
         measured = found["ms"] - without["ms"]
         rows.append(
             {
+                "carrier": NAMES[type(carrier)],
                 "link": radio.name,
                 "rtt_ms": radio.rtt_ms,
                 "packet_bytes": len(packet),
@@ -132,9 +142,8 @@ def _namespaces() -> Iterator[tuple[str, str]]:
 
 
 @contextmanager
-def _server(namespace: str, bundle: str, log: IO[bytes]) -> Iterator[_Server]:
-    command = ["ip", "netns", "exec", namespace, sys.executable, "-m", "splitcodec.cli", "serve", "--bundle", bundle]
-    command += ["--port", str(SERVER_PORT), "--threads", "1", "--requests-per-s", "0", "--symbols-per-s", "0"]
+def _process(namespace: str, *words: str, log: IO[bytes]) -> Iterator[_Server]:
+    command = ["ip", "netns", "exec", namespace, sys.executable, "-m", "splitcodec.cli", *words]
     server = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         yield server
@@ -147,16 +156,23 @@ def _server(namespace: str, bundle: str, log: IO[bytes]) -> Iterator[_Server]:
             server.wait()
 
 
-def _alive(server: _Server, log: IO[bytes]) -> None:
+def _alive(servers: Sequence[_Server], log: IO[bytes]) -> None:
     """Raise OSError with the last words of a server that has ended."""
-    if server.poll() is not None:
+    if any(server.poll() is not None for server in servers):
         log.seek(0)
         words = log.read().decode(errors="replace").split()
         raise OSError(f"the server in its namespace has ended: {' '.join(words)[-160:]}")
 
 
 def _asked(
-    near: str, far: str, packets: Sequence[bytes], *, top: int, alive: Callable[[], None], radio: Radio | None
+    near: str,
+    far: str,
+    packets: Sequence[bytes],
+    *,
+    top: int,
+    name: str,
+    alive: Callable[[], None],
+    radio: Radio | None,
 ) -> list[dict[str, float]]:
     """Return for each packet the fastest milliseconds of a few turns, and the answer's bytes."""
     for namespace in (near, far):
@@ -175,6 +191,7 @@ def _asked(
             task = {
                 "packets": [base64.b64encode(one).decode() for one in packets],
                 "top": top,
+                "carrier": name,
                 "turns": _turns(radio),
                 "pause_s": pause_s,
             }

@@ -13,7 +13,9 @@ import time
 from typing import NamedTuple
 
 from splitcodec.device.link import http
+from splitcodec.device.udp import udp
 from splitcodec.wire.answer import parse_answer
+from splitcodec.wire.brief import shorten
 
 DEVICE, EDGE = "10.213.7.1", "10.213.7.2"
 SERVER_PORT, RELAY_PORT, SINK_PORT = 8080, 8081, 9
@@ -34,6 +36,7 @@ def relay(delay_s: float) -> None:
     """Carry connections from the cable to the server, each way `delay_s` late; empty the bucket before an answer."""
     _sink(EDGE)
     _await_server()
+    threading.Thread(target=_relay_datagrams, args=(delay_s,), daemon=True).start()
     with socket.create_server((EDGE, RELAY_PORT)) as listener:
         print("ready", flush=True)
         while True:
@@ -48,6 +51,23 @@ def relay(delay_s: float) -> None:
                 threading.Thread(target=_give, args=(target, later), daemon=True).start()
 
 
+def _relay_datagrams(delay_s: float) -> None:
+    """Carry datagrams between the cable and the bridge, as `relay` carries connections."""
+    near, far = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+    near.bind((EDGE, RELAY_PORT))
+    far.connect(("127.0.0.1", SERVER_PORT))
+    up: queue.Queue[Late] = queue.Queue()
+    down: queue.Queue[Late] = queue.Queue()
+    asked = threading.Event()
+    data, device = near.recvfrom(65_536)
+    near.connect(device)
+    up.put(Late(time.monotonic() + delay_s, data, False))
+    asked.set()
+    for source, target, later, is_answer in ((near, far, up, False), (far, near, down, True)):
+        threading.Thread(target=_take, args=(source, later, delay_s, asked, is_answer), daemon=True).start()
+        threading.Thread(target=_give, args=(target, later), daemon=True).start()
+
+
 def ask() -> None:
     """Send packets over the real link and print, for each, the fastest milliseconds and the answer's bytes.
 
@@ -57,7 +77,9 @@ def ask() -> None:
     packets = [base64.b64decode(one) for one in task["packets"]]
     _sink(DEVICE)
     found = [{"ms": float("inf"), "answer_bytes": 0.0} for _ in packets]
-    with http(f"http://{EDGE}:{RELAY_PORT}", top=task["top"], timeout_s=PATIENCE_S, retries=0) as link:
+    brief = task["carrier"] == "UDP"
+    scheme, link_to = ("udp", udp) if brief else ("http", http)
+    with link_to(f"{scheme}://{EDGE}:{RELAY_PORT}", top=task["top"], timeout_s=PATIENCE_S, retries=0) as link:
         for turn in range(-1, task["turns"]):
             for packet, least in zip(packets, found, strict=True):
                 time.sleep(task["pause_s"])
@@ -66,7 +88,7 @@ def ask() -> None:
                 answer = link(packet)
                 spent_ms = 1000 * (time.perf_counter() - begin) - sum(parse_answer(answer)["ms"].values())
                 if turn >= 0 and spent_ms < least["ms"]:
-                    least.update(ms=spent_ms, answer_bytes=float(len(answer)))
+                    least.update(ms=spent_ms, answer_bytes=float(len(shorten(answer) if brief else answer)))
     print(json.dumps(found))
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from latency_parts.cores import Cores
 from latency_parts.strategies import Strategy, folded
-from splitcodec.evaluation.latency import Overhead, Trip
+from splitcodec.evaluation.latency import Carrier, Trip
+from splitcodec.wire.brief import shorten
 
 
 @final
@@ -23,18 +24,20 @@ class Timed:
     edge_ms: dict[str, float]
     sent_bytes: float
     answer_bytes: float
+    brief_bytes: float
 
     @property
     def link_bytes(self) -> float:
         """Return the bytes that leave the device: of the many photographs that the accuracy was measured on, if so."""
         choice = self.strategy.choice
-        return self.sent_bytes if choice is None or self.strategy.tasks != ("classify",) else choice.bytes_mean
+        return self.sent_bytes if choice is None or self.strategy.tasks != ("classify",) else choice.equal_bytes
 
-    def trip(self, overhead: Overhead) -> Trip:
-        """Return what an answer takes, with HTTP around what goes over the link."""
+    def trip(self, carrier: Carrier) -> Trip:
+        """Return what an answer takes, with all that its carrier puts around what goes over the link."""
         if self.strategy.edge is None:
             return Trip(self.device_ms, self.edge_ms)
-        up, down = overhead.up(round(self.link_bytes)), overhead.down(round(self.answer_bytes))
+        answer = self.brief_bytes if carrier.brief else self.answer_bytes
+        up, down = carrier.up(round(self.link_bytes)), carrier.down(round(answer))
         return Trip(self.device_ms, self.edge_ms, up, down)
 
 
@@ -49,7 +52,7 @@ def run(
     """Time every strategy on every picture, `turns` times each."""
     device_ms: list[list[dict[str, float]]] = [[] for _ in strategies]
     edge_ms: list[list[dict[str, float]]] = [[] for _ in strategies]
-    sizes: list[list[tuple[int, int]]] = [[] for _ in strategies]
+    sizes: list[list[tuple[int, int, int]]] = [[] for _ in strategies]
     for done, picture in enumerate(pictures, 1):
         device: list[dict[str, float]] = [{} for _ in strategies]
         edge: list[dict[str, float]] = [{} for _ in strategies]
@@ -68,8 +71,7 @@ def run(
             strategy,
             _medians(device_ms[k]),
             _medians(edge_ms[k]),
-            float(np.mean([sent for sent, _ in sizes[k]])),
-            float(np.mean([answer for _, answer in sizes[k]])),
+            *(float(np.mean(column)) for column in zip(*sizes[k], strict=True)),
         )
         for k, strategy in enumerate(strategies)
     ]
@@ -77,21 +79,21 @@ def run(
 
 def _once(
     strategy: Strategy, picture: bytes, *, cores: Cores, device_ms: dict[str, float], edge_ms: dict[str, float]
-) -> tuple[int, int]:
-    """Run a strategy once, lower the milliseconds to the fastest, and return the bytes sent and answered."""
+) -> tuple[int, int, int]:
+    """Run a strategy once, lower the milliseconds to the fastest; return the bytes sent, answered, shortened."""
     with cores.on(cores.device):
         if strategy.warm:
             strategy.device(picture)
         sent = strategy.device(picture)
     _lower(device_ms, sent.ms)
     if strategy.edge is None:
-        return 0, len(sent.data)
+        return 0, len(sent.data), len(shorten(sent.data))
     with cores.on(cores.edge):
         if strategy.warm:
             strategy.edge(sent.data)
         answer = strategy.edge(sent.data)
     _lower(edge_ms, answer.ms)
-    return len(sent.data), len(answer.data)
+    return len(sent.data), len(answer.data), len(shorten(answer.data))
 
 
 def _lower(least: dict[str, float], ms: dict[str, float]) -> None:

@@ -25,11 +25,12 @@ from splitcodec.device.client import Device
 from splitcodec.device.links import open_link
 from splitcodec.device.mqtt import mqtt
 from splitcodec.edge.answer import Edge
-from splitcodec.edge.mqtt import Bridge, Wanted
+from splitcodec.edge.mqtt import Bridge
 from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, PacketBundle, SettingsError
 from splitcodec.wire.answer import parse_answer
 from splitcodec.wire.bundle import Bundle
-from splitcodec.wire.topic import TOP, parse_broker
+from splitcodec.wire.request import TOP, Wanted
+from splitcodec.wire.topic import parse_broker
 from tests.mosquitto import Mosquitto, free_port
 from tests.requires import require
 

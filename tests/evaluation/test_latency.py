@@ -11,11 +11,13 @@ import pytest
 from PIL import Image
 
 from splitcodec.device.client import Device
+from splitcodec.device.fragmented import fragmented
 from splitcodec.device.link import slow
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import SettingsError
-from splitcodec.evaluation.latency import Overhead, Radio, Trip, break_even_kbit_per_s
+from splitcodec.errors import LinkDown, SettingsError
+from splitcodec.evaluation.latency import Datagrams, Overhead, Radio, Trip, break_even_kbit_per_s
 from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.fragment import DATAGRAM, split
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 RADIO = Radio(37.5, 200.0, 81.0)
@@ -37,6 +39,19 @@ def test_bytes_on_the_link_have_heads_and_segments_around_them() -> None:
     assert heads.up(1448) == 200 + 52 + 1448 + 52
     assert heads.up(1449) == 200 + 52 + 1449 + 104
     assert heads.down(0) == 380 + 52
+
+
+@pytest.mark.parametrize("size", [0, 1, 1182, 1183, 1189, 1190, 5000])
+def test_bytes_in_datagrams_are_those_of_the_real_link(size: int) -> None:
+    """What two real shores send for a packet of that size, and for an answer of it."""
+    up: list[bytes] = []
+    down = list(split(bytes(size), frame=DATAGRAM))
+    link = fragmented(up.append, lambda _: None, frame=DATAGRAM, top=1, brief=True, timeout_s=0.001)
+    with pytest.raises(LinkDown):
+        link(bytes(size))
+    carrier = Datagrams(7)
+    assert carrier.up(size) == sum(28 + len(frame) for frame in up)
+    assert carrier.down(size) == sum(28 + 7 + len(piece) for piece in down)
 
 
 def test_at_the_break_even_rate_both_take_as_long() -> None:
@@ -107,6 +122,8 @@ def test_the_cheapest_setting_that_is_good_enough_is_chosen(script: ModuleType, 
     assert found.choose("splitcodec", within=3).level == (None, 1)
     assert found.choose("jpeg", within=2.5).dial == (28, None)
     assert found.choose("vvc", within=3) is None
+    assert (jpeg.equal_bytes, webp.equal_bytes) == (270.0, 80.0)
+    assert found.choose("splitcodec", within=4).equal_bytes == pytest.approx(100 + 100 * 6 / 7)  # between its levels
     assert found.method_of("tiny@1") == "splitcodec"
 
 
@@ -169,16 +186,28 @@ def test_one_command_measures_all(
     assert not webp["claim"]
     assert not paper["claim"]
     assert {one["method"] for one in body["left_out"]} == {"several tasks on the device", "vvc", "reduced"}
-    here, slower = body["blocks"]
-    assert slower["label"] == "device times 10: modelled"
+    here, slower, udp_here, udp_slower = body["blocks"]
+    assert [block["label"] for block in body["blocks"][1:]] == [
+        "over HTTP, device times 10: modelled",
+        "over UDP, measured here",
+        "over UDP, device times 10: modelled",
+    ]
+    assert udp_slower["rows"][0]["device_ms"] == slower["rows"][0]["device_ms"]
     assert slower["rows"][0]["device_ms"] == pytest.approx(10 * here["rows"][0]["device_ms"], abs=0.1)
     assert 100 < body["overhead"]["request_head_bytes"] < 400
-    row = next(row for row in here["rows"] if row["strategy"] == "tiny fp32, constriction")
+    row_name = "tiny fp32, constriction"
+    row = next(row for row in here["rows"] if row["strategy"] == row_name)
     assert row["total_ms"]["37.5 kbit/s"] == pytest.approx(
         200 + sum(row["link_bytes"]) * 8 / 37.5 + row["device_ms"] + row["edge_ms"], abs=0.01
     )
-    assert body["target"]["best_codec"] == "jpeg, network at the edge"
-    assert body["target"]["times_faster"] > 0
+    (lean,) = (row for row in udp_here["rows"] if row["strategy"] == row_name)
+    assert lean["total_ms"]["37.5 kbit/s"] < row["total_ms"]["37.5 kbit/s"]
+    assert lean["link_bytes"][0] == 200 + 7 + 4 + 35
+    assert lean["link_bytes"][1] == round(ours["answer_bytes_mean_brief"]) + 4 + 35
+    assert [one["carrier"] for one in body["targets"]] == ["HTTP", "UDP"]
+    for one in body["targets"]:
+        assert one["best_codec"] == "jpeg, network at the edge"
+        assert one["times_faster"] > 0
     assert "webp, network at the edge (does not reach" in " ".join(capsys.readouterr().out.split())
     assert str(tmp_path) not in out.read_text()
     assert "--rates rd.json" in body["command"]
@@ -186,7 +215,7 @@ def test_one_command_measures_all(
 
     text = "\n".join(section(body))
     assert "| paper (undertrained) | paper-1 level 0 |" in text
-    assert "### Picture to answer in ms, device times 10: modelled" in text
+    assert "### Picture to answer in ms, over UDP, device times 10: modelled" in text
 
 
 @pytest.mark.parametrize(
@@ -263,9 +292,9 @@ def test_the_link_check_says_why_it_did_not_run(script: ModuleType, monkeypatch:
 
     monkeypatch.setattr("shutil.which", lambda _: None)
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    check = {"link_check": shaped.check_link("tiny", [b"x"], radios=[RADIO], overhead=Overhead(1, 1), top=1)}
+    check = {"link_check": shaped.check_link("tiny", [b"x"], radios=[RADIO], carriers=[Overhead(1, 1)], top=1)}
     monkeypatch.setattr("os.geteuid", lambda: 1)
-    found = shaped.check_link("tiny", [b"x"], radios=[RADIO], overhead=Overhead(1, 1), top=1)
+    found = shaped.check_link("tiny", [b"x"], radios=[RADIO], carriers=[Overhead(1, 1)], top=1)
     assert found["skipped"].endswith("need root")
     from latency_parts.show import check_lines
 
@@ -275,14 +304,14 @@ def test_the_link_check_says_why_it_did_not_run(script: ModuleType, monkeypatch:
 
 @pytest.mark.soak
 def test_a_shaped_link_takes_what_the_model_says(script: ModuleType, tiny: Bundle, tiny_folder: Path) -> None:
-    from latency_parts.heads import overhead
+    from latency_parts.heads import datagrams, overhead
     from latency_parts.shaped import check_link
 
     device = Device(tiny, threads=1)
     noise = Image.effect_noise((80, 80), 90)
     packets = [device.encode(noise, level=level) for level in (0, 2)]
     heads = overhead(Edge(tiny, threads=1), packets[0], top=1)
-    found = check_link(str(tiny_folder), packets, radios=[RADIO], overhead=heads, top=1)
+    found = check_link(str(tiny_folder), packets, radios=[RADIO], carriers=[heads, datagrams(packets[0], top=1)], top=1)
     if "skipped" in found:
         pytest.skip(found["skipped"])
     assert found["agrees"], found["rows"]

@@ -1,4 +1,4 @@
-"""The command between a broker and an edge: bridge."""
+"""The command between devices that do not speak HTTP and an edge: bridge."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import os
 import signal
 import sys
 import threading
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitcodec.cli.show import DEFAULT_BUNDLE, ThreadsOption
+from splitcodec.cli.show import DEFAULT_BUNDLE, ThreadsOption, TokenFileOption, read_token
 
 if TYPE_CHECKING:
-    from splitcodec.edge.mqtt import Respond
+    from splitcodec.wire.request import Respond
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,8 +26,11 @@ def add_to(app: typer.Typer) -> None:
 
 def bridge(
     mqtt: Annotated[
-        str, typer.Option("--mqtt", metavar="URL", help="Broker and topic: mqtt[s]://[USER@]HOST[:PORT]/TOPIC.")
-    ],
+        str | None, typer.Option("--mqtt", metavar="URL", help="Broker and topic: mqtt[s]://[USER@]HOST[:PORT]/TOPIC.")
+    ] = None,
+    udp: Annotated[
+        str | None, typer.Option("--udp", metavar="[HOST:]PORT", help="Listen for datagrams. HOST: 127.0.0.1.")
+    ] = None,
     url: Annotated[
         str | None, typer.Option("--url", metavar="URL", help="The edge server. Default: answer in this process.")
     ] = None,
@@ -37,39 +41,72 @@ def bridge(
     client_id: Annotated[
         str | None, typer.Option("--client-id", help="Let the broker keep packets while the bridge is away.")
     ] = None,
+    token_file: TokenFileOption = None,
     ca: Annotated[Path | None, typer.Option("--ca", metavar="FILE", help="Authorities that TLS trusts.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
     threads: ThreadsOption = None,
 ) -> None:
-    """Take packets from an MQTT 5 broker and give answers back, from a server (--url) or from this process.
+    """Take packets from an MQTT 5 broker (--mqtt) or in datagrams (--udp), give answers from a server or this process.
 
     User, password and CA file may come from SPLITCODEC_MQTT_USERNAME, SPLITCODEC_MQTT_PASSWORD, SPLITCODEC_MQTT_CA.
+    Over UDP the token (--token-file or SPLITCODEC_TOKEN) is the key that devices have as well; without one, only
+    addresses that are not public are answered.
     """
-    from splitcodec.edge.mqtt import Bridge
     from splitcodec.errors import SettingsError
-    from splitcodec.wire.topic import parse_broker
 
     if url is not None and bundle:
         raise SettingsError("--url and --bundle; the server at --url has bundles of its own, give one of the two")
-    broker = parse_broker(
-        mqtt,
-        username=os.environ.get("SPLITCODEC_MQTT_USERNAME"),
-        password=os.environ.get("SPLITCODEC_MQTT_PASSWORD"),
-        ca_file=ca or os.environ.get("SPLITCODEC_MQTT_CA"),
-    )
+    if (mqtt is None) == (udp is None):
+        raise SettingsError("give one of --mqtt URL and --udp [HOST:]PORT: where packets come from")
+    if udp is not None and (client_id is not None or ca is not None):
+        raise SettingsError("--client-id and --ca are for --mqtt; leave them out with --udp")
     respond, what = _over_http(url, timeout) if url is not None else _in_process(bundle, threads)
     stop = threading.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: stop.set())
-    with Bridge(broker, respond, concurrency=concurrency, client_id=client_id):
-        print(f"bridging {broker.url} to {what}", file=sys.stderr, flush=True)
+    bridging: AbstractContextManager[object]
+    if mqtt is not None:
+        bridging, place = _from_mqtt(mqtt, respond, ca=ca, client_id=client_id, concurrency=concurrency)
+    else:
+        bridging, place = _from_udp(udp or "", respond, token=read_token(token_file), concurrency=concurrency)
+    with bridging:
+        print(f"bridging {place} to {what}", file=sys.stderr, flush=True)
         while not stop.wait(3600.0):
             pass
 
 
+def _from_mqtt(
+    url: str, respond: Respond, *, ca: Path | None, client_id: str | None, concurrency: int
+) -> tuple[AbstractContextManager[object], str]:
+    from splitcodec.edge.mqtt import Bridge
+    from splitcodec.wire.topic import parse_broker
+
+    broker = parse_broker(
+        url,
+        username=os.environ.get("SPLITCODEC_MQTT_USERNAME"),
+        password=os.environ.get("SPLITCODEC_MQTT_PASSWORD"),
+        ca_file=ca or os.environ.get("SPLITCODEC_MQTT_CA"),
+    )
+    return Bridge(broker, respond, concurrency=concurrency, client_id=client_id), broker.url
+
+
+def _from_udp(
+    place: str, respond: Respond, *, token: str | None, concurrency: int
+) -> tuple[AbstractContextManager[object], str]:
+    from splitcodec.edge.udp import UdpBridge
+    from splitcodec.errors import SettingsError
+
+    host, _, port = place.rpartition(":")
+    if not (port.isascii() and port.isdigit() and int(port) < 65_536):
+        raise SettingsError(f"--udp {place[:80]!r}; expected a port such as 8080, or 0.0.0.0:8080")
+    host = host.strip("[]") or "127.0.0.1"
+    bridge = UdpBridge(host, int(port), respond, concurrency=concurrency, token=token)
+    return bridge, f"udp://{f'[{host}]' if ':' in host else host}:{bridge.port}"
+
+
 def _over_http(url: str, timeout_s: float) -> tuple[Respond, str]:
     from splitcodec.device.link import HttpLink, http
-    from splitcodec.edge.mqtt import Wanted
+    from splitcodec.wire.request import Wanted
 
     @functools.lru_cache(maxsize=32)
     def link(tasks: tuple[str, ...], top: int | None) -> HttpLink:
@@ -85,12 +122,6 @@ def _over_http(url: str, timeout_s: float) -> tuple[Respond, str]:
 
 def _in_process(bundles: list[str] | None, threads: int | None) -> tuple[Respond, str]:
     from splitcodec.edge.answer import Edge
-    from splitcodec.edge.mqtt import Wanted
-    from splitcodec.wire.answer import GUESSES
 
     edge = Edge(*(bundles or [DEFAULT_BUNDLE]), threads=threads)
-
-    def respond(packet: bytes, wanted: Wanted) -> bytes:
-        return edge.respond(packet, tasks=wanted.tasks or None, top=wanted.top or GUESSES)
-
-    return respond, ", ".join(one.ident for one in edge.bundles)
+    return edge.respond_to, ", ".join(one.ident for one in edge.bundles)

@@ -119,7 +119,7 @@ def encode(
 def ask(
     images: Images,
     url: Annotated[
-        str, typer.Option("--url", metavar="URL", help="The edge: http://10.0.0.2:8080, or mqtt://HOST/TOPIC.")
+        str, typer.Option("--url", metavar="URL", help="The edge: http://10.0.0.2:8080, mqtt://HOST/TOPIC, udp://HOST.")
     ],
     level: LevelOption = None,
     max_bytes: MaxBytesOption = None,

@@ -44,7 +44,7 @@ def add_to(app: typer.Typer) -> None:
 
 def watch(
     url: Annotated[
-        str, typer.Option("--url", metavar="URL", help="The edge: http://10.0.0.2:8080, or mqtt://HOST/TOPIC.")
+        str, typer.Option("--url", metavar="URL", help="The edge: http://10.0.0.2:8080, mqtt://HOST/TOPIC, udp://HOST.")
     ],
     folder: Annotated[
         Path | None, typer.Argument(metavar="[DIR]", help="Folder of pictures. Not with --camera.")

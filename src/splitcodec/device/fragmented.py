@@ -1,6 +1,6 @@
 """Stage 5 of 7, over small frames: a link for radios.   inside: wire/exchange.py   far end: edge/fragmented.py
 
-    link = fragmented(radio.send, radio.receive, frame=51)
+    link = fragmented(radio.send, radio.receive, frame=51, top=1, brief=True)
     answer = device.ask("cat.jpg", link=link)
 
 `send(frame)` sends one frame and returns when it has left; waiting for the duty cycle is its business.
@@ -13,13 +13,16 @@ import math
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import final
 
 from splitcodec.errors import FrameError, LinkDown, LinkError, SettingsError
+from splitcodec.wire.brief import restore
 from splitcodec.wire.exchange import Heard, Limits, Message, Patience, Receiver, Sender, State
 from splitcodec.wire.fragment import Channel, Complete, Fragment, Report, dump_frame, parse_frame
 from splitcodec.wire.problem import parse_problem
+from splitcodec.wire.request import check_top, dump_request
 
 Send = Callable[[bytes], None]
 Receive = Callable[[float], bytes | None]
@@ -30,20 +33,38 @@ def fragmented(
     receive: Receive,
     *,
     frame: int = 222,
+    tasks: Sequence[str] = (),
+    top: int | None = None,
+    brief: bool = False,
     timeout_s: float = 60.0,
     patience: Patience | None = None,
     limits: Limits | None = None,
     clock: Callable[[], float] = time.monotonic,
+    place: str = "the edge at the far end of the radio",
 ) -> FragmentedLink:
     """Return a link over frames of at most `frame` bytes; `timeout_s` bounds one packet and its answer.
+
+    `tasks`, `top` (guesses of a classification) and `brief` (an answer in a third of the bytes) are asked for in front
+    of the packet, in 2 bytes and a few more; an edge that takes them has its `respond` in `asked`. `place` names the
+    edge in messages.
 
     Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense, and for a
     packet that needs more than 256 fragments.
     """
     if not (math.isfinite(timeout_s) and timeout_s > 0):
         raise SettingsError(f"time-out of {timeout_s} s; expected more than 0")
+    check_top(top)
     return FragmentedLink(
-        send, receive, frame=frame, timeout_s=timeout_s, patience=patience, limits=limits, clock=clock
+        send,
+        receive,
+        frame=frame,
+        request=partial(dump_request, tasks=tuple(tasks), top=top, brief=brief),
+        brief=brief,
+        timeout_s=timeout_s,
+        patience=patience,
+        limits=limits,
+        clock=clock,
+        place=place,
     )
 
 
@@ -110,14 +131,20 @@ class FragmentedLink:
         receive: Receive,
         *,
         frame: int,
+        request: Callable[[bytes], bytes],
+        brief: bool,
         timeout_s: float,
         patience: Patience | None,
         limits: Limits | None,
         clock: Callable[[], float],
+        place: str,
     ) -> None:
+        self._place = place
         self._send = send
         self._receive = receive
         self._frame = frame
+        self._request = request
+        self._brief = brief
         self._timeout_s = timeout_s
         self._patience = patience or Patience()
         self._limits = limits or Limits()
@@ -129,10 +156,10 @@ class FragmentedLink:
     def __call__(self, packet: bytes, *, idempotency_key: str | None = None) -> bytes:
         """Send one packet and return the answer. The key is not sent: doubles are told by their number and checksum."""
         with self._busy:
-            message = self._ask(packet)
+            message = self._ask(self._request(packet))
         if message.channel is Channel.REFUSAL:
-            raise parse_problem(message.data, place="the edge at the far end of the radio")
-        return message.data
+            raise parse_problem(message.data, place=self._place)
+        return restore(message.data) if self._brief else message.data
 
     def _ask(self, packet: bytes) -> Message:
         begin = now = self._clock()
@@ -174,6 +201,6 @@ class FragmentedLink:
     def _down(self, asking: Asking, spent_s: float) -> LinkError:
         came = "the packet came, its answer did not" if asking.sender.state is State.COMPLETE else "no sign of an edge"
         return LinkDown(
-            f"no answer over frames of {self._frame} bytes after {spent_s:.0f} s ({came}); "
-            "check the radio, and that the far end answers frames"
+            f"no answer from {self._place} over frames of {self._frame} bytes after {spent_s:.0f} s ({came}); "
+            "check the radio or the address, and that the far end answers frames"
         )

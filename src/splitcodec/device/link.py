@@ -19,11 +19,11 @@ from typing import Any, final
 import httpx
 
 from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError
-from splitcodec.wire.answer import MAX_BYTES, MOST_GUESSES
+from splitcodec.wire.answer import MAX_BYTES
+from splitcodec.wire.request import BACKOFF_S, check_top
 
 Link = Callable[[bytes], bytes]
 
-BACKOFF_S = 0.2  # doubled after each try, plus up to as much again by chance, so that a fleet does not return in step
 LONGEST_WAIT_S = 30.0  # whatever Retry-After says
 _PASSING = frozenset({429, 502, 503, 504})
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
@@ -163,12 +163,6 @@ class HttpLink:
             f"{self.url} answered {status} with {kind}, expected JSON from an edge; "
             "check the address, and that `splitcodec serve` is running there"
         )
-
-
-def check_top(top: int | None) -> None:
-    """Refuse a number of guesses that no edge gives. None is the edge's default. Raises SettingsError."""
-    if top is not None and not 1 <= top <= MOST_GUESSES:
-        raise SettingsError(f"top {top}; expected 1 to {MOST_GUESSES} guesses")
 
 
 def page(url: str, *, token: str | None = None, timeout_s: float = 10.0) -> Callable[[], str]:

@@ -1,4 +1,4 @@
-"""Stage 5 of 7: an address -> the link that reaches it.   inside: device/link.py, device/mqtt.py"""
+"""Stage 5 of 7: an address -> the link that reaches it.   inside: device/link.py, mqtt.py, udp.py"""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from splitcodec.device.link import http
+from splitcodec.device.udp import udp
 
 
 class KeyedLink(Protocol):
@@ -32,11 +33,14 @@ def open_link(
     retries: int = 2,
     token: str | None = None,
 ) -> KeyedLink:
-    """Return the link to `url`: http:// or https:// to a server, mqtt:// or mqtts:// to a bridge.
+    """Return the link to `url`: http:// or https:// to a server, mqtt://, mqtts:// or udp:// to a bridge.
 
-    Over MQTT user, password and CA file come from SPLITCODEC_MQTT_USERNAME, SPLITCODEC_MQTT_PASSWORD and
-    SPLITCODEC_MQTT_CA where the URL does not name them. Raises SettingsError, and MissingExtra without paho-mqtt.
+    Over UDP the token is the key of a tag that every frame bears. Over MQTT user, password and CA file come from
+    SPLITCODEC_MQTT_USERNAME, SPLITCODEC_MQTT_PASSWORD and SPLITCODEC_MQTT_CA where the URL does not name them.
+    Raises SettingsError, and MissingExtra without paho-mqtt.
     """
+    if url.startswith("udp://"):
+        return udp(url, tasks=tasks, top=top, timeout_s=timeout_s, retries=retries, token=token)
     if not url.startswith(("mqtt://", "mqtts://")):
         return http(url, tasks=tasks, top=top, timeout_s=timeout_s, retries=retries, token=token)
     from splitcodec.device.mqtt import mqtt

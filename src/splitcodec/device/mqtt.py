@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, final
 
-from splitcodec.device.link import BACKOFF_S, check_top
 from splitcodec.errors import LinkDown, LinkError, LinkGarbled, LinkRefused, MissingExtra, SettingsError
 from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.problem import MEDIA_TYPE, parse_problem
-from splitcodec.wire.topic import ANSWER_TYPE, KEY, PACKET_TYPE, TASKS, TOP, Broker, parse_broker
+from splitcodec.wire.request import BACKOFF_S, KEY, TASKS, TOP, check_top
+from splitcodec.wire.topic import ANSWER_TYPE, PACKET_TYPE, Broker, parse_broker
 
 try:
     from paho.mqtt.client import Client, MQTTMessage

@@ -24,6 +24,7 @@ from splitcodec.errors import BundleNotFound, GraphError, PacketBundle, Settings
 from splitcodec.wire.answer import GUESSES, Answer, dump_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.packet import Packet, unpack
+from splitcodec.wire.request import Wanted
 
 UNCOMPRESSED = -1  # the level of an answer that no packet was needed for
 
@@ -95,6 +96,10 @@ class Edge:
     def respond(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = GUESSES) -> bytes:
         """Return the answer as JSON: a link without a network. Raises as `answer`."""
         return dump_answer(self.answer(packet, tasks=tasks, top=top))
+
+    def respond_to(self, packet: bytes, wanted: Wanted) -> bytes:
+        """Return the answer as JSON to what a device wants; its key means nothing here. Raises as `answer`."""
+        return self.respond(packet, tasks=wanted.tasks or None, top=GUESSES if wanted.top is None else wanted.top)
 
     def picture_answer(
         self,

@@ -1,9 +1,10 @@
 """Stage 5 of 7, over small frames: the edge's end of a radio.   inside: wire/exchange.py   after: edge/answer.py
 
-    serve_frames(edge.respond, send, receive, frame=51, stop=stop)
+    serve_frames(asked(edge.respond_to), send, receive, frame=51, stop=stop)
 
-`respond` is any link, packet bytes to answer bytes: an edge in this process, or an edge over HTTP. One `Peer` stands
-for one device; what tells devices apart (a radio address, a topic) is the business of whoever owns the radio.
+`respond` is message to message: `asked` of an edge in this process or over HTTP, or any link where devices send bare
+packets. One `Peer` stands for one device; what tells devices apart (a radio address, a topic) is the business of
+whoever owns the radio.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from dataclasses import dataclass
 from typing import final
 
 from splitcodec.errors import FrameError, SplitcodecError
+from splitcodec.wire.brief import shorten
 from splitcodec.wire.exchange import Limits, Message, Patience, Receiver, Sender, State
 from splitcodec.wire.fragment import Channel, Complete, Report, parse_frame
 from splitcodec.wire.problem import dump_problem
+from splitcodec.wire.request import Respond, parse_request
 
 _log = logging.getLogger("splitcodec.edge")
 ANSWERS_KEPT = 16
@@ -76,11 +79,12 @@ class Peer:
         if frame.channel is not Channel.REQUEST:
             return
         found = self.receiver.heard(frame, now)
+        if found.message is not None:
+            self._answer(found.message)  # which tells as much as its complete would
+            return
         if found.reply is not None:
             self._replies.append(found.reply)
-        if found.message is not None:
-            self._answer(found.message)
-        elif found.known and frame.report and frame.ident in self._answers:
+        if found.known and frame.report and frame.ident in self._answers:
             old = self._answers[frame.ident]
             if old.sender.state is State.SENDING:
                 old.sender.nudge(now)
@@ -122,6 +126,17 @@ class Peer:
             patience=self._patience,
             request_crc=crc,
         )
+
+
+def asked(respond: Respond) -> Callable[[bytes], bytes]:
+    """Return `respond` for messages that may say in front of their packet what they want (`wire/request.py`)."""
+
+    def respond_to(message: bytes) -> bytes:
+        request = parse_request(message)
+        answer = respond(request.packet, request.wanted)
+        return shorten(answer) if request.brief else answer
+
+    return respond_to
 
 
 def serve_frames(

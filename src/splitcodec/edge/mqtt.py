@@ -12,14 +12,13 @@ import logging
 import secrets
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple, final
+from typing import Any, final
 
 from splitcodec.errors import LinkDown, MissingExtra, PacketError, SettingsError, SplitcodecError
-from splitcodec.wire.answer import MOST_GUESSES
 from splitcodec.wire.problem import MEDIA_TYPE, dump_problem
-from splitcodec.wire.topic import ANSWER_TYPE, KEY, TASKS, TOP, Broker
+from splitcodec.wire.request import MAX_PACKET, Respond, wanted_from
+from splitcodec.wire.topic import ANSWER_TYPE, Broker
 
 try:
     from paho.mqtt.client import Client, MQTTMessage
@@ -32,18 +31,6 @@ except ModuleNotFoundError as error:
 
 _log = logging.getLogger("splitcodec.edge")
 
-
-class Wanted(NamedTuple):
-    """What a device asks for: tasks, guesses of a classification, and under what key; empty or None where unsaid."""
-
-    tasks: tuple[str, ...]
-    top: int | None
-    key: str | None
-
-
-Respond = Callable[[bytes, Wanted], bytes]
-
-MAX_PACKET = 65_536
 ANSWERS_KEPT = 256
 ANSWER_EXPIRES_S = 60
 SESSION_EXPIRES_S = 86_400
@@ -159,7 +146,7 @@ class Bridge:
         given = dict(getattr(message.properties, "UserProperty", []))
         packet = bytes(message.payload)
         try:
-            wanted = _wanted(given)
+            wanted = wanted_from(given)
             name = hashlib.sha256(repr(tuple(wanted)).encode() + packet).digest()
             if len(packet) > MAX_PACKET:
                 raise PacketError(f"a packet of {len(packet)} bytes; at most {MAX_PACKET} are taken")
@@ -184,13 +171,3 @@ class Bridge:
             place[1] = True
             while self._unconfirmed and self._unconfirmed[0][1]:
                 self._client.ack(self._unconfirmed.popleft()[0], 1)
-
-
-def _wanted(given: Mapping[str, str]) -> Wanted:
-    """Return what the user properties of a request say. Raises SettingsError for a number of guesses that is none."""
-    tasks = tuple(task.strip() for task in given.get(TASKS, "").split(",") if task.strip())
-    if (said := given.get(TOP)) is None:
-        return Wanted(tasks, None, given.get(KEY))
-    if not (said.isascii() and said.isdigit() and len(said) < 10 and 1 <= int(said) <= MOST_GUESSES):
-        raise SettingsError(f"top {said[:20]!r}; expected 1 to {MOST_GUESSES} guesses")
-    return Wanted(tasks, int(said), given.get(KEY))

@@ -1,8 +1,9 @@
 """End-to-end latency and energy out of measured stages and a modelled link.   used by: benchmarks/latency.py
 
 An answer costs what the device computes, the link, and what the edge computes. The link is a rate and a round trip:
-half the round trip each way, and every byte at the rate (device/link.py's `airtime_ms`), those that HTTP, TCP and IP
-add included. A connection that stays open is assumed: no handshake, no slow start; both would cost large files more.
+half the round trip each way, and every byte at the rate (device/link.py's `airtime_ms`), those that a carrier adds
+included: HTTP, TCP and IP, or frames, UDP and IP. A connection that stays open is assumed: no handshake, no slow start;
+both would cost large files more. What is not waited for (TCP's acknowledgements, the thanks for an answer) is left out.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from typing import final
 
 from splitcodec.device.link import airtime_ms
 from splitcodec.errors import SettingsError
+from splitcodec.wire.fragment import DATAGRAM, OVERHEAD, TRAILER
 
 SEGMENT = 1448
 """Bytes of payload in a TCP segment: a frame of 1500 bytes less IPv4 and TCP with time stamps."""
 SEGMENT_OVERHEAD = 52
 """Bytes of IPv4 and TCP with time stamps around each segment."""
+DATAGRAM_OVERHEAD = 28
+"""Bytes of IPv4 and UDP around each frame."""
 
 
 @final
@@ -54,6 +58,11 @@ class Overhead:
     request: int
     response: int
 
+    @property
+    def brief(self) -> bool:
+        """Say whether answers come shortened (`wire/brief.py`)."""
+        return False
+
     def up(self, body: int) -> int:
         """Return the bytes that a request with a body of that many bytes puts on the link."""
         return _on_wire(self.request) + _on_wire(body)
@@ -61,6 +70,30 @@ class Overhead:
     def down(self, body: int) -> int:
         """Return the bytes that a response with a body of that many bytes puts on the link."""
         return _on_wire(self.response) + _on_wire(body)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Datagrams:
+    """Frames of `wire/fragment.py` in datagrams; `request` bytes in front of a body say what is wanted."""
+
+    request: int
+
+    @property
+    def brief(self) -> bool:
+        """Say whether answers come shortened (`wire/brief.py`)."""
+        return True
+
+    def up(self, body: int) -> int:
+        """Return the bytes that a request with a body of that many bytes puts on the link."""
+        return _in_datagrams(self.request + body)
+
+    def down(self, body: int) -> int:
+        """Return the bytes that an answer of that many bytes, shortened, puts on the link."""
+        return _in_datagrams(body)
+
+
+Carrier = Overhead | Datagrams
 
 
 @final
@@ -109,6 +142,11 @@ def break_even_kbit_per_s(trip: Trip, alone: Trip, *, rtt_ms: float) -> float | 
     """
     left_ms = alone.computing_ms - trip.computing_ms - rtt_ms
     return None if left_ms <= 0 else (trip.up + trip.down) * 8 / left_ms
+
+
+def _in_datagrams(size: int) -> int:
+    whole = size + TRAILER
+    return whole + (OVERHEAD + DATAGRAM_OVERHEAD) * math.ceil(whole / (DATAGRAM - OVERHEAD))
 
 
 def _on_wire(size: int) -> int:

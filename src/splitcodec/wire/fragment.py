@@ -1,4 +1,4 @@
-"""Beside stage 5 of 7: messages as frames of 51, 115 or 222 bytes, for small radios.   after: wire/exchange.py
+"""Beside stage 5 of 7: messages as frames of 51 to 222 bytes (radios), of 1,200 (UDP).   after: wire/exchange.py
 
 The format alone, no state and no clock; `docs/fragment-format.md` is normative. Three kinds of frame: a fragment of a
 message, a report of the fragments that have come, and the word that a message has come whole. Every frame ends in a
@@ -18,6 +18,7 @@ from splitcodec.errors import FrameError, SettingsError
 VERSION = 1
 MAX_FRAGMENTS = 256
 SMALLEST_FRAME = 11  # LoRaWAN's smallest payload
+DATAGRAM = 1200  # of UDP: fits through any link of the Internet in one piece (RFC 9000, section 14)
 OVERHEAD = 7  # header and CRC-16 of a fragment
 TRAILER = 4  # CRC-32 of a message
 

@@ -15,9 +15,6 @@ from urllib.parse import unquote, urlsplit
 
 from splitcodec.errors import SettingsError
 
-TASKS = "tasks"
-TOP = "top"
-KEY = "idempotency-key"
 PACKET_TYPE = "application/octet-stream"
 ANSWER_TYPE = "application/json"
 _PORTS = {"mqtt": 1883, "mqtts": 8883}

@@ -1,0 +1,169 @@
+"""Stage 5 of 7, over UDP: small frames in datagrams, for links that are paid by the byte.   far end: edge/udp.py
+
+    link = udp("udp://192.168.0.7:8080", top=1)
+
+A packet goes up in as many datagrams as it needs and its answer comes down in one: no connection, no heads, no
+acknowledgement of every segment. What is lost is sent again (`wire/exchange.py`). With a token, every frame bears a tag
+under it; nothing is encrypted, so put UDP into a tunnel where strangers may read.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import socket
+import threading
+import time
+import weakref
+from collections.abc import Sequence
+from typing import Final, final
+from urllib.parse import urlsplit
+
+from splitcodec.device.fragmented import FragmentedLink, fragmented
+from splitcodec.errors import LinkDown, SettingsError
+from splitcodec.wire.exchange import Limits, Patience
+from splitcodec.wire.fragment import DATAGRAM
+from splitcodec.wire.request import BACKOFF_S
+from splitcodec.wire.seal import DOWN, UP, Seal
+
+PORT: Final = 8080
+_EXPECTED = "expected one like udp://192.168.0.7:8080"
+_SHORTEST_WAIT_S = 0.001
+_LARGEST_ANSWER = 1 << 18
+
+
+def udp(
+    url: str,
+    *,
+    tasks: Sequence[str] = (),
+    top: int | None = None,
+    brief: bool = True,
+    timeout_s: float = 10.0,
+    retries: int = 2,
+    token: str | None = None,
+    datagram: int = DATAGRAM,
+    wait_s: float = 2.0,
+) -> UdpLink:
+    """Return a link to the bridge at `url`: udp://host[:8080].
+
+    `timeout_s` is for each try, `retries` are on top of the first. `tasks` are the answers to ask for, `top` how many
+    guesses of a classification (none: the edge's default). `brief`: the answer comes in a third of its bytes. `token`:
+    a key of at least 16 bytes that the bridge has as well. `datagram` is the most bytes in one, `wait_s` how long to
+    wait for word of the last of them before asking: more than sending them and a round trip take.
+
+    Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense.
+    """
+    if retries < 0:
+        raise SettingsError(f"{retries} retries; expected 0 or more")
+    if not (math.isfinite(timeout_s) and timeout_s > 0):
+        raise SettingsError(f"time-out of {timeout_s} s; expected more than 0")
+    line = _Line(url, Seal(token, writes=UP, reads=DOWN))
+    frames = fragmented(
+        line.send,
+        line.receive,
+        frame=datagram - line.seal.overhead,
+        tasks=tasks,
+        top=top,
+        brief=brief,
+        timeout_s=timeout_s,
+        patience=Patience(report_s=min(wait_s, timeout_s / 2)),
+        limits=Limits(total_bytes=_LARGEST_ANSWER),
+        place=line.url,
+    )
+    return UdpLink(line, frames, tries=1 + retries)
+
+
+@final
+class UdpLink:
+    """A link in datagrams, one packet at a time; safe to share between threads. Close it, or use it in `with`."""
+
+    def __init__(self, line: _Line, frames: FragmentedLink, *, tries: int) -> None:
+        self.url = line.url
+        self._line = line
+        self._frames = frames
+        self._tries = tries
+        self._busy = threading.Lock()
+        weakref.finalize(self, line.close)  # for a link that is used once and dropped
+
+    def __call__(self, packet: bytes, *, idempotency_key: str | None = None) -> bytes:
+        """Send one packet and return the answer. The key is not sent; a packet sent anew may be computed anew."""
+        trouble: LinkDown | None = None
+        for turn in range(self._tries):
+            if turn:
+                time.sleep(BACKOFF_S * 2**turn * (0.5 + random.random()))  # noqa: S311 - jitter, not a secret
+            try:
+                with self._busy:
+                    return self._frames(packet, idempotency_key=idempotency_key)
+            except LinkDown as error:
+                trouble = error
+            except OSError as error:
+                self._line.close()
+                reason = (
+                    "nobody listens there" if isinstance(error, ConnectionRefusedError) else error.strerror or error
+                )
+                trouble = LinkDown(f"{reason}; check the address, and that `splitcodec bridge --udp` is running there")
+        tries = "1 try" if self._tries == 1 else f"{self._tries} tries"
+        raise LinkDown(
+            f"{self.url} does not answer after {tries} ({trouble}); both shores need the same token, or none"
+        )
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._line.close()
+
+    def __enter__(self) -> UdpLink:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@final
+class _Line:
+    """The socket, opened when it is needed. Apart from the link, which must not keep itself alive."""
+
+    def __init__(self, url: str, seal: Seal) -> None:
+        self._host, self._port = _place(url)
+        self.seal = seal
+        self._socket: socket.socket | None = None
+
+    @property
+    def url(self) -> str:
+        """Return the address for messages."""
+        return f"udp://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
+
+    def send(self, frame: bytes) -> None:
+        """Send a frame. Raises OSError."""
+        if self._socket is None:
+            family, kind, protocol, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)[0]
+            self._socket = socket.socket(family, kind, protocol)
+            self._socket.connect(address)
+        self._socket.send(self.seal.close(frame))
+
+    def receive(self, seconds: float) -> bytes | None:
+        """Return the next frame that is meant for us; None after that time, and for what others wrote."""
+        if self._socket is None:
+            return None
+        self._socket.settimeout(max(seconds, _SHORTEST_WAIT_S))
+        try:
+            return self.seal.open(self._socket.recv(65_536))
+        except TimeoutError:
+            return None
+
+    def close(self) -> None:
+        """Close the socket; the next frame opens another."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+
+def _place(url: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise SettingsError(f"{url[:200]!r} is no URL ({error}); {_EXPECTED}") from None
+    said = parts.path.strip("/") or parts.query or parts.fragment or parts.username
+    if parts.scheme != "udp" or not parts.hostname or said:
+        raise SettingsError(f"{url.rpartition('@')[2][:200]!r} is no address of a UDP bridge; {_EXPECTED}")
+    return parts.hostname, port or PORT

@@ -1,0 +1,98 @@
+"""What a device asks for beside its packet, where the carrier has no place of its own for it.   after: wire/packet.py
+
+HTTP says it in the URL, MQTT in user properties; a message over frames says it in front of the packet
+(`docs/fragment-format.md`, section 6). A message that is a packet and nothing else is a request as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, final
+from urllib.parse import parse_qsl, quote
+
+from splitcodec.errors import PacketError, SettingsError
+from splitcodec.wire.answer import MOST_GUESSES
+
+TASKS = "tasks"
+TOP = "top"
+KEY = "idempotency-key"
+MAX_PACKET = 65_536
+BACKOFF_S = 0.2
+"""Before a packet is sent again; doubled after each try, and part of it by chance, so that a fleet is not in step."""
+_BARE = 0x10  # a packet's first byte, which begins with its version, is never below
+_BRIEF = 0x01
+
+
+class Wanted(NamedTuple):
+    """What a device asks for: tasks, guesses of a classification, and under what key; empty or None where unsaid."""
+
+    tasks: tuple[str, ...] = ()
+    top: int | None = None
+    key: str | None = None
+
+
+Respond = Callable[[bytes, Wanted], bytes]
+"""Packet bytes -> the answer's JSON. Raises SplitcodecError."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A packet and what is wanted; `brief`: the answer may come as `wire/brief.py` writes it."""
+
+    packet: bytes
+    wanted: Wanted
+    brief: bool = False
+
+
+def dump_request(packet: bytes, *, tasks: Sequence[str] = (), top: int | None = None, brief: bool = False) -> bytes:
+    """Return a request's message. Raises SettingsError for names of tasks that do not fit into 255 bytes."""
+    said = [f"{TASKS}={','.join(quote(task, safe='') for task in tasks)}"] if tasks else []
+    said += [] if top is None else [f"{TOP}={top}"]
+    if not said and not brief:
+        return packet
+    words = "&".join(said).encode("ascii")
+    if len(words) > 255:
+        raise SettingsError(f"{len(words)} bytes of tasks; a request over frames has room for 255, ask for fewer")
+    return bytes((_BRIEF if brief else 0, len(words))) + words + packet
+
+
+def parse_request(message: bytes) -> Request:
+    """Return the request in a message. Raises PacketError for what `dump_request` does not write, SettingsError."""
+    if not message or message[0] >= _BARE:
+        return Request(_bounded(message), Wanted())
+    flags, end = message[0], 2 + (message[1] if len(message) > 1 else 0)
+    if flags & ~_BRIEF or len(message) < end:
+        raise PacketError(
+            f"a request that begins with {message[:2].hex()}; expected a packet, or 00 or 01 and a length"
+        )
+    try:
+        given = dict(parse_qsl(message[2:end].decode("ascii"), strict_parsing=end > 2, max_num_fields=8))
+    except ValueError:
+        raise PacketError(
+            f"a request for {message[2:end][:40]!r}; expected words such as tasks=classify&top=1"
+        ) from None
+    return Request(_bounded(message[end:]), wanted_from(given), flags == _BRIEF)
+
+
+def check_top(top: int | None) -> None:
+    """Refuse a number of guesses that no edge gives. None is the edge's default. Raises SettingsError."""
+    if top is not None and not 1 <= top <= MOST_GUESSES:
+        raise SettingsError(f"top {top}; expected 1 to {MOST_GUESSES} guesses")
+
+
+def wanted_from(given: Mapping[str, str]) -> Wanted:
+    """Return what named words say. Raises SettingsError for a number of guesses that is none."""
+    tasks = tuple(task.strip() for task in given.get(TASKS, "").split(",") if task.strip())
+    if (said := given.get(TOP)) is None:
+        return Wanted(tasks, None, given.get(KEY))
+    if not (said.isascii() and said.isdigit() and len(said) < 10 and 1 <= int(said) <= MOST_GUESSES):
+        raise SettingsError(f"top {said[:20]!r}; expected 1 to {MOST_GUESSES} guesses")
+    return Wanted(tasks, int(said), given.get(KEY))
+
+
+def _bounded(packet: bytes) -> bytes:
+    if len(packet) > MAX_PACKET:
+        raise PacketError(f"a packet of {len(packet)} bytes; at most {MAX_PACKET} are taken")
+    return packet

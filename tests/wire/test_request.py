@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from splitcodec.errors import PacketError, SettingsError
+from splitcodec.wire.request import MAX_PACKET, Request, Wanted, dump_request, parse_request
+
+packets = st.binary(max_size=80).map(lambda data: b"\x14" + data)
+names = st.lists(
+    st.text(st.sampled_from("abc-_.é%&= "), min_size=1).filter(lambda name: name.strip() == name), max_size=3
+)
+
+
+@given(packets, names, st.none() | st.integers(1, 1000), st.booleans())
+def test_what_is_dumped_is_parsed(packet: bytes, tasks: list[str], top: int | None, brief: bool) -> None:
+    message = dump_request(packet, tasks=tasks, top=top, brief=brief)
+    assert parse_request(message) == Request(packet, Wanted(tuple(tasks), top), brief)
+
+
+def test_a_packet_alone_is_a_request() -> None:
+    assert dump_request(b"\x14abc") == b"\x14abc"
+    assert parse_request(b"\x14abc") == Request(b"\x14abc", Wanted())
+
+
+def test_one_guess_in_brief_costs_seven_bytes() -> None:
+    assert dump_request(b"\x14abc", top=1, brief=True) == b"\x01\x05top=1\x14abc"
+    assert dump_request(b"\x14abc", brief=True) == b"\x01\x00\x14abc"
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        (b"\x02\x00\x14", "begins with 0200"),
+        (b"\x00\x09top=1", "begins with 0009"),
+        (b"\x00", "begins with 00"),
+        (b"\x00\x03top\x14", "expected words such as"),
+        (b"\x00\x02\xff\xff\x14", "expected words such as"),
+        (b"\x14" + bytes(MAX_PACKET), "at most 65536"),
+        (b"\x01\x00\x14" + bytes(MAX_PACKET), "at most 65536"),
+    ],
+)
+def test_what_is_no_request_is_refused(message: bytes, words: str) -> None:
+    with pytest.raises(PacketError, match=words):
+        parse_request(message)
+
+
+@pytest.mark.parametrize("said", ["0", "1001", "-1", "1.0", "x", "1" * 20])
+def test_a_number_of_guesses_is_checked(said: str) -> None:
+    words = f"top={said}".encode()
+    with pytest.raises(SettingsError, match="expected 1 to 1000"):
+        parse_request(bytes((0, len(words))) + words + b"\x14")
+
+
+def test_too_many_tasks_are_refused_at_once() -> None:
+    with pytest.raises(SettingsError, match="ask for fewer"):
+        dump_request(b"\x14", tasks=["a" * 300])
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_a_request_or_refused(message: bytes) -> None:
+    try:
+        parse_request(message)
+    except (PacketError, SettingsError):
+        return
