@@ -20,12 +20,13 @@ def section(report: dict[str, Any]) -> list[str]:
         "## End-to-end latency",
         "",
         f"From a picture's file to its answer ({answer}), every method at {rates['within']:g} points below the",
-        f"teacher's {rates['teacher_top1']:.1f} % top-1: with the bytes that its hull has there, on the {rates['images']}",
-        "photographs that this was measured on, and the time of its cheapest setting that is as good (several tasks:",
+        f"teacher's {rates['teacher_top1']:.1f} % top-1: with the bytes that its hull has there, on the",
+        f"{rates['images']} photographs that this was measured on, and the time of its cheapest setting that is as",
+        "good (several tasks:",
         f"that setting's bytes on those timed). Computing is measured on {report['photographs']} photographs:",
         f"{_cores(report['cores'])}; of every stage the median over",
-        f"photographs of the fastest of {report['turns']} turns. The link is modelled: its round trip, and the bytes both",
-        "ways at its rate. Every method is carried in two ways. HTTP: heads of "
+        f"photographs of the fastest of {report['turns']} turns. The link is modelled: its round trip, and the bytes",
+        "both ways at its rate. Every method is carried in two ways. HTTP: heads of "
         f"{heads['request_head_bytes']} and {heads['response_head_bytes']} bytes",
         f"(counted on loopback) and {heads['segment_overhead_bytes']} bytes of TCP and IP per segment; the connection",
         f"stays open. UDP (`udp://`): frames of at most {heads['datagram_bytes']} bytes with",

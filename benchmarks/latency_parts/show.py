@@ -106,8 +106,8 @@ def _target_line(found: dict[str, Any]) -> str:
         else f"; the fastest of ours, {found['ours_quickest']}, {found['times_faster_quickest']:.2f} times"
     )
     return (
-        f"At 37.5 kbit/s, both over {found['carrier']}, {found['ours']} answers {found['times_faster']:.2f} times as fast "
-        "as the best image codec, "
+        f"At 37.5 kbit/s, both over {found['carrier']}, {found['ours']} answers {found['times_faster']:.2f} times "
+        "as fast as the best image codec, "
         f"{found['best_codec']}{quickest}. Target: {found['at_least']:g} times, "
         f"{'met' if found['met'] else 'missed'}."
     )
