@@ -156,7 +156,7 @@ def _stages(bundle: Bundle, rivals: dict[str, Choice]) -> Stages:
 
 def _encode(device: Device, crop: Crop) -> bytes:
     level = device.bundle.manifest.default_level
-    return device.pack(device.bundle.tables[0].quantise(device.encoder.latent_chw(crop), level), level=level)
+    return device.pack_latent(device.encoder.latent_chw(crop), level=level)
 
 
 def _save(crop: Crop, *, side: int | None, **settings: Any) -> bytes:

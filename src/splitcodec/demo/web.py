@@ -135,7 +135,7 @@ class _Work:
             edge.picture_answer(grey_bhwc, bundle=bundle.ident)
 
     def encode(self, data: bytes) -> bytes:
-        manifest, tables = self._bundle.manifest, self._bundle.tables[0]
+        manifest = self._bundle.manifest
         begin = time.perf_counter()
         upright = load_picture(data, max_pixels=self._limits.pixels)
         image_bhwc = crop_bhwc(upright, resize=manifest.resize, crop=manifest.crop)
@@ -143,7 +143,7 @@ class _Work:
         latent_chw = self._device.encoder.latent_chw(image_bhwc)
         encoded = time.perf_counter()
         levels = range(manifest.levels)
-        packets = [self._device.pack(tables.quantise(latent_chw, level), level=level) for level in levels]
+        packets = [self._device.pack_latent(latent_chw, level=level) for level in levels]
         coding = (time.perf_counter() - encoded) / len(packets)  # of one level: a device codes one
         seconds = {"preprocess": cropped - begin, "encoder": encoded - cropped, "coding": coding}
         told = {

@@ -141,7 +141,7 @@ def _times(setting: Setting, crops: Images) -> list[float]:
 def _packet(entrant: Entrant, latent_chw: NDArray[np.float32], level: int, *, path: Path | None) -> bytes:
     """Return a latent's packet; with a path, hold it against what `Device.encode` makes of that file."""
     device = entrant.device
-    packet = device.pack(device.bundle.tables[0].quantise(latent_chw, level), level=level)
+    packet = device.pack_latent(latent_chw, level=level)
     if path is not None and packet != device.encode(path, level=level):
         raise GraphError(f"{path.name}: encoding twice gave two packets; the encoder graph varies")
     return packet

@@ -200,7 +200,7 @@ class _Bench:
         image_bhwc, place = entrant.device.view(one.picture, fit="letterbox", side=self.side)
         latent_chw = entrant.device.encoder.latent_chw(image_bhwc)
         for level in range(tables.levels):
-            packet = entrant.device.pack(tables.quantise(latent_chw, level), level=level)
+            packet = entrant.device.pack_latent(latent_chw, level=level)
             symbols_chw = entrant.decoder.symbols(unpack(packet))
             decoded_bchw = entrant.decoder.latent_chw(symbols_chw, level)[None]
             feature_bchw = entrant.decoder.features_bchw(decoded_bchw)
