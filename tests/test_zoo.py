@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from pathlib import Path
 
 import pytest
@@ -27,9 +28,21 @@ def test_every_file_is_what_the_manifest_says(name: str) -> None:
         assert len(bundle.read(file)) == bundle.manifest.files[file].bytes
 
 
+def _exact_products() -> bool:
+    """Say whether this processor's 8-bit products do not saturate: all but x86 without VNNI, as far as Linux tells."""
+    try:
+        said = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return platform.machine() not in ("x86_64", "AMD64") or "vnni" in said
+
+
 @pytest.mark.parametrize("name", zoo_names())
 def test_golden_vectors_replay(name: str) -> None:
-    assert replay(name).answers
+    result = replay(name)
+    assert result.answers
+    if _exact_products():
+        assert result.int8_refused is None
 
 
 @pytest.mark.parametrize(

@@ -124,13 +124,19 @@ def test_the_device_half_keeps_both_encoders(made: tuple[Bundle, dict[str, objec
     assert replay(half).int8_equal == 1.0
 
 
-def test_golden_vectors_of_the_int8_encoder_replay(made: tuple[Bundle, dict[str, object]]) -> None:
+def test_golden_vectors_of_the_int8_encoder_replay(made: tuple[Bundle, dict[str, object]], tmp_path: Path) -> None:
     assert replay_int8(made[0]) == 1.0
     assert replay(made[0]).to_json()["int8_equal"] == 1.0
     wrong = derive(made[0], made[0].manifest, files={FILE_INT8: made[0].read(FILE)})
     other = derive(wrong, wrong.manifest, files={FILES["int8"]: _shifted(made[0])})
-    with pytest.raises(GoldenMismatch, match=r"encoder\.int8\.onnx"):
-        replay(other)
+    with pytest.raises(GoldenMismatch, match=r"encoder\.int8\.onnx.*its other encoder may be used here"):
+        replay_int8(other)
+    result = replay(other)  # the bundle is right, and runs in fp32
+    assert result.int8_equal is None
+    assert "encoder.int8.onnx" in result.to_json()["int8_refused"]
+    told = CliRunner().invoke(app, ["check", str(write_folder(other, tmp_path / "other").path)])
+    assert told.exit_code == 0
+    assert "INT8 may not be used here" in told.stderr
 
 
 def test_golden_pictures_lie_in_a_bundle_once_and_earlier_files_repeat_them(

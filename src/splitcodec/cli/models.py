@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -87,6 +88,8 @@ def check(bundle: BundleArgument, json_: JsonOption = False) -> None:
         f"level{int8}; "
         f"{answers}"
     )
+    if result.int8_refused is not None:
+        print(f"INT8 may not be used here: {result.int8_refused}", file=sys.stderr)
 
 
 def train(

@@ -58,7 +58,8 @@ class GoldenResult:
     """What a replay held together. `symbols_equal` is the share of the encoder's symbols, at the worst level.
 
     `coders` were both held against the golden packets; `answers` is False for a device's half, which has none;
-    `int8_equal` is as `symbols_equal`, of the INT8 encoder where the bundle has one.
+    `int8_equal` is as `symbols_equal`, of the INT8 encoder where the bundle has one; `int8_refused` is why that one may
+    not be used on this machine, where the other may.
     """
 
     bundle: str
@@ -68,6 +69,7 @@ class GoldenResult:
     symbols_equal: float
     answers: bool
     int8_equal: float | None = None
+    int8_refused: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the result as JSON values."""
@@ -80,6 +82,7 @@ class GoldenResult:
             "symbols_equal": round(self.symbols_equal, 6),
             "answers": self.answers,
             **({} if self.int8_equal is None else {"int8_equal": round(self.int8_equal, 6)}),
+            **({} if self.int8_refused is None else {"int8_refused": self.int8_refused}),
         }
 
 
@@ -161,7 +164,8 @@ def replay(bundle: str | Path | Bundle, *, threads: int | None = None) -> Golden
 
     Symbols must give their packet and packets their symbols, bit for bit, by the plain coder and by constriction where
     it is installed; the encoder's symbols must be at least 99 % equal and none off by more than 1; packets must get
-    their answer (unless this is a device's half).
+    their answer (unless this is a device's half). An INT8 encoder that does not replay is no fault of the bundle, whose
+    other encoder then runs; the result says so.
 
     Raises GoldenMismatch naming picture and level, BundleFormat for a file that does not parse, BundlePart without one.
     """
@@ -174,8 +178,13 @@ def replay(bundle: str | Path | Bundle, *, threads: int | None = None) -> Golden
     if not opened.is_device_half:
         _replay_answers(Edge(opened, threads=threads), golden)
     levels, pictures = golden.top_ln.shape
-    int8 = replay_int8(opened, threads=threads) if opened.has(FILE_INT8) else None
-    return GoldenResult(opened.ident, pictures, levels, tuple(devices), equal, not opened.is_device_half, int8)
+    int8, refused = None, None
+    try:
+        int8 = replay_int8(opened, threads=threads) if opened.has(FILE_INT8) else None
+    except GoldenMismatch as error:
+        refused = str(error)
+    whole = not opened.is_device_half
+    return GoldenResult(opened.ident, pictures, levels, tuple(devices), equal, whole, int8, refused)
 
 
 def _written(
@@ -232,12 +241,12 @@ def _replay_encoder(device: Device, golden: _Golden, *, least: float = EQUAL, mo
         level, picture = (int(k) for k in np.unravel_index(int(off_lnchw.argmax()), off_lnchw.shape)[:2])
         where = f"{file}, picture {picture}, level {level}"
         what = f"{where}: a symbol is off by {int(off_lnchw.max())}, expected at most {most}"
-        raise _mismatch(device.bundle, what)
+        raise _mismatch(device.bundle, what, int8=device.precision == "int8")
     equal_l = (off_lnchw == 0).reshape(len(off_lnchw), -1).mean(axis=1)
     if equal_l.min() < least:
         level, share = int(equal_l.argmin()), 100 * float(equal_l.min())
         what = f"{file}, level {level}: {share:.2f} % of the symbols are equal, expected {100 * least:.0f} %"
-        raise _mismatch(device.bundle, what)
+        raise _mismatch(device.bundle, what, int8=device.precision == "int8")
     return float(equal_l.min())
 
 
@@ -254,8 +263,9 @@ def _top(edge: Edge, packet: bytes) -> int:
     return edge.answer(packet, top=1)["answers"]["classify"][0]["index"]
 
 
-def _mismatch(bundle: Bundle, what: str) -> GoldenMismatch:
-    return GoldenMismatch(f"{bundle.ident}: {what}; do not use this bundle on this machine, and report it")
+def _mismatch(bundle: Bundle, what: str, *, int8: bool = False) -> GoldenMismatch:
+    advice = "its other encoder may be used here" if int8 else "do not use this bundle on this machine, and report it"
+    return GoldenMismatch(f"{bundle.ident}: {what}; {advice}")
 
 
 def _read(bundle: Bundle, file: str) -> _Golden:
