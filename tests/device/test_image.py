@@ -70,6 +70,7 @@ def test_exif_orientation_is_undone(orientation: int, kind: str) -> None:
     options = {"lossless": True} if kind == "WEBP" else {}
     data = file_of(Image.fromarray(np.ascontiguousarray(stored)), kind, exif=exif, **options)
     assert np.array_equal(pixels(load_picture(data)), np.asarray(upright))
+    assert np.array_equal(pixels(load_picture(load_picture(data))), np.asarray(upright)), "turned once"
 
 
 def test_damaged_exif_is_no_reason_to_refuse() -> None:

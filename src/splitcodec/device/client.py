@@ -19,11 +19,10 @@ from typing import Any, Final, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from splitcodec.device.budget import Deadline, Fitted, Prices, checked_max_bytes
 from splitcodec.device.encoder import Encoder, Precision
-from splitcodec.device.image import Letterbox, crop_bhwc, load_picture
+from splitcodec.device.image import Letterbox, Picture
 from splitcodec.device.overlay import in_picture
 from splitcodec.device.tuned import tuned
 from splitcodec.device.view import Fit, View, task_specs
@@ -36,8 +35,6 @@ from splitcodec.wire.task import TaskSpec
 
 DROPPED: Final = 1.4
 """How many times the limit level 0 may have for symbols to be dropped rather than the picture shrunk (docs/LOG.md)."""
-
-Picture = str | Path | bytes | Image.Image | NDArray[Any]
 
 
 @final
@@ -93,8 +90,8 @@ class Device:
 
     def crop(self, picture: Picture) -> NDArray[np.uint8]:
         """Return what the network will see of a picture: uint8 (1, crop, crop, 3). Raises PictureError."""
-        manifest = self.bundle.manifest
-        return crop_bhwc(load_picture(picture), resize=manifest.resize, crop=manifest.crop)
+        seen = View(self.bundle, picture, specs=self._specs)
+        return seen.pixels_bhwc(seen.side)
 
     def view(
         self, picture: Picture, *, fit: Fit = "crop", side: int | None = None
@@ -105,7 +102,7 @@ class Device:
         (none: as the bundle's tasks want it), padded with grey to multiples of the stride or what the tasks want.
         Raises PictureError, SettingsError for a side that the bundle does not take.
         """
-        seen = View(self.bundle, load_picture(picture), specs=self._specs, fit=fit, side=side)
+        seen = View(self.bundle, picture, specs=self._specs, fit=fit, side=side)
         return seen.pixels_bhwc(seen.side), seen.place(seen.side)
 
     def symbols(
@@ -178,7 +175,7 @@ class Device:
         most = None if max_bytes is None else checked_max_bytes(max_bytes)
         level = self.bundle.manifest.levels - 1 if limited and level is None else self._level(level)
         begin = time.perf_counter()
-        seen = View(self.bundle, load_picture(picture), specs=self._specs, fit=fit, side=side)
+        seen = View(self.bundle, picture, specs=self._specs, fit=fit, side=side)
         image_bhwc = seen.pixels_bhwc(seen.side)
         cropped = time.perf_counter()
         latent_chw = self.encoder.latent_chw(image_bhwc)

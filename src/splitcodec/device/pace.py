@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any, Protocol, final
 
 from splitcodec.device.budget import RateKeeper
-from splitcodec.device.client import Encoded, Picture
+from splitcodec.device.client import Encoded
+from splitcodec.device.image import Picture
 from splitcodec.errors import BudgetTooSmall
 from splitcodec.wire.packet import SMALLEST
 

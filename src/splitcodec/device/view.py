@@ -13,9 +13,16 @@ from typing import Final, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from splitcodec.device.image import Letterbox, crop_bhwc, crop_place, letterbox_bhwc, letterbox_place
+from splitcodec.device.image import (
+    Letterbox,
+    Picture,
+    crop_bhwc,
+    crop_place,
+    letterbox_bhwc,
+    letterbox_place,
+    load_reduced,
+)
 from splitcodec.errors import SettingsError
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.task import TaskSpec, file_name
@@ -23,21 +30,25 @@ from splitcodec.wire.task import TaskSpec, file_name
 SMALLEST_SIDE: Final = 0.4
 """Of the view's full side, how far a picture may shrink."""
 
+REDUCED: Final = 2
+"""Times the side that the network sees, as which a JPEG may be decoded at the least."""
+
 Fit = Literal["crop", "letterbox"]
 
 
 @final
 class View:
-    """One upright RGB picture, cut out of the middle ("crop") or whole ("letterbox"), at its full side or smaller.
+    """One picture, cut out of the middle ("crop") or whole ("letterbox"), at its full side or smaller.
 
+    A JPEG much larger than that is decoded smaller.
     `side` is the full one in pixels: the bundle's crop, or a letterbox's longest side (none: as the bundle's tasks want
-    it); `specs` are those tasks. Raises SettingsError for a fit or side that the bundle does not take.
+    it); `specs` are those tasks. Raises SettingsError for a fit or side that the bundle does not take, PictureError.
     """
 
     def __init__(
         self,
         bundle: Bundle,
-        picture: Image.Image,
+        picture: Picture,
         *,
         specs: Sequence[TaskSpec],
         fit: Fit = "crop",
@@ -45,16 +56,20 @@ class View:
     ) -> None:
         if fit not in ("crop", "letterbox"):
             raise SettingsError(f"fit {fit!r}; expected 'crop' or 'letterbox'")
-        self._bundle, self._picture, self._fit = bundle, picture, fit
+        self._bundle, self._fit = bundle, fit
         manifest = bundle.manifest
         self._multiple = math.lcm(manifest.stride, *(spec.multiple for spec in specs))
-        if fit == "crop":
-            self.side = manifest.crop
-            return
-        self.side = max((spec.side for spec in specs), default=manifest.crop) if side is None else side
-        most = manifest.max_side // self._multiple * self._multiple
-        if not manifest.stride <= self.side <= most:
-            raise SettingsError(f"side {self.side}; {bundle.ident} takes {manifest.stride} to {most}")
+        self.side = manifest.crop
+        if fit == "letterbox":
+            self.side = max((spec.side for spec in specs), default=manifest.crop) if side is None else side
+            most = manifest.max_side // self._multiple * self._multiple
+            if not manifest.stride <= self.side <= most:
+                raise SettingsError(f"side {self.side}; {bundle.ident} takes {manifest.stride} to {most}")
+        whole = fit == "letterbox"
+        least = REDUCED * (self.side if whole else manifest.resize)
+        self._picture, times = load_reduced(picture, least=least, longest=whole)
+        width, height = self._picture.size
+        self._size = width * times, height * times
 
     @property
     def sides(self) -> list[int]:
@@ -73,8 +88,8 @@ class View:
     def place(self, side: int) -> Letterbox:
         """Return where the picture lies in what the network sees at one of `sides`."""
         if self._fit == "crop":
-            return crop_place(self._picture.size, resize=self._resize(side), crop=side)
-        return letterbox_place(self._picture.size, side=side, multiple=self._multiple)
+            return crop_place(self._size, resize=self._resize(side), crop=side)
+        return letterbox_place(self._size, side=side, multiple=self._multiple)
 
     def grid(self, side: int) -> tuple[int, int]:
         """Return the rows and columns of the latent at one of `sides`; unpadded convolutions may differ by one."""
