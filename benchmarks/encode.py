@@ -127,7 +127,7 @@ def _summary(
         "bytes_mean": ours.bytes_mean,
         "top1": ours.top1,
         "rivals": {
-            name: {key: value for key, value in asdict(choice).items() if key not in ("method", "trained")}
+            name: {key: value for key, value in asdict(choice).items() if key not in ("method", "trained", "read_off")}
             for name, choice in rivals.items()
         },
         "ms": ms,

@@ -16,7 +16,7 @@ DICTIONARY: Final = (
     b'-large@4-small@3-tiny@2","level":01235679","score":0.,"box":[0.,0.]},{"index":,"label":""}],'
     b'"segment":{"size":[,],"png":"iVBORw0KGgoAAAANSUhEUgAAA","classes":[{"index":0,"label":"","share":0.}]}},'
     b'"answers":{"detect":[{"index":0,"label":"","score":0.,"detect":,"segment":,"p":0.0},{"index":'
-    b'{"bundle":"efficientnet-lite0@4","level":4,"answers":{"classify":[{"index":1,"label":"","p":0.9}]},'
+    b'{"bundle":"efficientnet-lite0@5","level":4,"answers":{"classify":[{"index":1,"label":"","p":0.9}]},'
     b'"ms":{"decode":0.3,"decoder":10.1,"tail":6.1}}'
 )
 
