@@ -34,19 +34,19 @@ from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import OutputError, SplitcodecError
 from splitcodec.wire.bundle import split_device
-from splitcodec.wire.coder import Coder
+from splitcodec.wire.codings import Codings
 from splitcodec.wire.packet import unpack
 
 _THERE = """
 import json, platform, struct, sys, time
 import numpy as np
-from splitcodec.wire.coder import Coder
+from splitcodec.wire.codings import Codings
 from splitcodec.wire.bundle import open_bundle
 from splitcodec.wire.packet import Packet, pack, unpack
 folder, whole = sys.argv[1], sys.argv[2] == "whole"
 stored = np.load(folder + "/symbols.npz", allow_pickle=False)
 bundle = open_bundle(folder + "/bundle")
-coder = Coder(bundle.tables[0], plain=True)
+coder = Codings(bundle.tables[0], bundle.contexts, plain=True)
 lengths, data, made = stored["packet_len_ln"], stored["packets"].tobytes(), []
 packets_equal = symbols_equal = at = 0
 begin = time.perf_counter()
@@ -57,9 +57,10 @@ for level in range(lengths.shape[0]):
         symbols = stored["symbols_lnchw"][level, n].astype(np.int32)
         fields = unpack(came)
         mine = pack(Packet(level, fields.coding, fields.table_set, fields.fingerprint, fields.rows, fields.cols,
-                           coder.encode(symbols, level)))
+                           coder.encode(symbols, level, coding=fields.coding)))
         packets_equal += mine == came
-        symbols_equal += bool(np.array_equal(coder.decode(fields.payload, symbols.shape, level=level), symbols))
+        back = coder.decode(fields.payload, symbols.shape, level=level, coding=fields.coding)
+        symbols_equal += bool(np.array_equal(back, symbols))
         made.append(mine)
 seconds = time.perf_counter() - begin
 found = {"machine": platform.machine(), "python": platform.python_version(), "numpy": np.__version__,
@@ -112,7 +113,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     crops = [device.crop(picture) for picture in pictures_of(options.photos, most=options.most)]
     levels = device.bundle.manifest.levels
     symbols = _symbols(device, crops)
-    packets = [[device.pack(one, level=level) for one in symbols[level]] for level in range(levels)]
+    ids = sorted(device.bundle.manifest.codings)
+    by_coding = [Device(device.bundle, threads=1, coding=coding) for coding in ids]  # the photographs take turns
+    packets = [
+        [by_coding[n % len(ids)].pack(one, level=level) for n, one in enumerate(symbols[level])]
+        for level in range(levels)
+    ]
     arrays = {"image_bhwc": np.concatenate(crops), "symbols_lnchw": symbols, "symbols_lnchw_fp32": symbols}
     if device.bundle.has("encoder.int8.onnx"):
         arrays["symbols_lnchw_int8"] = _symbols(Device(device.bundle, threads=1, encoder="int8"), crops)
@@ -129,10 +135,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         seconds = time.perf_counter() - begin
         made = _read(Path(folder) / "made.bin")
     count = levels * len(crops)
-    coder, same = Coder(device.bundle.tables[0]), 0
+    coder, same = Codings(device.bundle.tables[0], device.bundle.contexts), 0
     for packet, (level, n) in zip(made, np.ndindex(levels, len(crops)), strict=False):
         shape = (symbols.shape[2], symbols.shape[3], symbols.shape[4])
-        same += bool(np.array_equal(coder.decode(unpack(packet).payload, shape, level=level), symbols[level, n]))
+        fields = unpack(packet)
+        back = coder.decode(fields.payload, shape, level=level, coding=fields.coding)
+        same += bool(np.array_equal(back, symbols[level, n]))
     answers = _answers(edge, made[count:], [packet for row in packets for packet in row])
     whole = there["packets_equal"] == there["symbols_equal"] == same == count
     return {
@@ -141,6 +149,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "there": there,
         "photographs": len(crops),
         "levels": levels,
+        "codings": ids,
         "packets": count,
         "symbols": int(symbols.size),
         "made_there_decoded_here": same,

@@ -14,6 +14,7 @@ import pytest
 
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.coder import Coder
+from splitcodec.wire.contexts import DTYPES
 from splitcodec.wire.packet import HEADER, Packet, pack, unpack
 from tests.golden.test_packets import GOLDEN, tables_of
 
@@ -81,10 +82,14 @@ def test_the_fingerprint_is_put_together_as_the_document_says(tiny: Bundle) -> N
     assert line is not None
     digest = hashlib.sha256(line[1].encode() + b"\n")
     tables = tiny.tables[0]
-    for name, dtype in re.findall(r"^\| `(\w+_\w+)` \| `(<\w\w)` ", BUNDLE, re.MULTILINE):
+    plain, contexts = BUNDLE.split("**Contexts.**")
+    for name, dtype in re.findall(r"^\| `(\w+_\w+)` \| `(<\w\w)` ", plain, re.MULTILINE):
         array = getattr(tables, name)
         digest.update(f"{name} {dtype} {','.join(map(str, array.shape))}\n".encode() + array.astype(dtype).tobytes())
     assert digest.digest() == tiny.fingerprint
+    known = re.findall(r"^\| `(\w+_\w+)` \| `\\?([<|]\w\w)` ", contexts.split("## 4")[0], re.MULTILINE)
+    assert known == list(DTYPES.items())[: len(known)]
+    assert [name for name in DTYPES if name not in dict(known)] == ["freq_ks", "size_k", "offset_k"]
     assert tiny.fingerprint.hex() in BUNDLE
     assert f"`freq_ks <u4 {','.join(map(str, tables.freq_ks.shape))}`" in BUNDLE
 

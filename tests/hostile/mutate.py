@@ -28,7 +28,7 @@ from splitcodec.edge.answer import Edge
 from splitcodec.errors import PacketError
 from splitcodec.wire.answer import dump_answer, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
-from splitcodec.wire.coder import Coder
+from splitcodec.wire.codings import Codings
 from splitcodec.wire.packet import admit, unpack
 
 _TELLING = (0, 1, 2, 3, 4, 7, 8, 14, 15, 16, 17, 127, 128, 254, 255)
@@ -69,7 +69,7 @@ def sealed_again(data: bytearray, base: bytes) -> bytes:
     return body + zlib.crc32(body).to_bytes(4, "little")
 
 
-def receive(data: bytes, bundle: Bundle, coders: Sequence[Coder]) -> np.ndarray[Any, np.dtype[np.int32]]:
+def receive(data: bytes, bundle: Bundle, coders: Sequence[Codings]) -> np.ndarray[Any, np.dtype[np.int32]]:
     """Return a packet's symbols, or raise its refusal: what an edge does before its network runs.
 
     Symbols that were accepted must be those that the very payload codes.
@@ -85,8 +85,8 @@ def receive(data: bytes, bundle: Bundle, coders: Sequence[Coder]) -> np.ndarray[
         max_symbols=manifest.max_symbols,
     )
     coder, shape = coders[packet.table_set], (manifest.channels, packet.rows, packet.cols)
-    symbols_chw = coder.decode(packet.payload, shape, level=packet.level)
-    assert coder.encode(symbols_chw, packet.level) == packet.payload
+    symbols_chw = coder.decode(packet.payload, shape, level=packet.level, coding=packet.coding)
+    assert coder.encode(symbols_chw, packet.level, coding=packet.coding) == packet.payload
     return symbols_chw
 
 
@@ -96,7 +96,7 @@ def survive(bundle: Bundle, *, count: int, seed: int) -> dict[str, Any]:
     AssertionError for a damaged packet that was accepted though its checksum was not put right.
     """
     packets = seeds(bundle)
-    good, coders = set(packets), [Coder(tables) for tables in bundle.tables]
+    good, coders = set(packets), [Codings(tables, bundle.contexts) for tables in bundle.tables]
     counts: dict[bool, Counter[str]] = {False: Counter(), True: Counter()}
     mutant = mutants(packets, seed=seed)
     before, begin = _peak_mb(), time.perf_counter()
@@ -182,7 +182,7 @@ def main() -> int:
         counts = answered(Edge(bundle, threads=1), seeds(bundle), count=options.count, seed=options.seed)
         print(json.dumps({"bundle": bundle.ident, "packets": options.count, "seed": options.seed, "outcomes": counts}))
         return 0
-    receive(seeds(bundle, pictures=1)[0], bundle, [Coder(tables) for tables in bundle.tables])
+    receive(seeds(bundle, pictures=1)[0], bundle, [Codings(tables, bundle.contexts) for tables in bundle.tables])
     mapped = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (mapped + (options.room_mib << 20),) * 2)
     print(json.dumps(survive(bundle, count=options.count, seed=options.seed)))

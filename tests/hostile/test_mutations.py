@@ -17,18 +17,18 @@ from hypothesis import strategies as st
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import PacketError, SplitcodecError
 from splitcodec.wire.bundle import Bundle, open_bundle
-from splitcodec.wire.coder import Coder
+from splitcodec.wire.codings import Codings
 from tests.hostile.mutate import answered, mutants, receive, sealed_again, seeds, survive
 
 TINY = open_bundle(Path(__file__).parents[1] / "data" / "tiny")
 PACKETS = seeds(TINY)
-CHOSEN, PLAIN = ([Coder(tables, plain=plain) for tables in TINY.tables] for plain in (None, True))
+CHOSEN, PLAIN = ([Codings(tables, plain=plain) for tables in TINY.tables] for plain in (None, True))
 _EDITS = st.lists(
     st.tuples(st.integers(0, 400), st.integers(0, 12), st.binary(max_size=12)), min_size=1, max_size=6
 )  # where, how many bytes go, what comes instead
 
 
-def outcome(data: bytes, coders: list[Coder]) -> str | bytes:
+def outcome(data: bytes, coders: list[Codings]) -> str | bytes:
     try:
         return receive(data, TINY, coders).tobytes()
     except PacketError as error:

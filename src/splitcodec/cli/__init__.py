@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from splitcodec.cli import arena, bridge, bundles, device, edge, models, quantise, tasks, top, watch
+from splitcodec.cli import arena, bridge, bundles, contexts, device, edge, models, quantise, tasks, top, watch
 from splitcodec.cli.show import complain
 from splitcodec.errors import SplitcodecError
 
@@ -23,7 +23,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (edge, bridge, top, device, watch, models, tasks, bundles, quantise, arena):
+for room in (edge, bridge, top, device, watch, models, tasks, bundles, quantise, contexts, arena):
     room.add_to(app)
 
 

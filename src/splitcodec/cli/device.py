@@ -24,6 +24,7 @@ from splitcodec.cli.limits import (
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleOption,
+    CodingOption,
     EncoderOption,
     JsonOption,
     LevelOption,
@@ -64,6 +65,7 @@ def encode(
     images: Images,
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Folder for the packets.")] = Path(),
     level: LevelOption = None,
+    coding: CodingOption = None,
     max_bytes: MaxBytesOption = None,
     force_fit: ForceFitOption = False,
     deadline_ms: DeadlineOption = None,
@@ -91,7 +93,7 @@ def encode(
     from splitcodec.device.client import Device
 
     allowed = Allowances(Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s))
-    device = Device(bundle, threads=threads, encoder=checked_encoder(encoder))
+    device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
 
     def one(image: Path) -> dict[str, Any]:
         encoded = device.encode_timed(image, level=level, fit=fit.value, side=side, **allowed.next())
@@ -122,6 +124,7 @@ def ask(
         str, typer.Option("--url", metavar="URL", help="The edge: http://10.0.0.2:8080, mqtt://HOST/TOPIC, udp://HOST.")
     ],
     level: LevelOption = None,
+    coding: CodingOption = None,
     max_bytes: MaxBytesOption = None,
     force_fit: ForceFitOption = False,
     deadline_ms: DeadlineOption = None,
@@ -172,7 +175,7 @@ def ask(
     allowed = Allowances(
         Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s), measured=meter.deadline
     )
-    device = Device(bundle, threads=threads, encoder=checked_encoder(encoder))
+    device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
     start = time.monotonic()
 
     def one(image: Path) -> dict[str, Any]:

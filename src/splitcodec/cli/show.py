@@ -31,6 +31,10 @@ TokenFileOption = Annotated[
     Path | None,
     typer.Option("--token-file", metavar="FILE", help="File with the bearer token. Default: SPLITCODEC_TOKEN."),
 ]
+CodingOption = Annotated[
+    int | None,
+    typer.Option("--coding", min=0, metavar="C", help="0: by channel, 1: by context. Default: 1 if the bundle has it."),
+]
 LevelOption = Annotated[
     int | None,
     typer.Option("--level", "-l", metavar="N", help="Rate level: 0 costs the fewest bytes. Default: the bundle's own."),

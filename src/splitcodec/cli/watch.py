@@ -19,6 +19,7 @@ from splitcodec.cli.limits import ForceFitOption, MaxBytesOption
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleOption,
+    CodingOption,
     EncoderOption,
     JsonOption,
     LevelOption,
@@ -70,6 +71,7 @@ def watch(
     ] = "keep",
     once: Annotated[bool, typer.Option("--once", help="Do what is there, and leave.")] = False,
     level: LevelOption = None,
+    coding: CodingOption = None,
     max_bytes: MaxBytesOption = None,
     force_fit: ForceFitOption = False,
     kbit_per_s: Annotated[
@@ -123,7 +125,7 @@ def watch(
         closing.callback(link.close)
         source = _source(folder, camera=camera, every=every, after=after, settle=settle)
         closing.callback(source.close)
-        device = Device(bundle, threads=threads, encoder=checked_encoder(encoder))
+        device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
         packets = Spool(place)
         closing.callback(packets.close)
         journal = Journal(answers or place / "answers.jsonl", place / "ledger")

@@ -65,10 +65,14 @@ class Fitted(NamedTuple):
 
 @final
 class Prices:
-    """What symbols cost by one bundle's tables, and what fits; safe to share between threads."""
+    """What symbols cost by one bundle's tables, and what fits; safe to share between threads.
 
-    def __init__(self, tables: Tables) -> None:
+    `saving` is the share of their bytes that packets may turn out to be shorter than their price.
+    """
+
+    def __init__(self, tables: Tables, *, saving: float = 0.0) -> None:
         self._tables = tables
+        self._saving = saving
         used_ks = tables.freq_ks > 0
         price_ks: NDArray[np.float32] = np.full(tables.freq_ks.shape, np.inf, np.float32)
         price_ks[used_ks] = PRECISION_BITS - np.log2(tables.freq_ks[used_ks])
@@ -122,7 +126,8 @@ class Prices:
         smallest: tuple[int, int] | None = None
         for level in range(highest, -1, -1):
             symbols_chw = self._tables.quantise(latent_chw, level)
-            if level and self.bits(symbols_chw, level) / 8 + OVERHEAD > max_bytes + SLACK:
+            least = (1 - self._saving) * self.bits(symbols_chw, level) / 8
+            if level and least + OVERHEAD > max_bytes + SLACK:
                 continue
             packet = pack(symbols_chw, level)
             if len(packet) <= max_bytes:

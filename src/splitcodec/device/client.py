@@ -26,13 +26,16 @@ from splitcodec.device.image import Letterbox, Picture
 from splitcodec.device.overlay import in_picture
 from splitcodec.device.tuned import tuned
 from splitcodec.device.view import Fit, View, task_specs
-from splitcodec.errors import BudgetTooSmall, SettingsError
+from splitcodec.errors import BudgetTooSmall, SettingsError, TablesError
 from splitcodec.wire.answer import Answer, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
-from splitcodec.wire.coder import BY_CHANNEL, Coder
+from splitcodec.wire.coder import BY_CHANNEL
+from splitcodec.wire.codings import Codings
 from splitcodec.wire.packet import OVERHEAD, Packet, pack
 from splitcodec.wire.task import TaskSpec
 
+SAVING: Final = 0.25
+"""Share of a packet's bytes that contexts save at the most: packets that cost so much too much are tried."""
 DROPPED: Final = 1.4
 """How many times the limit level 0 may have for symbols to be dropped rather than the picture shrunk (docs/LOG.md)."""
 
@@ -61,6 +64,8 @@ class Device:
     `bundle` is a zoo name, a folder, a zip or an opened bundle; its device half will do. `threads` goes to ONNX Runtime
     (none: its choice); `plain_coder=True` forces the coder in Python, `False` demands constriction. `encoder` is
     "fp32", "int8", or "tuned": the encoder and threads that `splitcodec tune` recorded for this machine, else fp32.
+    `coding` is the coding id of packets (none: 1, by context, where the bundle has it; 0, by channel, takes less time
+    and more bytes).
 
     Raises BundleError, GraphError, MissingExtra or SettingsError.
     """
@@ -72,6 +77,7 @@ class Device:
         threads: int | None = None,
         plain_coder: bool | None = None,
         encoder: Precision | Literal["tuned"] = "fp32",
+        coding: int | None = None,
     ) -> None:
         self.bundle = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
         choice = tuned(self.bundle) if encoder == "tuned" else None
@@ -79,14 +85,18 @@ class Device:
             threads = choice.threads if threads is None else threads
         self.precision: Precision = encoder if encoder != "tuned" else choice.encoder if choice is not None else "fp32"
         self.encoder = Encoder(self.bundle, precision=self.precision, threads=threads)
-        self._coder = Coder(self.bundle.tables[0], plain=plain_coder)
-        self._prices = Prices(self.bundle.tables[0])
+        self._codings = Codings(self.bundle.tables[0], self.bundle.contexts, plain=plain_coder)
+        self.coding = max(self._codings.ids) if coding is None else coding
+        if self.coding not in self._codings.ids:
+            known = " or ".join(str(one) for one in sorted(self._codings.ids))
+            raise SettingsError(f"coding id {coding!r}; {self.bundle.ident} has {known}")
+        self._prices = Prices(self.bundle.tables[0], saving=0.0 if self.coding == BY_CHANNEL else SAVING)
         self._coding_ms: float | None = None  # what pricing and coding under a limit took last (none: not known yet)
 
     @property
     def plain_coder(self) -> bool:
         """Say whether the entropy coder is the one in plain Python."""
-        return self._coder.plain
+        return self._codings.plain
 
     def crop(self, picture: Picture) -> NDArray[np.uint8]:
         """Return what the network will see of a picture: uint8 (1, crop, crop, 3). Raises PictureError."""
@@ -119,7 +129,15 @@ class Device:
         Raises SettingsError, TablesError, or PacketGrid for more symbols than the bundle allows.
         """
         level = self._level(level)
-        return self._packed(self._coder.encode(symbols_chw, level), symbols_chw.shape, level)
+        coding, payload = self.coding, b""
+        try:
+            payload = self._codings.encode(symbols_chw, level, coding=coding)
+        except TablesError:
+            if coding == BY_CHANNEL:
+                raise
+            coding = BY_CHANNEL  # a symbol out of its row's range, or wrong symbols, which this refuses by name
+            payload = self._codings.encode(symbols_chw, level, coding=coding)
+        return self._packed(payload, symbols_chw.shape, level, coding=coding)
 
     def pack_latent(self, latent_chw: NDArray[np.float32], *, level: int) -> bytes:
         """Return the packet of a latent, float32 (C, rows, columns): that of its symbols, in less time.
@@ -127,7 +145,10 @@ class Device:
         Raises SettingsError, TablesError, or PacketGrid for more symbols than the bundle allows.
         """
         level = self._level(level)
-        return self._packed(self._coder.encode_latent(latent_chw, level), latent_chw.shape, level)
+        if self.coding != BY_CHANNEL:
+            return self.pack(self.bundle.tables[0].quantise(latent_chw, level), level=level)
+        payload = self._codings.by_channel.encode_latent(latent_chw, level)
+        return self._packed(payload, latent_chw.shape, level, coding=BY_CHANNEL)
 
     def prices(self, picture: Picture) -> list[int]:
         """Return the length of the picture's packet at every level, in bytes; the encoder runs once."""
@@ -263,10 +284,10 @@ class Device:
                     return side, fit(latent_chw)
         return sides[-1], fit(latent_chw)
 
-    def _packed(self, payload: bytes, shape_chw: tuple[int, ...], level: int) -> bytes:
+    def _packed(self, payload: bytes, shape_chw: tuple[int, ...], level: int, *, coding: int) -> bytes:
         packet = Packet(
             level=level,
-            coding=BY_CHANNEL,
+            coding=coding,
             table_set=0,
             fingerprint=self.bundle.fingerprint[:4],
             rows=shape_chw[1],
@@ -280,7 +301,12 @@ class Device:
         return task_specs(self.bundle)
 
     def _pack_at(self, symbols_chw: NDArray[Any], level: int) -> bytes:
-        return self.pack(symbols_chw, level=level)
+        """Return the packet of the coding that gives the shorter one, for where bytes are limited."""
+        packet = self.pack(symbols_chw, level=level)
+        if self.coding == BY_CHANNEL:
+            return packet
+        payload = self._codings.encode(symbols_chw, level, coding=BY_CHANNEL)
+        return min(packet, self._packed(payload, symbols_chw.shape, level, coding=BY_CHANNEL), key=len)
 
     def _level(self, level: int | None) -> int:
         manifest = self.bundle.manifest

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from splitcodec.errors import GraphError
 from splitcodec.session import Graph
 from splitcodec.wire.bundle import Bundle
-from splitcodec.wire.coder import BY_CHANNEL, Coder
+from splitcodec.wire.codings import Codings
 from splitcodec.wire.packet import Packet, admit
 
 
@@ -29,8 +29,8 @@ class Decoder:
         manifest = bundle.manifest
         self._bundle = bundle
         self._graph = Graph(bundle.graph("decoder"), name=f"{bundle.ident}: decoder.onnx", threads=threads)
-        self._coder_t = tuple(Coder(tables) for tables in bundle.tables)
-        self._codings = frozenset(manifest.codings) & {BY_CHANNEL}
+        self._codings_t = tuple(Codings(tables, bundle.contexts) for tables in bundle.tables)
+        self._ids = frozenset(manifest.codings) & self._codings_t[0].ids
         self._max_symbols = manifest.max_symbols if max_symbols is None else min(max_symbols, manifest.max_symbols)
 
     @property
@@ -48,8 +48,8 @@ class Decoder:
             packet,
             fingerprint=self._bundle.fingerprint,
             levels=self._bundle.manifest.levels,
-            codings=self._codings,
-            table_sets=len(self._coder_t),
+            codings=self._ids,
+            table_sets=len(self._codings_t),
             channels=channels,
             max_symbols=self._max_symbols,
             max_grid=self._bundle.manifest.max_grid,
@@ -63,7 +63,8 @@ class Decoder:
         """
         self.check(packet)
         shape_chw = (self._bundle.manifest.channels, packet.rows, packet.cols)
-        return self._coder_t[packet.table_set].decode(packet.payload, shape_chw, level=packet.level)
+        codings = self._codings_t[packet.table_set]
+        return codings.decode(packet.payload, shape_chw, level=packet.level, coding=packet.coding)
 
     def latent_chw(self, symbols_chw: NDArray[np.int32], level: int, *, table_set: int = 0) -> NDArray[np.float32]:
         """Return what the decoder graph takes, float32 (C, rows, columns), from int32 symbols."""

@@ -22,8 +22,10 @@ from splitcodec.device.client import Device
 from splitcodec.errors import DataError, OutputError, PictureError, SettingsError
 from splitcodec.evaluation.golden import remade
 from splitcodec.evaluation.machine import cores
-from splitcodec.evaluation.refit import Counts, best_strength, refit
+from splitcodec.evaluation.refit import ContextCounts, Counts, best_strength, refit, refit_contexts
 from splitcodec.wire.bundle import Bundle, derive, open_bundle, write_folder
+from splitcodec.wire.contexts import FILE as CONTEXTS
+from splitcodec.wire.contexts import Contexts
 from splitcodec.wire.tables import Tables
 
 Progress = Callable[[int, int], None]
@@ -123,6 +125,8 @@ def calibrate(
         raise OutputError(f"{out} exists; choose another folder or remove it first")
     old = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     counts, paths = Counts(old), shuffled(photos)
+    by_context = None if old.contexts is None else ContextCounts(old.contexts, old.tables[0])
+    both = [one for one in (counts, by_context) if one is not None]
     quota = min(MOST_HELD_OUT, max(1, len(paths) // HELD_OUT))
     before, total, tell = Device(old, threads=1), len(paths) + quota, progress or (lambda *_: None)
     held: list[NDArray[np.float32]] = []
@@ -134,7 +138,8 @@ def calibrate(
         elif len(held) < quota:
             held.append(latent)
         else:
-            counts.add(latent)
+            for one in both:
+                one.add(latent)
         tell(done, total)
     readable = len(held) + counts.photographs
     if readable < 2:
@@ -142,7 +147,8 @@ def calibrate(
         raise DataError(f"{readable} of {len(paths)} photographs can be read, expected at least 2{why}")
     quota = min(MOST_HELD_OUT, max(1, readable // HELD_OUT))  # a fifth of those that could be read
     for latent_chw in held[quota:]:
-        counts.add(latent_chw)
+        for one in both:
+            one.add(latent_chw)
     strength = best_strength(counts)
     note = {
         "photographs": counts.photographs,
@@ -151,7 +157,10 @@ def calibrate(
         "fingerprint_before": old.fingerprint.hex(),
         "splitcodec": splitcodec.__version__,
     }
-    new = _calibrated(old, refit(counts, strength=strength), note=note)
+    contexts = None
+    if by_context is not None and old.contexts is not None:
+        contexts = refit_contexts(old.contexts, by_context, strength=best_strength(by_context))
+    new = _calibrated(old, refit(counts, strength=strength), contexts, note=note)
     after, sizes_nl2 = Device(new, threads=1), []
     for done, latent_chw in enumerate(held[:quota], 1):
         sizes_nl2.append(_sizes_l2(before, after, latent_chw))
@@ -202,11 +211,13 @@ def _latents(
             yield from zip(some, pool.map(read, some), strict=True)
 
 
-def _calibrated(old: Bundle, tables: Tables, *, note: Mapping[str, Any]) -> Bundle:
+def _calibrated(old: Bundle, tables: Tables, contexts: Contexts | None, *, note: Mapping[str, Any]) -> Bundle:
     """Return the bundle with other tables, and with golden vectors and a card that go with them; nothing is written."""
     file = io.BytesIO()
     tables.save(file)
     files = {old.manifest.table_sets[0]: file.getvalue()}
+    if contexts is not None:
+        files[CONTEXTS] = contexts.dump()
     if old.has(_CARD):
         told = (
             f"Tables calibrated by `splitcodec calibrate` on {note['photographs']} photographs of a user "

@@ -34,7 +34,7 @@ from splitcodec.device.encoder import FILES as ENCODERS
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundleFormat, GoldenMismatch, MissingExtra
 from splitcodec.wire.bundle import Bundle, open_bundle
-from splitcodec.wire.coder import Coder
+from splitcodec.wire.codings import Codings
 from splitcodec.wire.npz import read_arrays
 from splitcodec.wire.packet import unpack
 
@@ -214,7 +214,7 @@ def _devices(bundle: Bundle, *, threads: int | None) -> dict[str, Device]:
 
 
 def _replay_coder(device: Device, golden: _Golden, *, coder: str) -> None:
-    decoder = Coder(device.bundle.tables[0], plain=coder == "plain")
+    decoder = Codings(device.bundle.tables[0], device.bundle.contexts, plain=coder == "plain")
     for level, row in enumerate(golden.packet_ln):
         for picture, packet in enumerate(row):
             symbols_chw = golden.symbols_lnchw[level, picture].astype(np.int32)
@@ -222,7 +222,8 @@ def _replay_coder(device: Device, golden: _Golden, *, coder: str) -> None:
             got = device.pack(symbols_chw, level=level)
             if got != packet:
                 raise _mismatch(device.bundle, f"{where}: symbols gave another packet of {len(got)} bytes")
-            back_chw = decoder.decode(unpack(packet).payload, symbols_chw.shape, level=level)
+            fields = unpack(packet)
+            back_chw = decoder.decode(fields.payload, symbols_chw.shape, level=level, coding=fields.coding)
             if not np.array_equal(back_chw, symbols_chw):
                 raise _mismatch(device.bundle, f"{where}: the packet gave other symbols")
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from splitcodec.errors import SettingsError
 from splitcodec.wire.bundle import Bundle
-from splitcodec.wire.coder import BY_CHANNEL
+from splitcodec.wire.coder import BY_CHANNEL, BY_CONTEXT
+from splitcodec.wire.contexts import Contexts, Reading
 from splitcodec.wire.tables import TOTAL, Tables, quantise_mass
 
 STRENGTH: Final = 20.0
@@ -31,14 +32,14 @@ _FEW: Final = 10
 class Counts:
     """How often each symbol of each table row occurred, at all levels, as the coder would see it: after clipping.
 
-    Raises SettingsError for a bundle whose packets choose tables otherwise than by channel.
+    Raises SettingsError for a bundle with codings that this version does not know.
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        if set(bundle.manifest.codings) != {BY_CHANNEL}:
+        if not set(bundle.manifest.codings) <= {BY_CHANNEL, BY_CONTEXT}:
             raise SettingsError(
-                f"{bundle.ident}: codings {list(bundle.manifest.codings)}; expected [{BY_CHANNEL}], the only one that "
-                "this version can count"
+                f"{bundle.ident}: codings {list(bundle.manifest.codings)}; expected {BY_CHANNEL} and {BY_CONTEXT}, "
+                "which this version can count"
             )
         self.tables = bundle.tables[0]
         self.photographs = 0
@@ -69,7 +70,45 @@ class Counts:
         return 100.0 * float(self._clipped_l[level]) / max(self._symbols, 1)
 
 
-def refit(counts: Counts, *, strength: float) -> Tables:
+@final
+class ContextCounts:
+    """The same of the rows that contexts choose from; `tables` are what quantises. See `Counts`."""
+
+    def __init__(self, contexts: Contexts, tables: Tables) -> None:
+        self.tables = contexts.rows()
+        self.photographs = 0
+        self.half_ks = [np.zeros(self.tables.freq_ks.shape, np.int64) for _ in range(2)]
+        self._contexts, self._quantising = contexts, tables
+        self._networks = [contexts.networks(level) for level in range(contexts.levels)]
+
+    def add(self, latent_chw: NDArray[np.float32]) -> None:
+        """Count one photograph's latent, float32 (C, H, W) before gain, at every level. Raises TablesError."""
+        half_ks = self.half_ks[self.photographs % 2]
+        low_k, high_k = self.tables.range_of(0)
+        for level, networks in enumerate(self._networks):
+            symbols_chw = self._quantising.quantise(latent_chw, level)
+            symbols_cn = symbols_chw.reshape(len(symbols_chw), -1)
+            reading = Reading(self._contexts, level, networks, (symbols_chw.shape[1], symbols_chw.shape[2]))
+            for channel_c in reading.groups():
+                row_cn, whole_cn = reading.rows()
+                left_cn = np.clip(symbols_cn[channel_c] - whole_cn, low_k[row_cn], high_k[row_cn])
+                np.add.at(half_ks, (row_cn, left_cn - low_k[row_cn]), 1)
+                reading.put(symbols_cn[channel_c])
+        self.photographs += 1
+
+    @property
+    def count_ks(self) -> NDArray[np.int64]:
+        """Return the counts of all photographs: int64, shaped like the rows' `freq_ks`."""
+        total_ks: NDArray[np.int64] = self.half_ks[0] + self.half_ks[1]
+        return total_ks
+
+
+def refit_contexts(contexts: Contexts, counts: ContextCounts, *, strength: float) -> Contexts:
+    """Return the contexts with new frequencies of their rows; the networks are the old ones."""
+    return replace(contexts, freq_ks=refit(counts, strength=strength).freq_ks)
+
+
+def refit(counts: Counts | ContextCounts, *, strength: float) -> Tables:
     """Return the tables with new frequencies; sizes, offsets and gains are the old ones.
 
     `strength` is the weight of the old tables in photographs. A row of which nothing was counted stays as it is.
@@ -81,7 +120,7 @@ def refit(counts: Counts, *, strength: float) -> Tables:
     return replace(tables, freq_ks=freq_ks)
 
 
-def best_strength(counts: Counts) -> float:
+def best_strength(counts: Counts | ContextCounts) -> float:
     """Return which of `STRENGTHS` costs the fewest bits when each half of the photographs gets the other's tables.
 
     With fewer than ten photographs that cannot be told, and `STRENGTH` is returned.

@@ -27,13 +27,17 @@ from splitcodec.errors import (
     OutputError,
 )
 from splitcodec.wire import archive, packet
-from splitcodec.wire.checked import check_files, read_checked, read_tables
+from splitcodec.wire.checked import check_files, read_checked, read_contexts, read_tables
+from splitcodec.wire.coder import BY_CONTEXT
+from splitcodec.wire.contexts import Contexts
 from splitcodec.wire.graphs import check_graph
 from splitcodec.wire.manifest import MAX_BYTES, Colour, FileEntry, Manifest, is_file_name
 from splitcodec.wire.tables import Tables
 from splitcodec.wire.task import TaskSpec, file_name
 
-_DEVICE = re.compile(r"tables(\.\d+)?\.npz|encoder(\..+)?\.onnx|golden/.+|task_[a-z0-9_]+\.json|MODEL_CARD\.md")
+_DEVICE = re.compile(
+    r"tables(\.\d+)?\.npz|contexts\.npz|encoder(\..+)?\.onnx|golden/.+|task_[a-z0-9_]+\.json|MODEL_CARD\.md"
+)
 
 __all__ = [
     "Bundle",
@@ -56,12 +60,16 @@ __all__ = [
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Bundle:
-    """An opened bundle. `tables` holds one entry per table set, `fingerprint` is 32 bytes, `path` its folder or zip."""
+    """An opened bundle. `tables` holds one entry per table set, `fingerprint` is 32 bytes, `path` its folder or zip.
+
+    `contexts` are those of coding id 1, None where the bundle has not got it.
+    """
 
     manifest: Manifest
     tables: tuple[Tables, ...]
     fingerprint: bytes
     source: archive.Source
+    contexts: Contexts | None = None
 
     @property
     def ident(self) -> str:
@@ -150,7 +158,7 @@ def zoo_names(zoo: Path | None = None) -> list[str]:
     return sorted((name for name in found if _split_ident(name)[1]), key=_split_ident)
 
 
-def fingerprint_of(manifest: Manifest, tables: Sequence[Tables]) -> bytes:
+def fingerprint_of(manifest: Manifest, tables: Sequence[Tables], contexts: Contexts | None = None) -> bytes:
     """Return the SHA-256 (32 bytes) of what both shores must share, put together as docs/bundle-format.md says."""
     shared = {
         "channels": manifest.channels,
@@ -164,6 +172,8 @@ def fingerprint_of(manifest: Manifest, tables: Sequence[Tables]) -> bytes:
     digest = hashlib.sha256(json.dumps(shared, sort_keys=True, separators=(",", ":")).encode() + b"\n")
     for one in tables:
         digest.update(one.shared_bytes())
+    if contexts is not None:
+        digest.update(contexts.shared_bytes())
     return digest.digest()
 
 
@@ -249,7 +259,9 @@ def derive(bundle: Bundle, manifest: Manifest, *, files: Mapping[str, bytes]) ->
 def _opened(manifest: Manifest, files: archive.Source) -> Bundle:
     check_files(manifest, files)
     tables = tuple(read_tables(files, name, manifest=manifest) for name in manifest.table_sets)
-    return Bundle(manifest=manifest, tables=tables, fingerprint=fingerprint_of(manifest, tables), source=files)
+    contexts = read_contexts(files, manifest=manifest) if BY_CONTEXT in manifest.codings else None
+    fingerprint = fingerprint_of(manifest, tables, contexts)
+    return Bundle(manifest=manifest, tables=tables, fingerprint=fingerprint, source=files, contexts=contexts)
 
 
 def _find(source: str | Path, zoo: Path) -> str | None:

@@ -6,6 +6,7 @@ import hashlib
 
 from splitcodec.errors import BundleFormat, BundleHash, BundlePart, BundleUnsafe, TablesError
 from splitcodec.wire import archive
+from splitcodec.wire.contexts import FILE, Contexts
 from splitcodec.wire.manifest import FileEntry, Manifest
 from splitcodec.wire.tables import Tables
 
@@ -45,6 +46,23 @@ def read_tables(files: archive.Source, name: str, *, manifest: Manifest) -> Tabl
             f"{manifest.channels}"
         )
     return tables
+
+
+def read_contexts(files: archive.Source, *, manifest: Manifest) -> Contexts:
+    """Return the contexts of a manifest that lists coding id 1. Raises BundlePart, BundleFormat, BundleHash."""
+    what = f"{manifest.ident}: {FILE}"
+    if FILE not in manifest.files:
+        raise BundlePart(f"{what}: missing, though the manifest lists coding id 1")
+    try:
+        contexts = Contexts.load(read_checked(files, FILE, entry=manifest.files[FILE]), what=what)
+    except TablesError as error:
+        raise BundleFormat(f"{what}: {error}") from error
+    if (contexts.levels, contexts.channels) != (manifest.levels, manifest.channels):
+        raise BundleFormat(
+            f"{what}: {contexts.levels} levels and {contexts.channels} channels, the manifest says {manifest.levels} "
+            f"and {manifest.channels}"
+        )
+    return contexts
 
 
 def read_checked(files: archive.Source, name: str, *, entry: FileEntry) -> bytes:

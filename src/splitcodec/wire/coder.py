@@ -8,6 +8,7 @@ bit; a test holds the two together. docs/wire-format.md is the norm for both.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from importlib import import_module
 from itertools import accumulate
 from types import ModuleType
@@ -21,6 +22,7 @@ from splitcodec.wire.quantiser import Quantiser
 from splitcodec.wire.tables import PRECISION_BITS, TOTAL, Tables
 
 BY_CHANNEL = 0  # coding id: the row of a symbol depends on level and channel, context 0
+BY_CONTEXT = 1  # coding id: and on the symbols before it, wire/contexts.py
 SCANNED = 24  # a row of at most so many columns, one of which has this frequency, is scanned when decoding
 COMMON = 9 * TOTAL // 10
 EMPTY = b"\0"  # the payload of an empty stream: a packet always holds at least one byte of payload
@@ -67,15 +69,30 @@ class Coder:
             self._quantisers[level] = Quantiser(self._tables, level)
         return self._payload(self._quantisers[level].columns(latent_chw), level)
 
-    def _payload(self, columns_cn: NDArray[np.int32], level: int) -> bytes:
+    def encode_runs(self, runs: Sequence[tuple[int, NDArray[np.int32]]], level: int) -> bytes:
+        """Return the payload of runs of columns, int32 (N,) each, in the row of that channel at a level.
+
+        The columns must lie within their rows: nothing is checked here.
+        """
         if self._constriction is None:
-            words = _encode(columns_cn.tolist(), [self._row(k) for k in self._tables.rows_of(level).tolist()])
-        else:
-            coder = self._constriction.stream.stack.AnsCoder()
-            for columns_n, model in zip(columns_cn[::-1], reversed(self._models_of(level, decode=False)), strict=True):
-                coder.encode_reverse(columns_n, model)
-            words = coder.get_compressed()
-        return np.asarray(words, dtype="<u4").tobytes().rstrip(b"\0") or EMPTY
+            row_c = self._tables.rows_of(level)
+            return _dumped(_encode([run.tolist() for _, run in runs], [self._row(int(row_c[c])) for c, _ in runs]))
+        coder, models = self._constriction.stream.stack.AnsCoder(), self._models_of(level, decode=False)
+        for channel, run in reversed(runs):
+            coder.encode_reverse(run, models[channel])
+        return _dumped(coder.get_compressed())
+
+    def reader(self, payload: bytes, level: int, *, symbols: int) -> Reader:
+        """Return what takes runs of columns out of a payload that holds `symbols`. Raises PacketPayload."""
+        words = _words(payload, symbols=symbols)
+        if self._constriction is None:
+            rows = [self._row(k) for k in self._tables.rows_of(level).tolist()]
+            return Reader(plain=_Stack(words.tolist()), models=rows)
+        fast = self._constriction.stream.stack.AnsCoder(words)
+        return Reader(fast=fast, models=self._models_of(level, decode=True))
+
+    def _payload(self, columns_cn: NDArray[np.int32], level: int) -> bytes:
+        return self.encode_runs(list(enumerate(columns_cn)), level)
 
     def decode(self, payload: bytes, shape_chw: tuple[int, int, int], *, level: int) -> NDArray[np.int32]:
         """Return the symbols of a payload: int32 (C, H, W).
@@ -84,23 +101,13 @@ class Coder:
         level or a channel count that the tables do not have. The caller bounds `shape_chw` (packet.admit).
         """
         channels, rows, cols = shape_chw
-        row_c = self._tables.rows_of(level)
         low_c, _ = self._tables.range_of(level)
         symbols_cn = np.zeros((channels, rows * cols), dtype=np.int32)
         self._tables.check_shape(symbols_cn.reshape(shape_chw))
-        words = _words(payload, symbols=symbols_cn.size)
-        if self._constriction is None:
-            empty = _decode(words.tolist(), [self._row(k) for k in row_c.tolist()], symbols_cn)
-        else:
-            coder = self._constriction.stream.stack.AnsCoder(words)
-            for channel, model in enumerate(self._models_of(level, decode=True)):
-                symbols_cn[channel] = coder.decode(model, rows * cols)
-            empty = bool(coder.is_empty())
-        if not empty:
-            raise PacketPayload(
-                f"payload of {len(payload)} bytes: the coder is not empty after {symbols_cn.size} symbols; "
-                "was it made with this bundle's tables?"
-            )
+        reader = self.reader(payload, level, symbols=symbols_cn.size)
+        for channel in range(channels):
+            symbols_cn[channel] = reader.take(channel, rows * cols)
+        reader.finish(payload, symbols=symbols_cn.size)
         return (symbols_cn + low_c[:, None]).reshape(shape_chw)
 
     def _models_of(self, level: int, *, decode: bool) -> list[Any]:
@@ -124,6 +131,29 @@ class Coder:
         if k not in self._plain:
             self._plain[k] = _Row.of(self._tables.freq_ks[k, : self._tables.size_k[k]].tolist())
         return self._plain[k]
+
+
+@final
+class Reader:
+    """A payload that is taken apart run by run; what it takes is bounded by who asks."""
+
+    def __init__(self, *, models: list[Any], fast: Any = None, plain: _Stack | None = None) -> None:
+        self._models, self._fast, self._plain = models, fast, plain
+
+    def take(self, channel: int, count: int) -> NDArray[np.int32]:
+        """Return the next `count` columns of the row of that channel: int32 (count,)."""
+        model = self._models[channel]
+        columns_n: Any = self._fast.decode(model, count) if self._plain is None else self._plain.take(model, count)
+        return np.asarray(columns_n, dtype=np.int32)
+
+    def finish(self, payload: bytes, *, symbols: int) -> None:
+        """Raise PacketPayload unless nothing is left."""
+        empty = bool(self._fast.is_empty()) if self._plain is None else self._plain.empty
+        if not empty:
+            raise PacketPayload(
+                f"payload of {len(payload)} bytes: the coder is not empty after {symbols} symbols; "
+                "was it made with this bundle's tables?"
+            )
 
 
 class _Row(NamedTuple):
@@ -156,16 +186,30 @@ def _encode(columns_cn: list[list[int]], row_c: list[_Row]) -> list[int]:
     return words
 
 
-def _decode(words: list[int], row_c: list[_Row], symbols_cn: NDArray[np.int32]) -> bool:
-    x = 0
-    for _ in range(2):
-        if words:
-            x = x << 32 | words.pop()
-    for channel, (_, left, freq, common) in enumerate(row_c):
+@final
+class _Stack:
+    """The same coder when it decodes, in plain Python."""
+
+    def __init__(self, words: list[int]) -> None:
+        self._words = words
+        self._x = 0
+        for _ in range(2):
+            if words:
+                self._x = self._x << 32 | words.pop()
+
+    @property
+    def empty(self) -> bool:
+        """Say whether nothing is left."""
+        return self._x == 0 and not self._words
+
+    def take(self, row: _Row, count: int) -> list[int]:
+        """Return the next `count` columns."""
+        _, left, freq, common = row
+        x, words = self._x, self._words
         low, span = left[common], freq[common]
         high = low + span
-        columns = [common] * symbols_cn.shape[1]
-        for n in range(len(columns)):
+        columns = [common] * count
+        for n in range(count):
             q = x & 0xFFFFFF
             if low <= q < high:
                 x = (x >> 24) * span + q - low
@@ -175,8 +219,12 @@ def _decode(words: list[int], row_c: list[_Row], symbols_cn: NDArray[np.int32]) 
                 x = (x >> 24) * freq[s] + q - left[s]
             if x < 0x100000000 and words:
                 x = x << 32 | words.pop()
-        symbols_cn[channel] = columns
-    return x == 0 and not words
+        self._x = x
+        return columns
+
+
+def _dumped(words: Any) -> bytes:
+    return np.asarray(words, dtype="<u4").tobytes().rstrip(b"\0") or EMPTY
 
 
 def _words(payload: bytes, *, symbols: int) -> NDArray[np.uint32]:

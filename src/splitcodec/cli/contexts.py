@@ -1,0 +1,114 @@
+"""The command that teaches a bundle to code symbols by context: contexts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from splitcodec.cli.bundles import NextVersionOption
+from splitcodec.cli.show import BundleArgument, JsonOption, complain, print_json, print_table, progress
+from splitcodec.errors import MissingExtra
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from rich.progress import Progress, TaskID
+
+    from splitcodec.wire.bundle import Bundle
+    from splitcodec.wire.contexts import Contexts
+
+_HELD_OUT, _MOST_HELD_OUT = 10, 200
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add this file's commands."""
+    app.command("contexts", rich_help_panel="Training")(contexts)
+
+
+def contexts(
+    bundle: BundleArgument,
+    photos: Annotated[
+        list[Path], typer.Option("--photos", metavar="DIR", help="Photographs, such as those trained on; repeatable.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="The new bundle's folder.")],
+    steps: Annotated[int, typer.Option("--steps", min=1, metavar="N", help="Batches of 16 for every level.")] = 2000,
+    like: Annotated[
+        str | None,
+        typer.Option("--like", metavar="OTHER", help="Take that bundle's networks, and count their rows anew."),
+    ] = None,
+    version: NextVersionOption = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, metavar="N", help="Of the training.")] = 1,
+    json_: JsonOption = False,
+) -> None:
+    """Add coding id 1 to a bundle: small integer networks choose each symbol's table by what was coded before.
+
+    The same symbols in fewer bytes, at the price of some time on either shore. Graphs and answers stay; the fingerprint
+    does not, so both shores need the new bundle. A tenth of the photographs, at most 200, are only measured. Bundles
+    whose encoders learned the same latent (`--like`) can share the networks; then nothing is learned.
+    """
+    import numpy as np
+
+    from splitcodec.device.client import Device
+    from splitcodec.errors import DataError, OutputError, PictureError
+    from splitcodec.evaluation.calibrate import shuffled
+    from splitcodec.evaluation.contextual import recounted, savings, with_contexts
+    from splitcodec.wire.bundle import open_bundle, write_folder
+
+    if out.exists():  # said before minutes of work rather than after
+        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    opened, paths, skipped = open_bundle(bundle), shuffled(photos), list[str]()
+    device = Device(opened, threads=threads)
+    latents: list[NDArray[np.float32]] = []
+    with progress() as bar:
+        task = bar.add_task("reading", total=len(paths), note="")
+        for path in paths:
+            try:
+                latents.append(device.encoder.latent_chw(device.crop(path)))
+            except PictureError as error:
+                skipped.append(str(error))
+            bar.advance(task)
+        held = min(_MOST_HELD_OUT, len(latents) // _HELD_OUT)
+        if not held:
+            raise DataError(f"{len(latents)} of {len(paths)} photographs can be read, expected at least {_HELD_OUT}")
+        note: dict[str, Any] = {"photographs": len(latents) - held}
+        task = bar.add_task("learning", total=None, note="")
+        if like is not None:
+            other = open_bundle(like)
+            made, note["like"] = recounted(other, opened, latents[held:]), other.ident
+        else:
+            made, note["steps"] = _learned(np.stack(latents[held:]), opened, steps, threads, bar, task), steps
+        draft = with_contexts(opened, made, note=note, version=version)
+        found = savings(draft, latents[:held])
+        note["held_out"] = {"photographs": held, "change_percent": [round(one.change, 2) for one in found]}
+        new = write_folder(with_contexts(opened, made, note=note, version=version), out)
+    for why in skipped:
+        complain(f"left out: {why}")
+    if json_:
+        print_json({"bundle": new.ident, "folder": str(out), **note, "levels": [one.to_json() for one in found]})
+        return
+    print_table(
+        f"{new.ident}, {held} photographs held out",
+        ("level", "bytes by channel", "by context", "%"),
+        [(str(one.level), f"{one.by_channel:,.0f}", f"{one.by_context:,.0f}", f"{one.change:+.1f}") for one in found],
+    )
+    print(f"{out}: {new.ident}; give it to both shores")
+
+
+def _learned(
+    latent_nchw: NDArray[np.float32], bundle: Bundle, steps: int, threads: int, bar: Progress, task: TaskID
+) -> Contexts:
+    try:
+        import torch
+
+        from splitcodec.training.contexts import fit
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"this needs {error.name}; install it with: pip install 'splitcodec[train]'") from None
+    torch.set_num_threads(threads)
+    return fit(
+        latent_nchw.astype("float16"),
+        bundle.tables[0].gain_lc,
+        steps=steps,
+        progress=lambda done, total: bar.update(task, completed=done, total=total),
+    )

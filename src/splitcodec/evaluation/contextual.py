@@ -1,0 +1,101 @@
+"""A bundle + contexts -> the same bundle with coding id 1, and what that saves.   asked by: cli/contexts.py"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import splitcodec
+from splitcodec.device.client import Device
+from splitcodec.errors import BundlePart, SettingsError
+from splitcodec.evaluation.golden import remade
+from splitcodec.evaluation.refit import ContextCounts, best_strength, refit_contexts
+from splitcodec.wire.bundle import Bundle, derive
+from splitcodec.wire.coder import BY_CHANNEL, BY_CONTEXT
+from splitcodec.wire.contexts import FILE, Contexts
+
+_CARD = "MODEL_CARD.md"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Saving:
+    """Mean bytes of packets at one level, by channel and by context."""
+
+    level: int
+    by_channel: float
+    by_context: float
+
+    @property
+    def change(self) -> float:
+        """Return the difference in per cent."""
+        return 100 * (self.by_context / self.by_channel - 1)
+
+    def to_json(self) -> dict[str, float]:
+        """Return the saving as JSON values."""
+        return {
+            "level": self.level,
+            "bytes_by_channel": round(self.by_channel, 1),
+            "bytes_by_context": round(self.by_context, 1),
+            "change_percent": round(self.change, 2),
+        }
+
+
+def with_contexts(bundle: Bundle, contexts: Contexts, *, note: Mapping[str, Any], version: int | None = None) -> Bundle:
+    """Return the bundle with coding ids 0 and 1; nothing is written. Graphs, tables and symbols stay, packets do not.
+
+    `note` goes into the manifest's provenance, `version` is the new one (none: the next). Both shores need the new
+    bundle, for the fingerprint is another. Raises BundlePart for a device's half, BundleFormat for contexts of another.
+    """
+    if bundle.is_device_half:
+        raise BundlePart(f"{bundle.ident} is the device's half; contexts are for both, so take the whole bundle")
+    files = {FILE: contexts.dump()}
+    if bundle.has(_CARD):
+        told = (
+            f"Symbols are coded by context (coding id 1) since, learned from {note['photographs']} photographs; "
+            "sizes above are from before."
+        )
+        files[_CARD] = bundle.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
+    provenance = {**bundle.manifest.provenance, "contexts": {**note, "splitcodec": splitcodec.__version__}}
+    codings = (BY_CHANNEL, BY_CONTEXT)
+    number = bundle.manifest.version + 1 if version is None else version
+    manifest = replace(bundle.manifest, codings=codings, version=number, provenance=provenance)
+    new = derive(bundle, manifest, files=files)
+    return derive(new, new.manifest, files=remade(bundle, new))
+
+
+def recounted(like: Bundle, bundle: Bundle, latents: Sequence[NDArray[np.float32]]) -> Contexts:
+    """Return another bundle's contexts, their rows counted anew on latents of `bundle`.
+
+    For bundles whose latents mean the same, as where one's encoder learned the other's. Raises BundlePart without
+    contexts, SettingsError for another number of levels or channels.
+    """
+    one, tables = like.contexts, bundle.tables[0]
+    if one is None:
+        raise BundlePart(f"{like.ident} has no contexts; give a bundle of coding id 1")
+    if (one.levels, one.channels) != (tables.levels, tables.channels):
+        raise SettingsError(
+            f"{like.ident} has {one.levels} levels of {one.channels} channels, {bundle.ident} {tables.levels} of "
+            f"{tables.channels}; their latents cannot mean the same"
+        )
+    counts = ContextCounts(one, tables)
+    for latent_chw in latents:
+        counts.add(latent_chw)
+    return refit_contexts(one, counts, strength=best_strength(counts))
+
+
+def savings(bundle: Bundle, latents: Sequence[NDArray[np.float32]]) -> list[Saving]:
+    """Return what contexts save on latents, (C, H, W) before gain, at each level."""
+    devices = [Device(bundle, threads=1, coding=coding) for coding in (BY_CHANNEL, BY_CONTEXT)]
+    found = []
+    for level in range(bundle.manifest.levels):
+        sizes = [
+            float(np.mean([len(device.pack_latent(latent_chw, level=level)) for latent_chw in latents]))
+            for device in devices
+        ]
+        found.append(Saving(level, *sizes))
+    return found

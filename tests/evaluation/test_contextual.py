@@ -1,0 +1,164 @@
+"""A bundle that codes by context: made, opened, used by both shores, calibrated, refused where it is wrong."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
+
+from splitcodec.cli import app
+from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
+from splitcodec.errors import BundleFormat, BundlePart, PacketBundle, PacketCoding, SettingsError
+from splitcodec.evaluation.calibrate import calibrate
+from splitcodec.evaluation.contextual import recounted, savings, with_contexts
+from splitcodec.evaluation.golden import FILE as GOLDEN
+from splitcodec.evaluation.golden import make_golden, replay
+from splitcodec.wire.bundle import Bundle, derive, device_half, open_bundle, split_device, write_folder
+from splitcodec.wire.contexts import FILE
+from splitcodec.wire.packet import unpack
+from tests.hostile.mutate import mutants, receive, seeds
+from tests.wire.test_contexts import contexts
+
+NOTE = {"photographs": 3}
+
+
+@pytest.fixture
+def made(tiny: Bundle, pictures: list[Image.Image]) -> Bundle:
+    """Return `tiny` with golden vectors and contexts of random networks."""
+    golden = make_golden(Device(tiny, threads=1), Edge(tiny, threads=1), pictures[4:6])
+    whole = derive(tiny, tiny.manifest, files={GOLDEN: golden})
+    return with_contexts(whole, contexts(3, groups=(1, 2, 1), levels=3), note=NOTE)
+
+
+def latents(bundle: Bundle, pictures: list[Image.Image]) -> list[NDArray[np.float32]]:
+    device = Device(bundle, threads=1)
+    return [device.encoder.latent_chw(device.crop(picture)) for picture in pictures]
+
+
+def test_packets_by_context_are_answered_alike(made: Bundle, tiny: Bundle, pictures: list[Image.Image]) -> None:
+    assert (made.ident, made.manifest.codings) == ("tiny@2", (0, 1))
+    assert made.fingerprint != tiny.fingerprint
+    device, by_channel, edge = Device(made), Device(made, coding=0), Edge(made)
+    plain = Device(made, plain_coder=True)
+    assert (device.coding, by_channel.coding, Device(tiny).coding) == (1, 0, 0)
+    for level in range(3):
+        one, other = (sender.encode(pictures[4], level=level) for sender in (device, by_channel))
+        assert (unpack(one).coding, unpack(other).coding) == (1, 0)
+        assert plain.encode(pictures[4], level=level) == one
+        assert edge.answer(one)["answers"] == edge.answer(other)["answers"]
+        assert (
+            edge.answer(one)["answers"] == Edge(tiny).answer(Device(tiny).encode(pictures[4], level=level))["answers"]
+        )
+    with pytest.raises(PacketBundle):
+        Edge(tiny).answer(device.encode(pictures[4]))
+    with pytest.raises(SettingsError, match="coding id 1; tiny@1 has 0"):
+        Device(tiny, coding=1)
+    forged = device.encode(pictures[4])
+    with pytest.raises(PacketCoding):
+        Edge(made).answer(_with_coding(forged, 2))
+
+
+def _with_coding(packet: bytes, coding: int) -> bytes:
+    import zlib
+
+    body = bytes((packet[0], coding << 4)) + packet[2:-4]
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def test_a_limit_is_kept_by_whatever_coding_is_shorter(made: Bundle, pictures: list[Image.Image]) -> None:
+    device, by_channel = Device(made), Device(made, coding=0)
+    for picture in pictures:
+        for most in (30, 45, 60, 90):
+            one = device.encode(picture, max_bytes=most, force_fit=True)
+            assert len(one) <= most
+            other = by_channel.encode(picture, max_bytes=most, force_fit=True)
+            assert unpack(one).level >= unpack(other).level
+
+
+def test_golden_vectors_and_halves_go_along(made: Bundle, tmp_path: Path, pictures: list[Image.Image]) -> None:
+    result = replay(made, threads=1)
+    assert result.answers
+    half = split_device(made, tmp_path / "half")
+    assert half.has(FILE)
+    assert half.fingerprint == made.fingerprint
+    assert Device(half).encode(pictures[5]) == Device(made).encode(pictures[5])
+    whole = write_folder(made, tmp_path / "whole")
+    assert open_bundle(str(whole.path)).contexts is not None
+    with pytest.raises(BundlePart, match="device's half"):
+        with_contexts(device_half(made), contexts(3, groups=(1, 2, 1), levels=3), note=NOTE)
+
+
+def test_what_does_not_belong_together_is_refused(made: Bundle, tiny: Bundle) -> None:
+    with pytest.raises(BundleFormat, match="6 channels, the manifest says 3 and 4"):
+        with_contexts(tiny, contexts(levels=3), note=NOTE)
+    with pytest.raises(BundlePart, match="missing, though the manifest lists coding id 1"):
+        derive(tiny, replace(tiny.manifest, codings=(0, 1)), files={})
+    with pytest.raises(BundleFormat, match=r"contexts\.npz"):
+        derive(made, made.manifest, files={FILE: made.read(FILE)[:-9]})
+
+
+def test_no_packet_by_context_does_harm(made: Bundle) -> None:
+    from splitcodec.errors import PacketError
+    from splitcodec.wire.codings import Codings
+
+    coders = [Codings(made.tables[0], made.contexts)]
+    found: dict[str, int] = {}
+    for number, (data, _) in enumerate(mutants(seeds(made, pictures=3), seed=4)):
+        try:
+            receive(data, made, coders)
+            name = "accepted"
+        except PacketError as error:
+            name = type(error).__name__
+        found[name] = found.get(name, 0) + 1
+        if number == 1500:
+            break
+    assert found["accepted"] > 10
+    assert found["PacketPayload"] > 10
+
+
+def test_rows_counted_anew_fit_better(made: Bundle, tiny: Bundle, pictures: list[Image.Image]) -> None:
+    seen = latents(tiny, pictures)
+    fitted = with_contexts(tiny, recounted(made, tiny, seen), note=NOTE)
+    before, after = savings(made, seen), savings(fitted, seen)
+    assert sum(one.by_context for one in after) < 0.9 * sum(one.by_context for one in before)
+    assert [one.by_channel for one in after] == [one.by_channel for one in before]
+    assert after[0].to_json()["change_percent"] == pytest.approx(after[0].change, abs=0.01)
+    with pytest.raises(BundlePart, match="no contexts"):
+        recounted(tiny, tiny, seen)
+
+
+def test_calibrating_fits_the_rows_too(made: Bundle, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k in range(12):
+        Image.effect_noise((70, 70), 40 + 5 * k).convert("RGB").save(photos / f"{k}.png")
+    done = calibrate(made, [photos], tmp_path / "out", threads=1)
+    assert done.change < -5
+    assert done.bundle.contexts is not None
+    assert made.contexts is not None
+    assert done.bundle.contexts.shared_bytes() != made.contexts.shared_bytes()
+    assert replay(done.bundle, threads=1).answers
+
+
+def test_the_command_counts_another_bundles_rows(made: Bundle, tiny_folder: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k in range(12):
+        Image.effect_noise((70, 70), 40 + 5 * k).convert("RGB").save(photos / f"{k}.png")
+    (photos / "broken.png").write_bytes(b"no picture")
+    other = write_folder(made, tmp_path / "made").path
+    words = ["contexts", str(tiny_folder), "--photos", str(photos), "--like", str(other), "-o", str(tmp_path / "out")]
+    told = CliRunner().invoke(app, [*words, "--json"])
+    assert told.exit_code == 0, told.output
+    body = json.loads(told.stdout)
+    assert (body["bundle"], body["like"], body["photographs"]) == ("tiny@2", "tiny@2", 11)
+    assert len(body["levels"]) == 3
+    assert "broken.png" in told.stderr
+    assert open_bundle(str(tmp_path / "out")).contexts is not None

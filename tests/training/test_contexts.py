@@ -1,0 +1,109 @@
+"""Networks of coding id 1: learned in torch, computed in NumPy, the same to the last bit; and worth their bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import CliRunner
+
+from splitcodec.cli import app
+from splitcodec.errors import SettingsError
+from splitcodec.training import contexts as learning
+from splitcodec.training.contexts import fit
+from splitcodec.wire.bundle import open_bundle
+from splitcodec.wire.context_coder import ContextCoder
+from splitcodec.wire.contexts import Reading
+
+
+@pytest.fixture(scope="module")
+def latents() -> NDArray[np.float32]:
+    """Return latents in which a few hidden pictures set size and sign of all channels."""
+    random = np.random.default_rng(3)
+    size = np.exp(random.normal(0, 0.9, (96, 1, 6, 6)))
+    sign = random.normal(size=(96, 2, 6, 6))
+    mixed = np.einsum("cs,nsij->ncij", random.normal(size=(12, 2)), sign)
+    noise = random.normal(0, 0.25, (96, 12, 6, 6))
+    found: NDArray[np.float32] = (size * (mixed + noise) * np.linspace(2, 0.4, 12)[:, None, None]).astype(np.float32)
+    return found.clip(-15, 15)
+
+
+GAINS = np.stack([np.full(12, 0.7), np.full(12, 1.6)]).astype(np.float32)
+
+
+def test_they_save_bytes_that_tables_cannot(latents: NDArray[np.float32]) -> None:
+    told: list[tuple[int, int]] = []
+    made = fit(latents[:64], GAINS, steps=60, progress=lambda done, total: told.append((done, total)))
+    assert told[-1] == (120, 120)
+    coder = ContextCoder(made)
+    for level, gain_c in enumerate(GAINS):
+        symbols = [np.rint(one * gain_c[:, None, None]).astype(np.int32) for one in latents]
+        counts = [np.unique([one[c] for one in symbols[:64]], return_counts=True) for c in range(12)]
+        entropy = sum(float(-(n * np.log2(n / n.sum())).sum()) for _, n in counts) / 64 / 8
+        payloads = [coder.encode(one, level) for one in symbols[64:]]
+        assert np.mean([len(payload) for payload in payloads]) < 0.93 * entropy + 4
+        for payload, one in zip(payloads, symbols[64:], strict=True):
+            assert np.array_equal(coder.decode(payload, one.shape, level=level), one)
+
+
+def test_torch_and_numpy_choose_the_same_rows(latents: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[learning._Network] = []
+    trained = learning._trained
+
+    def keep(*arguments: object, **how: object) -> learning._Network:
+        kept.append(trained(*arguments, **how))  # type: ignore[arg-type]
+        return kept[-1]
+
+    monkeypatch.setattr(learning, "_trained", keep)
+    made = fit(latents, GAINS, steps=25)
+    for level, network in enumerate(kept):
+        symbols_chw = np.rint(latents[5] * GAINS[level][:, None, None]).astype(np.int32)
+        with torch.no_grad():
+            mean, width = network.rows(torch.from_numpy(symbols_chw[made.order_c][None].astype(np.float32)))
+        reading = Reading(made, level, made.networks(level), (6, 6))
+        first = 0
+        for channel_c in reading.groups():
+            row_cn, whole_cn = reading.rows()
+            last = first + len(channel_c)
+            mean_cn = (8 * whole_cn + (row_cn & 7) - 4) / 8
+            assert np.array_equal(mean_cn, mean[0, first:last].reshape(len(channel_c), -1).numpy())
+            assert np.array_equal(row_cn >> 3, width[0, first:last].reshape(len(channel_c), -1).numpy())
+            reading.put(symbols_chw[channel_c].reshape(len(channel_c), -1))
+            first = last
+
+
+def test_too_little_is_refused(latents: NDArray[np.float32]) -> None:
+    with pytest.raises(SettingsError, match="15 photographs"):
+        fit(latents[:15], GAINS)
+    with pytest.raises(SettingsError, match="0 steps"):
+        fit(latents, GAINS, steps=0)
+
+
+def test_one_channel_needs_no_network() -> None:
+    made = fit(
+        np.random.default_rng(1).normal(size=(16, 1, 2, 2)).astype(np.float32), np.ones((1, 1), np.float32), steps=2
+    )
+    symbols_chw = np.array([[[0, 1], [-1, 0]]], np.int32)
+    coder = ContextCoder(made)
+    assert np.array_equal(coder.decode(coder.encode(symbols_chw, 0), (1, 2, 2), level=0), symbols_chw)
+
+
+def test_the_command_makes_a_bundle(tiny_folder: Path, tmp_path: Path) -> None:
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for k in range(24):
+        Image.effect_noise((70, 70), 20 + 5 * k).convert("RGB").save(photos / f"{k:02}.png")
+    words = ["contexts", str(tiny_folder), "--photos", str(photos), "--steps", "3", "-o", str(tmp_path / "out")]
+    told = CliRunner().invoke(app, [*words, "--version", "7"])
+    assert told.exit_code == 0, told.output
+    made = open_bundle(str(tmp_path / "out"))
+    assert (made.ident, made.manifest.codings) == ("tiny@7", (0, 1))
+    assert made.manifest.provenance["contexts"]["photographs"] == 22
+    again = CliRunner().invoke(app, [*words, "--json"])
+    assert again.exit_code == 2 or "exists" in str(again.exception)
+    few = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "few"), "--photos", str(tmp_path / "none")])
+    assert few.exit_code != 0
