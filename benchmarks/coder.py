@@ -8,7 +8,8 @@ numpy nor torch:   pip install --no-deps --target FOLDER compressai==1.2.8
 CompressAI's coder has frequencies of 16 bits and an escape symbol; our rows are rounded to that, and it gets the rows
 of the level alone. It is given Python lists that are ready made ("ans"), and, as its own models call it, arrays that
 have to be turned into lists first, tables included ("ans, as its models call it"). Ours (constriction and the plain
-twin) is timed as the device calls it: integer array in, payload out, ranges checked. Times are the best of several
+twin) is timed as the device calls it: integer array in, payload out, ranges checked; where the bundle codes by context,
+that too, networks included. Times are the best of several
 turns per picture and level, summed up.
 """
 
@@ -33,6 +34,7 @@ from splitcodec.cli.show import complain, print_table
 from splitcodec.device.client import Device
 from splitcodec.errors import MissingExtra, SplitcodecError
 from splitcodec.wire.coder import Coder
+from splitcodec.wire.context_coder import ContextCoder
 from splitcodec.wire.tables import Tables, quantise_mass
 
 LISTS, MODELS = "compressai ans", "compressai ans, as its models call it"
@@ -123,7 +125,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     coders = []
     for name, plain in (("constriction", False), ("plain", True)):
         coder = Coder(tables, plain=plain)
-        coders.append(_ours(name, coder, works, turns=max(3, options.turns // (4 if plain else 1))))
+        turns = max(3, options.turns // (4 if plain else 1))
+        coders.append(_ours(name, coder, works, turns=turns))
+        if (contexts := device.bundle.contexts) is not None:
+            by_context = ContextCoder(contexts, plain=plain)
+            coders.append(_ours(f"{name}, by context", by_context, works, turns=max(3, turns // 4)))
     versions = {}
     if options.compressai is not None:
         ans = Ans(options.compressai, tables)
@@ -155,7 +161,7 @@ def _works(device: Device, pictures: Sequence[Any]) -> list[Work]:
     return works
 
 
-def _ours(name: str, coder: Coder, works: Sequence[Work], *, turns: int) -> dict[str, Any]:
+def _ours(name: str, coder: Coder | ContextCoder, works: Sequence[Work], *, turns: int) -> dict[str, Any]:
     encode_s = decode_s = size = 0.0
     for work in works:
         payload = coder.encode(work.symbols_chw, work.level)

@@ -4,8 +4,8 @@
 
 Stages are run in turns, picture by picture, so that a busy moment hits all of them, each twice, of which the second is
 timed; of every stage the median over pictures of the fastest turn counts. "network" is head.onnx and tail_classify.onnx
-in ONNX Runtime on the crop; ours is encoder and entropy coding at the default level, from the crop to the packet, with
-either coder; JPEG and WebP (method 4) are Pillow's, from the crop to the file, at equal accuracy: the setting of the
+in ONNX Runtime on the crop; ours is encoder and entropy coding at the default level, from the crop to the packet, by
+channel with either coder, and by context where the bundle has that; JPEG and WebP (method 4) are Pillow's, from the crop to the file, at equal accuracy: the setting of the
 fewest bytes whose top-1 in rd.json is at least that of our level there, at a lower resolution where that was cheapest
 (scaling then counts as well). rd.json is written by benchmarks/rate_accuracy.py, all these bundles in one run.
 """
@@ -36,6 +36,7 @@ from splitcodec.evaluation.agreement import KINDS, has_int8
 from splitcodec.evaluation.sweep import scaled
 from splitcodec.session import Graph
 from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.coder import BY_CHANNEL, BY_CONTEXT
 
 TARGETS = {"of_network": 1 / 6, "of_webp": 1.0, "aim_of_network": 1 / 15, "aim_of_jpeg": 1.2}
 CODECS: dict[str, dict[str, Any]] = {"jpeg": {"format": "JPEG"}, "webp": {"format": "WEBP", "method": 4}}
@@ -145,8 +146,12 @@ def _stages(bundle: Bundle, rivals: dict[str, Choice]) -> Stages:
     stages: Stages = {"network": lambda crop: tail.outputs(head(crop))[tail.output_names[0]]}
     for kind in KINDS if has_int8(bundle) else KINDS[:1]:
         for plain, coder in ((False, "constriction"), (True, "plain")):
-            device = Device(bundle, threads=1, encoder=kind, plain_coder=plain)
+            device = Device(bundle, threads=1, encoder=kind, plain_coder=plain, coding=BY_CHANNEL)
             stages[f"encode {kind}, {coder}"] = partial(_encode, device)
+        if bundle.contexts is not None:
+            stages[f"encode {kind}, constriction, by context"] = partial(
+                _encode, Device(bundle, threads=1, encoder=kind, plain_coder=False, coding=BY_CONTEXT)
+            )
         stages[f"encoder {kind} alone"] = device.encoder.latent_chw
     for name, choice in rivals.items():
         quality, side = choice.dial
