@@ -6,7 +6,7 @@ Stages are run in turns, picture by picture, so that a busy moment hits all of t
 timed; of every stage the median over pictures of the fastest turn counts. "network" is head.onnx and tail_classify.onnx
 in ONNX Runtime on the crop; ours is encoder and entropy coding at the default level, from the crop to the packet, by
 channel with either coder, and by context where the bundle has that; JPEG and WebP (method 4) are Pillow's, from the
-crop to the file, at equal accuracy: the setting of the fewest bytes whose top-1 in rd.json is at least that of our level
+crop to the file, at equal accuracy: the setting of the fewest bytes whose top-1 in rd.json is at least our level's
 there, at a lower resolution where that was cheapest (scaling then counts as well). rd.json is written by
 benchmarks/rate_accuracy.py, all these bundles in one run.
 """
