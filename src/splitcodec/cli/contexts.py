@@ -85,6 +85,8 @@ def contexts(
         new = write_folder(with_contexts(opened, made, note=note, version=version), out)
     for why in skipped:
         complain(f"left out: {why}")
+    if sum(one.change for one in found) >= 0:
+        complain("by context costs more here: learn networks for this latent (no --like), or from more photographs")
     if json_:
         print_json({"bundle": new.ident, "folder": str(out), **note, "levels": [one.to_json() for one in found]})
         return
