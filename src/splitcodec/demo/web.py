@@ -38,6 +38,7 @@ from splitcodec.edge.tail import TASKS
 from splitcodec.errors import BundlePart, PictureError, PictureTooLarge, PictureUnreadable, TaskError
 from splitcodec.wire.answer import dump_answer
 from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.coder import BY_CHANNEL
 
 ROOT = "/demo"
 _JPEG_START = b"\xff\xd8\xff"
@@ -123,7 +124,7 @@ class _Work:
     def __init__(self, edge: Edge, bundle: Bundle, limits: Limits) -> None:
         self._edge = edge
         self._bundle = bundle
-        self._device = Device(bundle)
+        self._device = Device(bundle, coding=BY_CHANNEL)  # as the page codes where the browser encodes
         self._limits = limits
         self.tasks = _tasks(bundle)
         side = bundle.manifest.crop
