@@ -24,6 +24,7 @@ from splitcodec.wire.tables import PRECISION_BITS, Tables
 SLACK: Final = 8
 """Bytes by which a payload may differ from its ideal length: two words of 32 bits, less what is trimmed."""
 _TURNS = 24  # of bisection; the multiplier is then known to 1 in 10^6
+_MORE, _MOST_SAVED = 0.02, 0.5
 
 Pack = Callable[[NDArray[np.int32], int], bytes]
 
@@ -124,12 +125,15 @@ class Prices:
         Raises BudgetTooSmall with the smallest size that is possible.
         """
         smallest: tuple[int, int] | None = None
+        saving = self._saving
         for level in range(highest, -1, -1):
             symbols_chw = self._tables.quantise(latent_chw, level)
-            least = (1 - self._saving) * self.bits(symbols_chw, level) / 8
-            if level and least + OVERHEAD > max_bytes + SLACK:
+            price = self.bits(symbols_chw, level) / 8
+            if level and (1 - saving) * price + OVERHEAD > max_bytes + SLACK:
                 continue
             packet = pack(symbols_chw, level)
+            if saving:  # what the last packet turned out to save, and a little more
+                saving = min(max(1 - (len(packet) - OVERHEAD) / max(price, 1.0) + _MORE, _MORE), _MOST_SAVED)
             if len(packet) <= max_bytes:
                 return Fitted(packet, level, 0)
             smallest = min(smallest or (len(packet), level), (len(packet), level))

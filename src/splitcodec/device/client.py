@@ -34,8 +34,8 @@ from splitcodec.wire.codings import Codings
 from splitcodec.wire.packet import OVERHEAD, Packet, pack
 from splitcodec.wire.task import TaskSpec
 
-SAVING: Final = 0.25
-"""Share of a packet's bytes that contexts save at the most: packets that cost so much too much are tried."""
+SAVING: Final = 0.17
+"""Share of a packet's bytes that contexts may save: packets that cost so much too much are tried."""
 DROPPED: Final = 1.4
 """How many times the limit level 0 may have for symbols to be dropped rather than the picture shrunk (docs/LOG.md)."""
 
