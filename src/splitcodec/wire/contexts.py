@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from splitcodec.errors import TablesError
 from splitcodec.wire.npz import read_arrays
-from splitcodec.wire.tables import MAX_LEVELS, Tables
+from splitcodec.wire.tables import MAX_LEVELS, Tables, canonical_bytes
 
 Floats = NDArray[np.float32]
 
@@ -136,12 +136,7 @@ class Contexts:
 
     def shared_bytes(self) -> bytes:
         """Return the canonical bytes of all arrays, for the fingerprint; see `Tables.shared_bytes`."""
-        parts = []
-        for name, dtype in DTYPES.items():
-            array = getattr(self, name)
-            shape = ",".join(str(side) for side in array.shape)
-            parts.append(f"{name} {dtype} {shape}\n".encode() + array.astype(dtype).tobytes())
-        return b"".join(parts)
+        return canonical_bytes(self, DTYPES)
 
     def dump(self) -> bytes:
         """Return the file: a compressed .npz without pickles."""

@@ -7,6 +7,7 @@ float32; the device multiplies by them and rounds, the edge divides, and no code
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, final
@@ -162,12 +163,7 @@ class Tables:
 
     def shared_bytes(self) -> bytes:
         """Return the canonical bytes of all arrays, for the fingerprint: name, dtype, shape, little-endian data."""
-        parts = []
-        for name, dtype in _DTYPES.items():
-            array = getattr(self, name)
-            shape = ",".join(str(side) for side in array.shape)
-            parts.append(f"{name} {dtype} {shape}\n".encode() + array.astype(dtype).tobytes())
-        return b"".join(parts)
+        return canonical_bytes(self, _DTYPES)
 
     def save(self, file: str | Path | BinaryIO) -> None:
         """Write a compressed .npz file without pickles; the same tables give the same bytes. Raises OutputError."""
@@ -181,6 +177,16 @@ class Tables:
         """Return the tables in the .npz file `data`. Raises BundleFormat if it is no such file, TablesError."""
         expected = {name: (dtype, _DIMENSIONS[name]) for name, dtype in _DTYPES.items()}
         return Tables(**read_arrays(data, expected=expected, max_bytes=MAX_BYTES, what=what))
+
+
+def canonical_bytes(owner: object, dtypes: Mapping[str, str]) -> bytes:
+    """Return arrays as the fingerprint takes them, one after the other: name, dtype, shape, little-endian data."""
+    parts = []
+    for name, dtype in dtypes.items():
+        array = getattr(owner, name)
+        shape = ",".join(str(side) for side in array.shape)
+        parts.append(f"{name} {dtype} {shape}\n".encode() + array.astype(dtype).tobytes())
+    return b"".join(parts)
 
 
 def quantise_mass(mass: ArrayLike) -> NDArray[np.uint32]:
