@@ -22,7 +22,8 @@ from splitcodec import Device, Edge
 from splitcodec.demo.assets import find_ort
 from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.demo.web import mount
-from splitcodec.device.image import crop_bhwc, load_picture
+from splitcodec.device.image import load_picture
+from splitcodec.device.placed import crop_bhwc
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.png import write_png

@@ -12,7 +12,8 @@ from splitcodec import Device, Edge
 from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.device import client
 from splitcodec.device.budget import Deadline, Prices, RateKeeper
-from splitcodec.device.image import crop_place, letterbox_bhwc, load_picture
+from splitcodec.device.image import load_picture
+from splitcodec.device.placed import crop_place, letterbox_bhwc
 from splitcodec.errors import BudgetTooSmall, SettingsError
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.packet import unpack

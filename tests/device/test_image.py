@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from splitcodec.device.image import MAX_RESIZED_SIDE, crop_bhwc, load_picture
+from splitcodec.device.image import load_picture
+from splitcodec.device.placed import MAX_RESIZED_SIDE, crop_bhwc
 from splitcodec.errors import PictureError, PictureNotFound, PictureTooLarge, PictureUnreadable, SettingsError
 
 rng = np.random.default_rng(1)

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from splitcodec import Device
-from splitcodec.device.image import GREY, crop_bhwc, crop_place, letterbox_bhwc
 from splitcodec.device.overlay import draw, in_picture, mask_of
+from splitcodec.device.placed import GREY, crop_bhwc, crop_place, letterbox_bhwc
 from splitcodec.errors import LinkGarbled, SettingsError
 from splitcodec.wire.answer import Answer, Mask
 from splitcodec.wire.bundle import Bundle

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from splitcodec.device.image import Picture, crop_bhwc, letterbox_bhwc, load_picture, load_reduced
+from splitcodec.device.image import Picture, load_picture, load_reduced
+from splitcodec.device.placed import crop_bhwc, letterbox_bhwc
 from splitcodec.device.view import View, task_specs
 from splitcodec.errors import PictureTooLarge, PictureUnreadable, SettingsError
 from splitcodec.wire.bundle import Bundle, open_bundle

@@ -158,7 +158,7 @@ def test_refusals(tiny: Bundle, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="threads 0"):
         calibrate(tiny, [photos], tmp_path / "x", threads=0)
     with pytest.raises(SettingsError, match="codings"):
-        calibrate(replace(tiny, manifest=replace(tiny.manifest, codings=(0, 2))), [photos], tmp_path / "x")
+        calibrate(replace(tiny, manifest=replace(tiny.manifest, codings=(0, 3))), [photos], tmp_path / "x")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -43,14 +43,14 @@ def latents(bundle: Bundle, pictures: list[Image.Image]) -> list[NDArray[np.floa
 
 
 def test_packets_by_context_are_answered_alike(made: Bundle, tiny: Bundle, pictures: list[Image.Image]) -> None:
-    assert (made.ident, made.manifest.codings) == ("tiny@2", (0, 1))
+    assert (made.ident, made.manifest.codings) == ("tiny@2", (0, 2))
     assert made.fingerprint != tiny.fingerprint
     device, by_channel, edge = Device(made), Device(made, coding=0), Edge(made)
     plain = Device(made, plain_coder=True)
-    assert (device.coding, by_channel.coding, Device(tiny).coding) == (1, 0, 0)
+    assert (device.coding, by_channel.coding, Device(tiny).coding) == (2, 0, 0)
     for level in range(3):
         one, other = (sender.encode(pictures[4], level=level) for sender in (device, by_channel))
-        assert (unpack(one).coding, unpack(other).coding) == (1, 0)
+        assert (unpack(one).coding, unpack(other).coding) == (2, 0)
         assert plain.encode(pictures[4], level=level) == one
         assert edge.answer(one)["answers"] == edge.answer(other)["answers"]
         assert (
@@ -58,11 +58,11 @@ def test_packets_by_context_are_answered_alike(made: Bundle, tiny: Bundle, pictu
         )
     with pytest.raises(PacketBundle):
         Edge(tiny).answer(device.encode(pictures[4]))
-    with pytest.raises(SettingsError, match="coding id 1; tiny@1 has 0"):
-        Device(tiny, coding=1)
+    with pytest.raises(SettingsError, match="coding id 2; tiny@1 has 0"):
+        Device(tiny, coding=2)
     forged = device.encode(pictures[4])
     with pytest.raises(PacketCoding):
-        Edge(made).answer(_with_coding(forged, 2))
+        Edge(made).answer(_with_coding(forged, 3))
 
 
 def _with_coding(packet: bytes, coding: int) -> bytes:
@@ -98,7 +98,9 @@ def test_golden_vectors_and_halves_go_along(made: Bundle, tmp_path: Path, pictur
 def test_what_does_not_belong_together_is_refused(made: Bundle, tiny: Bundle) -> None:
     with pytest.raises(BundleFormat, match="6 channels, the manifest says 3 and 4"):
         with_contexts(tiny, contexts(levels=3), note=NOTE)
-    with pytest.raises(BundlePart, match="missing, though the manifest lists coding id 1"):
+    with pytest.raises(BundlePart, match="missing, though the manifest lists coding id 2"):
+        derive(tiny, replace(tiny.manifest, codings=(0, 2)), files={})
+    with pytest.raises(BundleFormat, match=r"coding id 1.*splitcodec contexts"):
         derive(tiny, replace(tiny.manifest, codings=(0, 1)), files={})
     with pytest.raises(BundleFormat, match=r"contexts\.npz"):
         derive(made, made.manifest, files={FILE: made.read(FILE)[:-9]})

@@ -94,5 +94,5 @@ def test_rows_without_counts_stay(tiny: Bundle) -> None:
 
 
 def test_other_codings_are_refused(tiny: Bundle) -> None:
-    with pytest.raises(SettingsError, match=r"codings \[0, 2\]; expected 0 and 1"):
-        Counts(replace(tiny, manifest=replace(tiny.manifest, codings=(0, 2))))
+    with pytest.raises(SettingsError, match=r"codings \[0, 3\]; expected 0 and 2"):
+        Counts(replace(tiny, manifest=replace(tiny.manifest, codings=(0, 3))))

@@ -1,4 +1,4 @@
-"""Coding id 1 as it was when it began: networks, symbols, payloads."""
+"""Coding id 2 as it was when it began: networks, symbols, payloads."""
 
 from __future__ import annotations
 

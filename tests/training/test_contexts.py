@@ -1,4 +1,4 @@
-"""Networks of coding id 1: learned in torch, computed in NumPy, the same to the last bit; and worth their bytes."""
+"""Networks of coding id 2: learned in torch, computed in NumPy, the same to the last bit; and worth their bytes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from splitcodec.training import contexts as learning
 from splitcodec.training.contexts import fit
 from splitcodec.wire.bundle import open_bundle
 from splitcodec.wire.context_coder import ContextCoder
-from splitcodec.wire.contexts import Reading
+from splitcodec.wire.reading import Reading, networks_of, places_of
 
 
 @pytest.fixture(scope="module")
@@ -51,29 +51,32 @@ def test_they_save_bytes_that_tables_cannot(latents: NDArray[np.float32]) -> Non
 
 
 def test_torch_and_numpy_choose_the_same_rows(latents: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[learning._Network] = []
-    trained = learning._trained
+    kept: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
+    whole = learning._whole
 
-    def keep(*arguments: object, **how: object) -> learning._Network:
-        kept.append(trained(*arguments, **how))  # type: ignore[arg-type]
-        return kept[-1]
+    def keep(network: learning._Network) -> object:
+        symbols = np.rint(latents[5] * GAINS[len(kept)][:, None, None])[order_c][None].astype(np.float32)
+        kept.append([(told.mean.detach(), told.width.detach()) for told in network.told(torch.from_numpy(symbols))])
+        return whole(network)
 
-    monkeypatch.setattr(learning, "_trained", keep)
+    order_c = np.argsort(-(latents * GAINS[1][:, None, None]).std(axis=(0, 2, 3)), kind="stable")
+    monkeypatch.setattr(learning, "_whole", keep)
     made = fit(latents, GAINS, steps=25)
-    for level, network in enumerate(kept):
+    assert np.array_equal(order_c, made.order_c)
+    for level, told in enumerate(kept):
         symbols_chw = np.rint(latents[5] * GAINS[level][:, None, None]).astype(np.int32)
-        with torch.no_grad():
-            mean, width = network.rows(torch.from_numpy(symbols_chw[made.order_c][None].astype(np.float32)))
-        reading = Reading(made, level, made.networks(level), (6, 6))
-        first = 0
-        for channel_c in reading.groups():
-            row_cn, whole_cn = reading.rows()
-            last = first + len(channel_c)
-            mean_cn = (8 * whole_cn + (row_cn & 7) - 4) / 8
-            assert np.array_equal(mean_cn, mean[0, first:last].reshape(len(channel_c), -1).numpy())
-            assert np.array_equal(row_cn >> 3, width[0, first:last].reshape(len(channel_c), -1).numpy())
-            reading.put(symbols_chw[channel_c].reshape(len(channel_c), -1))
-            first = last
+        symbols_nc = symbols_chw.reshape(12, -1)[made.order_c].T[places_of((6, 6)).raster_n]
+        reading, phases = Reading(networks_of(made, level), (6, 6)), iter(told)
+        for step in made.steps():
+            row_nc, whole_nc = reading.rows()
+            pieces = [next(phases) for _ in step.phases]
+            mean_nc, width_nc = (
+                np.concatenate([piece[k][0].flatten(1).T.numpy() for piece in pieces]) for k in range(2)
+            )
+            assert np.array_equal((8 * whole_nc + (row_nc & 7) - 4) / 8, mean_nc)
+            assert np.array_equal(row_nc >> 3, width_nc)
+            reading.put(symbols_nc[reading.part])
+        assert next(phases, None) is None
 
 
 def test_too_little_is_refused(latents: NDArray[np.float32]) -> None:
@@ -101,7 +104,7 @@ def test_the_command_makes_a_bundle(tiny_folder: Path, tmp_path: Path) -> None:
     told = CliRunner().invoke(app, [*words, "--version", "7"])
     assert told.exit_code == 0, told.output
     made = open_bundle(str(tmp_path / "out"))
-    assert (made.ident, made.manifest.codings) == ("tiny@7", (0, 1))
+    assert (made.ident, made.manifest.codings) == ("tiny@7", (0, 2))
     assert made.manifest.provenance["contexts"]["photographs"] == 22
     again = CliRunner().invoke(app, [*words, "--json"])
     assert again.exit_code == 2 or "exists" in str(again.exception)

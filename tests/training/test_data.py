@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from splitcodec.device.image import crop_bhwc, load_picture
+from splitcodec.device.image import load_picture
+from splitcodec.device.placed import crop_bhwc
 from splitcodec.errors import DataError
 from splitcodec.training.data import Photographs, _mix, centre_crops, find_photographs, labels_of, split_holdout
 

@@ -33,7 +33,7 @@ def contexts(
         list[Path], typer.Option("--photos", metavar="DIR", help="Photographs, such as those trained on; repeatable.")
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="The new bundle's folder.")],
-    steps: Annotated[int, typer.Option("--steps", min=1, metavar="N", help="Batches of 16 for every level.")] = 2000,
+    steps: Annotated[int, typer.Option("--steps", min=1, metavar="N", help="Batches of 16 for every level.")] = 1500,
     like: Annotated[
         str | None,
         typer.Option("--like", metavar="OTHER", help="Take that bundle's networks, and count their rows anew."),
@@ -42,7 +42,7 @@ def contexts(
     threads: Annotated[int, typer.Option("--threads", min=1, metavar="N", help="Of the training.")] = 1,
     json_: JsonOption = False,
 ) -> None:
-    """Add coding id 1 to a bundle: small integer networks choose each symbol's table by what was coded before.
+    """Add coding id 2 to a bundle: small integer networks choose each symbol's table by what was coded before.
 
     The same symbols in fewer bytes, at the price of some time on either shore. Graphs and answers stay; the fingerprint
     does not, so both shores need the new bundle. A tenth of the photographs, at most 200, are only measured. Bundles

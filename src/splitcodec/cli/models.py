@@ -65,7 +65,7 @@ def info(bundle: BundleArgument, json_: JsonOption = False) -> None:
         ("latent", f"{manifest.channels} channels, stride {manifest.stride}"),
         ("picture", f"short side to {manifest.resize}, centre crop {manifest.crop}"),
         ("levels", f"0 to {levels[-1]['level']}, default {manifest.default_level}"),
-        ("coding", ", ".join({0: "by channel", 1: "by context"}.get(one, str(one)) for one in manifest.codings)),
+        ("coding", ", ".join({0: "by channel", 2: "by context"}.get(one, str(one)) for one in manifest.codings)),
         ("tasks", ", ".join(manifest.tasks) + f" ({len(manifest.classes)} classes)"),
         ("files", ", ".join(f"{name} {entry.bytes:,}" for name, entry in manifest.files.items())),
         ("recipe", f"{provenance.get('recipe')} at commit {provenance.get('commit')}"),

@@ -33,7 +33,7 @@ TokenFileOption = Annotated[
 ]
 CodingOption = Annotated[
     int | None,
-    typer.Option("--coding", min=0, metavar="C", help="0: by channel, 1: by context. Default: 1 if the bundle has it."),
+    typer.Option("--coding", min=0, metavar="C", help="0: by channel, 2: by context. Default: 2 if the bundle has it."),
 ]
 LevelOption = Annotated[
     int | None,

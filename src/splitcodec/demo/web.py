@@ -32,7 +32,8 @@ from starlette.requests import ClientDisconnect
 from splitcodec.demo.assets import MODULE, VERSION, WASM, Ort
 from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.device.client import Device
-from splitcodec.device.image import crop_bhwc, load_picture
+from splitcodec.device.image import load_picture
+from splitcodec.device.placed import crop_bhwc
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.tail import TASKS
 from splitcodec.errors import BundlePart, PictureError, PictureTooLarge, PictureUnreadable, TaskError

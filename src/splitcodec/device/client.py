@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 
 from splitcodec.device.budget import Deadline, Fitted, Prices, checked_max_bytes
 from splitcodec.device.encoder import Encoder, Precision
-from splitcodec.device.image import Letterbox, Picture
+from splitcodec.device.image import Picture
 from splitcodec.device.overlay import in_picture
+from splitcodec.device.placed import Letterbox
 from splitcodec.device.tuned import tuned
 from splitcodec.device.view import Fit, View, task_specs
 from splitcodec.errors import BudgetTooSmall, SettingsError, TablesError
@@ -64,7 +65,7 @@ class Device:
     `bundle` is a zoo name, a folder, a zip or an opened bundle; its device half will do. `threads` goes to ONNX Runtime
     (none: its choice); `plain_coder=True` forces the coder in Python, `False` demands constriction. `encoder` is
     "fp32", "int8", or "tuned": the encoder and threads that `splitcodec tune` recorded for this machine, else fp32.
-    `coding` is the coding id of packets (none: 1, by context, where the bundle has it; 0, by channel, takes less time
+    `coding` is the coding id of packets (none: 2, by context, where the bundle has it; 0, by channel, takes less time
     and more bytes).
 
     Raises BundleError, GraphError, MissingExtra or SettingsError.

@@ -1,4 +1,4 @@
-"""Stage 2 of 7: uint8 picture -> latent.   before: device/image.py   after: wire/tables.py
+"""Stage 2 of 7: uint8 picture -> latent.   before: device/placed.py   after: wire/tables.py
 
 The graph takes 8-bit pixels and scales colours itself, so nothing about colour can differ between training and device.
 Its output is float and never leaves the device: gain and rounding (wire/tables.py) turn it into symbols.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from splitcodec.device.image import Letterbox
+from splitcodec.device.placed import Letterbox
 from splitcodec.errors import LinkGarbled
 from splitcodec.wire.answer import Answer, Answers, Mask
 from splitcodec.wire.png import palette, write_png

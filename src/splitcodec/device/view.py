@@ -14,15 +14,8 @@ from typing import Final, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from splitcodec.device.image import (
-    Letterbox,
-    Picture,
-    crop_bhwc,
-    crop_place,
-    letterbox_bhwc,
-    letterbox_place,
-    load_reduced,
-)
+from splitcodec.device.image import Picture, load_reduced
+from splitcodec.device.placed import Letterbox, crop_bhwc, crop_place, letterbox_bhwc, letterbox_place
 from splitcodec.errors import SettingsError
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.task import TaskSpec, file_name

@@ -1,4 +1,4 @@
-"""A bundle + contexts -> the same bundle with coding id 1, and what that saves.   asked by: cli/contexts.py"""
+"""A bundle + contexts -> the same bundle with coding id 2, and what that saves.   asked by: cli/contexts.py"""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def with_contexts(bundle: Bundle, contexts: Contexts, *, note: Mapping[str, Any]
     files = {FILE: contexts.dump()}
     if bundle.has(_CARD):
         told = (
-            f"Symbols are coded by context (coding id 1) since, learned from {note['photographs']} photographs; "
+            f"Symbols are coded by context (coding id 2) since, learned from {note['photographs']} photographs; "
             "sizes above are from before."
         )
         files[_CARD] = bundle.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
@@ -76,7 +76,7 @@ def recounted(like: Bundle, bundle: Bundle, latents: Sequence[NDArray[np.float32
     """
     one, tables = like.contexts, bundle.tables[0]
     if one is None:
-        raise BundlePart(f"{like.ident} has no contexts; give a bundle of coding id 1")
+        raise BundlePart(f"{like.ident} has no contexts; give a bundle of coding id 2")
     if (one.levels, one.channels) != (tables.levels, tables.channels):
         raise SettingsError(
             f"{like.ident} has {one.levels} levels of {one.channels} channels, {bundle.ident} {tables.levels} of "

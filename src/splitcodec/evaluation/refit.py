@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from splitcodec.errors import SettingsError
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.coder import BY_CHANNEL, BY_CONTEXT
-from splitcodec.wire.contexts import Contexts, Reading
+from splitcodec.wire.contexts import Contexts
+from splitcodec.wire.reading import Reading, networks_of, places_of
 from splitcodec.wire.tables import TOTAL, Tables, quantise_mass
 
 STRENGTH: Final = 20.0
@@ -79,7 +80,7 @@ class ContextCounts:
         self.photographs = 0
         self.half_ks = [np.zeros(self.tables.freq_ks.shape, np.int64) for _ in range(2)]
         self._contexts, self._quantising = contexts, tables
-        self._networks = [contexts.networks(level) for level in range(contexts.levels)]
+        self._networks = [networks_of(contexts, level) for level in range(contexts.levels)]
 
     def add(self, latent_chw: NDArray[np.float32]) -> None:
         """Count one photograph's latent, float32 (C, H, W) before gain, at every level. Raises TablesError."""
@@ -87,13 +88,15 @@ class ContextCounts:
         low_k, high_k = self.tables.range_of(0)
         for level, networks in enumerate(self._networks):
             symbols_chw = self._quantising.quantise(latent_chw, level)
-            symbols_cn = symbols_chw.reshape(len(symbols_chw), -1)
-            reading = Reading(self._contexts, level, networks, (symbols_chw.shape[1], symbols_chw.shape[2]))
-            for channel_c in reading.groups():
-                row_cn, whole_cn = reading.rows()
-                left_cn = np.clip(symbols_cn[channel_c] - whole_cn, low_k[row_cn], high_k[row_cn])
-                np.add.at(half_ks, (row_cn, left_cn - low_k[row_cn]), 1)
-                reading.put(symbols_cn[channel_c])
+            grid = symbols_chw.shape[1], symbols_chw.shape[2]
+            symbols_nc = symbols_chw.reshape(len(symbols_chw), -1)[self._contexts.order_c].T[places_of(grid).raster_n]
+            reading = Reading(networks, grid)
+            for _ in networks:
+                row_nc, whole_nc = reading.rows()
+                step_nc = symbols_nc[reading.part]
+                left_nc = np.clip(step_nc - whole_nc, low_k[row_nc], high_k[row_nc])
+                np.add.at(half_ks, (row_nc, left_nc - low_k[row_nc]), 1)
+                reading.put(step_nc)
         self.photographs += 1
 
     @property

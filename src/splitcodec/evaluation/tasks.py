@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from splitcodec.device.image import Letterbox, load_picture, place_bhwc
+from splitcodec.device.image import load_picture
+from splitcodec.device.placed import Letterbox, place_bhwc
 from splitcodec.edge.tasks import Tasks, TaskTail
 from splitcodec.errors import DataError, PictureError, SettingsError
 from splitcodec.evaluation.codecs import Codec, codecs_named

@@ -1,16 +1,16 @@
-"""A bundle's latents -> the networks and rows of coding id 1 (wire/contexts.py).   asked by: cli/contexts.py
+"""A bundle's latents -> the networks and rows of coding id 2 (wire/contexts.py).   asked by: cli/contexts.py
 
 One network a level, each trained on ideal code lengths with all its numbers rounded as they will be, gradients straight
-through (Bengio, Leonard, Courville 2013). Distributions are mixtures of two logistics of one mean while it learns; rows
-are then counted on the same photographs, with the mixtures as a prior, as tables are.
+through (Bengio, Leonard, Courville 2013); each level begins with the network of the one before. Distributions are
+mixtures of two logistics of one mean while it learns; rows are then counted on the same photographs, with the mixtures
+as a prior, as tables are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Final, NamedTuple, final
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple, final
 
 import numpy as np
 import torch
@@ -19,45 +19,54 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from splitcodec.errors import SettingsError
-from splitcodec.wire.contexts import EIGHTHS, FARTHEST, HIGHEST, LARGEST, SHIFTS, TAPS, Contexts
+from splitcodec.wire.contexts import EIGHTHS, FARTHEST, HIGHEST, LARGEST, SHIFTS, TAPS, Contexts, Step, steps_of
 from splitcodec.wire.tables import quantise_mass
 
-HIDDEN: Final = 64
-STEPS: Final = 2000
+HIDDEN: Final = 48
+STEPS: Final = 1500
 BATCH: Final = 16
-WIDTHS: Final = 48
-NARROWEST: Final = 0.04  # of a symbol, the first width; each is a fifth wider than the one before
-RATIO: Final = 2**0.25
+WIDTHS: Final = 24
+NARROWEST: Final = 0.04  # of a symbol, the first width
+RATIO: Final = 2**0.5  # of a width to the one before: finer ones save half a per cent, and make a coder slower
 REACH: Final = 64  # columns to either side of a row's middle
 STRENGTH: Final = 50.0  # symbols that the mixture counts as much as
-_GROWTH: Final = (2, 3, 5, 8, 12, 20, 30)  # channels in each group
-_INTO, _TAPS, _MEAN, _WIDTH = 5, 6, 6, 4  # bits behind the point of the weights of each layer
+_GROWTH: Final = ((2, 4), (3, 4), (5, 4), (8, 2), (12, 2), (20, 2))  # channels and passes of each group
+_LAST_PASSES: Final = 2
+_INTO, _MEAN, _WIDTH = 5, 6, 4  # bits behind the point of the weights
 _LEARNING_RATE: Final = 5e-3
 
 Progress = Callable[[int, int], None]
 
 
-class _Rows(NamedTuple):
+class _Told(NamedTuple):
+    """What a step knows of its symbols at the places of one phase, (B, channels, rows, columns) each."""
+
+    step: Step
+    phase: tuple[int, int]
     mean: Tensor  # in symbols
     width: Tensor
+
+    def of(self, symbols_bchw: Tensor) -> Tensor:
+        """Return these symbols."""
+        down, right = self.phase
+        return symbols_bchw[:, self.step.first : self.step.last, down::2, right::2]
 
 
 @final
 class _Group(nn.Module):
-    """What the channels before `first` say of those from it to `last`."""
+    """What is known of a group's symbols in each of its steps."""
 
-    def __init__(self, first: int, last: int) -> None:
+    def __init__(self, steps: list[Step]) -> None:
         super().__init__()
-        self.first, self.last = first, last
-        count = last - first
-        self.into = nn.Parameter(torch.randn(HIDDEN, 2 * first, 1, 1) * 0.7 / math.sqrt(2 * first))
-        self.into_bias = nn.Parameter(torch.zeros(HIDDEN))
-        taps = torch.randn(HIDDEN, 1, 3, 3) * 0.1
-        taps[:, :, 1, 1] += 0.7
-        self.taps = nn.Parameter(taps)
-        self.taps_bias = nn.Parameter(torch.zeros(HIDDEN))
-        self.out = nn.Parameter(torch.zeros(2, count, HIDDEN))
-        self.out_bias = nn.Parameter(torch.zeros(2, count))
+        self.steps = steps
+        self.first, self.last = steps[0].first, steps[0].last
+        self.blind = steps[0].first == 0  # nothing is known in its first step
+        count, told = self.last - self.first, len(steps) - self.blind
+        width = 2 * (self.last if len(steps) > 1 else self.first)
+        self.into = nn.Parameter(torch.randn(HIDDEN, width, 1, 1) * 0.7 / math.sqrt(max(width, 1)))
+        self.into_bias = nn.Parameter(torch.zeros(told, HIDDEN))
+        self.out = nn.Parameter(torch.zeros(told, 2, count, HIDDEN, TAPS))
+        self.out_bias = nn.Parameter(torch.zeros(told, 2, count))
 
     def whole(self) -> dict[str, Tensor]:
         """Return all numbers as the integers that they become."""
@@ -65,52 +74,68 @@ class _Group(nn.Module):
         return {
             "into": _rounded(self.into * 2**_INTO, most=127),
             "into_bias": _rounded(self.into_bias * 2**_INTO),
-            "taps": _rounded(self.taps * 2**_TAPS, most=127),
-            "taps_bias": _rounded(self.taps_bias * 2 ** (_TAPS + 4)),
-            "out": _rounded(self.out * 2 ** bits[:, :, None], most=127),
-            "out_bias": _rounded(self.out_bias * 2 ** (bits + 4)),
+            "out": _rounded(self.out * 2 ** bits[:, :, None, None], most=127),
+            "out_bias": _rounded(self.out_bias * 2 ** (bits + _INTO)),
         }
 
-    def forward(self, symbols_bchw: Tensor) -> tuple[Tensor, Tensor]:
-        """Return eighths of a symbol to add to means, and steps to add to widths, (B, count, H, W) each."""
-        ints, count = self.whole(), self.last - self.first
-        seen = symbols_bchw[:, : self.first].clamp(-LARGEST, LARGEST)
-        sums = functional.conv2d(torch.cat([seen, seen.abs()], 1), ints["into"], ints["into_bias"])
-        hidden = _shifted(sums, SHIFTS[0]).clamp(0, HIGHEST)
-        sums = functional.conv2d(hidden, ints["taps"], ints["taps_bias"], padding=1, groups=HIDDEN)
-        hidden = _shifted(sums, SHIFTS[1]).clamp(0, HIGHEST)
-        out = ints["out"].reshape(2 * count, HIDDEN, 1, 1)
-        sums = functional.conv2d(hidden, out, ints["out_bias"].reshape(-1))
-        return _shifted(sums[:, :count], SHIFTS[2]), _shifted(sums[:, count:], SHIFTS[3])
+    def forward(self, bordered_bchw: Tensor) -> Iterator[tuple[Step, tuple[int, int], Tensor, Tensor]]:
+        """Yield eighths of a symbol to add to means, and what to add to widths, by step and phase."""
+        ints, (first, last) = self.whole(), (self.first, self.last)
+        seen = _seen(bordered_bchw[:, :first])
+        sums = functional.conv2d(seen, ints["into"][:, : 2 * first]) if first else None
+        mask = torch.zeros_like(bordered_bchw[:1, :1])
+        for number, step in enumerate(self.steps):
+            at = number - self.blind
+            if at >= 0:
+                known = sums
+                if number:
+                    own = functional.conv2d(_seen(bordered_bchw[:, first:last] * mask), ints["into"][:, 2 * first :])
+                    known = own if sums is None else sums + own
+                assert known is not None  # noqa: S101 - for the types: only the first step of all is blind
+                hidden = (known + ints["into_bias"][at][:, None, None]).clamp(0, HIGHEST)
+                out = ints["out"][at].reshape(2 * (last - first), HIDDEN, 3, 3)
+            for down, right in step.phases:
+                mask[:, :, 1 + down : -1 : 2, 1 + right : -1 : 2] = 1
+                if at < 0:
+                    nothing = torch.zeros_like(bordered_bchw[:, first:last, 1 + down : -1 : 2, 1 + right : -1 : 2])
+                    yield step, (down, right), nothing, nothing
+                    continue
+                told = functional.conv2d(hidden[:, :, down:, right:], out, ints["out_bias"][at].reshape(-1), stride=2)
+                mean, width = told[:, : last - first], told[:, last - first :]
+                yield step, (down, right), _shifted(mean, SHIFTS[0]), _shifted(width, SHIFTS[1])
 
 
 @final
 class _Network(nn.Module):
-    def __init__(self, starts: Sequence[int], spread_c: Tensor) -> None:
+    def __init__(self, steps: list[Step], spread_c: Tensor) -> None:
         super().__init__()
-        self.none = starts[1]
-        self.groups = nn.ModuleList(_Group(a, b) for a, b in pairwise(starts[1:]))
-        self.mean = nn.Parameter(torch.zeros(starts[-1]))
+        groups = [[step for step in steps if step.group == group] for group in range(steps[-1].group + 1)]
+        self.groups = nn.ModuleList(_Group(group) for group in groups)
+        self.mean = nn.Parameter(torch.zeros(steps[-1].last))
         self.width = nn.Parameter(torch.log(spread_c.clamp(min=0.05) / NARROWEST) / math.log(RATIO))
         self.share = nn.Parameter(torch.zeros(WIDTHS))
         self.narrow = nn.Parameter(torch.full((WIDTHS,), -1.0))
 
-    def rows(self, symbols_bchw: Tensor) -> _Rows:
-        """Return every symbol's mean and width, (B, C, H, W) each."""
-        nothing = torch.zeros_like(symbols_bchw[:, : self.none])
-        added = [(nothing, nothing), *(group(symbols_bchw) for group in self.groups)]
-        mean = _rounded(self.mean * EIGHTHS)[:, None, None] + torch.cat([one for one, _ in added], 1)
-        width = _rounded(self.width)[:, None, None] + torch.cat([one for _, one in added], 1)
-        return _Rows(mean.clamp(-FARTHEST, FARTHEST) / EIGHTHS, width.clamp(0, WIDTHS - 1))
+    def told(self, symbols_bchw: Tensor) -> Iterator[_Told]:
+        """Yield means and widths of all symbols, in the order in which they are coded."""
+        bordered = functional.pad(symbols_bchw, (1, 1, 1, 1))
+        base_mean, base_width = _rounded(self.mean * EIGHTHS)[:, None, None], _rounded(self.width)[:, None, None]
+        for group in self.groups:
+            for step, phase, *added in group(bordered):
+                mean = added[0] + base_mean[step.first : step.last]
+                width = added[1] + base_width[step.first : step.last]
+                yield _Told(step, phase, mean.clamp(-FARTHEST, FARTHEST) / EIGHTHS, width.clamp(0, WIDTHS - 1))
 
     def bits(self, symbols_bchw: Tensor) -> Tensor:
         """Return the ideal code length of a latent's symbols under the mixtures, on average over the batch."""
-        mean, width = self.rows(symbols_bchw)
-        step = width.detach().round().long()
-        scale = NARROWEST * RATIO**width
-        off = symbols_bchw - mean
-        mass = _mixture(off, scale, torch.sigmoid(self.share)[step], torch.exp(self.narrow)[step])
-        return -torch.log2(mass.clamp(min=1e-7)).sum() / len(symbols_bchw)
+        total = torch.zeros(())
+        for told in self.told(symbols_bchw):
+            step = told.width.detach().round().long()
+            scale = NARROWEST * RATIO**told.width
+            off = told.of(symbols_bchw) - told.mean
+            mass = _mixture(off, scale, torch.sigmoid(self.share)[step], torch.exp(self.narrow)[step])
+            total = total - torch.log2(mass.clamp(min=1e-7)).sum()
+        return total / len(symbols_bchw)
 
     @torch.no_grad()
     def priors(self) -> NDArray[np.float64]:
@@ -145,16 +170,16 @@ def fit(
     levels, channels = gain_lc.shape
     spread_c = (latent_nchw.astype(np.float32) * gain_lc[levels // 2][:, None, None]).std(axis=(0, 2, 3))
     order_c = np.argsort(-spread_c, kind="stable").astype(np.int32)
-    starts = _starts(channels)
+    group_g, passes_g = _groups(channels)
     torch.manual_seed(seed)
+    network = _Network(steps_of(group_g, passes_g), torch.from_numpy(spread_c[order_c]))
     parts, counts, priors = [], np.zeros((WIDTHS * EIGHTHS, 2 * REACH + 1)), []
     for level in range(levels):
         scaled = latent_nchw[:, order_c].astype(np.float32) * gain_lc[level][order_c][:, None, None]
-        symbols_nchw = torch.from_numpy(np.rint(scaled))
-        done = level * steps
-        network = _trained(
+        symbols_nchw, done = torch.from_numpy(np.rint(scaled)), level * steps
+        _train(
+            network,
             symbols_nchw,
-            starts,
             steps=steps,
             tell=lambda step, done=done: progress and progress(done + step, levels * steps),  # type: ignore[misc]
         )
@@ -166,7 +191,8 @@ def fit(
     rows = len(mass)
     return Contexts(
         order_c=order_c,
-        group_g=np.diff(starts).astype(np.int32),
+        group_g=np.array(group_g, np.int32),
+        passes_g=np.array(passes_g, np.int32),
         freq_ks=np.stack([quantise_mass(row) for row in mass]),
         size_k=np.full(rows, 2 * REACH + 1, np.int32),
         offset_k=np.full(rows, -REACH, np.int32),
@@ -174,18 +200,22 @@ def fit(
     )
 
 
-def _starts(channels: int) -> list[int]:
-    """Return where groups begin, and the end: growing groups, the last one what is left."""
-    starts = [0]
-    for size in _GROWTH:
-        if starts[-1] + size >= channels:
+def _groups(channels: int) -> tuple[list[int], list[int]]:
+    """Return the channels and passes of growing groups, the last one what is left."""
+    groups, left = list[tuple[int, int]](), channels
+    for count, passes in _GROWTH:
+        if count >= left:
             break
-        starts.append(starts[-1] + size)
-    return [*starts, channels]
+        groups.append((count, passes))
+        left -= count
+    groups.append((left, _LAST_PASSES))
+    return [count for count, _ in groups], [passes for _, passes in groups]
 
 
-def _trained(symbols_nchw: Tensor, starts: Sequence[int], *, steps: int, tell: Callable[[int], object]) -> _Network:
-    network = _Network(starts, symbols_nchw.std(dim=(0, 2, 3)))
+def _train(network: _Network, symbols_nchw: Tensor, *, steps: int, tell: Callable[[int], object]) -> None:
+    with torch.no_grad():  # widths of this level's symbols: the network may come from another's
+        spread_c = symbols_nchw.std(dim=(0, 2, 3)).clamp(min=0.05)
+        network.width.copy_(torch.log(spread_c / NARROWEST) / math.log(RATIO))
     optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=steps + 1)
     for step in range(steps):
@@ -197,29 +227,28 @@ def _trained(symbols_nchw: Tensor, starts: Sequence[int], *, steps: int, tell: C
         optimizer.step()
         schedule.step()
         tell(step + 1)
-    return network
 
 
 @torch.no_grad()
-def _whole(network: _Network) -> dict[str, NDArray[np.generic]]:
-    groups = [{name: value.numpy() for name, value in group.whole().items()} for group in network.groups]  # type: ignore[operator]
-    channels = len(network.mean)
-
-    def stacked(name: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        return np.stack([one[name].reshape(shape) for one in groups]) if groups else np.zeros((0, *shape), np.float32)
-
-    into = [one["into"][:, :, 0, 0] for one in groups]
-    out = [one["out"] for one in groups]
-    out_bias = [one["out_bias"] for one in groups]
-    base = np.stack([np.round(network.mean.numpy() * EIGHTHS), np.round(network.width.numpy())])
+def _whole(network: _Network) -> dict[str, NDArray[Any]]:
+    """Return a level's arrays; what is added to all means and widths goes into the biases."""
+    base_kc = torch.stack([torch.round(network.mean * EIGHTHS), torch.round(network.width)])
+    into, into_bias, out, out_bias = [], [], [], []
+    for group in network.groups:
+        ints: dict[str, Tensor] = group.whole()  # type: ignore[operator]
+        added_kc = base_kc[:, group.first : group.last] * torch.tensor(SHIFTS)[:, None]
+        into.append(ints["into"][:, :, 0, 0])
+        into_bias.append(ints["into_bias"])
+        out += list(ints["out"])
+        out_bias += list(ints["out_bias"] + added_kc)
+    first = int(network.groups[0].last)  # type: ignore[arg-type]
+    none = torch.zeros(2, 0, HIDDEN, TAPS)
     return {
-        "base_lkc": base.reshape(2, channels).astype(np.int32),
-        "into_lha": np.concatenate([np.zeros((HIDDEN, 0)), *into], axis=1).astype(np.int8),
-        "into_bias_lgh": stacked("into_bias", (HIDDEN,)).astype(np.int32),
-        "taps_lght": stacked("taps", (HIDDEN, TAPS)).astype(np.int8),
-        "taps_bias_lgh": stacked("taps_bias", (HIDDEN,)).astype(np.int32),
-        "out_lkch": np.concatenate([np.zeros((2, 0, HIDDEN)), *out], axis=1).astype(np.int8),
-        "out_bias_lkc": np.concatenate([np.zeros((2, 0)), *out_bias], axis=1).astype(np.int32),
+        "base_lkc": base_kc[:, :first].numpy().astype(np.int32),
+        "into_lha": torch.cat(into, 1).numpy().astype(np.int8),
+        "into_bias_lsh": torch.cat(into_bias).numpy().astype(np.int32),
+        "out_lkcht": torch.cat([none, *out], 1).numpy().astype(np.int8),
+        "out_bias_lkc": torch.cat([none[:, :, 0, 0], *out_bias], 1).numpy().astype(np.int32),
     }
 
 
@@ -229,13 +258,19 @@ def _counted(network: _Network, symbols_nchw: Tensor) -> NDArray[np.float64]:
     columns, rows = 2 * REACH + 1, WIDTHS * EIGHTHS
     counts = torch.zeros(rows * columns)
     for some in torch.split(symbols_nchw, 256):
-        mean, width = network.rows(some)
-        eighths = torch.round(mean * EIGHTHS).long()
-        whole = torch.div(eighths + EIGHTHS // 2, EIGHTHS, rounding_mode="floor")
-        row = width.round().long() * EIGHTHS + eighths - EIGHTHS * whole + EIGHTHS // 2
-        column = (some.long() - whole).clamp(-REACH, REACH) + REACH
-        counts += torch.bincount((row * columns + column).reshape(-1), minlength=rows * columns)
+        for told in network.told(some):
+            eighths = torch.round(told.mean * EIGHTHS).long()
+            whole = torch.div(eighths + EIGHTHS // 2, EIGHTHS, rounding_mode="floor")
+            row = told.width.round().long() * EIGHTHS + eighths - EIGHTHS * whole + EIGHTHS // 2
+            column = (told.of(some).long() - whole).clamp(-REACH, REACH) + REACH
+            counts += torch.bincount((row * columns + column).reshape(-1), minlength=rows * columns)
     return counts.reshape(rows, columns).double().numpy()
+
+
+def _seen(symbols_bchw: Tensor) -> Tensor:
+    """Return symbols and magnitudes, one behind the other for every channel."""
+    near = symbols_bchw.clamp(-LARGEST, LARGEST)
+    return torch.stack([near, near.abs()], dim=2).flatten(1, 2)
 
 
 def _mixture(off: Tensor, scale: Tensor, share: Tensor, narrow: Tensor) -> Tensor:

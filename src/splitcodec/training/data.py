@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from splitcodec.device.image import crop_bhwc, load_picture
+from splitcodec.device.image import load_picture
+from splitcodec.device.placed import crop_bhwc
 from splitcodec.errors import DataError, PictureError
 
 ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})

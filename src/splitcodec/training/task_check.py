@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from splitcodec.device.image import letterbox_bhwc, load_picture
+from splitcodec.device.image import load_picture
+from splitcodec.device.placed import letterbox_bhwc
 from splitcodec.edge.boxes import Found, find_boxes
 from splitcodec.edge.mask import label_map
 from splitcodec.evaluation.scores import Confusion, Seen, Truth, mean_precision

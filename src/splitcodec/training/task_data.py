@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from splitcodec.device.image import GREY, letterbox_size, load_picture
+from splitcodec.device.image import load_picture
+from splitcodec.device.placed import GREY, letterbox_size
 from splitcodec.errors import DataError, PictureError
 from splitcodec.layouts.sample import VOID, DataSet, Sample
 from splitcodec.model.fcos import Boxes

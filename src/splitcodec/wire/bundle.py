@@ -28,7 +28,6 @@ from splitcodec.errors import (
 )
 from splitcodec.wire import archive, packet
 from splitcodec.wire.checked import check_files, read_checked, read_contexts, read_tables
-from splitcodec.wire.coder import BY_CONTEXT
 from splitcodec.wire.contexts import Contexts
 from splitcodec.wire.graphs import check_graph
 from splitcodec.wire.manifest import MAX_BYTES, Colour, FileEntry, Manifest, is_file_name
@@ -62,7 +61,7 @@ __all__ = [
 class Bundle:
     """An opened bundle. `tables` holds one entry per table set, `fingerprint` is 32 bytes, `path` its folder or zip.
 
-    `contexts` are those of coding id 1, None where the bundle has not got it.
+    `contexts` are those of coding id 2, None where the bundle has not got it.
     """
 
     manifest: Manifest
@@ -259,7 +258,7 @@ def derive(bundle: Bundle, manifest: Manifest, *, files: Mapping[str, bytes]) ->
 def _opened(manifest: Manifest, files: archive.Source) -> Bundle:
     check_files(manifest, files)
     tables = tuple(read_tables(files, name, manifest=manifest) for name in manifest.table_sets)
-    contexts = read_contexts(files, manifest=manifest) if BY_CONTEXT in manifest.codings else None
+    contexts = read_contexts(files, manifest=manifest)
     fingerprint = fingerprint_of(manifest, tables, contexts)
     return Bundle(manifest=manifest, tables=tables, fingerprint=fingerprint, source=files, contexts=contexts)
 

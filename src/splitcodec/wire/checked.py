@@ -6,6 +6,7 @@ import hashlib
 
 from splitcodec.errors import BundleFormat, BundleHash, BundlePart, BundleUnsafe, TablesError
 from splitcodec.wire import archive
+from splitcodec.wire.coder import BY_CONTEXT, RETIRED
 from splitcodec.wire.contexts import FILE, Contexts
 from splitcodec.wire.manifest import FileEntry, Manifest
 from splitcodec.wire.tables import Tables
@@ -48,11 +49,18 @@ def read_tables(files: archive.Source, name: str, *, manifest: Manifest) -> Tabl
     return tables
 
 
-def read_contexts(files: archive.Source, *, manifest: Manifest) -> Contexts:
-    """Return the contexts of a manifest that lists coding id 1. Raises BundlePart, BundleFormat, BundleHash."""
+def read_contexts(files: archive.Source, *, manifest: Manifest) -> Contexts | None:
+    """Return the contexts of a manifest that lists coding id 2, or None. Raises as `read_tables`, and BundlePart."""
+    if RETIRED in manifest.codings:
+        raise BundleFormat(
+            f"{manifest.ident}: codes by coding id {RETIRED}, which was never released; make its contexts anew: "
+            "splitcodec contexts, on the bundle that it came from"
+        )
+    if BY_CONTEXT not in manifest.codings:
+        return None
     what = f"{manifest.ident}: {FILE}"
     if FILE not in manifest.files:
-        raise BundlePart(f"{what}: missing, though the manifest lists coding id 1")
+        raise BundlePart(f"{what}: missing, though the manifest lists coding id {BY_CONTEXT}")
     try:
         contexts = Contexts.load(read_checked(files, FILE, entry=manifest.files[FILE]), what=what)
     except TablesError as error:

@@ -22,7 +22,8 @@ from splitcodec.wire.quantiser import Quantiser
 from splitcodec.wire.tables import PRECISION_BITS, TOTAL, Tables
 
 BY_CHANNEL = 0  # coding id: the row of a symbol depends on level and channel, context 0
-BY_CONTEXT = 1  # coding id: and on the symbols before it, wire/contexts.py
+BY_CONTEXT = 2  # coding id: and on the symbols before it, wire/contexts.py
+RETIRED = 1  # coding id: an earlier draft of that
 SCANNED = 24  # a row of at most so many columns, one of which has this frequency, is scanned when decoding
 COMMON = 9 * TOTAL // 10
 EMPTY = b"\0"  # the payload of an empty stream: a packet always holds at least one byte of payload

@@ -1,12 +1,11 @@
-"""Stage 3 of 7 under coding id 1: symbols -> payload bytes, and back.   inside: contexts.py, coder.py
+"""Stage 3 of 7 under coding id 2: symbols -> payload bytes, and back.   inside: reading.py, coder.py
 
-Group by group, and within a group row by row, so that symbols of one row go through the coder in one run; within a row
-in the order of channels and places. Both shores know the rows before a group's first symbol is coded.
+Step by step, and within a step row by row, so that symbols of one row go through the coder in one run; within a row in
+the order of places and channels. Both shores know the rows before a step's first symbol is coded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, final
 
 import numpy as np
@@ -14,7 +13,8 @@ from numpy.typing import NDArray
 
 from splitcodec.errors import TablesError
 from splitcodec.wire.coder import Coder
-from splitcodec.wire.contexts import Contexts, Network, Reading
+from splitcodec.wire.contexts import Contexts
+from splitcodec.wire.reading import Network, Reading, networks_of, places_of
 
 
 @final
@@ -24,24 +24,31 @@ class ContextCoder:
     def __init__(self, contexts: Contexts, *, plain: bool | None = None) -> None:
         self._contexts = contexts
         self._rows = contexts.rows()
+        self._low_k, high_k = self._rows.range_of(0)
+        self._columns_k = (high_k - self._low_k + 1).astype(np.uint32)
         self._coder = Coder(self._rows, plain=plain)
         self._networks: dict[int, list[Network]] = {}
 
     def encode(self, symbols_chw: NDArray[Any], level: int) -> bytes:
         """Return the payload of integer symbols (C, H, W). Raises TablesError for symbols outside their row's range."""
-        symbols_cn = self._checked(symbols_chw)
-        reading = self._reading(level, (symbols_chw.shape[1], symbols_chw.shape[2]))
-        low_k, high_k = self._rows.range_of(0)
-        runs: list[tuple[int, NDArray[np.int32]]] = []
-        for channel_c in reading.groups():
-            row_cn, whole_cn = reading.rows()
-            group_cn = symbols_cn[channel_c]
-            left_cn = group_cn - whole_cn
-            if bool(((left_cn < low_k[row_cn]) | (left_cn > high_k[row_cn])).any()):
+        symbols_cn = self._checked(symbols_chw).reshape(len(symbols_chw), -1)
+        grid = symbols_chw.shape[1], symbols_chw.shape[2]
+        symbols_nc = np.ascontiguousarray(symbols_cn[self._contexts.order_c].T)[places_of(grid).raster_n]
+        networks = self._networks_of(level)
+        reading, runs = Reading(networks, grid), list[tuple[int, NDArray[np.int32]]]()
+        for _ in networks:
+            row_nc, whole_nc = reading.rows()
+            step_nc = symbols_nc[reading.part]
+            column_nc = step_nc - whole_nc
+            column_nc -= self._low_k[row_nc]
+            if bool((column_nc.view(np.uint32) >= self._columns_k[row_nc]).any()):
                 raise TablesError("a symbol lies outside its row's range; code it by channel")
-            columns_n = (left_cn - low_k[row_cn]).ravel()
-            runs += [(row, columns_n[places]) for row, places in _sorted(row_cn)]
-            reading.put(group_cn)
+            reading.put(step_nc)
+            at_n, ends = _sorted(row_nc)
+            column_n, begin = column_nc.ravel()[at_n], 0
+            for row, end in ends:
+                runs.append((row, column_n[begin:end]))
+                begin = end
         return self._coder.encode_runs(runs, 0)
 
     def decode(self, payload: bytes, shape_chw: tuple[int, int, int], *, level: int) -> NDArray[np.int32]:
@@ -50,27 +57,31 @@ class ContextCoder:
         Raises PacketPayload where the coder is not empty after the last symbol, TablesError for another level or number
         of channels. The caller bounds `shape_chw`.
         """
-        channels, rows, cols = shape_chw
-        symbols_cn = np.zeros((channels, rows * cols), np.int32)
-        self._checked(symbols_cn.reshape(shape_chw))
-        reading = self._reading(level, (rows, cols))
-        low_k, _ = self._rows.range_of(0)
-        reader = self._coder.reader(payload, 0, symbols=symbols_cn.size)
-        for channel_c in reading.groups():
-            row_cn, whole_cn = reading.rows()
-            group_n = np.zeros(row_cn.size, np.int32)
-            for row, places in _sorted(row_cn):
-                group_n[places] = reader.take(row, len(places)) + low_k[row]
-            group_cn = group_n.reshape(row_cn.shape) + whole_cn
-            symbols_cn[channel_c] = group_cn
-            reading.put(group_cn)
-        reader.finish(payload, symbols=symbols_cn.size)
+        self._checked(np.zeros(shape_chw, np.int32))
+        channels, grid = shape_chw[0], shape_chw[1:]
+        symbols_nc = np.zeros((grid[0] * grid[1], channels), np.int32)
+        networks = self._networks_of(level)
+        reading = Reading(networks, grid)
+        reader = self._coder.reader(payload, 0, symbols=symbols_nc.size)
+        for _ in networks:
+            row_nc, whole_nc = reading.rows()
+            at_n, ends = _sorted(row_nc)
+            column_n, column_nc, begin = np.empty(row_nc.size, np.int32), np.empty_like(row_nc), 0
+            for row, end in ends:
+                column_n[begin:end] = reader.take(row, end - begin)
+                begin = end
+            column_nc.ravel()[at_n] = column_n
+            step_nc = symbols_nc[reading.part] = column_nc + self._low_k[row_nc] + whole_nc
+            reading.put(step_nc)
+        reader.finish(payload, symbols=symbols_nc.size)
+        symbols_cn = np.empty((channels, len(symbols_nc)), np.int32)
+        symbols_cn[self._contexts.order_c[:, None], places_of(grid).raster_n] = symbols_nc.T
         return symbols_cn.reshape(shape_chw)
 
-    def _reading(self, level: int, grid: tuple[int, int]) -> Reading:
+    def _networks_of(self, level: int) -> list[Network]:
         if level not in self._networks:
-            self._networks[level] = self._contexts.networks(level)
-        return Reading(self._contexts, level, self._networks[level], grid)
+            self._networks[level] = networks_of(self._contexts, level)
+        return self._networks[level]
 
     def _checked(self, symbols_chw: NDArray[Any]) -> NDArray[np.int32]:
         if symbols_chw.ndim != 3 or len(symbols_chw) != self._contexts.channels or symbols_chw.dtype.kind not in "iu":
@@ -78,15 +89,13 @@ class ContextCoder:
                 f"symbols of {symbols_chw.dtype} {symbols_chw.shape}, expected integers "
                 f"({self._contexts.channels}, rows, columns)"
             )
-        return symbols_chw.reshape(len(symbols_chw), -1).astype(np.int32, copy=False)
+        return symbols_chw.astype(np.int32, copy=False)
 
 
-def _sorted(row_cn: NDArray[np.int32]) -> Iterator[tuple[int, NDArray[np.intp]]]:
-    """Yield each row that occurs, in rising order, and the places that have it, in theirs."""
-    row_n = row_cn.ravel()
-    order_n = np.argsort(row_n.astype(np.uint16), kind="stable")
+def _sorted(row_nc: NDArray[np.int32]) -> tuple[NDArray[np.intp], list[tuple[int, int]]]:
+    """Return the places of a step's symbols by rising row, in their order within one, and where each row's end."""
+    row_n = row_nc.ravel()
     count_k = np.bincount(row_n)
-    end = 0
-    for row in np.flatnonzero(count_k).tolist():
-        begin, end = end, end + int(count_k[row])
-        yield row, order_n[begin:end]
+    found_r = np.flatnonzero(count_k)
+    at_n = np.argsort(row_n.astype(np.uint16), kind="stable")  # sixteen bits: NumPy sorts these by digits
+    return at_n, list(zip(found_r.tolist(), np.cumsum(count_k[found_r]).tolist(), strict=True))

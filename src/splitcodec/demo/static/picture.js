@@ -1,5 +1,5 @@
 /**
- * Stage 1 of 7 in a browser: a picture file -> the square that the encoder sees, as device/image.py cuts it.
+ * Stage 1 of 7 in a browser: a picture file -> the square that the encoder sees, as device/placed.py cuts it.
  *
  * The browser decodes and turns upright; the resizing is Pillow's bicubic filter with antialiasing in its fixed-point
  * arithmetic, so equal pixels give an equal crop. What may differ is the decoding: browsers do transparency in their own

@@ -1,0 +1,152 @@
+"""Under coding id 2, step by step: which row each symbol has.   before: contexts.py   after: context_coder.py
+
+Both shores go through the same steps: the rows of a step, then its symbols. Places stand in the order in which they are
+coded, phase by phase, so that a step's are neighbours; one more stands for all that lie outside of the grid.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Final, NamedTuple, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splitcodec.errors import TablesError
+from splitcodec.wire.contexts import EIGHTHS, FARTHEST, HIGHEST, LARGEST, PHASES, SHIFTS, TAPS, Contexts, Step
+
+Floats = NDArray[np.float32]
+
+_GRIDS: Final = 64  # whose places are kept
+
+
+class Network(NamedTuple):
+    """What a step is told by: integers, as the float32 that they are computed in; means first, then widths."""
+
+    step: Step
+    earlier_ah: Floats  # for the groups before
+    own_ah: Floats  # for the group's own symbols of passes before; no rows in a first pass
+    bias_h: Floats
+    out_xy: Floats  # x: hidden numbers of 3 x 3 places, y: means and widths of its channels
+    bias_y: Floats  # with half of the shift
+    scale_y: Floats
+    low_y: Floats
+    high_y: Floats
+
+
+class Places(NamedTuple):
+    """A grid's places in the order in which they are coded."""
+
+    raster_n: NDArray[np.intp]  # where they are in the grid, row by row
+    around_nt: NDArray[np.intp]  # the 3 x 3 around each; len(raster_n) stands for outside
+    ends: tuple[int, ...]  # of each phase
+
+
+def networks_of(contexts: Contexts, level: int) -> list[Network]:
+    """Return every step's network at a level; the first has no inputs. Raises TablesError for another level."""
+    if not 0 <= level < contexts.levels:
+        raise TablesError(f"level {level}: these contexts have levels 0 to {contexts.levels - 1}")
+    found, begin, columns, hidden = list[Network](), 0, contexts.columns(), contexts.into_lha.shape[1]
+    for number, step in enumerate(contexts.steps()):
+        count, (left, width) = step.last - step.first, columns[step.group]
+        into_ah = contexts.into_lha[level, :, left : left + width].T.astype(np.float32)
+        out_kcht, bias_kc = np.zeros((2, count, hidden, 0), np.int8), contexts.base_lkc[level]
+        shifts, bias_h = (1, 1), np.zeros(hidden, np.int32)
+        if number:
+            out_kcht = contexts.out_lkcht[level, :, begin : begin + count]
+            bias_kc = contexts.out_bias_lkc[level, :, begin : begin + count]
+            shifts, bias_h = SHIFTS, contexts.into_bias_lsh[level, number - 1]
+            begin += count
+        found.append(
+            Network(
+                step=step,
+                earlier_ah=np.ascontiguousarray(into_ah[: 2 * step.first]),
+                own_ah=np.ascontiguousarray(into_ah[2 * step.first :][: 0 if step.opens else None]),
+                bias_h=bias_h.astype(np.float32),
+                out_xy=out_kcht.transpose(3, 2, 0, 1).reshape(-1, 2 * count).astype(np.float32),
+                bias_y=(bias_kc + np.array(shifts, np.int32)[:, None] // 2).ravel().astype(np.float32),
+                scale_y=np.repeat(1 / np.array(shifts, np.float32), count),
+                low_y=np.repeat(np.array((-FARTHEST, 0), np.float32), count),
+                high_y=np.repeat(np.array((FARTHEST, contexts.widths - 1), np.float32), count),
+            )
+        )
+    return found
+
+
+@lru_cache(_GRIDS)
+def places_of(grid: tuple[int, int]) -> Places:
+    """Return the places of a grid of so many rows and columns."""
+    rows, cols = grid
+    raster_ij = np.arange(rows * cols).reshape(grid)
+    phases = [raster_ij[down::2, right::2].ravel() for down, right in PHASES]
+    raster_n = np.concatenate(phases)
+    number_ij = np.full((rows + 2, cols + 2), rows * cols)
+    number_ij[1:-1, 1:-1].flat[raster_n] = np.arange(rows * cols)
+    i_n, j_n = raster_n // cols, raster_n % cols
+    around = [number_ij[i_n + tap // 3, j_n + tap % 3] for tap in range(TAPS)]
+    ends = np.cumsum([len(phase) for phase in phases]).tolist()
+    return Places(raster_n, np.ascontiguousarray(np.stack(around, axis=1)), tuple(ends))
+
+
+@final
+class Reading:
+    """One packet's symbols: for every step ask for its `rows`, then `put` its symbols, (places, channels) each.
+
+    `networks` are those of the packet's level, `grid` its rows and columns.
+    """
+
+    def __init__(self, networks: list[Network], grid: tuple[int, int]) -> None:
+        self._networks, self._places = networks, places_of(grid)
+        count, hidden = len(self._places.raster_n) + 1, len(networks[0].bias_h)
+        self._seen_nc2 = np.zeros((count, networks[-1].step.last, 2), np.float32)
+        self._seen_na = self._seen_nc2.reshape(count, -1)
+        self._earlier_nh = np.zeros((count, hidden), np.float32)
+        self._hidden_nh = np.empty((count, hidden), np.float32)
+        self._number = 0
+
+    @property
+    def part(self) -> tuple[slice, slice]:
+        """Return which places, in their order, and which channels, in theirs, are the step's."""
+        step, ends = self._networks[self._number].step, (0, *self._places.ends)
+        begin = PHASES.index(step.phases[0])
+        return slice(ends[begin], ends[begin + len(step.phases)]), slice(step.first, step.last)
+
+    def rows(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the step's rows, and what is taken off its symbols first: int32 (places, channels) each."""
+        network, (places, channels) = self._networks[self._number], self.part
+        count = channels.stop - channels.start
+        if self._number:
+            out_ny = self._neighbours(network, places) @ network.out_xy
+            out_ny += network.bias_y
+            out_ny *= network.scale_y
+            np.floor(out_ny, out=out_ny)
+        else:
+            out_ny = np.repeat(network.bias_y[None], places.stop, axis=0)
+        np.maximum(out_ny, network.low_y, out=out_ny)
+        mean_width_ny = np.minimum(out_ny, network.high_y, out=out_ny).astype(np.int32)
+        mean_nc, row_nc = mean_width_ny[:, :count], mean_width_ny[:, count:]
+        mean_nc += EIGHTHS // 2
+        row_nc *= EIGHTHS
+        row_nc += mean_nc & EIGHTHS - 1
+        mean_nc >>= 3
+        return row_nc, mean_nc
+
+    def put(self, symbols_nc: NDArray[np.int32]) -> None:
+        """Take the step's symbols into account, and go on to the next."""
+        seen_nc2 = self._seen_nc2[self.part]
+        np.clip(symbols_nc, -LARGEST, LARGEST, out=seen_nc2[:, :, 0], casting="unsafe")
+        np.abs(seen_nc2[:, :, 0], out=seen_nc2[:, :, 1])
+        self._number += 1
+
+    def _neighbours(self, network: Network, places: slice) -> Floats:
+        """Return the hidden numbers at the 3 x 3 places around each of the step's: (places, x)."""
+        step, hidden_nh = network.step, self._hidden_nh
+        if step.opens:
+            np.matmul(self._seen_na[:, : 2 * step.first], network.earlier_ah, out=self._earlier_nh)
+            np.add(self._earlier_nh, network.bias_h, out=hidden_nh)
+        else:
+            np.matmul(self._seen_na[:, 2 * step.first : 2 * step.last], network.own_ah, out=hidden_nh)
+            hidden_nh += self._earlier_nh
+            hidden_nh += network.bias_h
+        np.clip(hidden_nh, 0, HIGHEST, out=hidden_nh)
+        return hidden_nh.take(self._places.around_nt[places].ravel(), axis=0).reshape(-1, len(network.out_xy))
