@@ -44,7 +44,7 @@ def bundle() -> Bundle:
 
 @pytest.fixture(scope="module")
 def device(bundle: Bundle) -> Device:
-    return Device(bundle, threads=1, coding=0)  # as the page codes
+    return Device(bundle, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -140,11 +140,14 @@ def jpeg(picture: Image.Image, **options: Any) -> bytes:
 
 PACK = """async ([modules, text, tables, fingerprint]) => {
     const cases = JSON.parse(text);
-    const { encodePayload, pack } = await import(`${modules}/coder.js`);
+    const { encodePayload, encodeRuns, pack } = await import(`${modules}/coder.js`);
+    const { openContexts, runsOf } = await import(`${modules}/contexts.js`);
+    const contexts = tables ? null : openContexts(await (await fetch("/demo/contexts")).json());
     tables ??= await (await fetch("/demo/tables")).json();
     return cases.map(({level, rows, cols, symbols}) => {
-        const payload = encodePayload(Int32Array.from(symbols), level, tables);
-        const packet = pack({level, fingerprint, rows, cols, payload});
+        const runs = contexts && runsOf(symbols, level, rows, cols, contexts);
+        const payload = runs ? encodeRuns(runs, contexts) : encodePayload(Int32Array.from(symbols), level, tables);
+        const packet = pack({level, coding: runs ? 2 : 0, fingerprint, rows, cols, payload});
         return Array.from(packet, (byte) => byte.toString(16).padStart(2, "0")).join("");
     });
 }"""
@@ -164,6 +167,32 @@ def test_its_coder_gives_the_pinned_packets(blank: Page) -> None:
     cases = [case(np.array(one["symbols_chw"]), one["level"]) for one in golden["cases"]]
     packets = blank.evaluate(PACK, [MODULES, json.dumps(cases), golden["tables"], golden["fingerprint"]])
     assert packets == [one["packet"] for one in golden["cases"]]
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (3, 5), (14, 14)])
+def test_it_codes_by_context_as_the_device_does(
+    blank: Page, bundle: Bundle, device: Device, grid: tuple[int, int]
+) -> None:
+    random = np.random.default_rng(sum(grid))
+    channels = bundle.manifest.channels
+    spread_c11 = np.geomspace(6.0, 0.05, channels)[:, None, None]
+    both = [(np.rint(random.laplace(0, spread_c11, (channels, *grid))), level) for level in (0, 3, 7)]
+    both = [(np.clip(symbols_chw, -40, 40).astype(np.int32), level) for symbols_chw, level in both]
+    expected = [device.pack(symbols_chw, level=level).hex() for symbols_chw, level in both]
+    assert {packet[2:4] for packet in expected} == {"20"}
+    cases = [case(symbols_chw, level) for symbols_chw, level in both]
+    assert blank.evaluate(PACK, [MODULES, json.dumps(cases), None, bundle.fingerprint.hex()]) == expected
+
+
+def test_what_no_row_holds_has_no_runs(blank: Page, bundle: Bundle) -> None:
+    far = case(np.full((bundle.manifest.channels, 2, 2), 30_000), 0)
+    script = """async ([modules, text]) => {
+        const { openContexts, runsOf } = await import(`${modules}/contexts.js`);
+        const contexts = openContexts(await (await fetch("/demo/contexts")).json());
+        const { level, rows, cols, symbols } = JSON.parse(text);
+        return runsOf(symbols, level, rows, cols, contexts);
+    }"""
+    assert blank.evaluate(script, [MODULES, json.dumps(far)]) is None
 
 
 def test_its_coder_gives_the_devices_packets_of_the_golden_symbols(blank: Page, bundle: Bundle, device: Device) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import re
@@ -31,7 +32,9 @@ from splitcodec.demo.web import Limits, mount
 from splitcodec.device.image import load_picture
 from splitcodec.edge.server import BackgroundServer, Settings, create_app
 from splitcodec.errors import BundlePart
+from splitcodec.evaluation.contextual import with_contexts
 from splitcodec.wire.bundle import Bundle
+from tests.wire.test_contexts import contexts
 
 LIMITS = Limits(
     encode_bytes=60_000, jpeg_bytes=8_000, pixels=90_000, jpeg_pixels=9_000, seconds=1.0, running=1, waiting=0
@@ -125,6 +128,24 @@ def test_the_bundle_is_told(client: httpx.Client, tiny: Bundle) -> None:
     tables = client.get("/demo/tables").json()
     assert tables["freq"][0] == tiny.tables[0].freq_ks[0, : tiny.tables[0].size_k[0]].tolist()
     assert np.array_equal(np.array(tables["gain_lc"], np.float32), tiny.tables[0].gain_lc)
+    assert told["contexts_sha256"] is None
+    refused = client.get("/demo/contexts")
+    assert (refused.status_code, refused.json()["detail"]) == (404, "tiny@1 has no contexts")
+
+
+def test_contexts_go_out_compressed(tiny: Bundle) -> None:
+    made = with_contexts(tiny, contexts(3, groups=(1, 2, 1), levels=3), note={"photographs": 3})
+    edge = Edge(made, threads=1)
+    web = create_app(edge, Settings())
+    mount(web, edge)
+    with BackgroundServer(web) as one, httpx.Client(base_url=one.url, trust_env=False) as client:
+        response = client.get("/demo/contexts")
+        assert response.headers["content-encoding"] == "gzip"
+        told = response.json()
+        assert client.get("/demo/bundle").json()["contexts_sha256"] == hashlib.sha256(response.content).hexdigest()
+    assert made.contexts is not None
+    assert (told["levels"], told["order"], told["passes"]) == (3, made.contexts.order_c.tolist(), [4, 1, 2])
+    assert base64.b64decode(told["out"]) == made.contexts.out_lkcht.tobytes()
 
 
 def test_onnxruntime_web_goes_out_compressed(edge: Edge, server: BackgroundServer) -> None:

@@ -2,7 +2,7 @@
 
     GET  /demo                  the page; its scripts, styles and photographs below
     GET  /demo/bundle           what the page must know of the bundle
-    GET  /demo/tables, encoder.onnx, ort/...    what a browser needs to encode by itself
+    GET  /demo/tables, contexts, encoder.onnx, ort/...      what a browser needs to encode by itself
     POST /demo/encode           a picture file -> packets of all levels, where the browser cannot
     POST /demo/picture?tasks=   a JPEG -> what the uncompressed networks say of it
 
@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import hashlib
+import gzip
 import json
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
 from importlib.resources import files
-from typing import Annotated, Any, final
+from typing import Annotated, final
 
 import numpy as np
 from fastapi import FastAPI, Query, Request, Response
@@ -29,17 +29,16 @@ from fastapi.concurrency import run_in_threadpool
 from PIL import Image
 from starlette.requests import ClientDisconnect
 
-from splitcodec.demo.assets import MODULE, VERSION, WASM, Ort
+from splitcodec.demo.assets import VERSION, Ort
 from splitcodec.demo.photos import PHOTOGRAPHS
+from splitcodec.demo.told import about, contexts_of, tables_of, tasks_of
 from splitcodec.device.client import Device
 from splitcodec.device.image import load_picture
 from splitcodec.device.placed import crop_bhwc
 from splitcodec.edge.answer import Edge
-from splitcodec.edge.tail import TASKS
 from splitcodec.errors import BundlePart, PictureError, PictureTooLarge, PictureUnreadable, TaskError
 from splitcodec.wire.answer import dump_answer
 from splitcodec.wire.bundle import Bundle
-from splitcodec.wire.coder import BY_CHANNEL
 
 ROOT = "/demo"
 _JPEG_START = b"\xff\xd8\xff"
@@ -125,9 +124,9 @@ class _Work:
     def __init__(self, edge: Edge, bundle: Bundle, limits: Limits) -> None:
         self._edge = edge
         self._bundle = bundle
-        self._device = Device(bundle, coding=BY_CHANNEL)  # as the page codes where the browser encodes
+        self._device = Device(bundle)
         self._limits = limits
-        self.tasks = _tasks(bundle)
+        self.tasks = tasks_of(bundle)
         side = bundle.manifest.crop
         grey_bhwc = np.zeros((1, side, side, 3), np.uint8)
         try:
@@ -168,15 +167,14 @@ class _Work:
         return dump_answer(self._edge.picture_answer(image_bhwc, bundle=self._bundle.ident, tasks=tasks))
 
 
-def _tasks(bundle: Bundle) -> tuple[str, ...]:
-    return tuple(task for task in bundle.manifest.tasks if task in TASKS)
-
-
 def _add_files(app: FastAPI, bundle: Bundle, *, ort: Ort | None, limits: Limits, jpeg_tasks: tuple[str, ...]) -> None:
     static = {one.name: one.read_bytes() for one in files("splitcodec.demo").joinpath("static").iterdir()}
     photographs = {f"{one.name}.jpg": one.read() for one in PHOTOGRAPHS}
-    tables, encoder = _tables(bundle), bundle.graph("encoder")
-    about = _about(bundle, ort=ort, limits=limits, tables=tables, encoder=encoder, jpeg_tasks=jpeg_tasks)
+    tables, encoder = tables_of(bundle), bundle.graph("encoder")
+    contexts = b"" if bundle.contexts is None else contexts_of(bundle.contexts)
+    assets = {"tables": tables, "encoder": encoder, "contexts": contexts}
+    told_of_it = about(bundle, ort=ort, limits=asdict(limits), assets=assets, jpeg_tasks=jpeg_tasks)
+    contexts_gzipped = gzip.compress(contexts, mtime=0)
 
     @app.get("/demo", include_in_schema=False)
     def page() -> Response:
@@ -192,11 +190,19 @@ def _add_files(app: FastAPI, bundle: Bundle, *, ort: Ort | None, limits: Limits,
 
     @app.get("/demo/bundle", include_in_schema=False)
     def told() -> Response:
-        return _response(about, "application/json")
+        return _response(told_of_it, "application/json")
 
     @app.get("/demo/tables", include_in_schema=False)
     def integer_tables() -> Response:
         return _response(tables, "application/json", cache=_FOR_EVER)
+
+    @app.get("/demo/contexts", include_in_schema=False)
+    def context_networks() -> Response:
+        if not contexts:
+            return _problem(404, "Not Found", f"{bundle.ident} has no contexts")
+        response = _response(contexts_gzipped, "application/json", cache=_FOR_EVER)
+        response.headers["content-encoding"] = "gzip"
+        return response
 
     @app.get("/demo/encoder.onnx", include_in_schema=False)
     def encoder_graph() -> Response:
@@ -208,40 +214,6 @@ def _add_files(app: FastAPI, bundle: Bundle, *, ort: Ort | None, limits: Limits,
         if response.status_code == 200:
             response.headers["content-encoding"] = "gzip"
         return response
-
-
-def _about(
-    bundle: Bundle, *, ort: Ort | None, limits: Limits, tables: bytes, encoder: bytes, jpeg_tasks: tuple[str, ...]
-) -> bytes:
-    manifest = bundle.manifest
-    told: dict[str, Any] = {
-        "bundle": bundle.ident,
-        "fingerprint": bundle.fingerprint.hex(),
-        "resize": manifest.resize,
-        "crop": manifest.crop,
-        "levels": manifest.levels,
-        "default_level": manifest.default_level,
-        "tasks": _tasks(bundle),
-        "jpeg_tasks": jpeg_tasks,
-        "tables_sha256": hashlib.sha256(tables).hexdigest(),
-        "encoder_sha256": hashlib.sha256(encoder).hexdigest(),
-        "ort": {"version": VERSION, "module": MODULE, "wasm": WASM} if ort else None,
-        "limits": asdict(limits),
-        "photographs": [asdict(one) for one in PHOTOGRAPHS],
-    }
-    return json.dumps(told).encode()
-
-
-def _tables(bundle: Bundle) -> bytes:
-    """Return table set 0 as JSON, in the form of tests/golden/packets.json: rows without padding, gains as binary32."""
-    tables = bundle.tables[0]
-    told = {
-        "freq": [row[:size].tolist() for row, size in zip(tables.freq_ks, tables.size_k, strict=True)],
-        "offset": tables.offset_k.tolist(),
-        "table_of_lxc": tables.table_of_lxc.tolist(),
-        "gain_lc": tables.gain_lc.astype(np.float64).tolist(),
-    }
-    return json.dumps(told, separators=(",", ":")).encode()
 
 
 @final

@@ -37,21 +37,27 @@ function roundHalfEven(value) {
   return floor % 2 === 0 ? floor : floor + 1;
 }
 
-/** Return the payload of symbols (C, H, W) under coding id 0: the stream's words without trailing zero bytes. */
+/** Return the payload of symbols (C, H, W) under coding id 0. */
 export function encodePayload(symbols, level, tables) {
   const rows = tables.table_of_lxc[level][0];
   const area = symbols.length / rows.length;
+  const runs = rows.map((row, c) => [row, symbols.subarray(c * area, (c + 1) * area).map((q) => q - tables.offset[row])]);
+  return encodeRuns(runs, tables);
+}
+
+/** Return the payload of runs [row, columns]: the stream's words without trailing zero bytes. */
+export function encodeRuns(runs, tables) {
   const words = [];
   let high = 0;
   let low = 0;
-  for (let c = rows.length - 1; c >= 0; c--) {
-    const freq = tables.freq[rows[c]];
-    const before = cumulative(tables, rows[c]);
-    const offset = tables.offset[rows[c]];
-    for (let n = (c + 1) * area - 1; n >= c * area; n--) {
-      const column = symbols[n] - offset;
+  for (let r = runs.length - 1; r >= 0; r--) {
+    const [row, columns] = runs[r];
+    const freq = tables.freq[row];
+    const before = cumulative(tables, row);
+    for (let n = columns.length - 1; n >= 0; n--) {
+      const column = columns[n];
       const f = freq[column];
-      if (f === undefined) throw new RangeError(`symbol ${symbols[n]} of channel ${c} is outside its table; clip first`);
+      if (f === undefined) throw new RangeError(`column ${column} is outside of row ${row}; clip first`);
       if (high >= f * 256) { // x >= f * 2^40
         words.push(low);
         low = high;
@@ -94,11 +100,11 @@ function trimmed(words) {
   return length ? bytes.slice(0, length) : new Uint8Array(1);
 }
 
-/** Return a packet of coding id 0 and table set 0; `fingerprint` is the bundle's, in hexadecimal. */
-export function pack({ level, fingerprint, rows, cols, payload }) {
+/** Return a packet of table set 0; `fingerprint` is the bundle's, in hexadecimal. */
+export function pack({ level, coding, fingerprint, rows, cols, payload }) {
   const packet = new Uint8Array(HEADER + payload.length + 4);
   packet[0] = (VERSION << 4) | level;
-  packet[1] = 0;
+  packet[1] = coding << 4;
   for (let i = 0; i < 4; i++) packet[2 + i] = parseInt(fingerprint.slice(2 * i, 2 * i + 2), 16);
   packet[6] = rows;
   packet[7] = cols;

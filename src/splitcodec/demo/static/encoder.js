@@ -4,8 +4,11 @@
  * Both ways give {where, packets: [Uint8Array by level], ms: {preprocess, encoder, coding}}.
  */
 
-import { encodePayload, pack, quantise } from "./coder.js";
+import { openContexts, runsOf } from "./contexts.js";
+import { encodePayload, encodeRuns, pack, quantise } from "./coder.js";
 import { getBytes, getJson, postForJson } from "./server.js";
+
+const [BY_CHANNEL, BY_CONTEXT] = [0, 2];
 
 /** Open the bundle's encoder in this browser, or give the reason why the server must do it: {encode, where, reason}. */
 export async function openEncoder(bundle) {
@@ -21,9 +24,10 @@ export async function openEncoder(bundle) {
 
 async function browserEncoder(bundle) {
   const here = new URL(`../ort/${bundle.ort.version}/`, import.meta.url);
-  const [ort, tables, graph] = await Promise.all([
+  const [ort, tables, contexts, graph] = await Promise.all([
     import(new URL(bundle.ort.module, here)),
     getJson(`tables?sha256=${bundle.tables_sha256}`),
+    bundle.contexts_sha256 ? getJson(`contexts?sha256=${bundle.contexts_sha256}`).then(openContexts) : null,
     getBytes(`encoder.onnx?sha256=${bundle.encoder_sha256}`),
   ]);
   ort.env.wasm.numThreads = 1;
@@ -44,18 +48,20 @@ async function browserEncoder(bundle) {
       const begin = performance.now();
       const latent = await latentOf(crop);
       const encoded = performance.now();
-      const packets = encodeLevels(latent, bundle, tables);
+      const packets = encodeLevels(latent, bundle, { tables, contexts });
       const coding = (performance.now() - encoded) / packets.length;
       return { where: "browser", packets, ms: { preprocess: cropMs, encoder: encoded - begin, coding } };
     },
   };
 }
 
-/** Return the packets of one latent {data, rows, cols} at all levels. */
-export function encodeLevels({ data, rows, cols }, bundle, tables) {
-  return Array.from({ length: bundle.levels }, (_, level) => {
-    const payload = encodePayload(quantise(data, level, tables), level, tables);
-    return pack({ level, fingerprint: bundle.fingerprint, rows, cols, payload });
+/** Return the packets of one latent {data, rows, cols} at all levels: by context where the bundle has contexts. */
+export function encodeLevels({ data, rows, cols }, { levels, fingerprint }, { tables, contexts }) {
+  return Array.from({ length: levels }, (_, level) => {
+    const symbols = quantise(data, level, tables);
+    const runs = contexts && runsOf(symbols, level, rows, cols, contexts);
+    const payload = runs ? encodeRuns(runs, contexts) : encodePayload(symbols, level, tables);
+    return pack({ level, coding: runs ? BY_CONTEXT : BY_CHANNEL, fingerprint, rows, cols, payload });
   });
 }
 
