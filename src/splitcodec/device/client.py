@@ -24,15 +24,15 @@ from splitcodec.device.budget import Deadline, Fitted, Prices, checked_max_bytes
 from splitcodec.device.encoder import Encoder, Precision
 from splitcodec.device.image import Picture
 from splitcodec.device.overlay import in_picture
+from splitcodec.device.packing import Packing
 from splitcodec.device.placed import Letterbox
 from splitcodec.device.tuned import tuned
 from splitcodec.device.view import Fit, View, task_specs
-from splitcodec.errors import BudgetTooSmall, SettingsError, TablesError
+from splitcodec.errors import BudgetTooSmall, SettingsError
 from splitcodec.wire.answer import Answer, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.coder import BY_CHANNEL
-from splitcodec.wire.codings import Codings
-from splitcodec.wire.packet import OVERHEAD, Packet, pack
+from splitcodec.wire.packet import OVERHEAD
 from splitcodec.wire.task import TaskSpec
 
 SAVING: Final = 0.17
@@ -86,18 +86,15 @@ class Device:
             threads = choice.threads if threads is None else threads
         self.precision: Precision = encoder if encoder != "tuned" else choice.encoder if choice is not None else "fp32"
         self.encoder = Encoder(self.bundle, precision=self.precision, threads=threads)
-        self._codings = Codings(self.bundle.tables[0], self.bundle.contexts, plain=plain_coder)
-        self.coding = max(self._codings.ids) if coding is None else coding
-        if self.coding not in self._codings.ids:
-            known = " or ".join(str(one) for one in sorted(self._codings.ids))
-            raise SettingsError(f"coding id {coding!r}; {self.bundle.ident} has {known}")
+        self._packing = Packing(self.bundle, coding=coding, plain=plain_coder)
+        self.coding = self._packing.coding
         self._prices = Prices(self.bundle.tables[0], saving=0.0 if self.coding == BY_CHANNEL else SAVING)
         self._coding_ms: float | None = None  # what pricing and coding under a limit took last (none: not known yet)
 
     @property
     def plain_coder(self) -> bool:
         """Say whether the entropy coder is the one in plain Python."""
-        return self._codings.plain
+        return self._packing.plain
 
     def crop(self, picture: Picture) -> NDArray[np.uint8]:
         """Return what the network will see of a picture: uint8 (1, crop, crop, 3). Raises PictureError."""
@@ -129,27 +126,14 @@ class Device:
 
         Raises SettingsError, TablesError, or PacketGrid for more symbols than the bundle allows.
         """
-        level = self._level(level)
-        coding, payload = self.coding, b""
-        try:
-            payload = self._codings.encode(symbols_chw, level, coding=coding)
-        except TablesError:
-            if coding == BY_CHANNEL:
-                raise
-            coding = BY_CHANNEL  # a symbol out of its row's range, or wrong symbols, which this refuses by name
-            payload = self._codings.encode(symbols_chw, level, coding=coding)
-        return self._packed(payload, symbols_chw.shape, level, coding=coding)
+        return self._packing.pack(symbols_chw, self._level(level))
 
     def pack_latent(self, latent_chw: NDArray[np.float32], *, level: int) -> bytes:
         """Return the packet of a latent, float32 (C, rows, columns): that of its symbols, in less time.
 
         Raises SettingsError, TablesError, or PacketGrid for more symbols than the bundle allows.
         """
-        level = self._level(level)
-        if self.coding != BY_CHANNEL:
-            return self.pack(self.bundle.tables[0].quantise(latent_chw, level), level=level)
-        payload = self._codings.by_channel.encode_latent(latent_chw, level)
-        return self._packed(payload, latent_chw.shape, level, coding=BY_CHANNEL)
+        return self._packing.pack_latent(latent_chw, self._level(level))
 
     def prices(self, picture: Picture) -> list[int]:
         """Return the length of the picture's packet at every level, in bytes; the encoder runs once."""
@@ -273,7 +257,9 @@ class Device:
     ) -> tuple[int, Fitted]:
         """Return the packet that fits, by force at the largest side at which little has to be dropped, and the side."""
         sides, tables = seen.sides, self.bundle.tables[0]
-        fit = partial(self._prices.fit, max_bytes=most, pack=self._pack_at, highest=level, force=force, what=what)
+        fit = partial(
+            self._prices.fit, max_bytes=most, pack=self._packing.shortest, highest=level, force=force, what=what
+        )
         if not force:
             full, least, (_, rows, cols) = seen.grid(seen.side), seen.grid(sides[-1]), latent_chw.shape
             return seen.side, fit(latent_chw, least_grid=(rows - full[0] + least[0], cols - full[1] + least[1]))
@@ -285,29 +271,9 @@ class Device:
                     return side, fit(latent_chw)
         return sides[-1], fit(latent_chw)
 
-    def _packed(self, payload: bytes, shape_chw: tuple[int, ...], level: int, *, coding: int) -> bytes:
-        packet = Packet(
-            level=level,
-            coding=coding,
-            table_set=0,
-            fingerprint=self.bundle.fingerprint[:4],
-            rows=shape_chw[1],
-            cols=shape_chw[2],
-            payload=payload,
-        )
-        return pack(packet)
-
     @cached_property
     def _specs(self) -> list[TaskSpec]:
         return task_specs(self.bundle)
-
-    def _pack_at(self, symbols_chw: NDArray[Any], level: int) -> bytes:
-        """Return the packet of the coding that gives the shorter one, for where bytes are limited."""
-        packet = self.pack(symbols_chw, level=level)
-        if self.coding == BY_CHANNEL:
-            return packet
-        payload = self._codings.encode(symbols_chw, level, coding=BY_CHANNEL)
-        return min(packet, self._packed(payload, symbols_chw.shape, level, coding=BY_CHANNEL), key=len)
 
     def _level(self, level: int | None) -> int:
         manifest = self.bundle.manifest
