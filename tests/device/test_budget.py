@@ -144,22 +144,25 @@ def test_real_photographs_fit_a_lorawan_frame_and_a_kilobyte(shipped: Device, ed
         assert 13 < len(encoded.packet) <= most
         assert edge.answer(encoded.packet)["level"] == encoded.level
         plain = len(shipped.encode(photograph.read(), level=0))
-        assert encoded.side == 224 or plain > 1.39 * most
+        assert encoded.side == 224 or plain > 1.19 * most
         assert encoded.dropped == 0 or plain > most
 
 
 def test_a_lorawan_frame_shrinks_the_picture_and_keeps_its_meaning(shipped: Device, edge: Edge) -> None:
     """Of a bundle of several tasks too; at full side 414 to 1,016 symbols had to go, and every answer was wrong."""
     assert set(shipped.bundle.manifest.tasks) > {"classify"}
-    agreed = 0
+    agreed, sides = 0, []
     for photograph in PHOTOGRAPHS:
         encoded = shipped.encode_timed(photograph.read(), max_bytes=222, force_fit=True)
-        assert 96 <= encoded.side < 224
+        sides.append(encoded.side)
+        assert 96 <= encoded.side <= 224
         assert encoded.side % 32 == 0
-        assert (packet_grid(encoded.packet), encoded.level) == ((encoded.side // 16, encoded.side // 16), 0)
+        assert packet_grid(encoded.packet) == (encoded.side // 16, encoded.side // 16)
+        assert encoded.level == 0 or encoded.dropped == 0
         assert encoded.dropped < 250
         best = top(edge.answer(shipped.encode(photograph.read(), level=7)))[0]
         agreed += best in top(edge.answer(encoded.packet, top=3))
+    assert sum(side < 224 for side in sides) > len(sides) / 2
     assert agreed >= len(PHOTOGRAPHS) - 1
 
 
@@ -176,9 +179,9 @@ def test_a_letterbox_shrinks_as_well_and_shows_the_whole_picture(shipped: Device
     """At its full side of 480 even a packet without any symbols has 555 bytes."""
     picture = load_picture(PHOTOGRAPHS[1].read())
     with pytest.raises(BudgetTooSmall, match=r"force a fit .*down to \d\d\d?$"):
-        shipped.encode(picture, max_bytes=500, fit="letterbox")
-    encoded = shipped.encode_timed(picture, max_bytes=500, force_fit=True, fit="letterbox")
-    assert len(encoded.packet) <= 500
+        shipped.encode(picture, max_bytes=400, fit="letterbox")
+    encoded = shipped.encode_timed(picture, max_bytes=400, force_fit=True, fit="letterbox")
+    assert len(encoded.packet) <= 400
     assert encoded.side < 320
     assert encoded.place == letterbox_bhwc(picture, side=encoded.side, multiple=32)[1]
     assert packet_grid(encoded.packet) == (encoded.place.rows // 16, encoded.place.cols // 16)

@@ -23,7 +23,7 @@ from splitcodec.wire.tables import PRECISION_BITS, Tables
 
 SLACK: Final = 8
 """Bytes by which a payload may differ from its ideal length: two words of 32 bits, less what is trimmed."""
-_TURNS = 24  # of bisection; the multiplier is then known to 1 in 10^6
+_TURNS = 14  # of bisection; the multiplier is then known to 1 in 16,000
 _MORE, _MOST_SAVED = 0.02, 0.5
 
 Pack = Callable[[NDArray[np.int32], int], bytes]
@@ -195,7 +195,8 @@ class Prices:
         self, latent_chw: NDArray[np.float32], multiplier: float, max_bytes: int, *, pack: Pack
     ) -> tuple[bytes, NDArray[np.int32]] | None:
         symbols_chw = self.trimmed(latent_chw, 0, multiplier=multiplier)
-        if self.bits(symbols_chw, 0) / 8 + OVERHEAD > max_bytes + SLACK:
+        saved = _MOST_SAVED if self._saving else 0.0
+        if (1 - saved) * self.bits(symbols_chw, 0) / 8 + OVERHEAD > max_bytes + SLACK:
             return None
         packet = pack(symbols_chw, 0)
         return (packet, symbols_chw) if len(packet) <= max_bytes else None

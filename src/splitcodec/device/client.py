@@ -32,12 +32,11 @@ from splitcodec.errors import BudgetTooSmall, SettingsError
 from splitcodec.wire.answer import Answer, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.coder import BY_CHANNEL
-from splitcodec.wire.packet import OVERHEAD
 from splitcodec.wire.task import TaskSpec
 
 SAVING: Final = 0.28
 """Share of a packet's bytes that contexts may save: packets that cost so much too much are tried."""
-DROPPED: Final = 1.4
+DROPPED: Final = 1.2
 """How many times the limit level 0 may have for symbols to be dropped rather than the picture shrunk (docs/LOG.md)."""
 
 
@@ -256,17 +255,14 @@ class Device:
         what: str | None = None,
     ) -> tuple[int, Fitted]:
         """Return the packet that fits, by force at the largest side at which little has to be dropped, and the side."""
-        sides, tables = seen.sides, self.bundle.tables[0]
-        fit = partial(
-            self._prices.fit, max_bytes=most, pack=self._packing.shortest, highest=level, force=force, what=what
-        )
+        sides, tables, shortest = seen.sides, self.bundle.tables[0], self._packing.shortest
+        fit = partial(self._prices.fit, max_bytes=most, pack=shortest, highest=level, force=force, what=what)
         if not force:
             full, least, (_, rows, cols) = seen.grid(seen.side), seen.grid(sides[-1]), latent_chw.shape
             return seen.side, fit(latent_chw, least_grid=(rows - full[0] + least[0], cols - full[1] + least[1]))
         for side in sides:
             latent_chw = latent_chw if side == seen.side else self.encoder.latent_chw(seen.pixels_bhwc(side))
-            size = OVERHEAD + self._prices.bits(tables.quantise(latent_chw, 0), 0) / 8
-            if size <= DROPPED * most:
+            if len(shortest(tables.quantise(latent_chw, 0), 0)) <= DROPPED * most:
                 with contextlib.suppress(BudgetTooSmall):
                     return side, fit(latent_chw)
         return sides[-1], fit(latent_chw)
