@@ -53,16 +53,18 @@ def with_contexts(bundle: Bundle, contexts: Contexts, *, note: Mapping[str, Any]
     """
     if bundle.is_device_half:
         raise BundlePart(f"{bundle.ident} is the device's half; contexts are for both, so take the whole bundle")
+    number = bundle.manifest.version + 1 if version is None else version
     files = {FILE: contexts.dump()}
     if bundle.has(_CARD):
         told = (
             f"Symbols are coded by context (coding id 2) since, learned from {note['photographs']} photographs; "
             "sizes above are from before."
         )
-        files[_CARD] = bundle.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
+        title, _, rest = bundle.read(_CARD).decode().rstrip().partition("\n")
+        title = title.replace(bundle.ident, f"{bundle.manifest.name}@{number}")
+        files[_CARD] = f"{title}\n{rest}\n\n{told}\n".encode()
     provenance = {**bundle.manifest.provenance, "contexts": {**note, "splitcodec": splitcodec.__version__}}
     codings = (BY_CHANNEL, BY_CONTEXT)
-    number = bundle.manifest.version + 1 if version is None else version
     manifest = replace(bundle.manifest, codings=codings, version=number, provenance=provenance)
     new = derive(bundle, manifest, files=files)
     return derive(new, new.manifest, files=remade(bundle, new))
