@@ -372,6 +372,9 @@ def test_rivals_of_a_task_are_judged_and_earlier_points_are_taken_over(
     assert dict(second.trained) == dict(first.trained)
     assert set(second.to_json()["other_runs"]) == {"paper", "other", "jpeg"}
     assert "Measured by an earlier run" in task_markdown(second)
+    older = {**json.loads(written["segment.json"].read_text()), "other_runs": {"jpeg": "0ld"}}
+    (tmp_path / "older.json").write_text(json.dumps(older), encoding="utf-8")
+    assert run([], points_files=[tmp_path / "older.json"]).other_runs["jpeg"] == "0ld"
 
 
 @pytest.mark.parametrize(

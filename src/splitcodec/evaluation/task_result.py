@@ -105,8 +105,10 @@ class TaskReport:
 
 def read_earlier(
     file: Path, *, like: Mapping[str, object], teacher: Mapping[str, float], taken: Iterable[str]
-) -> tuple[list[TaskPoint], dict[str, str], str]:
-    """Return the points of the methods that are not `taken`, their verdicts and the commit, of an earlier report.
+) -> tuple[list[TaskPoint], dict[str, str], dict[str, str]]:
+    """Return the points of the methods that are not `taken`, their verdicts, and the commits that measured them.
+
+    Where an earlier report has taken points over itself, their commit is the one it names.
 
     Raises DataError unless it measured the same task, data, split, pictures and side (`like`) with the same scores of
     the uncompressed task teacher: only then are its points those of this run.
@@ -117,7 +119,8 @@ def read_earlier(
         body: Any = json.loads(file.read_bytes())
         others = {key: body[key] for key in like}
         scores = {key: float(value) for key, value in body["teacher"].items()}
-        names, verdicts, where = set(taken), dict(body.get("trained", {})), str(body["commit"])
+        names, verdicts = set(taken), dict(body.get("trained", {}))
+        where, older = str(body["commit"]), dict(body.get("other_runs", {}))
         points = [
             TaskPoint(
                 str(one["method"]),
@@ -137,4 +140,5 @@ def read_earlier(
             raise DataError(f"{file}: {key} is {others[key]!r:.40}, this run's {value!r}; measure both on the same")
     if scores.keys() != teacher.keys() or any(abs(scores[key] - teacher[key]) > _SAME for key in teacher):
         raise DataError(f"{file}: another task teacher than this run's ({scores} against {dict(teacher)})")
-    return points, {name: str(verdicts[name]) for name in {one.method for one in points} & set(verdicts)}, where
+    found = {one.method: str(older.get(one.method, where)) for one in points}
+    return points, {name: str(verdicts[name]) for name in found.keys() & set(verdicts)}, found

@@ -110,7 +110,7 @@ def evaluate_task(
         more, verdicts, where = read_earlier(Path(file), like=like, teacher=teacher, taken=measured)
         points += more
         trained |= verdicts
-        other_runs |= dict.fromkeys((one.method for one in more), where)
+        other_runs |= where
     return TaskReport(
         task=task,
         teacher=teacher,
