@@ -211,6 +211,7 @@ def big(shape: tuple[int, ...], value: int, dtype: Any) -> Any:
         ({"out_bias_lkc": big((2, 2, 13), 1 << 24, np.int32)}, "out_lkcht: sums may reach"),
         ({"size_k": np.full(15, 161, np.int32)}, "15 rows"),
         ({"offset_k": np.full(15, -80, np.int32)}, "must agree"),
+        ({"offset_k": np.array([-80] * 15 + [-79], np.int32)}, "several sizes or offsets"),
         ({"freq_ks": np.full((16, 161), TOTAL // 161, np.uint32)}, "sums to"),
         ({"out_lkcht": np.zeros((2, 2, 13), np.int8)}, "3 dimensions"),
     ],

@@ -24,8 +24,7 @@ class ContextCoder:
     def __init__(self, contexts: Contexts, *, plain: bool | None = None) -> None:
         self._contexts = contexts
         self._rows = contexts.rows()
-        self._low_k, high_k = self._rows.range_of(0)
-        self._columns_k = (high_k - self._low_k + 1).astype(np.uint32)
+        self._low, self._columns = int(contexts.offset_k[0]), int(contexts.size_k[0])  # of every row
         self._coder = Coder(self._rows, plain=plain)
         self._networks: dict[int, list[Network]] = {}
 
@@ -40,12 +39,12 @@ class ContextCoder:
             row_nc, whole_nc = reading.rows()
             step_nc = symbols_nc[reading.part]
             column_nc = step_nc - whole_nc
-            column_nc -= self._low_k[row_nc]
-            if bool((column_nc.view(np.uint32) >= self._columns_k[row_nc]).any()):
-                raise TablesError("a symbol lies outside its row's range; code it by channel")
+            column_nc -= self._low
             reading.put(step_nc)
             at_n, ends = _sorted(row_nc)
             column_n, begin = column_nc.ravel()[at_n], 0
+            if column_n.size and (int(column_n.min()) < 0 or int(column_n.max()) >= self._columns):
+                raise TablesError("a symbol lies outside its row's range; code it by channel")
             for row, end in ends:
                 runs.append((row, column_n[begin:end]))
                 begin = end
@@ -71,7 +70,7 @@ class ContextCoder:
                 column_n[begin:end] = reader.take(row, end - begin)
                 begin = end
             column_nc.ravel()[at_n] = column_n
-            step_nc = symbols_nc[reading.part] = column_nc + self._low_k[row_nc] + whole_nc
+            step_nc = symbols_nc[reading.part] = column_nc + self._low + whole_nc
             reading.put(step_nc)
         reader.finish(payload, symbols=symbols_nc.size)
         symbols_cn = np.empty((channels, len(symbols_nc)), np.int32)

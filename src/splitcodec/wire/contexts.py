@@ -31,6 +31,7 @@ TAPS: Final = 9
 PHASES: Final = ((0, 0), (1, 1), (0, 1), (1, 0))
 """Row and column, modulo 2, of the places in the order in which they are coded."""
 _EXACT: Final = 1 << 24
+_ADDED: Final = max(SHIFTS) + SHIFTS[0] * EIGHTHS // 2  # at most, to a sum and its bias: a half, half a symbol
 _MOST_HIDDEN: Final = 256
 _MOST_ROWS: Final = 4096
 
@@ -82,7 +83,8 @@ class Contexts:
     by side, each with a column for the symbol and one for its magnitude of every channel before it, and of its own
     channels where it has more than one pass. `into_bias_lsh` (L, S - 1, H): of each step but the first. `out_lkcht`
     int8 (L, 2, channels of these steps, H, 9): means, widths, from 3 x 3 places; `out_bias_lkc` its biases, int32.
-    `freq_ks`, `size_k`, `offset_k`: rows as in `Tables`, row 8 * width + fraction. Raises TablesError.
+    `freq_ks`, `size_k`, `offset_k`: rows as in `Tables`, all of one size and
+    offset, row 8 * width + fraction. Raises TablesError.
     """
 
     order_c: NDArray[np.int32]
@@ -186,6 +188,8 @@ class Contexts:
         count = len(self.size_k)
         if count % EIGHTHS or not 0 < count <= _MOST_ROWS:
             raise TablesError(f"{count} rows; expected {EIGHTHS} for every width, at most {_MOST_ROWS}")
+        if len(set(self.size_k.tolist())) > 1 or len(set(self.offset_k.tolist())) > 1:
+            raise TablesError("size_k, offset_k: rows of several sizes or offsets; expected them all alike")
         self.rows()
 
     def _check_sums(self) -> None:
@@ -196,8 +200,8 @@ class Contexts:
             weight_lha = self.into_lha[:, :, begin : begin + width]
             _exact("into_lha", LARGEST * _sum(weight_lha), self.into_bias_lsh[:, number])
         _exact("out_lkcht", HIGHEST * _sum(self.out_lkcht).sum(axis=-1), self.out_bias_lkc)
-        if np.abs(self.base_lkc.astype(np.int64)).max() >= _EXACT:
-            raise TablesError(f"base_lkc: numbers of {_EXACT} and more")
+        if np.abs(self.base_lkc.astype(np.int64)).max() + _ADDED >= _EXACT:
+            raise TablesError(f"base_lkc: numbers of {_EXACT - _ADDED} and more")
 
 
 def _sum(weights: NDArray[np.int8]) -> NDArray[np.int64]:
@@ -206,7 +210,7 @@ def _sum(weights: NDArray[np.int8]) -> NDArray[np.int64]:
 
 
 def _exact(name: str, largest: NDArray[np.int64], bias: NDArray[np.int32]) -> None:
-    total = largest + np.abs(bias.astype(np.int64)) + max(SHIFTS)
+    total = largest + np.abs(bias.astype(np.int64)) + _ADDED
     if total.size and total.max() >= _EXACT:
         raise TablesError(f"{name}: sums may reach {int(total.max())}, expected less than {_EXACT}")
 

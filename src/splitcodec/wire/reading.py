@@ -18,6 +18,7 @@ from splitcodec.wire.contexts import EIGHTHS, FARTHEST, HIGHEST, LARGEST, PHASES
 Floats = NDArray[np.float32]
 
 _GRIDS: Final = 64  # whose places are kept
+_ALONE: Final = 1 << 18  # products up to which OpenBLAS multiplies in the calling thread
 
 
 class Network(NamedTuple):
@@ -27,9 +28,8 @@ class Network(NamedTuple):
     earlier_ah: Floats  # for the groups before
     own_ah: Floats  # for the group's own symbols of passes before; no rows in a first pass
     bias_h: Floats
-    out_xy: Floats  # x: hidden numbers of 3 x 3 places, y: means and widths of its channels
-    bias_y: Floats  # with half of the shift
-    scale_y: Floats
+    out_xy: Floats  # x: hidden numbers of 3 x 3 places, y: means and widths of its channels; over 2 to the shift
+    bias_y: Floats  # so as well, with a half, and half a symbol on means
     low_y: Floats
     high_y: Floats
 
@@ -57,17 +57,19 @@ def networks_of(contexts: Contexts, level: int) -> list[Network]:
             bias_kc = contexts.out_bias_lkc[level, :, begin : begin + count]
             shifts, bias_h = SHIFTS, contexts.into_bias_lsh[level, number - 1]
             begin += count
+        scale_y: Floats = np.repeat(np.float32(1) / np.array(shifts, np.float32), count)
+        half_y = np.repeat(np.array((EIGHTHS // 2, 0), np.float32), count)
+        bias_y = (bias_kc + np.array(shifts, np.int32)[:, None] // 2).ravel()
         found.append(
             Network(
                 step=step,
                 earlier_ah=np.ascontiguousarray(into_ah[: 2 * step.first]),
                 own_ah=np.ascontiguousarray(into_ah[2 * step.first :][: 0 if step.opens else None]),
                 bias_h=bias_h.astype(np.float32),
-                out_xy=out_kcht.transpose(3, 2, 0, 1).reshape(-1, 2 * count).astype(np.float32),
-                bias_y=(bias_kc + np.array(shifts, np.int32)[:, None] // 2).ravel().astype(np.float32),
-                scale_y=np.repeat(1 / np.array(shifts, np.float32), count),
-                low_y=np.repeat(np.array((-FARTHEST, 0), np.float32), count),
-                high_y=np.repeat(np.array((FARTHEST, contexts.widths - 1), np.float32), count),
+                out_xy=out_kcht.transpose(3, 2, 0, 1).reshape(-1, 2 * count).astype(np.float32) * scale_y,
+                bias_y=bias_y.astype(np.float32) * scale_y + half_y,
+                low_y=np.repeat(np.array((-FARTHEST, 0), np.float32), count) + half_y,
+                high_y=np.repeat(np.array((FARTHEST, contexts.widths - 1), np.float32), count) + half_y,
             )
         )
     return found
@@ -103,29 +105,24 @@ class Reading:
         self._earlier_nh = np.zeros((count, hidden), np.float32)
         self._hidden_nh = np.empty((count, hidden), np.float32)
         self._number = 0
-
-    @property
-    def part(self) -> tuple[slice, slice]:
-        """Return which places, in their order, and which channels, in theirs, are the step's."""
-        step, ends = self._networks[self._number].step, (0, *self._places.ends)
-        begin = PHASES.index(step.phases[0])
-        return slice(ends[begin], ends[begin + len(step.phases)]), slice(step.first, step.last)
+        self.part = self._part()
+        """Which places, in their order, and which channels, in theirs, are the step's."""
 
     def rows(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return the step's rows, and what is taken off its symbols first: int32 (places, channels) each."""
         network, (places, channels) = self._networks[self._number], self.part
         count = channels.stop - channels.start
         if self._number:
-            out_ny = self._neighbours(network, places) @ network.out_xy
+            around_nx = self._neighbours(network, places)
+            out_ny = np.empty((len(around_nx), 2 * count), np.float32)
+            _multiply(around_nx, network.out_xy, out_ny)
             out_ny += network.bias_y
-            out_ny *= network.scale_y
             np.floor(out_ny, out=out_ny)
         else:
             out_ny = np.repeat(network.bias_y[None], places.stop, axis=0)
         np.maximum(out_ny, network.low_y, out=out_ny)
         mean_width_ny = np.minimum(out_ny, network.high_y, out=out_ny).astype(np.int32)
         mean_nc, row_nc = mean_width_ny[:, :count], mean_width_ny[:, count:]
-        mean_nc += EIGHTHS // 2
         row_nc *= EIGHTHS
         row_nc += mean_nc & EIGHTHS - 1
         mean_nc >>= 3
@@ -137,16 +134,33 @@ class Reading:
         np.clip(symbols_nc, -LARGEST, LARGEST, out=seen_nc2[:, :, 0], casting="unsafe")
         np.abs(seen_nc2[:, :, 0], out=seen_nc2[:, :, 1])
         self._number += 1
+        if self._number < len(self._networks):
+            self.part = self._part()
+
+    def _part(self) -> tuple[slice, slice]:
+        step, ends = self._networks[self._number].step, (0, *self._places.ends)
+        begin = PHASES.index(step.phases[0])
+        return slice(ends[begin], ends[begin + len(step.phases)]), slice(step.first, step.last)
 
     def _neighbours(self, network: Network, places: slice) -> Floats:
         """Return the hidden numbers at the 3 x 3 places around each of the step's: (places, x)."""
         step, hidden_nh = network.step, self._hidden_nh
         if step.opens:
-            np.matmul(self._seen_na[:, : 2 * step.first], network.earlier_ah, out=self._earlier_nh)
+            _multiply(self._seen_na[:, : 2 * step.first], network.earlier_ah, self._earlier_nh)
             np.add(self._earlier_nh, network.bias_h, out=hidden_nh)
         else:
-            np.matmul(self._seen_na[:, 2 * step.first : 2 * step.last], network.own_ah, out=hidden_nh)
+            _multiply(self._seen_na[:, 2 * step.first : 2 * step.last], network.own_ah, hidden_nh)
             hidden_nh += self._earlier_nh
             hidden_nh += network.bias_h
         np.clip(hidden_nh, 0, HIGHEST, out=hidden_nh)
         return hidden_nh.take(self._places.around_nt[places].ravel(), axis=0).reshape(-1, len(network.out_xy))
+
+
+def _multiply(left_nk: Floats, right_km: Floats, out_nm: Floats) -> None:
+    """Multiply matrices piece by piece, each so small that the library starts no threads.
+
+    They would spin beside those of ONNX Runtime and of other requests, and took half of a server's answers.
+    """
+    rows = max(1, _ALONE // max(right_km.size, 1))
+    for begin in range(0, len(left_nk), rows):
+        np.matmul(left_nk[begin : begin + rows], right_km, out=out_nm[begin : begin + rows])
