@@ -68,14 +68,14 @@ def test_torch_and_numpy_choose_the_same_rows(latents: NDArray[np.float32], monk
         symbols_nc = symbols_chw.reshape(12, -1)[made.order_c].T[places_of((6, 6)).raster_n]
         reading, phases = Reading(networks_of(made, level), (6, 6)), iter(told)
         for step in made.steps():
-            row_nc, whole_nc = reading.rows()
+            (row_nc,), (whole_nc,) = reading.rows()
             pieces = [next(phases) for _ in step.phases]
             mean_nc, width_nc = (
                 np.concatenate([piece[k][0].flatten(1).T.numpy() for piece in pieces]) for k in range(2)
             )
             assert np.array_equal((8 * whole_nc + (row_nc & 7) - 4) / 8, mean_nc)
             assert np.array_equal(row_nc >> 3, width_nc)
-            reading.put(symbols_nc[reading.part])
+            reading.put(symbols_nc[reading.part][None])
         assert next(phases, None) is None
 
 

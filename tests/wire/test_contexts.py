@@ -133,10 +133,10 @@ def test_floats_give_what_whole_numbers_give(seed: int, grid: tuple[int, int]) -
     for level in range(one.levels):
         reading = Reading(networks_of(one, level), grid)
         for row, whole in in_whole_numbers(one, level, symbols_chw):
-            row_nc, whole_nc = reading.rows()
+            (row_nc,), (whole_nc,) = reading.rows()
             assert np.array_equal(row_nc, row)
             assert np.array_equal(whole_nc, whole)
-            reading.put(symbols_nc[reading.part])
+            reading.put(symbols_nc[reading.part][None])
 
 
 @given(
@@ -156,6 +156,21 @@ def test_what_is_encoded_is_decoded_by_either_coder(
     assert other.encode(symbols_chw, 1) == payload
     for coder in (plain, other):
         assert np.array_equal(coder.decode(payload, symbols_chw.shape, level=1), symbols_chw)
+
+
+def test_side_by_side_as_one_by_one_and_a_wrong_one_fails_alone() -> None:
+    one = contexts()
+    for plain in (True, None):
+        coder = ContextCoder(one, plain=plain)
+        symbols = [some(one, seed, (5, 4)) for seed in range(130)]
+        payloads = [coder.encode(symbols_chw, 1) for symbols_chw in symbols]
+        payloads[3], payloads[7], payloads[9] = payloads[3][:-1] + b"\1\2\3", b"", payloads[9] + bytes(3)
+        found = coder.decode_many(payloads, (6, 5, 4), level=1)
+        assert {number for number, got in enumerate(found) if isinstance(got, PacketPayload)} == {3, 7, 9}
+        right = [(got, symbols[n]) for n, got in enumerate(found) if not isinstance(got, PacketPayload)]
+        assert all(np.array_equal(got, expected) for got, expected in right)
+    assert coder.decode_many([], (6, 5, 4), level=1) == []
+    assert len(coder.decode_many([b""], (6, 5, 4), level=1)) == 1
 
 
 def test_payloads_of_others_are_refused_or_give_symbols() -> None:

@@ -6,12 +6,13 @@ teacher's features at the cut. The graph may be as large as it pays to be, and m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splitcodec.errors import GraphError
+from splitcodec.errors import GraphError, SplitcodecError
 from splitcodec.session import Graph
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.codings import Codings
@@ -65,6 +66,25 @@ class Decoder:
         shape_chw = (self._bundle.manifest.channels, packet.rows, packet.cols)
         codings = self._codings_t[packet.table_set]
         return codings.decode(packet.payload, shape_chw, level=packet.level, coding=packet.coding)
+
+    def symbols_many(self, packets: Sequence[Packet]) -> list[NDArray[np.int32] | SplitcodecError]:
+        """Return every packet's symbols, or why it has none; packets of one level, coding and grid side by side."""
+        found: dict[int, NDArray[np.int32] | SplitcodecError] = {}
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for number, packet in enumerate(packets):
+            try:
+                self.check(packet)
+            except SplitcodecError as error:
+                found[number] = error
+                continue
+            key = (packet.table_set, packet.coding, packet.level, packet.rows, packet.cols)
+            alike.setdefault(key, []).append(number)
+        for (table_set, coding, level, rows, cols), numbers in alike.items():
+            shape_chw = (self._bundle.manifest.channels, rows, cols)
+            payloads = [packets[number].payload for number in numbers]
+            outcomes = self._codings_t[table_set].decode_many(payloads, shape_chw, level=level, coding=coding)
+            found |= zip(numbers, outcomes, strict=True)
+        return [found[number] for number in range(len(packets))]
 
     def latent_chw(self, symbols_chw: NDArray[np.int32], level: int, *, table_set: int = 0) -> NDArray[np.float32]:
         """Return what the decoder graph takes, float32 (C, rows, columns), from int32 symbols."""

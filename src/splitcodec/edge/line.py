@@ -1,7 +1,7 @@
 """Between stages 6 and 7 of 7: one bundle's decoder and tails.   asked by: answer.py   inside: decoder, tail
 
-The entropy coder runs packet by packet; decoder and tail run once for all packets of a batch. A packet that does not
-decode, or whose features break a graph, fails alone: the others of its batch get their answers.
+The entropy coder runs for packets of one level side by side, decoder and tail once for all packets of a batch. A packet
+that does not decode, or whose features break a graph, fails alone: the others of its batch get their answers.
 """
 
 from __future__ import annotations
@@ -85,18 +85,15 @@ class Line:
         outcomes: list[Answer | SplitcodecError | None] = [None] * len(questions)
         places: list[int] = []
         latents: list[NDArray[np.float32]] = []
-        decode_s: list[float] = []
-        for place, question in enumerate(questions):
-            begin = time.perf_counter()
-            packet = question.packet
-            try:
-                symbols_chw = self.decoder.symbols(packet)
-            except SplitcodecError as error:
-                outcomes[place] = error
+        begin = time.perf_counter()
+        for place, found in enumerate(self.decoder.symbols_many([question.packet for question in questions])):
+            if isinstance(found, SplitcodecError):
+                outcomes[place] = found
                 continue
-            latents.append(self.decoder.latent_chw(symbols_chw, packet.level, table_set=packet.table_set))
+            packet = questions[place].packet
+            latents.append(self.decoder.latent_chw(found, packet.level, table_set=packet.table_set))
             places.append(place)
-            decode_s.append(time.perf_counter() - begin)
+        decode_s = [(time.perf_counter() - begin) / max(len(questions), 1)] * len(places)
         asked = [questions[place] for place in places]
         for place, outcome in zip(places, self._run(asked, latents, decode_s), strict=True):
             outcomes[place] = outcome

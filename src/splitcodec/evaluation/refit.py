@@ -92,11 +92,11 @@ class ContextCounts:
             symbols_nc = symbols_chw.reshape(len(symbols_chw), -1)[self._contexts.order_c].T[places_of(grid).raster_n]
             reading = Reading(networks, grid)
             for _ in networks:
-                row_nc, whole_nc = reading.rows()
+                (row_nc,), (whole_nc,) = reading.rows()
                 step_nc = symbols_nc[reading.part]
                 left_nc = np.clip(step_nc - whole_nc, low_k[row_nc], high_k[row_nc])
                 np.add.at(half_ks, (row_nc, left_nc - low_k[row_nc]), 1)
-                reading.put(step_nc)
+                reading.put(step_nc[None])
         self.photographs += 1
 
     @property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from splitcodec.errors import PacketCoding
+from splitcodec.errors import PacketCoding, PacketPayload
 from splitcodec.wire.coder import BY_CHANNEL, BY_CONTEXT, Coder
 from splitcodec.wire.context_coder import ContextCoder
 from splitcodec.wire.contexts import Contexts
@@ -42,6 +43,21 @@ class Codings:
     def decode(self, payload: bytes, shape_chw: tuple[int, int, int], *, level: int, coding: int) -> NDArray[np.int32]:
         """Return the symbols of a payload: int32 (C, H, W). Raises PacketCoding, PacketPayload, TablesError."""
         return self._of(coding).decode(payload, shape_chw, level=level)
+
+    def decode_many(
+        self, payloads: Sequence[bytes], shape_chw: tuple[int, int, int], *, level: int, coding: int
+    ) -> list[NDArray[np.int32] | PacketPayload]:
+        """Do as `decode` for payloads of one shape, level and coding; a wrong one fails alone."""
+        coder = self._of(coding)
+        if isinstance(coder, ContextCoder):
+            return coder.decode_many(payloads, shape_chw, level=level)
+        found = list[NDArray[np.int32] | PacketPayload]()
+        for payload in payloads:
+            try:
+                found.append(coder.decode(payload, shape_chw, level=level))
+            except PacketPayload as error:
+                found.append(error)
+        return found
 
     def _of(self, coding: int) -> Coder | ContextCoder:
         if coding == BY_CHANNEL:

@@ -92,24 +92,26 @@ def places_of(grid: tuple[int, int]) -> Places:
 
 @final
 class Reading:
-    """One packet's symbols: for every step ask for its `rows`, then `put` its symbols, (places, channels) each.
+    """The symbols of one packet, or of some of one level and grid side by side.
 
-    `networks` are those of the packet's level, `grid` its rows and columns.
+    For every step ask for its `rows`, then `put` its symbols, (packets, places, channels) each. `networks` are those of
+    the level, `grid` its rows and columns.
     """
 
-    def __init__(self, networks: list[Network], grid: tuple[int, int]) -> None:
+    def __init__(self, networks: list[Network], grid: tuple[int, int], *, packets: int = 1) -> None:
         self._networks, self._places = networks, places_of(grid)
         count, hidden = len(self._places.raster_n) + 1, len(networks[0].bias_h)
-        self._seen_nc2 = np.zeros((count, networks[-1].step.last, 2), np.float32)
-        self._seen_na = self._seen_nc2.reshape(count, -1)
-        self._earlier_nh = np.zeros((count, hidden), np.float32)
-        self._hidden_nh = np.empty((count, hidden), np.float32)
+        self._seen_bnc2 = np.zeros((packets, count, networks[-1].step.last, 2), np.float32)
+        self._seen_na = self._seen_bnc2.reshape(packets * count, -1)
+        self._earlier_nh = np.zeros((packets * count, hidden), np.float32)
+        self._hidden_nh = np.empty((packets * count, hidden), np.float32)
+        self._hidden_bnh = self._hidden_nh.reshape(packets, count, hidden)
         self._number = 0
         self.part = self._part()
         """Which places, in their order, and which channels, in theirs, are the step's."""
 
     def rows(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Return the step's rows, and what is taken off its symbols first: int32 (places, channels) each."""
+        """Return the step's rows, and what is taken off its symbols first: int32 (packets, places, channels) each."""
         network, (places, channels) = self._networks[self._number], self.part
         count = channels.stop - channels.start
         if self._number:
@@ -119,20 +121,21 @@ class Reading:
             out_ny += network.bias_y
             np.floor(out_ny, out=out_ny)
         else:
-            out_ny = np.repeat(network.bias_y[None], places.stop, axis=0)
+            out_ny = np.repeat(network.bias_y[None], len(self._seen_bnc2) * places.stop, axis=0)
         np.maximum(out_ny, network.low_y, out=out_ny)
         mean_width_ny = np.minimum(out_ny, network.high_y, out=out_ny).astype(np.int32)
         mean_nc, row_nc = mean_width_ny[:, :count], mean_width_ny[:, count:]
         row_nc *= EIGHTHS
         row_nc += mean_nc & EIGHTHS - 1
         mean_nc >>= 3
-        return row_nc, mean_nc
+        shape = (len(self._seen_bnc2), places.stop - places.start, count)
+        return row_nc.reshape(shape), mean_nc.reshape(shape)
 
-    def put(self, symbols_nc: NDArray[np.int32]) -> None:
+    def put(self, symbols_bnc: NDArray[np.int32]) -> None:
         """Take the step's symbols into account, and go on to the next."""
-        seen_nc2 = self._seen_nc2[self.part]
-        np.clip(symbols_nc, -LARGEST, LARGEST, out=seen_nc2[:, :, 0], casting="unsafe")
-        np.abs(seen_nc2[:, :, 0], out=seen_nc2[:, :, 1])
+        seen_bnc2 = self._seen_bnc2[:, *self.part]
+        np.clip(symbols_bnc, -LARGEST, LARGEST, out=seen_bnc2[..., 0], casting="unsafe")
+        np.abs(seen_bnc2[..., 0], out=seen_bnc2[..., 1])
         self._number += 1
         if self._number < len(self._networks):
             self.part = self._part()
@@ -153,7 +156,8 @@ class Reading:
             hidden_nh += self._earlier_nh
             hidden_nh += network.bias_h
         np.clip(hidden_nh, 0, HIGHEST, out=hidden_nh)
-        return hidden_nh.take(self._places.around_nt[places].ravel(), axis=0).reshape(-1, len(network.out_xy))
+        around_bnh = self._hidden_bnh.take(self._places.around_nt[places].ravel(), axis=1)
+        return around_bnh.reshape(-1, len(network.out_xy))
 
 
 def _multiply(left_nk: Floats, right_km: Floats, out_nm: Floats) -> None:
