@@ -42,9 +42,9 @@ def test_a_device_needs_no_more_than_its_half(name: str, halves: Path) -> None:
         Edge(half)
 
 
-def test_the_halves_are_a_tenth_of_the_zoo(halves: Path) -> None:
+def test_the_halves_are_a_small_part_of_the_zoo(halves: Path) -> None:
     sizes = [
         sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) for folder in (halves, zoo_folder())
     ]
-    assert sizes[0] < 0.12 * sizes[1]
+    assert sizes[0] < 0.16 * sizes[1]  # a third of that are the networks of coding id 2, which both shores have
     assert zoo_names(halves) == zoo_names()
