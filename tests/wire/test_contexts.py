@@ -224,6 +224,14 @@ def big(shape: tuple[int, ...], value: int, dtype: Any) -> Any:
         ({"into_lha": np.zeros((17, 5, 20), np.int8)}, "17 levels"),
         ({"into_bias_lsh": big((2, 6, 5), (1 << 24) - 5, np.int32)}, "into_lha: sums may reach"),
         ({"out_bias_lkc": big((2, 2, 13), 1 << 24, np.int32)}, "out_lkcht: sums may reach"),
+        ({"base_lkc": big((2, 2, 2), (1 << 24) - 1000, np.int32)}, "base_lkc: numbers"),
+        (
+            {
+                "out_lkcht": np.zeros((2, 2, 13, 5, 9), np.int8),
+                "out_bias_lkc": big((2, 2, 13), (1 << 24) - 1000, np.int32),  # half a symbol more would not be exact
+            },
+            "out_lkcht: sums may reach",
+        ),
         ({"size_k": np.full(15, 161, np.int32)}, "15 rows"),
         ({"offset_k": np.full(15, -80, np.int32)}, "must agree"),
         ({"offset_k": np.array([-80] * 15 + [-79], np.int32)}, "several sizes or offsets"),

@@ -20,7 +20,7 @@ from splitcodec.errors import SettingsError
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.coder import BY_CHANNEL, BY_CONTEXT
 from splitcodec.wire.contexts import Contexts
-from splitcodec.wire.reading import Reading, networks_of, places_of
+from splitcodec.wire.reading import Reading, in_order, networks_of
 from splitcodec.wire.tables import TOTAL, Tables, quantise_mass
 
 STRENGTH: Final = 20.0
@@ -88,9 +88,8 @@ class ContextCounts:
         low_k, high_k = self.tables.range_of(0)
         for level, networks in enumerate(self._networks):
             symbols_chw = self._quantising.quantise(latent_chw, level)
-            grid = symbols_chw.shape[1], symbols_chw.shape[2]
-            symbols_nc = symbols_chw.reshape(len(symbols_chw), -1)[self._contexts.order_c].T[places_of(grid).raster_n]
-            reading = Reading(networks, grid)
+            symbols_nc = in_order(symbols_chw, self._contexts)
+            reading = Reading(networks, (symbols_chw.shape[1], symbols_chw.shape[2]))
             for _ in networks:
                 (row_nc,), (whole_nc,) = reading.rows()
                 step_nc = symbols_nc[reading.part]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from splitcodec.errors import PacketPayload, TablesError
 from splitcodec.wire.coder import Coder, Reader
 from splitcodec.wire.contexts import Contexts
-from splitcodec.wire.reading import Network, Reading, networks_of, places_of
+from splitcodec.wire.reading import Network, Reading, in_order, networks_of, places_of
 
 _TOGETHER: Final = 2048  # places of packets that are decoded side by side
 
@@ -26,17 +26,14 @@ class ContextCoder:
 
     def __init__(self, contexts: Contexts, *, plain: bool | None = None) -> None:
         self._contexts = contexts
-        self._rows = contexts.rows()
         self._low, self._columns = int(contexts.offset_k[0]), int(contexts.size_k[0])  # of every row
-        self._coder = Coder(self._rows, plain=plain)
+        self._coder = Coder(contexts.rows(), plain=plain)
         self._networks: dict[int, list[Network]] = {}
 
     def encode(self, symbols_chw: NDArray[Any], level: int) -> bytes:
         """Return the payload of integer symbols (C, H, W). Raises TablesError for symbols outside their row's range."""
-        symbols_cn = self._checked(symbols_chw).reshape(len(symbols_chw), -1)
-        grid = symbols_chw.shape[1], symbols_chw.shape[2]
-        symbols_nc = np.ascontiguousarray(symbols_cn[self._contexts.order_c].T)[places_of(grid).raster_n]
-        networks = self._networks_of(level)
+        symbols_nc = in_order(self._checked(symbols_chw), self._contexts)
+        networks, grid = self._networks_of(level), (symbols_chw.shape[1], symbols_chw.shape[2])
         reading, runs = Reading(networks, grid), list[tuple[int, NDArray[np.int32]]]()
         for _ in networks:
             (row_nc,), (whole_nc,) = reading.rows()

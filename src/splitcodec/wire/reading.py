@@ -17,7 +17,7 @@ from splitcodec.wire.contexts import EIGHTHS, FARTHEST, HIGHEST, LARGEST, PHASES
 
 Floats = NDArray[np.float32]
 
-_GRIDS: Final = 64  # whose places are kept
+_GRIDS: Final = 16  # whose places are kept; strangers choose grids
 _ALONE: Final = 1 << 18  # products up to which OpenBLAS multiplies in the calling thread
 
 
@@ -88,6 +88,13 @@ def places_of(grid: tuple[int, int]) -> Places:
     around = [number_ij[i_n + tap // 3, j_n + tap % 3] for tap in range(TAPS)]
     ends = np.cumsum([len(phase) for phase in phases]).tolist()
     return Places(raster_n, np.ascontiguousarray(np.stack(around, axis=1)), tuple(ends))
+
+
+def in_order(symbols_chw: NDArray[np.int32], contexts: Contexts) -> NDArray[np.int32]:
+    """Return symbols (C, H, W) as they are coded: (places, channels)."""
+    symbols_cn = symbols_chw.reshape(len(symbols_chw), -1)
+    grid = symbols_chw.shape[1], symbols_chw.shape[2]
+    return np.ascontiguousarray(symbols_cn[contexts.order_c].T)[places_of(grid).raster_n]
 
 
 @final
