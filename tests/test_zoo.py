@@ -10,7 +10,7 @@ import pytest
 from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
-from splitcodec.evaluation.golden import replay
+from splitcodec.evaluation.replay import replay
 from splitcodec.wire.archive import GRAPHS, is_shared
 from splitcodec.wire.bundle import Bundle, open_bundle, zoo_folder, zoo_names
 

@@ -12,7 +12,8 @@ from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundleNotFound, DataError, GraphError, OutputError, PacketBundle, SettingsError
 from splitcodec.evaluation import calibrate as module
 from splitcodec.evaluation.calibrate import Calibration, calibrate
-from splitcodec.evaluation.golden import FILE, make_golden, replay
+from splitcodec.evaluation.golden import FILE, make_golden
+from splitcodec.evaluation.replay import replay
 from splitcodec.wire.bundle import Bundle, derive, open_bundle, split_device, write_folder
 
 COUNT = 20

@@ -19,7 +19,8 @@ from splitcodec.errors import BundleFormat, BundlePart, PacketBundle, PacketCodi
 from splitcodec.evaluation.calibrate import calibrate
 from splitcodec.evaluation.contextual import recounted, savings, with_contexts
 from splitcodec.evaluation.golden import FILE as GOLDEN
-from splitcodec.evaluation.golden import make_golden, replay
+from splitcodec.evaluation.golden import make_golden
+from splitcodec.evaluation.replay import replay
 from splitcodec.wire.bundle import Bundle, derive, device_half, open_bundle, split_device, write_folder
 from splitcodec.wire.contexts import FILE
 from splitcodec.wire.packet import unpack

@@ -13,7 +13,8 @@ from PIL import Image
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundleFormat, BundlePart, GoldenMismatch, MissingExtra
-from splitcodec.evaluation.golden import FILE, make_golden, replay
+from splitcodec.evaluation.golden import FILE, make_golden
+from splitcodec.evaluation.replay import replay
 from splitcodec.wire.bundle import Bundle, split_device, write_bundle
 
 Change = Callable[[dict[str, Any]], None]

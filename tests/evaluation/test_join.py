@@ -13,8 +13,9 @@ from PIL import Image
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundlePart, OutputError, SettingsError
-from splitcodec.evaluation.golden import FILE, make_golden, replay
+from splitcodec.evaluation.golden import FILE, make_golden
 from splitcodec.evaluation.join import join
+from splitcodec.evaluation.replay import replay
 from splitcodec.wire.bundle import Bundle, derive, device_half, open_bundle, write_folder
 
 Make = Callable[..., Bundle]

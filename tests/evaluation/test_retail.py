@@ -17,7 +17,8 @@ from splitcodec.errors import (
     OutputError,
     SettingsError,
 )
-from splitcodec.evaluation.golden import FILE, make_golden, replay
+from splitcodec.evaluation.golden import FILE, make_golden
+from splitcodec.evaluation.replay import replay
 from splitcodec.evaluation.retail import read_classes, retail
 from splitcodec.wire.bundle import Bundle, derive, device_half, open_bundle, write_folder
 from tests.wire.protobuf import EXTERNAL, part

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from splitcodec.model.reduced import EXTRA, STRIDE, EightBit, ReducedDecoder, ReducedEncoder
-from splitcodec.training.tabulate import build_tables, count_symbols, empty_counts
+from splitcodec.training.tabulate import build_tables, count_symbols
 from splitcodec.wire.coder import Coder
 from splitcodec.wire.tables import TOTAL
+from splitcodec.wire.tabulate import empty_counts
 
 
 @pytest.fixture

@@ -100,7 +100,7 @@ def test_an_old_bundle_s_decoder_learns_to_adapt(
         assert (old.fingerprint, old.graph("encoder")) == (new.fingerprint, new.graph("encoder"))
         return {"golden/vectors.npz": b"anew"}
 
-    found = redecode(bundle, tmp_path / "run", tmp_path / "bundle", remade=remade)
+    found = redecode(bundle, [tmp_path / "run"], tmp_path / "bundle", remade=remade)
     assert found.manifest.version == bundle.manifest.version + 1
     assert found.manifest.provenance["report"]["images_cumulative"] == 36 + stage["images"]
     assert found.fingerprint == bundle.fingerprint  # packets are the same, so devices need not know
@@ -118,13 +118,43 @@ def test_an_old_bundle_s_decoder_learns_to_adapt(
         assert _apart(wanted, theirs(torch.from_numpy(latent))) < 2e-3
     assert found.read("golden/vectors.npz") == b"anew"
     with pytest.raises(RunError, match="it began with the decoder of"):
-        redecode(found, tmp_path / "run", tmp_path / "no", remade=remade)
+        redecode(found, [tmp_path / "run"], tmp_path / "no", remade=remade)
     with pytest.raises(BundlePart, match="half"):
-        redecode(device_half(bundle), tmp_path / "run", tmp_path / "no", remade=remade)
+        redecode(device_half(bundle), [tmp_path / "run"], tmp_path / "no", remade=remade)
     with pytest.raises(RunError, match="splitcodec export"):
-        redecode(bundle, finished, tmp_path / "no", remade=remade)
+        redecode(bundle, [finished], tmp_path / "no", remade=remade)
     with pytest.raises(OutputError, match="exists"):
-        redecode(bundle, tmp_path / "run", tmp_path / "bundle", remade=remade)
+        redecode(bundle, [tmp_path / "run"], tmp_path / "bundle", remade=remade)
+    with pytest.raises(RunError, match="at least one"):
+        redecode(bundle, [], tmp_path / "no", remade=remade)
+
+
+def test_of_several_decoders_the_mean_is_taken(recipe_data: Make, bundle: Bundle, photos: Path, tmp_path: Path) -> None:
+    data = recipe_data()
+    stage = {**data["stage1"], "tune": "decoder"}
+    data = {**data, "name": "next", "start": str(bundle.path), "stage1": stage, "stage2": None}
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for seed, folder in enumerate(runs):
+        train(Recipe.model_validate({**data, "seed": seed}), photos=[photos], out=folder, report=lambda _: None)
+    found = redecode(bundle, runs, tmp_path / "bundle", remade=lambda old, new: {})
+    one, two = (Run(folder).weights()["decoder.layers.0.0.weight"] for folder in runs)
+    assert not torch.equal(one, two)
+    (note_one, note_two) = found.manifest.provenance["redecoded"]["mean_of"]
+    assert note_one["began_with"] == note_two["began_with"] == bundle.ident
+    report = found.manifest.provenance["report"]
+    assert report["images"] == 2 * stage["images"]
+    assert report["images_cumulative"] == 36 + report["images"]  # what both build upon counts once
+    assert "2 runs" in found.read("MODEL_CARD.md").decode()
+    student = build_student(Run(runs[0]).recipe(), build_teacher(Run(runs[0]).recipe()))
+    wanted = {
+        name: (value + Run(runs[1]).weights()[name]) / 2
+        for name, value in Run(runs[0]).weights().items()
+        if name.startswith("decoder.") and value.is_floating_point()
+    }
+    student.load_state_dict({**Run(runs[0]).weights(), **wanted})
+    latent = torch.randn(1, bundle.manifest.channels, 8, 8)
+    made = FromOnnx(found.graph("decoder"), name="decoder.onnx")(latent)
+    assert _apart(student.eval().decoder(latent), made) < 2e-3
 
 
 def test_a_bundle_leads_as_its_run_does(

@@ -15,7 +15,8 @@ from PIL import Image
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import RecipeError
-from splitcodec.evaluation.golden import make_golden, replay
+from splitcodec.evaluation.golden import make_golden
+from splitcodec.evaluation.replay import replay
 from splitcodec.model.teacher import load_teacher
 from splitcodec.session import Graph
 from splitcodec.training.build import build_student, build_teacher, latent_side, latent_stride

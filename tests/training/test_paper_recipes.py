@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
-from splitcodec.evaluation.golden import make_golden, replay
+from splitcodec.evaluation.golden import make_golden
 from splitcodec.evaluation.rate import evaluate
+from splitcodec.evaluation.replay import replay
 from splitcodec.model.teacher import imagenet_labels
 from splitcodec.training.build import build_teacher
 from splitcodec.training.distill import train

@@ -21,8 +21,9 @@ from splitcodec.device.encoder import FILES
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundlePart, DataError, GoldenMismatch, GraphError, SettingsError
 from splitcodec.evaluation.agreement import agreement
-from splitcodec.evaluation.golden import FILE, FILE_INT8, make_golden, replay, replay_int8
+from splitcodec.evaluation.golden import FILE, FILE_INT8, make_golden
 from splitcodec.evaluation.int8 import with_int8
+from splitcodec.evaluation.replay import replay, replay_int8
 from splitcodec.training.quantise import quantise_encoder
 from splitcodec.wire.bundle import Bundle, derive, open_bundle, split_device, write_folder
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from splitcodec.model.bottleneck import Bottleneck
-from splitcodec.training.tabulate import REACH, build_tables, count_symbols, dump_counts, empty_counts, load_counts
+from splitcodec.training.tabulate import build_tables, count_symbols, dump_counts, load_counts
 from splitcodec.wire.coder import Coder
 from splitcodec.wire.tables import TOTAL
+from splitcodec.wire.tabulate import REACH, empty_counts
 
 
 @pytest.fixture

@@ -110,7 +110,12 @@ def recut(
 def redecode(
     bundle: BundleArgument,
     run: Annotated[
-        Path, typer.Option("--run", metavar="RUN", help="A run that began with a bundle and tuned its decoder alone.")
+        list[Path],
+        typer.Option(
+            "--run",
+            metavar="RUN",
+            help="A run that began with a bundle and tuned its decoder alone; repeatable, the mean is taken.",
+        ),
     ],
     out: FolderOption,
     version: NextVersionOption = None,

@@ -1,4 +1,4 @@
-"""The command that teaches a bundle to code symbols by context: contexts."""
+"""Commands that change a bundle's rates, not its graphs: contexts (coding by context), levels (where they lie)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from splitcodec.cli.show import BundleArgument, JsonOption, complain, print_json
 from splitcodec.errors import MissingExtra
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
     from rich.progress import Progress, TaskID
@@ -25,6 +27,7 @@ _HELD_OUT, _MOST_HELD_OUT = 10, 200
 def add_to(app: typer.Typer) -> None:
     """Add this file's commands."""
     app.command("contexts", rich_help_panel="Training")(contexts)
+    app.command("levels", rich_help_panel="Training")(levels)
 
 
 def contexts(
@@ -50,25 +53,16 @@ def contexts(
     """
     import numpy as np
 
-    from splitcodec.device.client import Device
-    from splitcodec.errors import DataError, OutputError, PictureError
+    from splitcodec.errors import DataError, OutputError
     from splitcodec.evaluation.calibrate import shuffled
     from splitcodec.evaluation.contextual import recounted, savings, with_contexts
     from splitcodec.wire.bundle import open_bundle, write_folder
 
     if out.exists():  # said before minutes of work rather than after
         raise OutputError(f"{out} exists; choose another folder or remove it first")
-    opened, paths, skipped = open_bundle(bundle), shuffled(photos), list[str]()
-    device = Device(opened, threads=threads)
-    latents: list[NDArray[np.float32]] = []
+    opened, paths = open_bundle(bundle), shuffled(photos)
     with progress() as bar:
-        task = bar.add_task("reading", total=len(paths), note="")
-        for path in paths:
-            try:
-                latents.append(device.encoder.latent_chw(device.crop(path)))
-            except PictureError as error:
-                skipped.append(str(error))
-            bar.advance(task)
+        latents, skipped = _latents(opened, paths, threads=threads, bar=bar)
         held = min(_MOST_HELD_OUT, len(latents) // _HELD_OUT)
         if not held:
             raise DataError(f"{len(latents)} of {len(paths)} photographs can be read, expected at least {_HELD_OUT}")
@@ -96,6 +90,81 @@ def contexts(
         [(str(one.level), f"{one.by_channel:,.0f}", f"{one.by_context:,.0f}", f"{one.change:+.1f}") for one in found],
     )
     print(f"{out}: {new.ident}; give it to both shores")
+
+
+def levels(
+    bundle: BundleArgument,
+    photos: Annotated[
+        list[Path], typer.Option("--photos", metavar="DIR", help="Photographs, such as those trained on; repeatable.")
+    ],
+    sizes: Annotated[
+        str, typer.Option("--bytes", metavar="N,N,...", help="Mean packet of each level, by channel; at most 16.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="The new bundle's folder.")],
+    default: Annotated[
+        int | None,
+        typer.Option("--default", min=0, metavar="LEVEL", help="The default level; else the one nearest it."),
+    ] = None,
+    version: NextVersionOption = None,
+    threads: Annotated[int, typer.Option("--threads", min=1, metavar="N", help="Of the encoder.")] = 1,
+    json_: JsonOption = False,
+) -> None:
+    """Put a bundle's rate levels where you want them, without training: gains are interpolated, tables counted.
+
+    A level that has the wanted size within 2 % stays as it is; sizes somewhat beyond the trained ones are reached, with
+    answers that were not trained for. Encoder and decoder stay; coding by context goes, until `splitcodec contexts`
+    learns it anew. The fingerprint is another, so both shores need the new bundle.
+    """
+    from splitcodec.errors import DataError, OutputError, SettingsError
+    from splitcodec.evaluation.calibrate import shuffled
+    from splitcodec.evaluation.levels import nearest, place, to_json, with_levels
+    from splitcodec.wire.bundle import open_bundle, write_folder
+
+    if out.exists():
+        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    try:
+        wanted = [float(one) for one in sizes.split(",")]
+    except ValueError:
+        raise SettingsError(
+            f"--bytes {sizes}: expected numbers with commas between them, such as 250,500,1000"
+        ) from None
+    opened, paths = open_bundle(bundle), shuffled(photos)
+    with progress() as bar:
+        latents, skipped = _latents(opened, paths, threads=threads, bar=bar)
+    for why in skipped:
+        complain(f"left out: {why}")
+    if not latents:
+        raise DataError(f"none of {len(paths)} photographs can be read")
+    placed = place(opened.tables[0], latents, wanted)
+    start = nearest(placed, opened.manifest.default_level) if default is None else default
+    new = write_folder(with_levels(opened, placed, latents, default=start, version=version), out)
+    if json_:
+        print_json({"bundle": new.ident, "folder": str(out), "default": start, "levels": to_json(placed)})
+        return
+    print_table(
+        f"{new.ident}, {len(latents)} photographs",
+        ("level", "bytes", "among the old levels"),
+        [(str(level), f"{one.bytes_mean:,.0f}", f"{one.place:.2f}") for level, one in enumerate(placed)],
+    )
+    print(f"{out}: {new.ident}; give it to both shores")
+
+
+def _latents(
+    bundle: Bundle, paths: Sequence[Path], *, threads: int, bar: Progress
+) -> tuple[list[NDArray[np.float32]], list[str]]:
+    """Return what the encoder makes of pictures, and why some could not be read."""
+    from splitcodec.device.client import Device
+    from splitcodec.errors import PictureError
+
+    device, task = Device(bundle, threads=threads), bar.add_task("reading", total=len(paths), note="")
+    latents, skipped = list["NDArray[np.float32]"](), list[str]()
+    for path in paths:
+        try:
+            latents.append(device.encoder.latent_chw(device.crop(path)))
+        except PictureError as error:
+            skipped.append(str(error))
+        bar.advance(task)
+    return latents, skipped
 
 
 def _learned(

@@ -75,7 +75,7 @@ def info(bundle: BundleArgument, json_: JsonOption = False) -> None:
 
 def check(bundle: BundleArgument, json_: JsonOption = False) -> None:
     """Replay a bundle's golden vectors on this machine: hashes, coder bit for bit, encoder, answers."""
-    from splitcodec.evaluation.golden import replay
+    from splitcodec.evaluation.replay import replay
     from splitcodec.wire.bundle import open_bundle
 
     result = replay(open_bundle(bundle))

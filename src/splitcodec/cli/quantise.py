@@ -157,7 +157,8 @@ def tune(
     """
     from splitcodec.device.tuned import tune as measure
     from splitcodec.evaluation.agreement import has_int8
-    from splitcodec.evaluation.golden import FILE_INT8, replay_int8
+    from splitcodec.evaluation.golden import FILE_INT8
+    from splitcodec.evaluation.replay import replay_int8
     from splitcodec.wire.bundle import open_bundle
 
     opened = open_bundle(bundle)

@@ -17,6 +17,7 @@ from torch import Tensor
 from splitcodec.model.bottleneck import Bottleneck
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves
+from splitcodec.wire.tabulate import gains_at, mean_bytes
 
 PLACED_ON = 320
 """Photographs that sizes are measured on."""
@@ -47,25 +48,6 @@ def _find(latent_bcn: NDArray[np.float32], log_gain_lc: NDArray[np.float64], *, 
     low, high = 0.0, float(len(log_gain_lc) - 1)
     for _ in range(_STEPS):
         middle = (low + high) / 2
-        low, high = (middle, high) if _kilobytes(latent_bcn, _between(log_gain_lc, middle)) < wanted else (low, middle)
+        below = mean_bytes(latent_bcn, gains_at(log_gain_lc, middle)) < 1000 * wanted
+        low, high = (middle, high) if below else (low, middle)
     return (low + high) / 2
-
-
-def _between(log_gain_lc: NDArray[np.float64], place: float) -> NDArray[np.float64]:
-    below = min(int(place), len(log_gain_lc) - 2) if len(log_gain_lc) > 1 else 0
-    above = min(below + 1, len(log_gain_lc) - 1)
-    between: NDArray[np.float64] = log_gain_lc[below] + (place - below) * (log_gain_lc[above] - log_gain_lc[below])
-    return between
-
-
-def _kilobytes(latent_bcn: NDArray[np.float32], log_gain_c: NDArray[np.float64]) -> float:
-    symbols_bcn = np.rint(latent_bcn * np.exp(log_gain_c, dtype=np.float64).astype(np.float32)[:, None]).astype(
-        np.int64
-    )
-    bits = 0.0
-    for channel in range(symbols_bcn.shape[1]):
-        found = symbols_bcn[:, channel].ravel()
-        counts = np.bincount(found - found.min())
-        counts = counts[counts > 0]
-        bits -= float(np.sum(counts * np.log2(counts / found.size)))
-    return bits / len(symbols_bcn) / 8000

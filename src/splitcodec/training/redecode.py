@@ -1,16 +1,20 @@
-"""A bundle -> the same bundle with the decoder that a run has learned for it; devices and packets stay what they are.
+"""A bundle -> the same bundle with the decoder that runs have learned for it; devices and packets stay what they are.
 
-The run begins with a bundle (`start`) and tunes the decoder alone (`stage1: {tune: decoder}`). Any bundle with the
-decoder that it began with can take the new one: bundles that share a decoder go on sharing it.
+A run begins with a bundle (`start`) and tunes the decoder alone (`stage1: {tune: decoder}`). Any bundle with the
+decoder that it began with can take the new one: bundles that share a decoder go on sharing it. Of several runs from one
+decoder, each on another encoder's latents or other crops, the mean of their weights is taken: Wortsman et al., "Model
+soups: averaging weights of multiple fine-tuned models improves accuracy without increasing inference time" (ICML 2022).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from splitcodec.errors import BundlePart, OutputError, RunError
 from splitcodec.training.build import build_student, build_teacher
@@ -26,47 +30,96 @@ Remade = Callable[[Bundle, Bundle], dict[str, bytes]]
 """Makes golden vectors anew: (the old bundle, one with the new decoder) -> files."""
 
 
-def redecode(bundle: Bundle, run_folder: Path, out: Path, *, remade: Remade, version: int | None = None) -> Bundle:
-    """Write `bundle` with the run's decoder as a new folder `out`; tables, encoder and fingerprint stay.
+def redecode(
+    bundle: Bundle, run_folders: Sequence[Path], out: Path, *, remade: Remade, version: int | None = None
+) -> Bundle:
+    """Write `bundle` with the runs' decoder as a new folder `out`; tables, encoder and fingerprint stay.
 
-    The version is the next one unless given. Raises BundlePart for a device's half, RunError where the run tuned more
-    than the decoder or began with another one, RecipeError, TeacherError, OutputError.
+    Of several runs, the mean of their decoders. The version is the next one unless given. Raises BundlePart for a
+    device's half, RunError where a run tuned more than the decoder or began with another one, RecipeError,
+    TeacherError, OutputError.
     """
     if out.exists():
         raise OutputError(f"{out} exists; choose another folder or remove it first")
     if bundle.is_device_half:
         raise BundlePart(f"{bundle.ident}: the device's half of a bundle has no decoder to replace; give the whole one")
-    run = Run(run_folder)
-    recipe, manifest = run.recipe(), bundle.manifest
-    if recipe.start is None or is_run(recipe.start) or any(stage.tune != "decoder" for _, stage in recipe.stages()):
-        raise RunError(
-            f"{run_folder}: no run that begins with a bundle and tunes its decoder alone (start: BUNDLE, stage1: "
-            "{tune: decoder}); write it with `splitcodec export` instead"
-        )
-    began = opened("start", recipe.start)
-    if began.manifest.files.get(DECODER) != manifest.files[DECODER]:
-        raise RunError(f"{run_folder}: it began with the decoder of {began.ident}, and {bundle.ident} has another")
+    manifest, runs = bundle.manifest, [Run(folder) for folder in run_folders]
+    if not runs:
+        raise RunError("no run; give the folder of at least one")
+    began = [_began(run, bundle) for run in runs]
+    recipe, reports = runs[0].recipe(), [run.report() for run in runs]
     student = build_student(recipe, build_teacher(recipe))
-    student.load_state_dict(run.weights())
+    student.decoder.load_state_dict(_mean(runs))
     rows = manifest.crop // manifest.stride
     latent = torch.zeros(2, manifest.channels, rows, rows)
     graph = to_onnx(
         folded(student.decoder), latent, source="latent_bchw", target="feature_bchw", rows=2, cols=3, step=1
     )
-    note = {"from": bundle.ident, "began_with": began.ident, **run.provenance()}
-    number = manifest.version + 1 if version is None else version
-    provenance = {**manifest.provenance, "report": run.report(), "redecoded": note}  # whose pictures count the old ones
+    notes = [{"began_with": one.ident, **run.provenance()} for one, run in zip(began, runs, strict=True)]
+    number, report = manifest.version + 1 if version is None else version, together(reports)
+    note = {"from": bundle.ident, **(notes[0] if len(notes) == 1 else {"mean_of": notes})}
+    provenance = {**manifest.provenance, "report": report, "redecoded": note}  # whose pictures count the old ones
     fresh = replace(manifest, version=number, provenance=provenance)
-    files = {DECODER: graph, "MODEL_CARD.md": _card(bundle, fresh.ident, run.report().get("images", 0)).encode()}
+    files = {DECODER: graph, "MODEL_CARD.md": _card(bundle, fresh.ident, report.get("images", 0), len(runs)).encode()}
     new = derive(bundle, fresh, files=files)
     return write_folder(derive(new, new.manifest, files=remade(bundle, new)), out)
 
 
-def _card(bundle: Bundle, ident: str, images: int) -> str:
+def together(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return one report of runs side by side: pictures and seconds of all; what several build upon counts once."""
+    if len(reports) == 1:
+        return reports[0]
+    below = {one["recipe"]: one for report in reports for one in report.get("builds_on", ())}
+    images, seconds = sum(one["images"] for one in reports), sum(one["seconds"] for one in reports)
+    return {
+        "finished": all(one["finished"] for one in reports),
+        "images": images,
+        "seconds": round(seconds, 1),
+        "images_cumulative": images + sum(one["images"] for one in below.values()),
+        "seconds_cumulative": round(seconds + sum(one["seconds"] for one in below.values()), 1),
+        "builds_on": list(below.values()),
+        "photographs": max(one["photographs"] for one in reports),
+        "levelled": all(one["levelled"] for one in reports),
+        "levelling": [one["levelling"] for one in reports],
+    }
+
+
+def _began(run: Run, bundle: Bundle) -> Bundle:
+    """Return the bundle that a run began with, which has the same decoder. Raises RunError."""
+    recipe = run.recipe()
+    if recipe.start is None or is_run(recipe.start) or any(stage.tune != "decoder" for _, stage in recipe.stages()):
+        raise RunError(
+            f"{run.folder}: no run that begins with a bundle and tunes its decoder alone (start: BUNDLE, stage1: "
+            "{tune: decoder}); write it with `splitcodec export` instead"
+        )
+    began = opened("start", recipe.start)
+    if began.manifest.files.get(DECODER) != bundle.manifest.files[DECODER]:
+        raise RunError(f"{run.folder}: it began with the decoder of {began.ident}, and {bundle.ident} has another")
+    return began
+
+
+def _mean(runs: Sequence[Run]) -> dict[str, Tensor]:
+    """Return the mean of the runs' decoders, tensor by tensor. Raises RunError where shapes differ."""
+    found = [
+        {name.removeprefix("decoder."): one for name, one in run.weights().items() if name.startswith("decoder.")}
+        for run in runs
+    ]
+    shapes = [{name: one.shape for name, one in state.items()} for state in found]
+    if any(shape != shapes[0] for shape in shapes):
+        raise RunError("the runs' decoders differ in shape; give runs of one decoder")
+    return {
+        name: torch.stack([state[name].double() for state in found]).mean(0).to(one.dtype)
+        for name, one in found[0].items()
+    }
+
+
+def _card(bundle: Bundle, ident: str, images: int, runs: int) -> str:
     card = bundle.read("MODEL_CARD.md").decode() if bundle.has("MODEL_CARD.md") else f"# {bundle.ident}\n"
+    of_runs = "" if runs == 1 else f" in {runs} runs, whose mean it is"
     return f"""{card.replace(f"# {bundle.ident}", f"# {ident}", 1).rstrip()}
 
 ## Another decoder
 
-`{ident}` is `{bundle.ident}` with a decoder that learned for {images:,} pictures more: the same packets, other answers.
+`{ident}` is `{bundle.ident}` with a decoder that learned for {images:,} pictures more{of_runs}: the same packets, other
+answers.
 """

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from splitcodec.errors import OutputError, RunError
 from splitcodec.training.recipe import Recipe, read_recipe
-from splitcodec.training.tabulate import Counts, load_counts
+from splitcodec.training.tabulate import load_counts
+from splitcodec.wire.tabulate import Counts
 
 _PLACES = ("checkpoint.a", "checkpoint.b")
 _FULL_DISK = (SafetensorError, RuntimeError)  # what safetensors and torch say in place of OSError

@@ -12,7 +12,8 @@ from torch import Tensor
 from splitcodec.model.parts import TableNeck
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves
-from splitcodec.training.tabulate import Counts, count_symbols, empty_counts
+from splitcodec.training.tabulate import count_symbols
+from splitcodec.wire.tabulate import Counts, empty_counts
 
 _BATCH = 32
 _LEAST_MASS = 1e-9

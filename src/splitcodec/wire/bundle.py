@@ -12,7 +12,7 @@ import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from io import BytesIO
@@ -245,13 +245,14 @@ def device_half(bundle: Bundle) -> Bundle:
     return replace(bundle, manifest=replace(bundle.manifest, files=kept))
 
 
-def derive(bundle: Bundle, manifest: Manifest, *, files: Mapping[str, bytes]) -> Bundle:
-    """Return the bundle with another manifest and with `files` added or replaced; nothing is written.
+def derive(bundle: Bundle, manifest: Manifest, *, files: Mapping[str, bytes], without: Collection[str] = ()) -> Bundle:
+    """Return the bundle with another manifest, with `files` added or replaced, `without` others; nothing is written.
 
     `manifest.files` is replaced by the old files' entries and the new ones'. Raises as `open_bundle` does.
     """
     entries = {name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in files.items()}
     merged = dict(sorted({**bundle.manifest.files, **entries}.items()))
+    merged = {name: entry for name, entry in merged.items() if name not in without}
     return _opened(replace(manifest, files=merged), archive.Changed(bundle.source, files))
 
 

@@ -1,0 +1,186 @@
+"""A bundle + photographs -> the same bundle with rate levels where somebody wants them.   asked by: cli/levels.py
+
+A level is nothing but a gain for each channel and the tables that go with it, so levels can be put anywhere between and
+somewhat beyond those that were trained: encoder and decoder stay. Sizes are what packets cost by channel, on average of
+the photographs given; contexts belong to the old levels and go (`splitcodec contexts` learns new ones).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+import splitcodec
+from splitcodec.errors import BundlePart, SettingsError
+from splitcodec.evaluation.golden import anew
+from splitcodec.wire.bundle import Bundle, derive
+from splitcodec.wire.coder import BY_CHANNEL
+from splitcodec.wire.contexts import FILE as CONTEXTS
+from splitcodec.wire.packet import OVERHEAD
+from splitcodec.wire.tables import MAX_LEVELS, Tables
+from splitcodec.wire.tabulate import (
+    REACH,
+    Counts,
+    empty_counts,
+    gains_at,
+    geometric_prior,
+    mean_bytes,
+    tables_of,
+)
+
+PLACED_ON: Final = 320
+"""Photographs that sizes are measured on."""
+COUNTED: Final = 2000
+"""Photographs whose symbols are counted for the tables."""
+SAME: Final = 0.02
+"""A level whose size is the wanted one within this share stays as it is."""
+_BEYOND: Final = 6.0  # levels; gains of trained levels say little further out
+_STEPS: Final = 14  # of bisection
+_CARD = "MODEL_CARD.md"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """Where a new level lies among the old ones (2.5: half-way between 2 and 3; -1: before them), and its size."""
+
+    place: float
+    wanted: float
+    bytes_mean: float
+
+    def to_json(self) -> dict[str, float]:
+        """Return the level as JSON values."""
+        return {"place": round(self.place, 3), "bytes_wanted": self.wanted, "bytes": round(self.bytes_mean, 1)}
+
+
+def place(tables: Tables, latents: Sequence[NDArray[np.float32]], sizes: Sequence[float]) -> list[Placed]:
+    """Return where levels of these mean packet bytes by channel lie, for latents (C, H, W) before gain.
+
+    Raises SettingsError for sizes that do not rise, are too many, or lie further out than gains can be told.
+    """
+    if list(sizes) != sorted(set(sizes)) or not 1 <= len(sizes) <= MAX_LEVELS:
+        raise SettingsError(f"sizes {list(sizes)}: expected 1 to {MAX_LEVELS} of them, rising")
+    some = latents[:: max(1, len(latents) // PLACED_ON)][:PLACED_ON]
+    latent_bcn = np.concatenate([one.reshape(1, one.shape[0], -1) for one in _alike(some)])
+    log_gain_lc = np.log(tables.gain_lc.astype(np.float64))
+
+    def size(at: float) -> float:
+        return OVERHEAD + mean_bytes(latent_bcn, gains_at(log_gain_lc, at))
+
+    top = float(tables.levels - 1)
+    old = [size(float(level)) for level in range(tables.levels)]
+    low, high = size(-_BEYOND), size(top + _BEYOND)
+    found = []
+    for wanted in sizes:
+        if not low <= wanted <= high:
+            raise SettingsError(
+                f"{wanted:g} bytes: on these photographs the levels reach from {old[0]:,.0f} to {old[-1]:,.0f} bytes, "
+                f"and can be stretched to {low:,.0f} and {high:,.0f}"
+            )
+        near = int(np.argmin([abs(one - wanted) for one in old]))
+        if abs(old[near] - wanted) <= SAME * wanted:
+            found.append(Placed(float(near), wanted, old[near]))
+            continue
+        left, right = -_BEYOND, top + _BEYOND
+        for _ in range(_STEPS):
+            middle = (left + right) / 2
+            left, right = (middle, right) if size(middle) < wanted else (left, middle)
+        found.append(Placed((left + right) / 2, wanted, size((left + right) / 2)))
+    return found
+
+
+def nearest(placed: Sequence[Placed], level: int) -> int:
+    """Return which of the new levels lies nearest to an old one."""
+    return min(range(len(placed)), key=lambda one: abs(placed[one].place - level))
+
+
+def with_levels(
+    bundle: Bundle,
+    placed: Sequence[Placed],
+    latents: Sequence[NDArray[np.float32]],
+    *,
+    default: int,
+    version: int | None = None,
+) -> Bundle:
+    """Return the bundle with these levels alone, tables counted on latents (C, H, W); nothing is written.
+
+    `default` is the new default level, `version` the new version (none: the next). Both shores need the new bundle, for
+    its fingerprint is another. Raises BundlePart for a device's half, SettingsError.
+    """
+    manifest, tables = bundle.manifest, bundle.tables[0]
+    if bundle.is_device_half:
+        raise BundlePart(f"{bundle.ident} is the device's half; levels are for both, so take the whole bundle")
+    if len(bundle.tables) > 1:
+        raise SettingsError(f"{bundle.ident} has {len(bundle.tables)} table sets; levels can be moved for one alone")
+    if not 0 <= default < len(placed):
+        raise SettingsError(f"default level {default}: expected 0 to {len(placed) - 1}")
+    log_gain_lc = np.log(tables.gain_lc.astype(np.float64))
+    gain_lc = np.stack([_gain_c(tables, log_gain_lc, one.place) for one in placed])
+    seen_lcs = _counted(gain_lc, latents[:: max(1, len(latents) // COUNTED)][:COUNTED])
+    file = io.BytesIO()
+    tables_of(geometric_prior(seen_lcs), seen_lcs, gain_lc).save(file)
+    note = {
+        "from": bundle.ident,
+        "levels": [one.to_json() for one in placed],
+        "photographs": len(latents),
+        "splitcodec": splitcodec.__version__,
+    }
+    number = manifest.version + 1 if version is None else version
+    fresh = replace(
+        manifest,
+        version=number,
+        levels=len(placed),
+        default_level=default,
+        codings=(BY_CHANNEL,),
+        provenance={**{k: v for k, v in manifest.provenance.items() if k != "contexts"}, "placed": note},
+    )
+    files = {manifest.table_sets[0]: file.getvalue()}
+    if bundle.has(_CARD):
+        files[_CARD] = _card(bundle, fresh.ident, placed).encode()
+    new = derive(bundle, fresh, files=files, without={CONTEXTS})
+    return derive(new, new.manifest, files=anew(bundle, new))
+
+
+def _gain_c(tables: Tables, log_gain_lc: NDArray[np.float64], at: float) -> NDArray[np.float32]:
+    """Return the gains at a place; those of an old level to the last bit."""
+    if at == int(at) and 0 <= at < tables.levels:
+        return np.array(tables.gain_lc[int(at)], np.float32)
+    gain_c: NDArray[np.float32] = np.exp(gains_at(log_gain_lc, at)).astype(np.float32)
+    return gain_c
+
+
+def _counted(gain_lc: NDArray[np.float32], latents: Sequence[NDArray[np.float32]]) -> Counts:
+    seen_lcs = empty_counts(*gain_lc.shape)
+    channel_c1 = np.arange(gain_lc.shape[1])[:, None]
+    for latent_chw in latents:
+        latent_cn = latent_chw.reshape(len(latent_chw), -1)
+        for level, gain_c in enumerate(gain_lc):
+            column_cn = np.clip(np.rint(latent_cn * gain_c[:, None]), -REACH, REACH).astype(np.int64) + REACH
+            np.add.at(seen_lcs[level], (channel_c1, column_cn), 1)
+    return seen_lcs
+
+
+def _alike(latents: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
+    """Return the latents of the commonest shape: means want pictures of one size."""
+    shapes = [one.shape for one in latents]
+    return [one for one in latents if one.shape == max(set(shapes), key=shapes.count)]
+
+
+def _card(bundle: Bundle, ident: str, placed: Sequence[Placed]) -> str:
+    title, _, rest = bundle.read(_CARD).decode().rstrip().partition("\n")
+    sizes = ", ".join(f"{one.bytes_mean:,.0f}" for one in placed)
+    told = (
+        f"`splitcodec levels` made of `{bundle.ident}` {len(placed)} levels of {sizes} bytes by channel; the levels "
+        "above are the earlier ones."
+    )
+    return f"{title.replace(bundle.ident, ident)}\n{rest}\n\n{told}\n"
+
+
+def to_json(placed: Sequence[Placed]) -> list[dict[str, Any]]:
+    """Return the levels as JSON values."""
+    return [{"level": level, **one.to_json()} for level, one in enumerate(placed)]

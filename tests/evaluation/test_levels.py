@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
+from splitcodec.errors import BundlePart, SettingsError
+from splitcodec.evaluation.contextual import with_contexts
+from splitcodec.evaluation.golden import FILE, make_golden
+from splitcodec.evaluation.levels import Placed, nearest, place, with_levels
+from splitcodec.evaluation.replay import replay
+from splitcodec.wire.bundle import Bundle, derive, device_half, write_folder
+from splitcodec.wire.packet import OVERHEAD
+from splitcodec.wire.tabulate import REACH, empty_counts, gains_at, geometric_prior, mean_bytes, tables_of
+from tests.cli.test_cli import refused, run
+from tests.wire.test_contexts import contexts
+
+Latents = list[NDArray[np.float32]]
+
+
+@pytest.fixture(scope="module")
+def whole(tiny: Bundle, pictures: list[Image.Image], tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Return the tiny bundle with golden vectors."""
+    vectors = make_golden(Device(tiny, threads=1), Edge(tiny, threads=1), pictures[:3])
+    return write_folder(derive(tiny, tiny.manifest, files={FILE: vectors}), tmp_path_factory.mktemp("whole") / "tiny")
+
+
+@pytest.fixture(scope="module")
+def latents(whole: Bundle, pictures: list[Image.Image]) -> Latents:
+    device = Device(whole, threads=1)
+    return [device.encoder.latent_chw(device.crop(picture)) for picture in pictures]
+
+
+def _sizes(bundle: Bundle, latents: Latents) -> list[float]:
+    return [
+        OVERHEAD
+        + mean_bytes(np.stack([one.reshape(len(one), -1) for one in latents]), np.log(gain_c.astype(np.float64)))
+        for gain_c in bundle.tables[0].gain_lc
+    ]
+
+
+def test_gains_lie_on_lines_between_levels_and_beyond() -> None:
+    log_lc = np.array([[0.0, 0.0], [1.0, 1.0], [4.0, 2.0]])
+    assert gains_at(log_lc, 1.0).tolist() == [1.0, 1.0]
+    assert gains_at(log_lc, 1.5).tolist() == [2.5, 1.5]
+    assert gains_at(log_lc, -1.0).tolist() == [-2.0, -1.0]  # along the line from level 2 to level 0
+    assert gains_at(log_lc, 3.0).tolist() == [6.0, 3.0]
+    assert gains_at(log_lc[:1], -1.0).tolist() == gains_at(log_lc[:1], 2.0).tolist() == [0.0, 0.0]
+
+
+def test_sizes_that_are_asked_for_come_out(whole: Bundle, latents: Latents) -> None:
+    old = _sizes(whole, latents)
+    wanted = [old[0] * 0.8, (old[0] + old[1]) / 2, old[2] * 1.001, old[2] * 1.2]
+    placed = place(whole.tables[0], latents, wanted)
+    assert placed[0].place < 0 < placed[1].place < 1
+    assert placed[2].place == 2.0  # has that size already
+    assert placed[3].place > 2
+    new = with_levels(whole, placed, latents, default=1)
+    assert _sizes(new, latents) == pytest.approx(wanted, rel=0.03)  # of few symbols
+    assert np.array_equal(new.tables[0].gain_lc[2], whole.tables[0].gain_lc[2])
+    device = Device(new, threads=1)
+    sizes = [np.mean([len(device.pack_latent(one, level=level)) for one in latents]) for level in range(4)]
+    assert sizes == sorted(sizes)
+
+
+def test_the_new_bundle_is_whole(whole: Bundle, latents: Latents, tmp_path: Path) -> None:
+    placed = place(whole.tables[0], latents, [size * 0.9 for size in _sizes(whole, latents)])
+    new = write_folder(with_levels(whole, placed, latents, default=2, version=9), tmp_path / "new")
+    assert (new.ident, new.manifest.levels, new.manifest.default_level) == ("tiny@9", 3, 2)
+    assert new.fingerprint != whole.fingerprint
+    assert new.graph("encoder") == whole.graph("encoder")
+    assert new.manifest.provenance["placed"]["from"] == whole.ident
+    assert replay(new).levels == 3
+
+
+def test_contexts_go_since_they_belong_to_the_old_levels(
+    whole: Bundle, latents: Latents, pictures: list[Image.Image]
+) -> None:
+    old = with_contexts(whole, contexts(3, groups=(1, 2, 1), levels=3), note={"photographs": 3})
+    sizes = _sizes(old, latents)
+    new = with_levels(old, place(old.tables[0], latents, sizes[:2]), latents, default=0)
+    assert old.contexts is not None
+    assert new.contexts is None
+    assert new.manifest.codings == (0,)
+    assert not new.has("contexts.npz")
+    assert Edge(new, threads=1).answer(Device(new, threads=1).encode(pictures[0]))["level"] == 0
+
+
+@pytest.mark.parametrize(
+    ("sizes", "why"),
+    [([], "1 to 16"), ([50.0, 40.0], "rising"), ([50.0, 50.0], "rising"), ([1e7], "can be stretched to")],
+)
+def test_sizes_that_cannot_be_had_are_refused(whole: Bundle, latents: Latents, sizes: list[float], why: str) -> None:
+    with pytest.raises(SettingsError, match=why):
+        place(whole.tables[0], latents, sizes)
+
+
+def test_a_device_s_half_is_refused(whole: Bundle, latents: Latents) -> None:
+    placed = [Placed(0.0, 50.0, 50.0)]
+    with pytest.raises(BundlePart, match="half"):
+        with_levels(device_half(whole), placed, latents, default=0)
+    with pytest.raises(SettingsError, match="default level 1"):
+        with_levels(whole, placed, latents, default=1)
+
+
+def test_the_default_level_moves_with_its_size() -> None:
+    placed = [Placed(-1.0, 1, 1), Placed(0.4, 2, 2), Placed(1.8, 3, 3)]
+    assert [nearest(placed, level) for level in (0, 1, 2)] == [1, 1, 2]
+
+
+def test_rows_hold_what_was_counted_and_what_was_not() -> None:
+    seen = empty_counts(1, 2)
+    seen[0, 0, REACH] = 900
+    seen[0, 0, REACH + 3] = 100
+    prior = geometric_prior(seen)
+    assert prior.sum(axis=2) == pytest.approx(1.0)
+    tables = tables_of(prior, seen, np.ones((1, 2), np.float32))
+    low, high = tables.range_of(0)
+    assert high[0] >= 3
+    assert (low <= -1).all()
+    assert (high >= 1).all()
+
+
+def test_the_command_says_where_levels_lie(
+    whole: Bundle, latents: Latents, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    for k, picture in enumerate(pictures):
+        picture.save(tmp_path / f"{k}.png")
+    sizes = _sizes(whole, latents)
+    asked = f"{sizes[0]:.0f},{sizes[1]:.0f}"
+    arguments = ["levels", str(whole.path), "--photos", str(tmp_path), "-o", str(tmp_path / "out"), "--json"]
+    done = run(*arguments, "--bytes", asked)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [one["level"] for one in told["levels"]] == [0, 1]
+    assert (tmp_path / "out" / "manifest.json").is_file()
+    refused(run(*arguments, "--bytes", asked), "exists")
+    elsewhere = [*arguments[:4], "-o", str(tmp_path / "no")]
+    refused(run(*elsewhere, "--bytes", "12,many"), "expected numbers")
+    refused(run(*elsewhere, "--bytes", "1000000"), "can be stretched to")
+    assert not (tmp_path / "no").exists()
