@@ -147,6 +147,15 @@ class Reader:
         columns_n: Any = self._fast.decode(model, count) if self._plain is None else self._plain.take(model, count)
         return np.asarray(columns_n, dtype=np.int32)
 
+    def take_runs(self, runs: Sequence[tuple[int, int]]) -> NDArray[np.int32]:
+        """Return the columns of runs (channel, count), one after the other: int32 (sum of counts,)."""
+        if self._plain is None:
+            decode, models = self._fast.decode, self._models
+            parts = [decode(models[channel], count) for channel, count in runs]
+        else:
+            parts = [self.take(channel, count) for channel, count in runs]
+        return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
     def finish(self, payload: bytes, *, symbols: int) -> None:
         """Raise PacketPayload unless nothing is left."""
         empty = bool(self._fast.is_empty()) if self._plain is None else self._plain.empty

@@ -7,6 +7,7 @@ the order of places and channels. Both shores know the rows before a step's firs
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, Final, final
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from splitcodec.errors import PacketPayload, TablesError
 from splitcodec.wire.coder import Coder, Reader
 from splitcodec.wire.contexts import Contexts
-from splitcodec.wire.reading import Network, Reading, in_order, networks_of, places_of
+from splitcodec.wire.reading import Network, Reading, in_order, networks_of, places_of, rows_of
 
 _TOGETHER: Final = 2048  # places of packets that are decoded side by side
 
@@ -34,20 +35,29 @@ class ContextCoder:
         """Return the payload of integer symbols (C, H, W). Raises TablesError for symbols outside their row's range."""
         symbols_nc = in_order(self._checked(symbols_chw), self._contexts)
         networks, grid = self._networks_of(level), (symbols_chw.shape[1], symbols_chw.shape[2])
-        reading, runs = Reading(networks, grid), list[tuple[int, NDArray[np.int32]]]()
+        reading, rows = Reading(networks, grid), len(self._contexts.size_k)
+        mean_n, width_n, column_n = (np.empty(symbols_nc.size, np.int32) for _ in range(3))
+        reading.see(symbols_nc[None])
+        begin, sizes = 0, list[int]()
         for _ in networks:
-            (row_nc,), (whole_nc,) = reading.rows()
             step_nc = symbols_nc[reading.part]
-            column_nc = step_nc - whole_nc
-            column_nc -= self._low
-            reading.put(step_nc[None])
-            at_n, ends = _sorted(row_nc)
-            column_n, begin = column_nc.ravel()[at_n], 0
-            if column_n.size and (int(column_n.min()) < 0 or int(column_n.max()) >= self._columns):
-                raise TablesError("a symbol lies outside its row's range; code it by channel")
-            for row, end in ends:
-                runs.append((row, column_n[begin:end]))
-                begin = end
+            end = begin + step_nc.size
+            parts = (*reading.told(), step_nc)
+            for all_n, part_nc in zip((mean_n, width_n, column_n), parts, strict=True):
+                all_n[begin:end].reshape(step_nc.shape)[:] = part_nc
+            sizes.append(step_nc.size)
+            begin = end
+            reading.on()
+        key_n, whole_n = rows_of(mean_n, width_n)
+        key_n += np.repeat(np.arange(0, len(networks) * rows, rows, dtype=np.int32), sizes)
+        column_n -= whole_n
+        column_n -= self._low
+        if column_n.size and (int(column_n.min()) < 0 or int(column_n.max()) >= self._columns):
+            raise TablesError("a symbol lies outside its row's range; code it by channel")
+        at_n, counts = _sorted(key_n)
+        ends = accumulate(count for _, count in counts)
+        column_n = column_n[at_n]
+        runs = [(key % rows, column_n[end - count : end]) for (key, count), end in zip(counts, ends, strict=True)]
         return self._coder.encode_runs(runs, 0)
 
     def decode(self, payload: bytes, shape_chw: tuple[int, int, int], *, level: int) -> NDArray[np.int32]:
@@ -92,12 +102,8 @@ class ContextCoder:
             row_bnc, whole_bnc = reading.rows()
             column_bnc = np.empty_like(whole_bnc)
             for reader, row_nc, column_nc in zip(readers.values(), row_bnc, column_bnc, strict=True):
-                at_n, ends = _sorted(row_nc)
-                column_n, begin = np.empty(row_nc.size, np.int32), 0
-                for row, end in ends:
-                    column_n[begin:end] = reader.take(row, end - begin)
-                    begin = end
-                column_nc.ravel()[at_n] = column_n
+                at_n, runs = _sorted(row_nc.ravel())
+                column_nc.ravel()[at_n] = reader.take_runs(runs)
             whole_bnc += self._low
             whole_bnc += column_bnc
             symbols_bnc[:, *reading.part] = whole_bnc
@@ -128,10 +134,10 @@ class ContextCoder:
         return symbols_chw.astype(np.int32, copy=False)
 
 
-def _sorted(row_nc: NDArray[np.int32]) -> tuple[NDArray[np.intp], list[tuple[int, int]]]:
-    """Return the places of a step's symbols by rising row, in their order within one, and where each row's end."""
-    row_n = row_nc.ravel()
-    count_k = np.bincount(row_n)
+def _sorted(key_n: NDArray[np.int32]) -> tuple[NDArray[np.intp], list[tuple[int, int]]]:
+    """Return the places of keys by rising key, in their order within one, and how many each key has."""
+    count_k = np.bincount(key_n)
     found_r = np.flatnonzero(count_k)
-    at_n = np.argsort(row_n.astype(np.uint16), kind="stable")  # sixteen bits: NumPy sorts these by digits
-    return at_n, list(zip(found_r.tolist(), np.cumsum(count_k[found_r]).tolist(), strict=True))
+    # NumPy sorts sixteen bits by digits, more by comparison
+    at_n = np.argsort(key_n.astype(np.uint16) if len(count_k) <= 1 << 16 else key_n, kind="stable")
+    return at_n, list(zip(found_r.tolist(), count_k[found_r].tolist(), strict=True))

@@ -25,12 +25,11 @@ class Network(NamedTuple):
     """What a step is told by: integers, as the float32 that they are computed in; means first, then widths."""
 
     step: Step
-    earlier_ah: Floats  # for the groups before
+    earlier_ah: Floats  # for the groups before: of each in turn all symbols, then all magnitudes
     own_ah: Floats  # for the group's own symbols of passes before; no rows in a first pass
     bias_h: Floats
     out_xy: Floats  # x: hidden numbers of 3 x 3 places, y: means and widths of its channels; over 2 to the shift
-    bias_y: Floats  # so as well, with a half, and half a symbol on means
-    low_y: Floats
+    bias_y: Floats  # so as well, with a half, half a symbol on means, and what makes means count from nought
     high_y: Floats
 
 
@@ -47,9 +46,12 @@ def networks_of(contexts: Contexts, level: int) -> list[Network]:
     if not 0 <= level < contexts.levels:
         raise TablesError(f"level {level}: these contexts have levels 0 to {contexts.levels - 1}")
     found, begin, columns, hidden = list[Network](), 0, contexts.columns(), contexts.into_lha.shape[1]
+    ends = np.cumsum(contexts.group_g)
+    of_group = [2 * np.arange(end - count, end) for count, end in zip(contexts.group_g, ends, strict=True)]
+    blocks = np.concatenate([one for even in of_group for one in (even, even + 1)])  # a column each for both, in a file
     for number, step in enumerate(contexts.steps()):
         count, (left, width) = step.last - step.first, columns[step.group]
-        into_ah = contexts.into_lha[level, :, left : left + width].T.astype(np.float32)
+        into_ah = contexts.into_lha[level][:, left + blocks[:width]].T.astype(np.float32)
         out_kcht, bias_kc = np.zeros((2, count, hidden, 0), np.int8), contexts.base_lkc[level]
         shifts, bias_h = (1, 1), np.zeros(hidden, np.int32)
         if number:
@@ -58,7 +60,7 @@ def networks_of(contexts: Contexts, level: int) -> list[Network]:
             shifts, bias_h = SHIFTS, contexts.into_bias_lsh[level, number - 1]
             begin += count
         scale_y: Floats = np.repeat(np.float32(1) / np.array(shifts, np.float32), count)
-        half_y = np.repeat(np.array((EIGHTHS // 2, 0), np.float32), count)
+        half_y = np.repeat(np.array((EIGHTHS // 2 + FARTHEST, 0), np.float32), count)
         bias_y = (bias_kc + np.array(shifts, np.int32)[:, None] // 2).ravel()
         found.append(
             Network(
@@ -68,8 +70,7 @@ def networks_of(contexts: Contexts, level: int) -> list[Network]:
                 bias_h=bias_h.astype(np.float32),
                 out_xy=out_kcht.transpose(3, 2, 0, 1).reshape(-1, 2 * count).astype(np.float32) * scale_y,
                 bias_y=bias_y.astype(np.float32) * scale_y + half_y,
-                low_y=np.repeat(np.array((-FARTHEST, 0), np.float32), count) + half_y,
-                high_y=np.repeat(np.array((FARTHEST, contexts.widths - 1), np.float32), count) + half_y,
+                high_y=np.repeat(np.array((2 * FARTHEST + EIGHTHS // 2, contexts.widths - 1), np.float32), count),
             )
         )
     return found
@@ -101,51 +102,68 @@ def in_order(symbols_chw: NDArray[np.int32], contexts: Contexts) -> NDArray[np.i
 class Reading:
     """The symbols of one packet, or of some of one level and grid side by side.
 
-    For every step ask for its `rows`, then `put` its symbols, (packets, places, channels) each. `networks` are those of
-    the level, `grid` its rows and columns.
+    For every step ask for its `rows`, or what they come of, then `put` its symbols: (packets, places, channels) each.
+    Who has them all, the device, may `see` them beforehand, and goes `on` instead. `networks` are those of the level,
+    `grid` its rows and columns.
     """
 
     def __init__(self, networks: list[Network], grid: tuple[int, int], *, packets: int = 1) -> None:
         self._networks, self._places = networks, places_of(grid)
         count, hidden = len(self._places.raster_n) + 1, len(networks[0].bias_h)
-        self._seen_bnc2 = np.zeros((packets, count, networks[-1].step.last, 2), np.float32)
-        self._seen_na = self._seen_bnc2.reshape(packets * count, -1)
+        self._seen_bna = np.zeros((packets, count, 2 * networks[-1].step.last), np.float32)
+        self._seen_na = self._seen_bna.reshape(packets * count, -1)
         self._earlier_nh = np.zeros((packets * count, hidden), np.float32)
         self._hidden_nh = np.empty((packets * count, hidden), np.float32)
         self._hidden_bnh = self._hidden_nh.reshape(packets, count, hidden)
+        self._own_nh = np.empty((packets * count, hidden), np.float32)
         self._number = 0
         self.part = self._part()
         """Which places, in their order, and which channels, in theirs, are the step's."""
 
     def rows(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Return the step's rows, and what is taken off its symbols first: int32 (packets, places, channels) each."""
+        return rows_of(*self.told())
+
+    def told(self) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        """Return the step's means, in eighths from -`FARTHEST` on, and widths: int32 (packets, places, channels)."""
         network, (places, channels) = self._networks[self._number], self.part
-        count = channels.stop - channels.start
+        count, packets = channels.stop - channels.start, len(self._seen_bna)
         if self._number:
             around_nx = self._neighbours(network, places)
             out_ny = np.empty((len(around_nx), 2 * count), np.float32)
             _multiply(around_nx, network.out_xy, out_ny)
             out_ny += network.bias_y
-            np.floor(out_ny, out=out_ny)
         else:
-            out_ny = np.repeat(network.bias_y[None], len(self._seen_bnc2) * places.stop, axis=0)
-        np.maximum(out_ny, network.low_y, out=out_ny)
-        mean_width_ny = np.minimum(out_ny, network.high_y, out=out_ny).astype(np.int32)
-        mean_nc, row_nc = mean_width_ny[:, :count], mean_width_ny[:, count:]
-        row_nc *= EIGHTHS
-        row_nc += mean_nc & EIGHTHS - 1
-        mean_nc >>= 3
-        shape = (len(self._seen_bnc2), places.stop - places.start, count)
-        return row_nc.reshape(shape), mean_nc.reshape(shape)
+            out_ny = np.repeat(network.bias_y[None], packets * places.stop, axis=0)
+        np.maximum(out_ny, 0, out=out_ny)
+        told_ny = np.minimum(out_ny, network.high_y, out=out_ny).astype(np.int32)  # not below 0, so as by floor
+        shape = (packets, places.stop - places.start, count)
+        return told_ny[:, :count].reshape(shape), told_ny[:, count:].reshape(shape)
 
     def put(self, symbols_bnc: NDArray[np.int32]) -> None:
         """Take the step's symbols into account, and go on to the next."""
-        seen_bnc2 = self._seen_bnc2[:, *self.part]
-        np.clip(symbols_bnc, -LARGEST, LARGEST, out=seen_bnc2[..., 0], casting="unsafe")
-        np.abs(seen_bnc2[..., 0], out=seen_bnc2[..., 1])
+        self._write(*self.part, symbols_bnc)
+        self.on()
+
+    def see(self, symbols_bnc: NDArray[np.int32]) -> None:
+        """Take all symbols, (packets, places, channels), into account before the first step."""
+        everywhere = slice(symbols_bnc.shape[1])
+        for network in self._networks:
+            if network.step.opens:
+                channels = slice(network.step.first, network.step.last)
+                self._write(everywhere, channels, symbols_bnc[:, :, channels])
+
+    def on(self) -> None:
+        """Go on to the next step."""
         self._number += 1
         if self._number < len(self._networks):
             self.part = self._part()
+
+    def _write(self, places: slice, channels: slice, symbols_bnc: NDArray[np.int32]) -> None:
+        middle = channels.start + channels.stop
+        signed_bnc = self._seen_bna[:, places, 2 * channels.start : middle]
+        np.clip(symbols_bnc, -LARGEST, LARGEST, out=signed_bnc, casting="unsafe")
+        np.abs(signed_bnc, out=self._seen_bna[:, places, middle : 2 * channels.stop])
 
     def _part(self) -> tuple[slice, slice]:
         step, ends = self._networks[self._number].step, (0, *self._places.ends)
@@ -159,12 +177,22 @@ class Reading:
             _multiply(self._seen_na[:, : 2 * step.first], network.earlier_ah, self._earlier_nh)
             np.add(self._earlier_nh, network.bias_h, out=hidden_nh)
         else:
-            _multiply(self._seen_na[:, 2 * step.first : 2 * step.last], network.own_ah, hidden_nh)
-            hidden_nh += self._earlier_nh
-            hidden_nh += network.bias_h
+            np.add(self._earlier_nh, network.bias_h, out=hidden_nh)
+            for seen_na, hidden_bh in zip(self._seen_bna, self._hidden_bnh, strict=True):
+                own_nh = self._own_nh[: places.start]  # of places of passes before alone
+                _multiply(seen_na[: places.start, 2 * step.first : 2 * step.last], network.own_ah, own_nh)
+                hidden_bh[: places.start] += own_nh
         np.clip(hidden_nh, 0, HIGHEST, out=hidden_nh)
         around_bnh = self._hidden_bnh.take(self._places.around_nt[places].ravel(), axis=1)
         return around_bnh.reshape(-1, len(network.out_xy))
+
+
+def rows_of(mean_n: NDArray[np.int32], width_n: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the rows of symbols told so, and what is taken off them first."""
+    row_n, whole_n = width_n * EIGHTHS, mean_n >> 3
+    row_n += mean_n & EIGHTHS - 1
+    whole_n -= FARTHEST // EIGHTHS
+    return row_n, whole_n
 
 
 def _multiply(left_nk: Floats, right_km: Floats, out_nm: Floats) -> None:
