@@ -3,14 +3,26 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from splitcodec.device import tuned as module
 from splitcodec.device.client import Device
-from splitcodec.device.tuned import Timing, chosen, state_file, tune, tuned
+from splitcodec.device.tuned import (
+    CodingTiming,
+    CodingTimings,
+    Timing,
+    chosen,
+    state_file,
+    time_codings,
+    tune,
+    tuned,
+)
 from splitcodec.errors import OutputError
+from splitcodec.evaluation.contextual import with_contexts
 from splitcodec.wire.bundle import Bundle, derive
+from tests.wire.test_contexts import contexts
 
 
 @pytest.fixture(autouse=True)
@@ -98,3 +110,20 @@ def test_the_fastest_is_chosen_only_where_it_pays() -> None:
     refused = chosen([*fp32, Timing("int8", 2, 1.0, refused="it saturates")])
     assert refused.encoder == "fp32"
     assert "it saturates" in refused.why
+
+
+def test_codings_are_timed_and_say_below_which_rate_contexts_pay(tiny: Bundle) -> None:
+    symbols = [np.random.default_rng(k).integers(-1, 2, (4, 4, 4)).astype(np.int32) for k in range(2)]
+    alone = time_codings(tiny, symbols, level=1)
+    assert [one.coding for one in alone.timings] == [0]
+    assert alone.pays_below_kbit_per_s is None
+    both = with_contexts(tiny, contexts(3, groups=(1, 2, 1), levels=3), note={"photographs": 1})
+    found = time_codings(both, symbols, level=1)
+    assert [one.coding for one in found.timings] == [0, 2]
+    for coding, one in zip((0, 2), found.timings, strict=True):
+        device = Device(both, threads=1, coding=coding)
+        assert one.bytes == np.mean([len(device.pack(chw, level=1)) for chw in symbols])
+        assert one.ms > 0
+    channel, context = CodingTiming(0, 0.2, 1800.0), CodingTiming(2, 2.2, 1300.0)
+    assert CodingTimings(4, (channel, context)).pays_below_kbit_per_s == 2000.0  # 500 bytes in 2 ms
+    assert CodingTimings(4, (channel, CodingTiming(2, 2.2, 1900.0))).pays_below_kbit_per_s is None

@@ -153,11 +153,13 @@ def tune(
     """Time the fp32 and INT8 encoders on this machine once, and record which one `encode` uses from now on.
 
     The choice holds for this bundle, this version of ONNX Runtime and this processor; `encode --encoder` overrides it.
-    An INT8 encoder whose golden vectors do not replay here is never chosen.
+    An INT8 encoder whose golden vectors do not replay here is never chosen. Coding by context is timed as well, on the
+    golden vectors' symbols: below the rate that is told, its fewer bytes save more time than it takes.
     """
+    from splitcodec.device.tuned import time_codings
     from splitcodec.device.tuned import tune as measure
     from splitcodec.evaluation.agreement import has_int8
-    from splitcodec.evaluation.golden import FILE_INT8
+    from splitcodec.evaluation.golden import FILE, FILE_INT8, read_golden
     from splitcodec.evaluation.replay import replay_int8
     from splitcodec.wire.bundle import open_bundle
 
@@ -177,13 +179,27 @@ def tune(
             record=not dry_run,
             progress=lambda now, total: bar.update(task, completed=now, total=total),
         )
+    codings = None
+    if opened.has(FILE):
+        level = opened.manifest.default_level
+        symbols = read_golden(opened, FILE).symbols_lnchw[level].astype("int32")
+        codings = time_codings(opened, list(symbols), level=level)
     if json_:
-        print_json(found.to_json())
+        print_json({**found.to_json(), "codings": None if codings is None else codings.to_json()})
         return
     rows = [(one.encoder, one.threads, f"{one.ms:.2f}", one.refused or "") for one in found.timings]
     print_table(f"{found.bundle} on {found.processor}", ("encoder", "threads", "ms", ""), rows)
     plural = "" if found.choice.threads == 1 else "s"
     print(f"{found.choice.encoder} with {found.choice.threads} thread{plural}: {found.choice.why}")
+    if codings is not None and len(codings.timings) > 1:
+        channel, context = codings.timings
+        pays = codings.pays_below_kbit_per_s
+        print(
+            f"by context {context.bytes:,.0f} bytes in {context.ms:.2f} ms, by channel {channel.bytes:,.0f} in "
+            f"{channel.ms:.2f} ms: "
+            + ("by channel is better here" if pays is None else f"by context pays below {pays:,.0f} kbit/s")
+            + (", --coding 0 above" if pays is not None else " (--coding 0)")
+        )
     print("nothing recorded (--dry-run)" if found.recorded is None else f"recorded in {found.recorded}")
 
 

@@ -24,6 +24,8 @@ from splitcodec.device.encoder import FILES, Encoder, Precision
 from splitcodec.errors import OutputError
 from splitcodec.session import processor, runtime_version
 from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.codings import Codings
+from splitcodec.wire.packet import OVERHEAD
 
 GAIN: Final = 0.95
 """What INT8, or another thread, must get below, of the time without it, to be chosen."""
@@ -50,6 +52,38 @@ class Choice:
     encoder: Precision
     threads: int
     why: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CodingTiming:
+    """Mean milliseconds and bytes of one coding of some pictures' symbols."""
+
+    coding: int
+    ms: float
+    bytes: float
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CodingTimings:
+    """What both codings take on this machine at one level; by context comes last."""
+
+    level: int
+    timings: tuple[CodingTiming, ...]
+
+    @property
+    def pays_below_kbit_per_s(self) -> float | None:
+        """Return the rate below which fewer bytes by context save more time than they cost; None where never."""
+        if len(self.timings) < 2:
+            return None
+        channel, context = self.timings
+        saved, spent = channel.bytes - context.bytes, context.ms - channel.ms
+        return round(8 * saved / spent, 1) if saved > 0 and spent > 0 else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the timings as JSON values."""
+        return {**asdict(self), "pays_below_kbit_per_s": self.pays_below_kbit_per_s}
 
 
 @final
@@ -119,6 +153,28 @@ def tune(
     if record:
         _write(where, {**_read(where), _key(bundle): asdict(choice)})
     return Tuning(bundle.ident, processor(), runtime_version(), timings, choice, where if record else None)
+
+
+def time_codings(
+    bundle: Bundle, symbols_nchw: Sequence[NDArray[np.int32]], *, level: int, clock: Callable[[], float] | None = None
+) -> CodingTimings:
+    """Time every coding that the bundle has on the symbols (C, H, W) of some pictures at a level."""
+    tell, coder = clock or time.perf_counter, Codings(bundle.tables[0], bundle.contexts)
+    seconds_kn = np.zeros((len(coder.ids), len(symbols_nchw)))
+    size_kn, samples_kr = np.zeros_like(seconds_kn), [list[NDArray[np.float64]]() for _ in coder.ids]
+    for turn in range(-1, _ROUNDS // 3):
+        for k, coding in enumerate(sorted(coder.ids)):
+            for n, symbols_chw in enumerate(symbols_nchw):
+                begin = tell()
+                size_kn[k, n] = len(coder.encode(symbols_chw, level, coding=coding)) + OVERHEAD
+                seconds_kn[k, n] = tell() - begin
+            if turn >= 0:
+                samples_kr[k].append(seconds_kn[k].copy())
+    timings = [
+        CodingTiming(coding, round(1000 * float(np.median(samples, axis=0).mean()), 3), float(sizes.mean()))
+        for coding, samples, sizes in zip(sorted(coder.ids), samples_kr, size_kn, strict=True)
+    ]
+    return CodingTimings(level, tuple(timings))
 
 
 def chosen(timings: Sequence[Timing]) -> Choice:
