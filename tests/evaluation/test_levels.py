@@ -51,7 +51,8 @@ def test_gains_lie_on_lines_between_levels_and_beyond() -> None:
     assert gains_at(log_lc, 1.5).tolist() == [2.5, 1.5]
     assert gains_at(log_lc, -1.0).tolist() == [-2.0, -1.0]  # along the line from level 2 to level 0
     assert gains_at(log_lc, 3.0).tolist() == [6.0, 3.0]
-    assert gains_at(log_lc[:1], -1.0).tolist() == gains_at(log_lc[:1], 2.0).tolist() == [0.0, 0.0]
+    assert gains_at(log_lc[:2], -1.0).tolist() == [-1.0, -1.0]
+    assert gains_at(log_lc[:1], -2.0).tolist() == [-0.6, -0.6]  # of one level all alike
 
 
 def test_sizes_that_are_asked_for_come_out(whole: Bundle, latents: Latents) -> None:

@@ -21,6 +21,7 @@ STRENGTH: Final = 4000.0
 """Symbols that a prior weighs."""
 _TAIL_MASS: Final = 1e-6
 _BEYOND: Final = 2  # levels that a line is drawn through beyond the last one, which may lie close together
+_ALONE: Final = 0.3  # a step of a single level's gains, in the exponent
 
 Counts = NDArray[np.int64]
 """How often each symbol occurred: (levels, channels, 2 * REACH + 1); column `REACH` counts zeros."""
@@ -66,20 +67,23 @@ def geometric_prior(seen_lcs: Counts) -> NDArray[np.float64]:
 def gains_at(log_gain_lc: NDArray[np.float64], place: float) -> NDArray[np.float64]:
     """Return the logarithms of the gains (C,) at a place among levels (L, C): 2.5 is half-way between 2 and 3.
 
-    Before the first and behind the last, they go on along the line through that one and the second next to it.
+    Before the first and behind the last, they go on along the line through that one and the second next to it; of a
+    single level all gains change by one factor.
     """
     last = len(log_gain_lc) - 1
     far = min(_BEYOND, last)
     at_c: NDArray[np.float64]
-    if place < 0 < far:
+    if last == 0:
+        at_c = log_gain_lc[0] + place * _ALONE
+        return at_c
+    if place < 0:
         at_c = log_gain_lc[0] + place / far * (log_gain_lc[far] - log_gain_lc[0])
         return at_c
-    if place > last and far:
+    if place > last:
         at_c = log_gain_lc[last] + (place - last) / far * (log_gain_lc[last] - log_gain_lc[last - far])
         return at_c
-    below = min(int(place), max(last - 1, 0))
-    above = min(below + 1, last)
-    at_c = log_gain_lc[below] + (place - below) * (log_gain_lc[above] - log_gain_lc[below])
+    below = min(int(place), last - 1)
+    at_c = log_gain_lc[below] + (place - below) * (log_gain_lc[below + 1] - log_gain_lc[below])
     return at_c
 
 
