@@ -346,7 +346,11 @@ def test_a_visitor_drops_a_picture_and_moves_the_slider(visit: Visit, where: str
     data = PHOTOGRAPHS[1].read()
     visit.drop(data, "chelsea.jpg", "image/jpeg")
     slider = visit.page.get_by_role("slider", name="Rate level")
-    for level in (6, 0):
+    slider.fill("0")
+    visit.settled()
+    assert visit.text("#jpeg-bytes") == "–"  # none is so small
+    assert "none is so small" in visit.text("#jpeg-note")
+    for level in (6, 2):
         slider.fill(str(level))
         size = len(device.encode(data, level=level))
         visit.settled()

@@ -148,27 +148,30 @@ def test_real_photographs_fit_a_lorawan_frame_and_a_kilobyte(shipped: Device, ed
         assert encoded.dropped == 0 or plain > most
 
 
-def test_a_lorawan_frame_shrinks_the_picture_and_keeps_its_meaning(shipped: Device, edge: Edge) -> None:
-    """Of a bundle of several tasks too; at full side 414 to 1,016 symbols had to go, and every answer was wrong."""
+@pytest.mark.parametrize(("most", "shrinks", "agree"), [(222, False, 4), (115, True, 2)])
+def test_a_lorawan_frame_keeps_the_picture_s_meaning(
+    shipped: Device, edge: Edge, most: int, shrinks: bool, agree: int
+) -> None:
+    """Of a bundle of several tasks too. 222 bytes (data rates 4 to 7) hold the whole side, 115 a smaller one."""
     assert set(shipped.bundle.manifest.tasks) > {"classify"}
     agreed, sides = 0, []
     for photograph in PHOTOGRAPHS:
-        encoded = shipped.encode_timed(photograph.read(), max_bytes=222, force_fit=True)
+        encoded = shipped.encode_timed(photograph.read(), max_bytes=most, force_fit=True)
         sides.append(encoded.side)
         assert 96 <= encoded.side <= 224
         assert encoded.side % 32 == 0
         assert packet_grid(encoded.packet) == (encoded.side // 16, encoded.side // 16)
         assert encoded.level == 0 or encoded.dropped == 0
         assert encoded.dropped < 250
-        best = top(edge.answer(shipped.encode(photograph.read(), level=7)))[0]
+        best = top(edge.answer(shipped.encode(photograph.read(), level=shipped.bundle.manifest.levels - 1)))[0]
         agreed += best in top(edge.answer(encoded.packet, top=3))
-    assert sum(side < 224 for side in sides) > len(sides) / 2
-    assert agreed >= len(PHOTOGRAPHS) - 1
+    assert sum(side < 224 for side in sides) > len(sides) / 2 or not shrinks
+    assert agreed >= agree
 
 
 def test_a_shrunk_crop_shows_the_same_part_of_the_picture(shipped: Device) -> None:
     picture = load_picture(PHOTOGRAPHS[0].read())
-    forced = shipped.encode_timed(picture, max_bytes=222, force_fit=True)
+    forced = shipped.encode_timed(picture, max_bytes=115, force_fit=True)
     assert forced.side < 224
     assert forced.place == crop_place(picture.size, resize=round(256 * forced.side / 224), crop=forced.side)
     whole = shipped.encode_timed(picture, level=0).place
@@ -176,12 +179,12 @@ def test_a_shrunk_crop_shows_the_same_part_of_the_picture(shipped: Device) -> No
 
 
 def test_a_letterbox_shrinks_as_well_and_shows_the_whole_picture(shipped: Device, edge: Edge) -> None:
-    """At its full side of 480 even a packet without any symbols has 555 bytes."""
+    """And says how few bytes its smallest side needs where nothing is forced."""
     picture = load_picture(PHOTOGRAPHS[1].read())
     with pytest.raises(BudgetTooSmall, match=r"force a fit .*down to \d\d\d?$"):
-        shipped.encode(picture, max_bytes=400, fit="letterbox")
-    encoded = shipped.encode_timed(picture, max_bytes=400, force_fit=True, fit="letterbox")
-    assert len(encoded.packet) <= 400
+        shipped.encode(picture, max_bytes=222, fit="letterbox")
+    encoded = shipped.encode_timed(picture, max_bytes=222, force_fit=True, fit="letterbox")
+    assert len(encoded.packet) <= 222
     assert encoded.side < 320
     assert encoded.place == letterbox_bhwc(picture, side=encoded.side, multiple=32)[1]
     assert packet_grid(encoded.packet) == (encoded.place.rows // 16, encoded.place.cols // 16)

@@ -120,6 +120,5 @@ def _card(bundle: Bundle, ident: str, images: int, runs: int) -> str:
 
 ## Another decoder
 
-`{ident}` is `{bundle.ident}` with a decoder that learned for {images:,} pictures more{of_runs}: the same packets, other
-answers.
+The decoder learned for {images:,} pictures more{of_runs}: packets are the same, answers are others.
 """
