@@ -170,6 +170,23 @@ def test_a_lorawan_frame_keeps_the_picture_s_meaning(
     assert agreed >= agree
 
 
+def test_level_1_of_a_somewhat_smaller_picture_is_preferred_to_level_0_of_the_whole(shipped: Device) -> None:
+    seen = set[tuple[bool, bool]]()
+    for most in (150, 222, 300):
+        for photograph in PHOTOGRAPHS:
+            encoded = shipped.encode_timed(photograph.read(), max_bytes=most, force_fit=True)
+            whole = [len(shipped.encode(photograph.read(), level=level)) for level in (0, 1)]
+            if encoded.side == 224:
+                assert min(whole) <= client.DROPPED * most
+            elif whole[0] <= client.DROPPED * most:  # it need not have been made smaller
+                assert encoded.level > 0
+                assert encoded.dropped == 0
+                assert encoded.side >= client.WORTH * 224
+                assert whole[1] > most
+            seen.add((encoded.side < 224, encoded.level > 0))
+    assert {(True, True), (False, True)} <= seen
+
+
 def test_a_shrunk_crop_shows_the_same_part_of_the_picture(shipped: Device) -> None:
     picture = load_picture(PHOTOGRAPHS[0].read())
     forced = shipped.encode_timed(picture, max_bytes=115, force_fit=True)
