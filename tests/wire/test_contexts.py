@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from splitcodec.errors import BundleFormat, PacketPayload, TablesError
 from splitcodec.wire.context_coder import ContextCoder
 from splitcodec.wire.contexts import Contexts, steps_of
-from splitcodec.wire.reading import Reading, networks_of, places_of
+from splitcodec.wire.reading import Reading, in_order, networks_of, places_of
 from splitcodec.wire.tables import TOTAL, quantise_mass
 
 REACH = 80
@@ -156,6 +156,41 @@ def test_what_is_encoded_is_decoded_by_either_coder(
     assert other.encode(symbols_chw, 1) == payload
     for coder in (plain, other):
         assert np.array_equal(coder.decode(payload, symbols_chw.shape, level=1), symbols_chw)
+
+
+@pytest.mark.parametrize("most", [1, 127])
+def test_means_and_widths_end_where_the_norm_says(most: int) -> None:
+    """Sums around -512 and 512 eighths and around the widths' ends, in the first step as in others."""
+    one, random = contexts(8, groups=(3, 2)), np.random.default_rng(8)
+    ends = random.choice([-512, 512], one.out_bias_lkc.shape[2]) * 256
+    bias_lkc = np.stack(
+        [
+            ends + random.integers(-1500, 1500, (2, len(ends))),
+            random.choice([-512, 0, 512, 1024], (2, len(ends))) + random.integers(-400, 400, (2, len(ends))),
+        ],
+        axis=1,
+    )
+    base_lkc = np.array([[[-517, -513, 514], [-1, 2, 1]], [[-512, 512, -515], [0, 1, 3]]])
+    out_lkcht = np.clip(one.out_lkcht, -most, most)
+    out_lkcht[:, :, :2] = 0
+    bias_lkc[:, 0, :2] = (1 << 24) - 1537, 1537 - (1 << 24)  # the largest that are admitted
+    one = replace(
+        one,
+        base_lkc=base_lkc.astype(np.int32),
+        out_bias_lkc=bias_lkc.astype(np.int32),
+        out_lkcht=out_lkcht.astype(np.int8),
+    )
+    found = set[int]()
+    for level in range(2):
+        symbols = some(one, 3, (5, 4))
+        reading = Reading(networks_of(one, level), (5, 4))
+        for row_nc, whole_nc in in_whole_numbers(one, level, symbols):
+            (got_row,), (got_whole,) = reading.rows()
+            assert np.array_equal(got_row, row_nc)
+            assert np.array_equal(got_whole, whole_nc)
+            found |= set(np.unique(whole_nc).tolist())
+            reading.put(in_order(symbols, one)[reading.part][None])
+    assert {-64, 64} <= found
 
 
 def test_side_by_side_as_one_by_one_and_a_wrong_one_fails_alone() -> None:

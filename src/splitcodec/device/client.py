@@ -265,19 +265,24 @@ class Device:
         if not force:
             full, least, (_, rows, cols) = seen.grid(seen.side), seen.grid(sides[-1]), latent_chw.shape
             return seen.side, fit(latent_chw, least_grid=(rows - full[0] + least[0], cols - full[1] + least[1]))
-        found: tuple[int, Fitted] | None = None
+        of_side = {seen.side: latent_chw}
+
+        def latent(side: int) -> NDArray[np.float32]:
+            if side not in of_side:
+                of_side[side] = self.encoder.latent_chw(seen.pixels_bhwc(side))
+            return of_side[side]
+
+        def size(side: int, level: int) -> int:
+            return len(shortest(tables.quantise(latent(side), level), level))
+
         for side in sides:
-            if found is not None and side < WORTH * found[0]:
-                break
-            latent_chw = latent_chw if side == seen.side else self.encoder.latent_chw(seen.pixels_bhwc(side))
-            if found is None and len(shortest(tables.quantise(latent_chw, 0), 0)) <= DROPPED * most:
-                with contextlib.suppress(BudgetTooSmall):
-                    found = side, fit(latent_chw)
-            if found is not None and min(level, tables.levels - 1) < 1:
-                break
-            if found is not None and len(shortest(tables.quantise(latent_chw, 1), 1)) <= most:
-                return side, fit(latent_chw)
-        return found or (sides[-1], fit(latent_chw))
+            if size(side, 0) > DROPPED * most:
+                continue
+            near = [one for one in sides if WORTH * side <= one <= side] if min(level, tables.levels - 1) else []
+            better = next((one for one in near if size(one, 1) <= most), side)
+            with contextlib.suppress(BudgetTooSmall):
+                return better, fit(latent(better))
+        return sides[-1], fit(latent(sides[-1]))
 
     @cached_property
     def _specs(self) -> list[TaskSpec]:

@@ -29,7 +29,9 @@ class Network(NamedTuple):
     own_ah: Floats  # for the group's own symbols of passes before; no rows in a first pass
     bias_h: Floats
     out_xy: Floats  # x: hidden numbers of 3 x 3 places, y: means and widths of its channels; over 2 to the shift
-    bias_y: Floats  # so as well, with a half, half a symbol on means, and what makes means count from nought
+    bias_y: Floats  # so as well, with a half, half a symbol on means, and what makes means count from nought;
+    # what that takes beyond 2^24 lies far above `high_y`, so its rounding does not count
+    low_y: Floats
     high_y: Floats
 
 
@@ -70,6 +72,7 @@ def networks_of(contexts: Contexts, level: int) -> list[Network]:
                 bias_h=bias_h.astype(np.float32),
                 out_xy=out_kcht.transpose(3, 2, 0, 1).reshape(-1, 2 * count).astype(np.float32) * scale_y,
                 bias_y=bias_y.astype(np.float32) * scale_y + half_y,
+                low_y=np.repeat(np.array((EIGHTHS // 2, 0), np.float32), count),
                 high_y=np.repeat(np.array((2 * FARTHEST + EIGHTHS // 2, contexts.widths - 1), np.float32), count),
             )
         )
@@ -115,7 +118,7 @@ class Reading:
         self._earlier_nh = np.zeros((packets * count, hidden), np.float32)
         self._hidden_nh = np.empty((packets * count, hidden), np.float32)
         self._hidden_bnh = self._hidden_nh.reshape(packets, count, hidden)
-        self._own_nh = np.empty((packets * count, hidden), np.float32)
+        self._own_nh = np.empty((count, hidden), np.float32)  # of one packet at a time
         self._number = 0
         self.part = self._part()
         """Which places, in their order, and which channels, in theirs, are the step's."""
@@ -135,7 +138,7 @@ class Reading:
             out_ny += network.bias_y
         else:
             out_ny = np.repeat(network.bias_y[None], packets * places.stop, axis=0)
-        np.maximum(out_ny, 0, out=out_ny)
+        np.maximum(out_ny, network.low_y, out=out_ny)
         told_ny = np.minimum(out_ny, network.high_y, out=out_ny).astype(np.int32)  # not below 0, so as by floor
         shape = (packets, places.stop - places.start, count)
         return told_ny[:, :count].reshape(shape), told_ny[:, count:].reshape(shape)
