@@ -11,6 +11,7 @@ from splitcodec.edge.answer import Edge
 from splitcodec.edge.listen import BackgroundServer
 from splitcodec.edge.server import create_app, read_settings
 from splitcodec.evaluation.latency import Datagrams, Overhead
+from splitcodec.wire.brief import shorten
 from splitcodec.wire.request import dump_request
 
 
@@ -28,7 +29,7 @@ def overhead(edge: Edge, packet: bytes, *, top: int) -> Overhead:
         link(packet)
         sent, got = counter.up, counter.down
         answer = link(packet)
-        return Overhead(counter.up - sent - len(packet), counter.down - got - len(answer))
+        return Overhead(counter.up - sent - len(packet), counter.down - got - len(shorten(answer)))
 
 
 def datagrams(packet: bytes, *, top: int) -> Datagrams:

@@ -77,8 +77,7 @@ def ask() -> None:
     packets = [base64.b64decode(one) for one in task["packets"]]
     _sink(DEVICE)
     found = [{"ms": float("inf"), "answer_bytes": 0.0} for _ in packets]
-    brief = task["carrier"] == "UDP"
-    scheme, link_to = ("udp", udp) if brief else ("http", http)
+    scheme, link_to = ("udp", udp) if task["carrier"] == "UDP" else ("http", http)
     with link_to(f"{scheme}://{EDGE}:{RELAY_PORT}", top=task["top"], timeout_s=PATIENCE_S, retries=0) as link:
         for turn in range(-1, task["turns"]):
             for packet, least in zip(packets, found, strict=True):
@@ -88,7 +87,7 @@ def ask() -> None:
                 answer = link(packet)
                 spent_ms = 1000 * (time.perf_counter() - begin) - sum(parse_answer(answer)["ms"].values())
                 if turn >= 0 and spent_ms < least["ms"]:
-                    least.update(ms=spent_ms, answer_bytes=float(len(shorten(answer) if brief else answer)))
+                    least.update(ms=spent_ms, answer_bytes=float(len(shorten(answer))))
     print(json.dumps(found))
 
 

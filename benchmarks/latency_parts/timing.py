@@ -36,8 +36,7 @@ class Timed:
         """Return what an answer takes, with all that its carrier puts around what goes over the link."""
         if self.strategy.edge is None:
             return Trip(self.device_ms, self.edge_ms)
-        answer = self.brief_bytes if carrier.brief else self.answer_bytes
-        up, down = carrier.up(round(self.link_bytes)), carrier.down(round(answer))
+        up, down = carrier.up(round(self.link_bytes)), carrier.down(round(self.brief_bytes))
         return Trip(self.device_ms, self.edge_ms, up, down)
 
 

@@ -13,6 +13,7 @@ import pytest
 from splitcodec.device.link import LONGEST_WAIT_S, airtime_ms, http, page, slow
 from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError
 from splitcodec.wire.answer import MAX_BYTES
+from splitcodec.wire.brief import MEDIA_TYPE, shorten
 
 Reply = tuple[int, dict[str, str], bytes]
 
@@ -81,17 +82,16 @@ def test_sends_the_packet_as_it_is_and_returns_the_body(edge: Edge) -> None:
     with http(edge.url + "/", tasks=("classify", "detect"), token="s3cret") as link:
         assert link(packet) == b"{}"
     path, headers, body = edge.seen[0]
-    assert path == "/v1/answer?tasks=classify%2Cdetect"
+    assert path == "/v1/answer?tasks=classify%2Cdetect&brief=1"
     assert body == packet
-    assert headers["content-type"] == "application/octet-stream"
     assert headers["authorization"] == "Bearer s3cret"
-    assert headers.keys().isdisjoint({"accept", "connection"})  # bytes that say nothing
+    assert headers.keys() == {"host", "user-agent", "authorization", "content-length"}  # others say nothing, and cost
 
 
 def test_a_number_of_guesses_is_asked_for(edge: Edge) -> None:
     with http(edge.url, top=1) as link:
         link(b"packet")
-    assert edge.seen[0][0] == "/v1/answer?top=1"
+    assert edge.seen[0][0] == "/v1/answer?top=1&brief=1"
 
 
 @pytest.mark.parametrize("top", [0, -1, 1001])
@@ -101,10 +101,31 @@ def test_a_number_of_guesses_that_no_edge_gives(top: int) -> None:
 
 
 def test_no_tasks_no_token(edge: Edge) -> None:
-    with http(edge.url) as link:
+    with http(edge.url, brief=False) as link:
         link(b"x")
     assert edge.seen[0][0] == "/v1/answer"
     assert "authorization" not in edge.seen[0][1]
+
+
+def test_a_shortened_answer_is_restored(edge: Edge) -> None:
+    answer = b'{"bundle":"tiny@1","level":0,"answers":{},"ms":{}}'
+    edge.replies = [
+        (200, {"content-type": MEDIA_TYPE}, shorten(answer)),
+        (200, {"content-type": "application/json"}, answer),  # an edge of an earlier version
+        (200, {"content-type": MEDIA_TYPE}, answer),
+    ]
+    with http(edge.url) as link:
+        assert link(b"x") == link(b"x") == answer
+        with pytest.raises(LinkGarbled, match="shortened answer"):
+            link(b"x")
+
+
+def test_an_answer_that_a_proxy_coded_is_refused(edge: Edge) -> None:
+    edge.replies = [(200, {"content-encoding": "identity"}, b"{}"), (200, {"content-encoding": "gzip"}, b"\x1f\x8b")]
+    with http(edge.url) as link:
+        assert link(b"x") == b"{}"
+        with pytest.raises(LinkGarbled, match="'gzip', which nobody asked for"):
+            link(b"x")
 
 
 @pytest.mark.parametrize("status", [429, 500, 502, 503, 504])

@@ -140,7 +140,11 @@ def test_devices_are_spared_what_only_browsers_read(serving: Callable[..., httpx
     client = serving()
     browser = client.post("/v1/answer", content=packets[0])
     device = client.post("/v1/answer", content=packets[0], headers={"user-agent": "splitcodec"})
-    assert device.headers.keys() == {"content-length", "content-type", "date", "x-request-id"}
+    assert device.headers.keys() == {"content-length", "content-type", "date"}
+    curious = {"user-agent": "splitcodec", "x-request-id": "mine-8"}
+    assert client.post("/v1/answer", content=packets[0], headers=curious).headers["x-request-id"] == "mine-8"
+    refused = client.post("/v1/answer", content=b"none", headers={"user-agent": "splitcodec"})
+    assert len(refused.headers["x-request-id"]) == 32  # to be found in the edge's log
     assert browser.headers.keys() > device.headers.keys()
     assert browser.json()["answers"] == device.json()["answers"]
     listed = client.get("/v1/bundle", headers={"user-agent": "splitcodec"})  # which a cache might keep

@@ -22,6 +22,7 @@ from splitcodec.device.link import http
 from splitcodec.edge.server import BackgroundServer, Settings, create_app, default_settings, read_settings
 from splitcodec.errors import GraphError, LinkRefused, SettingsError
 from splitcodec.wire.answer import Answer
+from splitcodec.wire.brief import MEDIA_TYPE, restore
 from splitcodec.wire.bundle import Bundle
 
 
@@ -74,6 +75,16 @@ def test_any_content_type_will_do(client: httpx.Client, packet: bytes, content_t
     assert response.headers["content-type"] == "application/json"
     assert set(response.json()) == {"bundle", "level", "answers", "ms"}
     assert len(response.json()["answers"]["classify"]) == 2
+
+
+def test_answers_come_shortened_where_that_is_asked_for(client: httpx.Client, packet: bytes) -> None:
+    plain = client.post("/v1/answer?tasks=classify&top=2", content=packet)
+    brief = client.post("/v1/answer?tasks=classify&top=2&brief=1", content=packet)
+    assert brief.headers["content-type"] == MEDIA_TYPE
+    assert len(brief.content) < len(plain.content) / 2
+    assert json.loads(restore(brief.content))["answers"] == plain.json()["answers"]
+    assert client.post("/v1/answer?brief=perhaps", content=packet).status_code == 422
+    assert client.post("/v1/answer?brief=1", content=b"none").headers["content-type"] == "application/problem+json"
 
 
 def test_refused_packets_are_400_and_named(client: httpx.Client, packet: bytes) -> None:

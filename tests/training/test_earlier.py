@@ -93,7 +93,8 @@ def test_a_start_that_has_not_finished_is_refused(
 def test_with_a_lead_the_start_gives_its_encoder_alone(
     recipe_data: Make, finished: Path, photos: Path, tmp_path: Path
 ) -> None:
-    other = Recipe.model_validate({**recipe_data(), "name": "other", "seed": 5, "stage2": None})
+    levels = {"lambdas": [0.5], "default": 0}  # the lead gives others
+    other = Recipe.model_validate({**recipe_data(), "name": "other", "seed": 5, "levels": levels, "stage2": None})
     train(other, photos=[photos], out=tmp_path / "other", report=lambda _: None)
     stage = {"kind": "latents", "images": 16, "batch": 8, "learning_rate": 1e-9}
     both = Recipe.model_validate(

@@ -110,7 +110,7 @@ def _over_http(url: str, timeout_s: float) -> tuple[Respond, str]:
 
     @functools.lru_cache(maxsize=32)
     def link(tasks: tuple[str, ...], top: int | None) -> HttpLink:
-        return http(url, tasks=tasks, top=top, timeout_s=timeout_s, retries=0)
+        return http(url, tasks=tasks, top=top, timeout_s=timeout_s, retries=0, brief=False)
 
     link((), None)  # a wrong address is told now
 

@@ -1,6 +1,7 @@
 """The edge behind HTTP: POST a packet, get an answer.   around: service.py   served by: listen.py
 
     POST /v1/answer?tasks=classify&top=5    body: one raw packet, any content type; Idempotency-Key: optional
+                                            brief=1: the answer's JSON shortened (wire/brief.py)
     GET  /v1/bundle                         the bundles that are loaded
     GET  /healthz, /readyz                  for supervisors
     GET  /metrics                           for Prometheus, and `splitcodec top`
@@ -25,6 +26,7 @@ from splitcodec.edge.settings import Settings
 from splitcodec.edge.tokens import Tokens
 from splitcodec.errors import MissingExtra
 from splitcodec.wire.answer import GUESSES, MOST_GUESSES
+from splitcodec.wire.brief import MEDIA_TYPE, shorten
 
 try:
     from fastapi import FastAPI, Header, Query, Request, Response
@@ -106,6 +108,7 @@ def _add_answer(app: FastAPI, service: Service, metrics: Metrics, settings: Sett
         request: Request,
         tasks: Annotated[str | None, Query(max_length=500, description="comma-separated; none: classify")] = None,
         top: Annotated[int, Query(ge=1, le=MOST_GUESSES, description="number of guesses")] = GUESSES,
+        brief: Annotated[bool, Query(description="the answer's JSON shortened, as radios get it")] = False,
         idempotency_key: Annotated[str | None, Header(description="1 to 128 letters, digits, '_' and '-'")] = None,
     ) -> Response:
         """Answer one packet."""
@@ -124,7 +127,9 @@ def _add_answer(app: FastAPI, service: Service, metrics: Metrics, settings: Sett
         body, again = await service.answer(
             packet, client=request.state.client, tasks=wanted, top=top, key=idempotency_key
         )
-        response = Response(body, media_type="application/json")
+        response = (
+            Response(shorten(body), media_type=MEDIA_TYPE) if brief else Response(body, media_type="application/json")
+        )
         if again:
             response.headers["idempotency-replayed"] = "true"
             request.state.facts = {"replayed": True}

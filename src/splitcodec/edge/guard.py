@@ -87,7 +87,9 @@ class Guard:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 https = scope.get("scheme") == "https"
-                self._put_headers(MutableHeaders(scope=message), one, https=https, device=device)
+                spared = device and status < 400 and "x-request-id" not in headers  # it asked for no id
+                put = MutableHeaders(scope=message)
+                self._put_headers(put, None if spared else one, https=https, device=device)
             elif message["type"] == "http.response.body":
                 sent += len(message.get("body", b""))
             await send(message)
@@ -126,8 +128,9 @@ class Guard:
     def _open(self, method: str, path: str) -> bool:
         return _root(path, self._mounts) is not None or (method == "GET" and _root(path, self._pages) is not None)
 
-    def _put_headers(self, headers: MutableHeaders, one: str, *, https: bool, device: bool) -> None:
-        headers["x-request-id"] = one
+    def _put_headers(self, headers: MutableHeaders, one: str | None, *, https: bool, device: bool) -> None:
+        if one is not None:
+            headers["x-request-id"] = one
         for name, value in () if device else _HEADERS.items():
             headers.setdefault(name, value)
         if https and not device:

@@ -58,11 +58,6 @@ class Overhead:
     request: int
     response: int
 
-    @property
-    def brief(self) -> bool:
-        """Say whether answers come shortened (`wire/brief.py`)."""
-        return False
-
     def up(self, body: int) -> int:
         """Return the bytes that a request with a body of that many bytes puts on the link."""
         return _on_wire(self.request) + _on_wire(body)
@@ -78,11 +73,6 @@ class Datagrams:
     """Frames of `wire/fragment.py` in datagrams; `request` bytes in front of a body say what is wanted."""
 
     request: int
-
-    @property
-    def brief(self) -> bool:
-        """Say whether answers come shortened (`wire/brief.py`)."""
-        return True
 
     def up(self, body: int) -> int:
         """Return the bytes that a request with a body of that many bytes puts on the link."""

@@ -9,11 +9,24 @@ integers that share its bits, which order the same way: PyTorch has a fast kerne
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, TypeVar, final
 
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor, nn
+
+
+def input_gradient(grad: Tensor, weight: Tensor, *, stride: int, pad: int, size: Sequence[int]) -> Tensor:
+    """Return the gradient (B, C, H, W) of a depthwise convolution's input of `size` (H, W); grad (B, C, h, w)."""
+    edge = weight.shape[-1] - 1
+    if stride > 1:
+        rows, cols = (side + 2 * pad - edge for side in size)
+        shape = (*grad.shape[:2], rows, cols)
+        spread = torch.empty(shape, dtype=grad.dtype, device=grad.device, memory_format=torch.channels_last).zero_()
+        spread[:, :, ::stride, ::stride] = grad
+        grad = spread
+    return nnf.conv2d(grad, weight.flip(2, 3), padding=edge - pad, groups=weight.shape[0])
 
 
 @final
@@ -29,14 +42,7 @@ class _Depthwise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         (weight,) = ctx.saved_tensors
-        grad, edge = grads[0], weight.shape[-1] - 1
-        if ctx.stride > 1:
-            rows, cols = (side + 2 * ctx.pad - edge for side in ctx.size)
-            shape = (*grad.shape[:2], rows, cols)
-            spread = torch.zeros(shape, dtype=grad.dtype, device=grad.device).to(memory_format=torch.channels_last)
-            spread[:, :, :: ctx.stride, :: ctx.stride] = grad
-            grad = spread
-        out = nnf.conv2d(grad, weight.flip(2, 3), padding=edge - ctx.pad, groups=weight.shape[0])
+        out = input_gradient(grads[0], weight, stride=ctx.stride, pad=ctx.pad, size=ctx.size)
         return out, None, None, None, None
 
 
@@ -108,7 +114,7 @@ def fast(module: Module) -> Module:
 
 def _replace(module: nn.Module) -> None:
     for name, child in module.named_children():
-        if isinstance(child, nn.Conv2d) and _suits(child):
+        if isinstance(child, nn.Conv2d) and suits(child):
             setattr(module, name, FrozenDepthwise(child))
         elif isinstance(child, nn.ReLU6):
             setattr(module, name, FastReLU6())
@@ -116,7 +122,8 @@ def _replace(module: nn.Module) -> None:
             _replace(child)
 
 
-def _suits(conv: nn.Conv2d) -> bool:
+def suits(conv: nn.Conv2d) -> bool:
+    """Say whether a convolution is depthwise, square and without dilation."""
     square = len({*conv.kernel_size}) == len({*conv.stride}) == 1 and conv.dilation == (1, 1)
     pads = isinstance(conv.padding, tuple) and len({*conv.padding}) == 1 and conv.padding[0] < conv.kernel_size[0]
     return conv.groups == conv.in_channels == conv.out_channels > 1 and square and pads and conv.padding_mode == "zeros"

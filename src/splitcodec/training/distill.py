@@ -20,6 +20,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from splitcodec.model.depthwise import quicken
 from splitcodec.model.parts import TableNeck
 from splitcodec.model.student import Student
 from splitcodec.training.begin import begin
@@ -80,6 +81,8 @@ def train(
     training, held_out = split_holdout(paths, recipe.data.holdout, seed=recipe.seed)
     teacher = build_teacher(recipe)
     student = build_student(recipe, teacher).to(fabric.device).to(memory_format=torch.channels_last)
+    if fabric.device.type == "cpu":
+        quicken(student.squeeze)
     run = Run(out)
     run.begin(recipe, photographs=len(paths), folders=[p.resolve().name for p in photos])
     halves = Halves(fabric, recipe, teacher=teacher)

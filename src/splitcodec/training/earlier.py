@@ -77,7 +77,8 @@ def begin_from(
 def _begin_from_run(folder: Path, recipe: Recipe, student: Student) -> None:
     """Give the student the weights of a finished run. Raises RecipeError where shapes or teachers differ.
 
-    Where the student has a tail of its own and the run has none, the tail begins as the teacher's.
+    Where the student has a tail of its own and the run has none, the tail begins as the teacher's. With a `lead`, which
+    gives decoder, gains and priors, the encoder's alone: levels may then be others.
     """
     run = Run(folder)
     if run.recipe().teacher != recipe.teacher:
@@ -85,10 +86,17 @@ def _begin_from_run(folder: Path, recipe: Recipe, student: Student) -> None:
     theirs, own = run.weights(), student.state_dict()
     tail = {} if any(name.startswith("tail.") for name in theirs) else _tail(own)
     try:
-        student.load_state_dict({**theirs, **tail})
+        if recipe.lead is None:
+            student.load_state_dict({**theirs, **tail})
+        else:
+            student.squeeze.load_state_dict(_below(theirs, "squeeze."))
     except RuntimeError as error:
         line = " ".join(str(error).split())[:200]
         raise RecipeError(f"start: the student in {folder} has other shapes ({line}); make them the same") from error
+
+
+def _below(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
 def _tail(state: dict[str, Any]) -> dict[str, Any]:

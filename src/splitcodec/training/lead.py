@@ -9,12 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import final
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
 from splitcodec.errors import RecipeError
 from splitcodec.model.student import Student
+from splitcodec.session import Graph
 from splitcodec.training.build import Halves, build_student, build_teacher
 from splitcodec.training.earlier import is_run
 from splitcodec.training.from_bundle import adopt_bundle, check_teacher, opened
@@ -31,7 +33,13 @@ class Lead:
         self._place = place
         self._bundle = None if is_run(place) else opened("lead", place)
         if self._bundle is not None:
-            self._encoder = FromOnnx(self._bundle.graph("encoder"), name="encoder.onnx").to(fabric.device)
+            model, name = self._bundle.graph("encoder"), "encoder.onnx"
+            on_cpu = fabric.device.type == "cpu"
+            self._encoder = (
+                Graph(model, name=name, threads=torch.get_num_threads())
+                if on_cpu
+                else FromOnnx(model, name=name).to(fabric.device)
+            )
             self._device = fabric.device
             gains = self._bundle.tables[0].gain_lc.copy()
         else:
@@ -69,7 +77,11 @@ class Lead:
     def latent(self, image_u8: Tensor) -> Tensor:
         """Return the latent before gain, for pixels (B, 3, H, W)."""
         if self._bundle is not None:
-            out: Tensor = self._encoder(image_u8.to(self._device).permute(0, 2, 3, 1))
+            image_bhwc = image_u8.to(self._device).permute(0, 2, 3, 1)
+            if isinstance(self._encoder, Graph):  # one by one: their maps stay in the processor's caches
+                ones = image_bhwc.contiguous().numpy()
+                return torch.from_numpy(np.concatenate([self._encoder(ones[i : i + 1]) for i in range(len(ones))]))
+            out: Tensor = self._encoder(image_bhwc)
             return out
         return self._student.latent(self._halves.stem(self._halves.scale(image_u8)))
 

@@ -1,4 +1,4 @@
-"""An answer's JSON in a third of its bytes, for radios.   beside: wire/answer.py   asked for by: wire/request.py
+"""An answer's JSON in a third of its bytes, for radios.   beside: wire/answer.py   asked for: wire/request.py, link.py
 
 Raw DEFLATE (RFC 1951) that begins with a dictionary both shores know: the words that every answer is made of. The
 dictionary is part of the format (`docs/fragment-format.md`, section 7) and never changes.
@@ -12,6 +12,8 @@ from typing import Final
 from splitcodec.errors import LinkGarbled
 from splitcodec.wire.answer import MAX_BYTES
 
+MEDIA_TYPE: Final = "application/x-brief"
+"""What a shortened answer is called over HTTP."""
 DICTIONARY: Final = (
     b'-large@4-small@3-tiny@2","level":01235679","score":0.,"box":[0.,0.]},{"index":,"label":""}],'
     b'"segment":{"size":[,],"png":"iVBORw0KGgoAAAANSUhEUgAAA","classes":[{"index":0,"label":"","share":0.}]}},'
