@@ -128,7 +128,8 @@ def train(
                 tasks[now.stage] = bar.add_task(now.stage, total=now.of_images, note="")
             task = tasks[now.stage]
             sizes = " ".join(f"{size:.2f}" for size in now.kilobytes)
-            note = f"loss {now.loss:.3f}, kB {sizes}, {now.images_per_s:.0f} images/s"
+            sizes = f"kB {sizes}, " if sizes else ""  # a stage of kind latents has none
+            note = f"loss {now.loss:.3f}, {sizes}{now.images_per_s:.0f} images/s"
             bar.update(task, completed=now.images, note=note)
 
         final = distill.train(wanted, photos=photos, out=out, report=tell, devices=devices)

@@ -157,7 +157,8 @@ class HttpLink:
     def _answer(self, headers: httpx.Headers, body: bytes) -> bytes:
         if (coding := headers.get("content-encoding", "identity").lower()) != "identity":
             raise LinkGarbled(
-                f"{self.url} sent an answer coded as {coding[:20]!r}, which nobody asked for; let the proxy leave it alone"
+                f"{self.url} sent an answer coded as {coding[:20]!r}, which nobody asked for; "
+                "let the proxy leave answers as they are"
             )
         return restore(body) if headers.get("content-type") == MEDIA_TYPE else body
 

@@ -1,10 +1,10 @@
 """Depthwise convolutions that learn on a CPU in a sixth of the time: the same numbers by other kernels.
 
-PyTorch's CPU backward has slow kernels for depthwise convolutions in bf16: for a stride of two the gradient of the input
-takes twenty times as long as the forward pass, for 5 x 5 the gradient of the weights thirty times. Here the former is a
-depthwise convolution of the spread gradient with the turned kernel (as in `frozen.py`), the latter a sum of products for
-each of the 25 places. A step of a thinned EfficientNet-Lite0 learning latents (windows of 128, batch 32, one core) takes
-less than half the time (docs/LOG.md).
+PyTorch's CPU backward has slow kernels for depthwise convolutions in bf16: for a stride of two the gradient of the
+input takes twenty times as long as the forward pass, for 5 x 5 the gradient of the weights thirty times. Here the
+former is a depthwise convolution of the spread gradient with the turned kernel (as in `frozen.py`), the latter a sum of
+products for each of the 25 places. A step of a thinned EfficientNet-Lite0 that learns a latent takes less than half the
+time (docs/LOG.md).
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class _Learning(torch.autograd.Function):
 
 @final
 class QuickDepthwise(nn.Conv2d):
-    """A square depthwise convolution; the weights, and their names, of the `nn.Conv2d` whose class is changed to this."""
+    """A square depthwise convolution: an `nn.Conv2d` whose class was changed, so its weights keep their names."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, C, H, W) as `nn.Conv2d` does; under autocast in its type."""

@@ -80,9 +80,7 @@ def train(
     paths = find_photographs(photos)
     training, held_out = split_holdout(paths, recipe.data.holdout, seed=recipe.seed)
     teacher = build_teacher(recipe)
-    student = build_student(recipe, teacher).to(fabric.device).to(memory_format=torch.channels_last)
-    if fabric.device.type == "cpu":
-        quicken(student.squeeze)
+    student = _placed(build_student(recipe, teacher), fabric.device)
     run = Run(out)
     run.begin(recipe, photographs=len(paths), folders=[p.resolve().name for p in photos])
     halves = Halves(fabric, recipe, teacher=teacher)
@@ -145,6 +143,14 @@ def train(
             run.keep_counts(counts)
         run.finish(student.state_dict(), final)
     return final
+
+
+def _placed(student: Student, device: torch.device) -> Student:
+    """Bring a student to where it learns."""
+    student.to(device).to(memory_format=torch.channels_last)
+    if device.type == "cpu":
+        quicken(student.squeeze)
+    return student
 
 
 def _counted(student: Student, halves: Halves, paths: list[Path], *, size: TeacherRecipe) -> bytes | None:
