@@ -26,12 +26,11 @@ def section(report: dict[str, Any]) -> list[str]:
         f"that setting's bytes on those timed). Computing is measured on {report['photographs']} photographs:",
         f"{_cores(report['cores'])}; of every stage the median over",
         f"photographs of the fastest of {report['turns']} turns. The link is modelled: its round trip, and the bytes",
-        "both ways at its rate. Every method is carried in two ways. HTTP: heads of "
+        "both ways at its rate. Every method is carried in two ways, its answers shortened in both. HTTP: heads of "
         f"{heads['request_head_bytes']} and {heads['response_head_bytes']} bytes",
         f"(counted on loopback) and {heads['segment_overhead_bytes']} bytes of TCP and IP per segment; the connection",
         f"stays open. UDP (`udp://`): frames of at most {heads['datagram_bytes']} bytes with",
-        f"{heads['datagram_overhead_bytes']} around each, {heads['udp_request_bytes']} bytes that say what is wanted,",
-        "answers shortened.",
+        f"{heads['datagram_overhead_bytes']} around each, {heads['udp_request_bytes']} bytes that say what is wanted.",
         "",
         *target_lines(report),
         *check_lines(report),
