@@ -28,6 +28,7 @@ from splitcodec.edge.answer import Edge
 from splitcodec.edge.mqtt import Bridge
 from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, PacketBundle, SettingsError
 from splitcodec.wire.answer import parse_answer
+from splitcodec.wire.brief import shorten
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.request import TOP, Wanted
 from splitcodec.wire.topic import parse_broker
@@ -241,6 +242,32 @@ def test_a_stranger_who_names_a_topic_of_others_is_not_answered_there(broker: Mo
     stranger.loop_stop()
     assert got == []
     assert [packet for packet, _ in asked.seen] == [b"good"]
+
+
+def test_answers_cross_the_broker_shortened(broker: Mosquitto) -> None:
+    from paho.mqtt.client import Client
+    from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+
+    answer = b'{"bundle":"tiny@1","level":0,"answers":{"classify":[]},"ms":{"decode":0.3}}'
+    crossed: list[tuple[str, bytes]] = []
+    subscribed = threading.Event()
+    ear = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    ear.on_message = lambda _, __, message: crossed.append((message.properties.ContentType, message.payload))
+    ear.on_subscribe = lambda *_: subscribed.set()
+    ear.connect("localhost", broker.port)
+    ear.loop_start()
+    ear.subscribe("site7/answers/#", qos=1)
+    assert subscribed.wait(5)
+    with Bridge(parse_broker(broker.url), lambda *_: answer):
+        for brief in (True, False):
+            with mqtt(broker.url, brief=brief) as link:
+                assert link(b"x") == answer
+    deadline = time.monotonic() + 5
+    while len(crossed) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    ear.disconnect()
+    ear.loop_stop()
+    assert crossed == [("application/x-brief", shorten(answer)), ("application/json", answer)]
 
 
 def test_a_garbled_answer_is_named(broker: Mosquitto) -> None:

@@ -21,8 +21,10 @@ from typing import Any, final
 
 from splitcodec.errors import LinkDown, LinkError, LinkGarbled, LinkRefused, MissingExtra, SettingsError
 from splitcodec.wire.answer import MAX_BYTES
+from splitcodec.wire.brief import MEDIA_TYPE as BRIEF_TYPE
+from splitcodec.wire.brief import restore
 from splitcodec.wire.problem import MEDIA_TYPE, parse_problem
-from splitcodec.wire.request import BACKOFF_S, KEY, TASKS, TOP, check_top
+from splitcodec.wire.request import BACKOFF_S, BRIEF, KEY, TASKS, TOP, check_top
 from splitcodec.wire.topic import ANSWER_TYPE, PACKET_TYPE, Broker, parse_broker
 
 try:
@@ -49,12 +51,14 @@ def mqtt(
     username: str | None = None,
     password: str | None = None,
     ca_file: str | Path | None = None,
+    brief: bool = True,
 ) -> MqttLink:
     """Return a link to the bridge that listens at `url`: mqtt://[user[:password]@]host[:1883]/topic, or mqtts://.
 
     `timeout_s` is for each try, `retries` are on top of the first. `tasks` are the answers to ask for and `top` how
     many guesses of a classification (none: the edge's default). `username` and `password` count where the URL has none,
-    `ca_file` holds the authorities that TLS trusts.
+    `ca_file` holds the authorities that TLS trusts. `brief`: the answer crosses the broker in a third of its bytes and
+    is restored here; a bridge that does not know how sends it as it is.
 
     Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense.
     """
@@ -64,7 +68,7 @@ def mqtt(
         raise SettingsError(f"{retries} retries; expected 0 or more")
     check_top(top)
     broker = parse_broker(url, username=username, password=password, ca_file=ca_file)
-    return MqttLink(broker, tasks=tasks, top=top, timeout_s=timeout_s, retries=retries)
+    return MqttLink(broker, tasks=tasks, top=top, timeout_s=timeout_s, retries=retries, brief=brief)
 
 
 @final
@@ -72,11 +76,12 @@ class MqttLink:
     """A link through a broker that keeps its connection; safe to share between threads. Close it, or use `with`."""
 
     def __init__(
-        self, broker: Broker, *, tasks: Sequence[str], top: int | None, timeout_s: float, retries: int
+        self, broker: Broker, *, tasks: Sequence[str], top: int | None, timeout_s: float, retries: int, brief: bool
     ) -> None:
         self.url = broker.url
         self._wanted = [(TASKS, ",".join(tasks))] if tasks else []
         self._wanted += [] if top is None else [(TOP, str(top))]
+        self._wanted += [(BRIEF, "1")] if brief else []
         self._timeout_s = timeout_s
         self._tries = 1 + retries
         self._session = _Session(broker, timeout_s=timeout_s)
@@ -118,11 +123,12 @@ class MqttLink:
         kind = getattr(message.properties, "ContentType", "no content type")
         if kind == MEDIA_TYPE:
             raise parse_problem(bytes(message.payload), place=self.url)
-        if kind != ANSWER_TYPE or len(message.payload) > MAX_BYTES:
+        if kind not in (ANSWER_TYPE, BRIEF_TYPE) or len(message.payload) > MAX_BYTES:
             raise LinkGarbled(
                 f"{self.url} sent {len(message.payload)} bytes of {str(kind)[:80]}; is this a splitcodec bridge?"
             )
-        return bytes(message.payload)
+        body = bytes(message.payload)
+        return restore(body) if kind == BRIEF_TYPE else body
 
 
 @final

@@ -16,8 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, final
 
 from splitcodec.errors import LinkDown, MissingExtra, PacketError, SettingsError, SplitcodecError
+from splitcodec.wire.brief import MEDIA_TYPE as BRIEF_TYPE
+from splitcodec.wire.brief import shorten
 from splitcodec.wire.problem import MEDIA_TYPE, dump_problem
-from splitcodec.wire.request import MAX_PACKET, Respond, wanted_from
+from splitcodec.wire.request import BRIEF, MAX_PACKET, Respond, wanted_from
 from splitcodec.wire.topic import ANSWER_TYPE, Broker
 
 try:
@@ -164,7 +166,7 @@ class Bridge:
             self._kept[name] = body
             while len(self._kept) > ANSWERS_KEPT:
                 self._kept.popitem(last=False)
-        return ANSWER_TYPE, body
+        return (BRIEF_TYPE, shorten(body)) if given.get(BRIEF) == "1" else (ANSWER_TYPE, body)
 
     def _confirm(self, place: list[Any]) -> None:
         with self._lock:  # MQTT wants confirmations in the order in which the packets came

@@ -16,6 +16,8 @@ from splitcodec.wire.answer import MOST_GUESSES
 
 TASKS = "tasks"
 TOP = "top"
+BRIEF = "brief"
+"""Over MQTT: a property of this name, "1", asks for the answer shortened."""
 KEY = "idempotency-key"
 MAX_PACKET = 65_536
 BACKOFF_S = 0.2

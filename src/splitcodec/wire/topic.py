@@ -2,7 +2,7 @@
 
 For `mqtt://host/site7`: packets go to `site7/packets`, each answer to the response topic that its request names,
 `site7/answers/<client>`. Correlation data tells the answers apart; the content type tells an answer from a problem
-document; user properties carry tasks, number of guesses and idempotency key.
+document; user properties carry tasks, number of guesses, idempotency key, and whether the answer may be shortened.
 """
 
 from __future__ import annotations
