@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from splitcodec.model.depthwise import QuickDepthwise, quicken
 from splitcodec.model.frozen import FastReLU6
+from tests.model.shapes import NAMES, SHAPES
 
 
 def _learned(module: nn.Sequential, image: Tensor, *, half: bool) -> list[Tensor]:
@@ -23,20 +24,7 @@ def _learned(module: nn.Sequential, image: Tensor, *, half: bool) -> list[Tensor
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(
-    ("kernel", "stride", "pad", "rows", "cols"),
-    [
-        (3, 1, 1, 8, 8),
-        (3, 2, 1, 7, 9),
-        (3, 2, 0, 8, 7),
-        (5, 1, 2, 9, 7),
-        (5, 2, 2, 11, 8),
-        (5, 2, 0, 12, 11),
-        (5, 3, 4, 10, 7),
-        (7, 1, 3, 9, 9),
-        (1, 1, 0, 5, 6),
-    ],
-)
+@pytest.mark.parametrize(NAMES, SHAPES)
 def test_it_learns_as_pytorch_does(
     *, kernel: int, stride: int, pad: int, rows: int, cols: int, bias: bool, half: bool
 ) -> None:

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from splitcodec.model.frozen import FastReLU6, FrozenDepthwise, fast
+from tests.model.shapes import NAMES, SHAPES
 
 
 def _both(module: nn.Module, image: Tensor, *, half: bool) -> tuple[list[Tensor], list[Tensor]]:
@@ -23,21 +24,7 @@ def _both(module: nn.Module, image: Tensor, *, half: bool) -> tuple[list[Tensor]
 
 @pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-@pytest.mark.parametrize(
-    ("kernel", "stride", "pad", "rows", "cols"),
-    [
-        (3, 1, 1, 8, 8),
-        (3, 1, 1, 7, 9),
-        (3, 2, 1, 8, 8),
-        (3, 2, 1, 7, 9),
-        (3, 2, 0, 8, 7),
-        (5, 1, 2, 9, 7),
-        (5, 2, 2, 11, 8),
-        (5, 2, 0, 12, 11),
-        (5, 3, 4, 10, 7),
-        (1, 1, 0, 5, 6),
-    ],
-)
+@pytest.mark.parametrize(NAMES, SHAPES)
 def test_depthwise_gives_the_same(
     *, kernel: int, stride: int, pad: int, rows: int, cols: int, bias: bool, half: bool
 ) -> None:

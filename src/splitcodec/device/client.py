@@ -13,7 +13,7 @@ import operator
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
@@ -265,12 +265,10 @@ class Device:
         if not force:
             full, least, (_, rows, cols) = seen.grid(seen.side), seen.grid(sides[-1]), latent_chw.shape
             return seen.side, fit(latent_chw, least_grid=(rows - full[0] + least[0], cols - full[1] + least[1]))
-        of_side = {seen.side: latent_chw}
 
+        @cache
         def latent(side: int) -> NDArray[np.float32]:
-            if side not in of_side:
-                of_side[side] = self.encoder.latent_chw(seen.pixels_bhwc(side))
-            return of_side[side]
+            return latent_chw if side == seen.side else self.encoder.latent_chw(seen.pixels_bhwc(side))
 
         def size(side: int, level: int) -> int:
             return len(shortest(tables.quantise(latent(side), level), level))
