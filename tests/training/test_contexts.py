@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from typer.testing import CliRunner
 
 from splitcodec.cli import app
 from splitcodec.errors import SettingsError
-from splitcodec.training import contexts as learning
+from splitcodec.training.context_memory import Learned, Memory
+from splitcodec.training.context_network import REACH, WIDTHS, Network
 from splitcodec.training.contexts import fit
 from splitcodec.wire.bundle import open_bundle
 from splitcodec.wire.context_coder import ContextCoder
+from splitcodec.wire.contexts import EIGHTHS, Contexts
 from splitcodec.wire.reading import Reading, networks_of, places_of
 
 
@@ -52,15 +55,15 @@ def test_they_save_bytes_that_tables_cannot(latents: NDArray[np.float32]) -> Non
 
 def test_torch_and_numpy_choose_the_same_rows(latents: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
-    whole = learning._whole
+    whole = Network.whole
 
-    def keep(network: learning._Network) -> object:
+    def keep(network: Network) -> object:
         symbols = np.rint(latents[5] * GAINS[len(kept)][:, None, None])[order_c][None].astype(np.float32)
         kept.append([(told.mean.detach(), told.width.detach()) for told in network.told(torch.from_numpy(symbols))])
         return whole(network)
 
     order_c = np.argsort(-(latents * GAINS[1][:, None, None]).std(axis=(0, 2, 3)), kind="stable")
-    monkeypatch.setattr(learning, "_whole", keep)
+    monkeypatch.setattr(Network, "whole", keep)
     made = fit(latents, GAINS, steps=25)
     assert np.array_equal(order_c, made.order_c)
     for level, told in enumerate(kept):
@@ -77,6 +80,63 @@ def test_torch_and_numpy_choose_the_same_rows(latents: NDArray[np.float32], monk
             assert np.array_equal(row_nc >> 3, width_nc)
             reading.put(symbols_nc[reading.part][None])
         assert next(phases, None) is None
+
+
+def _size(made: Contexts, latents: NDArray[np.float32], level: int) -> float:
+    coder, gain = ContextCoder(made), GAINS[level][:, None, None]
+    return float(np.mean([len(coder.encode(np.rint(one * gain).astype(np.int32), level)) for one in latents]))
+
+
+def test_they_learn_on_from_earlier_ones(latents: NDArray[np.float32]) -> None:
+    earlier = fit(latents[:64], GAINS, steps=40)
+    as_they_were = fit(latents[:64], GAINS, steps=1, start=earlier)
+    for name in ("base_lkc", "into_lha", "into_bias_lsh", "out_lkcht", "out_bias_lkc"):
+        before, after = getattr(earlier, name).astype(int), getattr(as_they_were, name).astype(int)
+        assert np.abs(before - after).max() <= 0.02 * np.abs(before).max() + 2, name
+    later = fit(latents[:64], GAINS, steps=60, start=earlier)
+    assert np.array_equal(later.order_c, earlier.order_c)
+    for level in range(2):
+        assert _size(later, latents[64:], level) < _size(earlier, latents[64:], level)
+    with pytest.raises(SettingsError, match="contexts to begin with: 2 levels"):
+        fit(latents, GAINS[:1], steps=1, start=earlier)
+
+
+def test_a_kill_costs_one_level(latents: NDArray[np.float32], tmp_path: Path) -> None:
+    kept, told = tmp_path / "kept", list[int]()
+
+    class Killed(Exception):
+        pass
+
+    def until(step: int) -> Callable[[int, int], None]:
+        def tell(done: int, total: int) -> None:
+            told.append(done)
+            if done == step:
+                raise Killed
+
+        return tell
+
+    whole = fit(latents[:32], GAINS, steps=8)
+    with pytest.raises(Killed):
+        fit(latents[:32], GAINS, steps=8, memory=kept, progress=until(11))
+    assert kept.exists()
+    told.clear()
+    again = fit(latents[:32], GAINS, steps=8, memory=kept, progress=until(-1))
+    assert told[0] == 9
+    assert again.shared_bytes() == whole.shared_bytes()
+    assert not kept.exists()
+
+
+@pytest.mark.parametrize("damage", ["another call's", "cut short"])
+def test_what_was_kept_is_taken_for_nothing_else(latents: NDArray[np.float32], tmp_path: Path, damage: str) -> None:
+    kept = tmp_path / "kept"
+    other = Memory(kept, [b"another"])
+    other.save(Learned(np.zeros((WIDTHS * EIGHTHS, 2 * REACH + 1)), random=torch.get_rng_state()))
+    assert other.load() is not None
+    if damage == "cut short":
+        kept.write_bytes(kept.read_bytes()[:-40])
+        assert other.load() is None
+    made = fit(latents[:32], GAINS, steps=2, memory=kept)
+    assert made.shared_bytes() == fit(latents[:32], GAINS, steps=2).shared_bytes()
 
 
 def test_too_little_is_refused(latents: NDArray[np.float32]) -> None:
@@ -108,5 +168,13 @@ def test_the_command_makes_a_bundle(tiny_folder: Path, tmp_path: Path) -> None:
     assert made.manifest.provenance["contexts"]["photographs"] == 22
     again = CliRunner().invoke(app, [*words, "--json"])
     assert again.exit_code == 2 or "exists" in str(again.exception)
+    earlier = str(tmp_path / "out")
+    more = ["contexts", earlier, "--photos", str(photos), "--steps", "2", "--start", earlier]
+    told = CliRunner().invoke(app, [*more, "-o", str(tmp_path / "more"), "--json"])
+    assert told.exit_code == 0, told.output
+    assert open_bundle(str(tmp_path / "more")).manifest.provenance["contexts"]["start"] == "tiny@7"
+    both = CliRunner().invoke(app, [*more, "--like", earlier, "-o", str(tmp_path / "both")])
+    assert both.exit_code != 0
+    assert "give one of both" in str(both.exception)
     few = CliRunner().invoke(app, [*words[:-1], str(tmp_path / "few"), "--photos", str(tmp_path / "none")])
     assert few.exit_code != 0

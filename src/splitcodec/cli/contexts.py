@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,7 @@ from splitcodec.cli.show import BundleArgument, JsonOption, complain, print_json
 from splitcodec.errors import MissingExtra
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -41,6 +42,10 @@ def contexts(
         str | None,
         typer.Option("--like", metavar="OTHER", help="Take that bundle's networks, and count their rows anew."),
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option("--start", metavar="OTHER", help="Begin with that bundle's networks, not from nothing."),
+    ] = None,
     version: NextVersionOption = None,
     threads: Annotated[int, typer.Option("--threads", min=1, metavar="N", help="Of the training.")] = 1,
     json_: JsonOption = False,
@@ -49,18 +54,22 @@ def contexts(
 
     The same symbols in fewer bytes, at the price of some time on either shore. Graphs and answers stay; the fingerprint
     does not, so both shores need the new bundle. A tenth of the photographs, at most 200, are only measured. Bundles
-    whose encoders learned the same latent (`--like`) can share the networks; then nothing is learned.
+    whose encoders learned the same latent (`--like`) can share the networks; then nothing is learned. Killed, the same
+    command goes on at the level where it was.
     """
     import numpy as np
 
-    from splitcodec.errors import DataError, OutputError
+    from splitcodec.errors import DataError, OutputError, SettingsError
     from splitcodec.evaluation.calibrate import shuffled
-    from splitcodec.evaluation.contextual import recounted, savings, with_contexts
+    from splitcodec.evaluation.contextual import contexts_of, recounted, savings, with_contexts
     from splitcodec.wire.bundle import open_bundle, write_folder
 
+    if like is not None and start is not None:
+        raise SettingsError("--like takes networks as they are, --start learns on from them; give one of both")
     if out.exists():  # said before minutes of work rather than after
         raise OutputError(f"{out} exists; choose another folder or remove it first")
     opened, paths = open_bundle(bundle), shuffled(photos)
+    earlier = None if start is None else open_bundle(start)
     with progress() as bar:
         latents, skipped = _latents(opened, paths, threads=threads, bar=bar)
         held = min(_MOST_HELD_OUT, len(latents) // _HELD_OUT)
@@ -72,7 +81,11 @@ def contexts(
             other = open_bundle(like)
             made, note["like"] = recounted(other, opened, latents[held:]), other.ident
         else:
-            made, note["steps"] = _learned(np.stack(latents[held:]), opened, steps, threads, bar, task), steps
+            begun = None if earlier is None else contexts_of(earlier)
+            tell = partial(_tell, bar, task)
+            some, place = np.stack(latents[held:]), out.with_name(f".{out.name}.learned")
+            made = _learned(some, opened, steps=steps, start=begun, threads=threads, memory=place, tell=tell)
+            note |= {"steps": steps, **({} if earlier is None else {"start": earlier.ident})}
         draft = with_contexts(opened, made, note=note, version=version)
         found = savings(draft, latents[:held])
         note["held_out"] = {"photographs": held, "change_percent": [round(one.change, 2) for one in found]}
@@ -167,8 +180,19 @@ def _latents(
     return latents, skipped
 
 
+def _tell(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
+
+
 def _learned(
-    latent_nchw: NDArray[np.float32], bundle: Bundle, steps: int, threads: int, bar: Progress, task: TaskID
+    latent_nchw: NDArray[np.float32],
+    bundle: Bundle,
+    *,
+    steps: int,
+    start: Contexts | None,
+    threads: int,
+    memory: Path,
+    tell: Callable[[int, int], None],
 ) -> Contexts:
     try:
         import torch
@@ -177,9 +201,5 @@ def _learned(
     except ModuleNotFoundError as error:
         raise MissingExtra(f"this needs {error.name}; install it with: pip install 'splitcodec[train]'") from None
     torch.set_num_threads(threads)
-    return fit(
-        latent_nchw.astype("float16"),
-        bundle.tables[0].gain_lc,
-        steps=steps,
-        progress=lambda done, total: bar.update(task, completed=done, total=total),
-    )
+    gain_lc = bundle.tables[0].gain_lc
+    return fit(latent_nchw.astype("float16"), gain_lc, steps=steps, start=start, memory=memory, progress=tell)

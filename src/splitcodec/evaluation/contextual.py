@@ -70,15 +70,20 @@ def with_contexts(bundle: Bundle, contexts: Contexts, *, note: Mapping[str, Any]
     return derive(new, new.manifest, files=remade(bundle, new))
 
 
+def contexts_of(bundle: Bundle) -> Contexts:
+    """Return a bundle's contexts. Raises BundlePart without."""
+    if bundle.contexts is None:
+        raise BundlePart(f"{bundle.ident} has no contexts; give a bundle of coding id 2")
+    return bundle.contexts
+
+
 def recounted(like: Bundle, bundle: Bundle, latents: Sequence[NDArray[np.float32]]) -> Contexts:
     """Return another bundle's contexts, their rows counted anew on latents of `bundle`.
 
     For bundles whose latents mean the same, as where one's encoder learned the other's. Raises BundlePart without
     contexts, SettingsError for another number of levels or channels.
     """
-    one, tables = like.contexts, bundle.tables[0]
-    if one is None:
-        raise BundlePart(f"{like.ident} has no contexts; give a bundle of coding id 2")
+    one, tables = contexts_of(like), bundle.tables[0]
     if (one.levels, one.channels) != (tables.levels, tables.channels):
         raise SettingsError(
             f"{like.ident} has {one.levels} levels of {one.channels} channels, {bundle.ident} {tables.levels} of "

@@ -1,0 +1,89 @@
+"""Levels whose contexts are learned, kept on disk, so that a kill costs one level's work.   asked by: contexts.py"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from splitcodec.errors import OutputError
+
+
+@final
+@dataclass(slots=True)
+class Learned:
+    """What came of the levels so far: their arrays, mixtures and counts, and what the next level begins with."""
+
+    counts: NDArray[np.float64]
+    parts: list[dict[str, NDArray[Any]]] = field(default_factory=list)
+    priors: list[NDArray[np.float64]] = field(default_factory=list)
+    network: dict[str, Tensor] = field(default_factory=dict)
+    random: Tensor | None = None
+
+
+@final
+class Memory:
+    """One file; what was learned from anything else than `of` is not taken for it. None keeps nothing."""
+
+    def __init__(self, path: Path | None, of: Iterable[bytes]) -> None:
+        self._path = path
+        digest = hashlib.sha256()
+        for one in of:
+            digest.update(hashlib.sha256(one).digest())
+        self._key = digest.hexdigest()
+
+    def load(self) -> Learned | None:
+        """Return what was kept; None where nothing was, or something else, or it is damaged."""
+        if self._path is None or not self._path.exists():
+            return None
+        try:
+            found = torch.load(self._path, weights_only=True)
+            if found["of"] != self._key:
+                return None
+            return Learned(
+                counts=found["counts"].numpy(),
+                parts=[{name: array.numpy() for name, array in part.items()} for part in found["parts"]],
+                priors=[prior.numpy() for prior in found["priors"]],
+                network=found["network"],
+                random=found["random"],
+            )
+        except Exception:  # damaged: learned anew
+            return None
+
+    def save(self, learned: Learned) -> None:
+        """Keep what was learned, whole or not at all. Raises OutputError."""
+        if self._path is None:
+            return
+        file = io.BytesIO()
+        torch.save(
+            {
+                "of": self._key,
+                "counts": torch.from_numpy(learned.counts),
+                "parts": [{name: torch.from_numpy(array) for name, array in part.items()} for part in learned.parts],
+                "priors": [torch.from_numpy(prior) for prior in learned.priors],
+                "network": learned.network,
+                "random": learned.random,
+            },
+            file,
+        )
+        draft = self._path.with_name(self._path.name + ".part")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(file.getvalue())
+            os.replace(draft, self._path)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._path}: {error}; free some space and start again") from error
+
+    def forget(self) -> None:
+        """Remove the file; what was learned is in the caller's hands."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
