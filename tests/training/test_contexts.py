@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,11 @@ from typer.testing import CliRunner
 from splitcodec.cli import app
 from splitcodec.errors import SettingsError
 from splitcodec.training.context_memory import Learned, Memory
-from splitcodec.training.context_network import REACH, WIDTHS, Network
+from splitcodec.training.context_network import Network
 from splitcodec.training.contexts import fit
 from splitcodec.wire.bundle import open_bundle
 from splitcodec.wire.context_coder import ContextCoder
-from splitcodec.wire.contexts import EIGHTHS, Contexts
+from splitcodec.wire.contexts import Contexts
 from splitcodec.wire.reading import Reading, networks_of, places_of
 
 
@@ -77,7 +78,9 @@ def test_torch_and_numpy_choose_the_same_rows(latents: NDArray[np.float32], monk
                 np.concatenate([piece[k][0].flatten(1).T.numpy() for piece in pieces]) for k in range(2)
             )
             assert np.array_equal((8 * whole_nc + (row_nc & 7) - 4) / 8, mean_nc)
-            assert np.array_equal(row_nc >> 3, width_nc)
+            own_nc = (row_nc >> 3) - level * 36  # sets of 24 widths, 12 spare ones in front of all but the first
+            assert own_nc.min() >= -12 * level
+            assert np.array_equal(own_nc.clip(0), width_nc)
             reading.put(symbols_nc[reading.part][None])
         assert next(phases, None) is None
 
@@ -99,6 +102,26 @@ def test_they_learn_on_from_earlier_ones(latents: NDArray[np.float32]) -> None:
         assert _size(later, latents[64:], level) < _size(earlier, latents[64:], level)
     with pytest.raises(SettingsError, match="contexts to begin with: 2 levels"):
         fit(latents, GAINS[:1], steps=1, start=earlier)
+
+
+def test_levels_share_sets_of_rows(latents: NDArray[np.float32]) -> None:
+    gains = np.stack([np.full(12, gain) for gain in (0.3, 0.5, 0.8, 1.2, 1.6)]).astype(np.float32)
+    made = fit(latents, gains, steps=10)
+    assert made.widths == 24 + 2 * 36
+    sets = [made.freq_ks[:192], made.freq_ks[288:480], made.freq_ks[576:]]
+    assert not any(np.array_equal(one, other) for one, other in pairwise(sets))
+    for begin, one in ((192, sets[1]), (480, sets[2])):
+        assert np.array_equal(made.freq_ks[begin : begin + 96], np.tile(one[:8], (12, 1)))
+    used = [{int(row) >> 3 for row in Reading(networks_of(made, k), (6, 6)).rows()[0].ravel()} for k in range(5)]
+    for rows, first in zip(used, (0, 0, 36, 36, 72), strict=True):
+        assert first <= min(rows)
+        assert max(rows) < first + 24
+    again = fit(latents, gains, steps=1, start=made)
+    assert made.widths == again.widths
+    assert np.abs(made.out_bias_lkc.astype(int) - again.out_bias_lkc).max() < 36 * 512 / 2
+    symbols_chw = np.rint(latents[3] * gains[4][:, None, None]).astype(np.int32)
+    coder = ContextCoder(again)
+    assert np.array_equal(coder.decode(coder.encode(symbols_chw, 4), (12, 6, 6), level=4), symbols_chw)
 
 
 def test_a_kill_costs_one_level(latents: NDArray[np.float32], tmp_path: Path) -> None:
@@ -130,7 +153,7 @@ def test_a_kill_costs_one_level(latents: NDArray[np.float32], tmp_path: Path) ->
 def test_what_was_kept_is_taken_for_nothing_else(latents: NDArray[np.float32], tmp_path: Path, damage: str) -> None:
     kept = tmp_path / "kept"
     other = Memory(kept, [b"another"])
-    other.save(Learned(np.zeros((WIDTHS * EIGHTHS, 2 * REACH + 1)), random=torch.get_rng_state()))
+    other.save(Learned(random=torch.get_rng_state()))
     assert other.load() is not None
     if damage == "cut short":
         kept.write_bytes(kept.read_bytes()[:-40])

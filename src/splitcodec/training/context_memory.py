@@ -23,7 +23,7 @@ from splitcodec.errors import OutputError
 class Learned:
     """What came of the levels so far: their arrays, mixtures and counts, and what the next level begins with."""
 
-    counts: NDArray[np.float64]
+    counts: list[NDArray[np.float64]] = field(default_factory=list)
     parts: list[dict[str, NDArray[Any]]] = field(default_factory=list)
     priors: list[NDArray[np.float64]] = field(default_factory=list)
     network: dict[str, Tensor] = field(default_factory=dict)
@@ -50,7 +50,7 @@ class Memory:
             if found["of"] != self._key:
                 return None
             return Learned(
-                counts=found["counts"].numpy(),
+                counts=[count.numpy() for count in found["counts"]],
                 parts=[{name: array.numpy() for name, array in part.items()} for part in found["parts"]],
                 priors=[prior.numpy() for prior in found["priors"]],
                 network=found["network"],
@@ -67,7 +67,7 @@ class Memory:
         torch.save(
             {
                 "of": self._key,
-                "counts": torch.from_numpy(learned.counts),
+                "counts": [torch.from_numpy(count) for count in learned.counts],
                 "parts": [{name: torch.from_numpy(array) for name, array in part.items()} for part in learned.parts],
                 "priors": [torch.from_numpy(prior) for prior in learned.priors],
                 "network": learned.network,

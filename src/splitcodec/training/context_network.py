@@ -137,18 +137,23 @@ class Network(nn.Module):
         self.width.copy_(torch.log(spread_c / NARROWEST) / math.log(RATIO))
 
     @torch.no_grad()
-    def adopt(self, contexts: Contexts, level: int) -> None:
-        """Begin as the network of that level; what the mixtures were is found again from the rows."""
+    def adopt(self, contexts: Contexts, level: int, *, first: int) -> None:
+        """Begin as the network of that level; what the mixtures were is found again from the rows.
+
+        `first` is where its rows begin among the widths.
+        """
         bits_k = torch.tensor([_MEAN, _WIDTH])
         base_kc = _float(contexts.base_lkc[level])
         into = _float(contexts.into_lha[level]) / 2**_INTO
         into_bias = _float(contexts.into_bias_lsh[level]) / 2**_INTO
         out = _float(contexts.out_lkcht[level]) / 2 ** bits_k[:, None, None, None]
         out_bias = _float(contexts.out_bias_lkc[level])
-        first = base_kc.shape[1]
+        base_kc[1] -= first
+        out_bias[1] -= first * SHIFTS[1]
+        blind = base_kc.shape[1]
         self.mean.zero_()
         self.width.zero_()
-        self.mean[:first], self.width[:first] = base_kc[0] / EIGHTHS, base_kc[1]
+        self.mean[:blind], self.width[:blind] = base_kc[0] / EIGHTHS, base_kc[1]
         steps, channels = iter(into_bias), (iter(out.unbind(1)), iter(out_bias.unbind(1)))
         for group, (begin, width) in zip(self._each(), contexts.columns(), strict=True):
             group.into.copy_(into[:, begin : begin + width, None, None])
@@ -160,7 +165,7 @@ class Network(nn.Module):
                 if group.first == 0:  # all others' bases are nought
                     bias_kc = bias_kc - base_kc * torch.tensor(SHIFTS)[:, None]
                 group.out_bias[at] = bias_kc / 2 ** (bits_k[:, None] + _INTO)
-        self._mix_as(contexts.freq_ks)
+        self._mix_as(contexts.freq_ks[EIGHTHS * first : EIGHTHS * (first + WIDTHS)])
 
     @torch.enable_grad()
     def _mix_as(self, freq_ks: NDArray[np.uint32], *, steps: int = 400) -> None:

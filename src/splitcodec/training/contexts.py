@@ -2,7 +2,9 @@
 
 One network a level, each trained on ideal code lengths; it begins with the network of the level before, or with what
 an earlier bundle has. Rows are then counted on the same photographs, with the networks' mixtures as a prior, as tables
-are.
+are; two levels share a set of them, and the highest has one of its own. Sets lie one after another, and what is added
+to a level's widths leads to its own. In front of each but the first the narrowest rows are repeated for widths that
+come out below nought.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from splitcodec.errors import SettingsError
 from splitcodec.training.context_memory import Learned, Memory
 from splitcodec.training.context_network import HIDDEN, REACH, WIDTHS, Network
-from splitcodec.wire.contexts import EIGHTHS, Contexts, steps_of
+from splitcodec.wire.contexts import EIGHTHS, SHIFTS, Contexts, steps_of
 from splitcodec.wire.tables import quantise_mass
 
 STEPS: Final = 1500
@@ -27,6 +29,7 @@ BATCH: Final = 16
 STRENGTH: Final = 50.0  # symbols that the mixture counts as much as
 _GROWTH: Final = ((2, 4), (3, 4), (5, 4), (8, 2), (12, 2), (20, 2))  # channels and passes of each group
 _LAST_PASSES: Final = 2
+_SPARE: Final = 12  # widths below nought: one in ten thousand symbols falls below that
 _LEARNING_RATE: Final = 5e-3
 _LATER_RATE: Final = 3e-3  # of networks that have learned before
 
@@ -71,7 +74,7 @@ def fit(
         if start is None:
             network.widen(symbols_nchw)
         else:
-            network.adopt(start, level)
+            network.adopt(start, level, first=0 if start.widths == WIDTHS else _first_width(level, levels))
         _train(
             network,
             symbols_nchw,
@@ -81,19 +84,21 @@ def fit(
         )
         done.parts.append(network.whole())
         done.priors.append(network.priors())
-        done.counts += _counted(network, symbols_nchw)
+        done.counts.append(_counted(network, symbols_nchw))
         done.network, done.random = network.state_dict(), torch.get_rng_state()
         kept.save(done)
-    prior = np.mean(done.priors, axis=0) + 1e-7
-    mass = done.counts + STRENGTH * prior / prior.sum(axis=1, keepdims=True)
-    rows = len(mass)
+    freq_ks = _rows(done)
+    for level, part in enumerate(done.parts):
+        first = _first_width(level, levels)
+        part["base_lkc"][1] = part["base_lkc"][1].clip(0, WIDTHS - 1) + first
+        part["out_bias_lkc"][1] += first * SHIFTS[1]
     made = Contexts(
         order_c=order_c,
         group_g=np.array(group_g, np.int32),
         passes_g=np.array(passes_g, np.int32),
-        freq_ks=np.stack([quantise_mass(row) for row in mass]),
-        size_k=np.full(rows, 2 * REACH + 1, np.int32),
-        offset_k=np.full(rows, -REACH, np.int32),
+        freq_ks=freq_ks,
+        size_k=np.full(len(freq_ks), 2 * REACH + 1, np.int32),
+        offset_k=np.full(len(freq_ks), -REACH, np.int32),
         **{name: np.stack([part[name] for part in done.parts]) for name in done.parts[0]},
     )
     kept.forget()
@@ -103,10 +108,34 @@ def fit(
 def _resumed(found: Learned | None, network: Network) -> Learned:
     """Return what was learned before, network and chance as they were then; or nothing."""
     if found is None or found.random is None:
-        return Learned(np.zeros((WIDTHS * EIGHTHS, 2 * REACH + 1)))
+        return Learned()
     network.load_state_dict(found.network)
     torch.set_rng_state(found.random)
     return found
+
+
+def _set_of(level: int, levels: int) -> int:
+    """Return the set of rows of a level: the highest has the last one, two below it the one before, and so on."""
+    return levels // 2 - (levels - level) // 2
+
+
+def _first_width(level: int, levels: int) -> int:
+    """Return what is added to the widths of a level, so that they lead to its rows."""
+    return _set_of(level, levels) * (WIDTHS + _SPARE)
+
+
+def _rows(learned: Learned) -> NDArray[np.uint32]:
+    """Return the frequencies of all sets' rows, (rows, columns)."""
+    levels, found = len(learned.counts), list[NDArray[np.uint32]]()
+    sets = [_set_of(level, levels) for level in range(levels)]
+    for one in sorted(set(sets)):
+        mine = [level for level in range(levels) if sets[level] == one]
+        prior = np.mean([learned.priors[level] for level in mine], axis=0) + 1e-7
+        counts = np.sum([learned.counts[level] for level in mine], axis=0)
+        mass = counts + STRENGTH * prior / prior.sum(axis=1, keepdims=True)
+        freq_ks = np.stack([quantise_mass(row) for row in mass])
+        found += [np.tile(freq_ks[:EIGHTHS], (_SPARE, 1)), freq_ks] if one else [freq_ks]
+    return np.concatenate(found)
 
 
 def _groups(channels: int) -> tuple[list[int], list[int]]:
@@ -125,10 +154,11 @@ def _check_start(start: Contexts, *, levels: int, groups: tuple[list[int], list[
     """Refuse earlier contexts of another shape."""
     theirs = (start.group_g.tolist(), start.passes_g.tolist())
     hidden = start.into_lha.shape[1]
-    if (start.levels, theirs, hidden, start.widths) != (levels, groups, HIDDEN, WIDTHS):
+    widths = (WIDTHS, WIDTHS + _first_width(levels - 1, levels))  # one set for all levels is the form before
+    if (start.levels, theirs, hidden) != (levels, groups, HIDDEN) or start.widths not in widths:
         raise SettingsError(
             f"contexts to begin with: {start.levels} levels, groups of {theirs[0]} channels, {hidden} hidden numbers, "
-            f"{start.widths} widths; expected {levels}, {groups[0]}, {HIDDEN}, {WIDTHS}"
+            f"{start.widths} widths; expected {levels}, {groups[0]}, {HIDDEN}, {widths[0]} or {widths[1]}"
         )
 
 
