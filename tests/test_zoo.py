@@ -5,7 +5,9 @@ from __future__ import annotations
 import platform
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.device.client import Device
@@ -73,6 +75,25 @@ def test_every_level_costs_more_than_the_one_below(default: Bundle) -> None:
     ]
     assert sizes == sorted(sizes)
     assert sizes[0] < 1000 * len(PHOTOGRAPHS) < sizes[-1]
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_contexts_pay_for_pictures_that_nobody_learned_from(name: str) -> None:
+    bundle = open_bundle(name)
+    by_channel, by_context = (Device(bundle, threads=1, coding=coding) for coding in (0, 2))
+    random = np.random.default_rng(0)
+    places = np.arange(224)
+    pictures = {
+        "black": np.zeros((224, 224)),
+        "noise": random.integers(0, 256, (224, 224)),
+        "squares": 255 * ((places[:, None] // 8 + places // 8) % 2),
+        "stripes": 255 * np.repeat(places[:, None] % 4 < 2, 224, axis=1),
+    }
+    for what, grey in pictures.items():
+        picture = Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+        for level in range(bundle.manifest.levels):
+            sizes = [len(device.encode(picture, level=level)) for device in (by_context, by_channel)]
+            assert sizes[0] <= sizes[1], (what, level)
 
 
 def test_high_levels_answer_as_the_uncompressed_teacher(default: Bundle) -> None:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from splitcodec.cli import app
 from splitcodec.errors import SettingsError
+from splitcodec.training import contexts as learning
 from splitcodec.training.context_memory import Learned, Memory
 from splitcodec.training.context_network import Network
 from splitcodec.training.contexts import fit
@@ -78,9 +79,8 @@ def test_torch_and_numpy_choose_the_same_rows(latents: NDArray[np.float32], monk
                 np.concatenate([piece[k][0].flatten(1).T.numpy() for piece in pieces]) for k in range(2)
             )
             assert np.array_equal((8 * whole_nc + (row_nc & 7) - 4) / 8, mean_nc)
-            own_nc = (row_nc >> 3) - level * 36  # sets of 24 widths, 12 spare ones in front of all but the first
-            assert own_nc.min() >= -12 * level
-            assert np.array_equal(own_nc.clip(0), width_nc)
+            own_nc = (row_nc >> 3) - level * 72  # sets of 24 widths, the ends repeated 24 times between them
+            assert np.array_equal(own_nc.clip(0, 23), width_nc)
             reading.put(symbols_nc[reading.part][None])
         assert next(phases, None) is None
 
@@ -107,21 +107,32 @@ def test_they_learn_on_from_earlier_ones(latents: NDArray[np.float32]) -> None:
 def test_levels_share_sets_of_rows(latents: NDArray[np.float32]) -> None:
     gains = np.stack([np.full(12, gain) for gain in (0.3, 0.5, 0.8, 1.2, 1.6)]).astype(np.float32)
     made = fit(latents, gains, steps=10)
-    assert made.widths == 24 + 2 * 36
-    sets = [made.freq_ks[:192], made.freq_ks[288:480], made.freq_ks[576:]]
-    assert not any(np.array_equal(one, other) for one, other in pairwise(sets))
-    for begin, one in ((192, sets[1]), (480, sets[2])):
-        assert np.array_equal(made.freq_ks[begin : begin + 96], np.tile(one[:8], (12, 1)))
+    assert made.widths == 24 + 2 * 72
+    sets = [made.freq_ks[576 * one : 576 * one + 192] for one in range(3)]
+    for number, (one, other) in enumerate(pairwise(sets)):
+        assert not np.array_equal(one, other)
+        between = made.freq_ks[576 * number + 192 : 576 * (number + 1)]
+        assert np.array_equal(between, np.concatenate([np.tile(one[-8:], (24, 1)), np.tile(other[:8], (24, 1))]))
     used = [{int(row) >> 3 for row in Reading(networks_of(made, k), (6, 6)).rows()[0].ravel()} for k in range(5)]
-    for rows, first in zip(used, (0, 0, 36, 36, 72), strict=True):
+    for rows, first in zip(used, (0, 0, 72, 72, 144), strict=True):
         assert first <= min(rows)
         assert max(rows) < first + 24
     again = fit(latents, gains, steps=1, start=made)
     assert made.widths == again.widths
-    assert np.abs(made.out_bias_lkc.astype(int) - again.out_bias_lkc).max() < 36 * 512 / 2
+    assert np.abs(made.out_bias_lkc.astype(int) - again.out_bias_lkc).max() < 72 * 512 / 2
     symbols_chw = np.rint(latents[3] * gains[4][:, None, None]).astype(np.int32)
     coder = ContextCoder(again)
     assert np.array_equal(coder.decode(coder.encode(symbols_chw, 4), (12, 6, 6), level=4), symbols_chw)
+
+
+@pytest.mark.parametrize("levels", range(1, 17))
+def test_sets_of_rows_fit(levels: int) -> None:
+    sets = [learning._set_of(level, levels) for level in range(levels)]
+    assert sets[0] == 0
+    assert sets == sorted(sets)
+    assert sets.count(sets[-1]) == 1
+    assert max(map(sets.count, sets)) <= (2 if levels < 12 else 3)
+    assert 8 * (24 + 72 * sets[-1]) <= 4096  # what a file may have
 
 
 def test_a_kill_costs_one_level(latents: NDArray[np.float32], tmp_path: Path) -> None:

@@ -62,6 +62,7 @@ def with_contexts(bundle: Bundle, contexts: Contexts, *, note: Mapping[str, Any]
         )
         title, _, rest = bundle.read(_CARD).decode().rstrip().partition("\n")
         title = title.replace(bundle.ident, f"{bundle.manifest.name}@{number}")
+        rest = rest.replace(f"\n\n{told}", "")  # said of earlier contexts
         files[_CARD] = f"{title}\n{rest}\n\n{told}\n".encode()
     provenance = {**bundle.manifest.provenance, "contexts": {**note, "splitcodec": splitcodec.__version__}}
     codings = (BY_CHANNEL, BY_CONTEXT)

@@ -3,13 +3,14 @@
 One network a level, each trained on ideal code lengths; it begins with the network of the level before, or with what
 an earlier bundle has. Rows are then counted on the same photographs, with the networks' mixtures as a prior, as tables
 are; two levels share a set of them, and the highest has one of its own. Sets lie one after another, and what is added
-to a level's widths leads to its own. In front of each but the first the narrowest rows are repeated for widths that
-come out below nought.
+to a level's widths leads to its own. Between two sets the widest rows of the one and the narrowest of the other are
+repeated, for what comes out beyond them: it would be coded by another level's rows, at any price.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,8 @@ BATCH: Final = 16
 STRENGTH: Final = 50.0  # symbols that the mixture counts as much as
 _GROWTH: Final = ((2, 4), (3, 4), (5, 4), (8, 2), (12, 2), (20, 2))  # channels and passes of each group
 _LAST_PASSES: Final = 2
-_SPARE: Final = 12  # widths below nought: one in ten thousand symbols falls below that
+_SPARE: Final = 24  # widths that are repeated at either end of a set
+_FEW: Final = 11  # levels, of which two share a set of rows; of more, three
 _LEARNING_RATE: Final = 5e-3
 _LATER_RATE: Final = 3e-3  # of networks that have learned before
 
@@ -115,13 +117,15 @@ def _resumed(found: Learned | None, network: Network) -> Learned:
 
 
 def _set_of(level: int, levels: int) -> int:
-    """Return the set of rows of a level: the highest has the last one, two below it the one before, and so on."""
-    return levels // 2 - (levels - level) // 2
+    """Return the set of rows of a level: the highest has the last one, some below it the one before, and so on."""
+    together = 2 if levels <= _FEW else 3
+    last = (levels + together - 2) // together
+    return last - (levels - level + together - 2) // together
 
 
 def _first_width(level: int, levels: int) -> int:
     """Return what is added to the widths of a level, so that they lead to its rows."""
-    return _set_of(level, levels) * (WIDTHS + _SPARE)
+    return _set_of(level, levels) * (WIDTHS + 2 * _SPARE)
 
 
 def _rows(learned: Learned) -> NDArray[np.uint32]:
@@ -133,8 +137,15 @@ def _rows(learned: Learned) -> NDArray[np.uint32]:
         prior = np.mean([learned.priors[level] for level in mine], axis=0) + 1e-7
         counts = np.sum([learned.counts[level] for level in mine], axis=0)
         mass = counts + STRENGTH * prior / prior.sum(axis=1, keepdims=True)
-        freq_ks = np.stack([quantise_mass(row) for row in mass])
-        found += [np.tile(freq_ks[:EIGHTHS], (_SPARE, 1)), freq_ks] if one else [freq_ks]
+        found.append(np.stack([quantise_mass(row) for row in mass]))
+    return _apart(found)
+
+
+def _apart(sets: list[NDArray[np.uint32]]) -> NDArray[np.uint32]:
+    """Lay sets of rows one after another, what lies at their ends repeated between them."""
+    found = sets[:1]
+    for before, after in pairwise(sets):
+        found += [np.tile(before[-EIGHTHS:], (_SPARE, 1)), np.tile(after[:EIGHTHS], (_SPARE, 1)), after]
     return np.concatenate(found)
 
 
