@@ -35,7 +35,7 @@ class ContextCoder:
         """Return the payload of integer symbols (C, H, W). Raises TablesError for symbols outside their row's range."""
         symbols_nc = in_order(self._checked(symbols_chw), self._contexts)
         networks, grid = self._networks_of(level), (symbols_chw.shape[1], symbols_chw.shape[2])
-        reading, rows = Reading(networks, grid), len(self._contexts.size_k)
+        reading = Reading(networks, grid)
         mean_n, width_n, column_n = (np.empty(symbols_nc.size, np.int32) for _ in range(3))
         reading.see(symbols_nc[None])
         begin, sizes = 0, list[int]()
@@ -49,7 +49,8 @@ class ContextCoder:
             begin = end
             reading.on()
         key_n, whole_n = rows_of(mean_n, width_n)
-        key_n += np.repeat(np.arange(0, len(networks) * rows, rows, dtype=np.int32), sizes)
+        low, rows = _span(key_n)  # of this level's, often few of all
+        key_n += np.repeat(np.arange(len(networks), dtype=np.int32) * rows - low, sizes)
         column_n -= whole_n
         column_n -= self._low
         if column_n.size and (int(column_n.min()) < 0 or int(column_n.max()) >= self._columns):
@@ -57,7 +58,7 @@ class ContextCoder:
         at_n, counts = _sorted(key_n)
         ends = accumulate(count for _, count in counts)
         column_n = column_n[at_n]
-        runs = [(key % rows, column_n[end - count : end]) for (key, count), end in zip(counts, ends, strict=True)]
+        runs = [(low + key % rows, column_n[end - count : end]) for (key, count), end in zip(counts, ends, strict=True)]
         return self._coder.encode_runs(runs, 0)
 
     def decode(self, payload: bytes, shape_chw: tuple[int, int, int], *, level: int) -> NDArray[np.int32]:
@@ -102,8 +103,9 @@ class ContextCoder:
             row_bnc, whole_bnc = reading.rows()
             column_bnc = np.empty_like(whole_bnc)
             for reader, row_nc, column_nc in zip(readers.values(), row_bnc, column_bnc, strict=True):
-                at_n, runs = _sorted(row_nc.ravel())
-                column_nc.ravel()[at_n] = reader.take_runs(runs)
+                low, _ = _span(row_nc)
+                at_n, runs = _sorted((row_nc - low).ravel())
+                column_nc.ravel()[at_n] = reader.take_runs([(low + row, count) for row, count in runs])
             whole_bnc += self._low
             whole_bnc += column_bnc
             symbols_bnc[:, *reading.part] = whole_bnc
@@ -132,6 +134,14 @@ class ContextCoder:
                 f"({self._contexts.channels}, rows, columns)"
             )
         return symbols_chw.astype(np.int32, copy=False)
+
+
+def _span(row_n: NDArray[np.int32]) -> tuple[int, int]:
+    """Return the lowest row, and how many there are up to the highest."""
+    if not row_n.size:
+        return 0, 1
+    low = int(row_n.min())
+    return low, int(row_n.max()) - low + 1
 
 
 def _sorted(key_n: NDArray[np.int32]) -> tuple[NDArray[np.intp], list[tuple[int, int]]]:
