@@ -70,6 +70,7 @@ def contexts(
         raise OutputError(f"{out} exists; choose another folder or remove it first")
     opened, paths = open_bundle(bundle), shuffled(photos)
     earlier = None if start is None else open_bundle(start)
+    begun, place = None if earlier is None else contexts_of(earlier), out.with_name(f".{out.name}.learned")
     with progress() as bar:
         latents, skipped = _latents(opened, paths, threads=threads, bar=bar)
         held = min(_MOST_HELD_OUT, len(latents) // _HELD_OUT)
@@ -81,15 +82,14 @@ def contexts(
             other = open_bundle(like)
             made, note["like"] = recounted(other, opened, latents[held:]), other.ident
         else:
-            begun = None if earlier is None else contexts_of(earlier)
-            tell = partial(_tell, bar, task)
-            some, place = np.stack(latents[held:]), out.with_name(f".{out.name}.learned")
+            some, tell = np.stack(latents[held:]), partial(_tell, bar, task)
             made = _learned(some, opened, steps=steps, start=begun, threads=threads, memory=place, tell=tell)
             note |= {"steps": steps, **({} if earlier is None else {"start": earlier.ident})}
         draft = with_contexts(opened, made, note=note, version=version)
         found = savings(draft, latents[:held])
         note["held_out"] = {"photographs": held, "change_percent": [round(one.change, 2) for one in found]}
         new = write_folder(with_contexts(opened, made, note=note, version=version), out)
+        place.unlink(missing_ok=True)
     for why in skipped:
         complain(f"left out: {why}")
     if sum(one.change for one in found) >= 0:

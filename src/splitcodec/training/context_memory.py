@@ -82,8 +82,3 @@ class Memory:
             os.replace(draft, self._path)
         except OSError as error:
             raise OutputError(f"cannot write {self._path}: {error}; free some space and start again") from error
-
-    def forget(self) -> None:
-        """Remove the file; what was learned is in the caller's hands."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)

@@ -52,8 +52,9 @@ def fit(
 
     `start` are earlier contexts with which each level begins, instead of with the level before; it says the order of
     channels, and must have as many levels, channels and groups. `memory` is a file that keeps the levels done: the same
-    call goes on behind them, with the same result, and removes it in the end. `progress` is told (steps done, of all).
-    Raises SettingsError for fewer latents than a batch, no steps, another kind of start; OutputError.
+    call goes on behind them, with the same result; it stays until the caller has put that away. `progress` is told
+    (steps done, of all). Raises SettingsError for fewer latents than a batch, no steps, another kind of start;
+    OutputError.
     """
     if steps < 1 or len(latent_nchw) < BATCH:
         raise SettingsError(f"{steps} steps, {len(latent_nchw)} photographs; expected at least 1 and {BATCH}")
@@ -94,7 +95,7 @@ def fit(
         first = _first_width(level, levels)
         part["base_lkc"][1] = part["base_lkc"][1].clip(0, WIDTHS - 1) + first
         part["out_bias_lkc"][1] += first * SHIFTS[1]
-    made = Contexts(
+    return Contexts(
         order_c=order_c,
         group_g=np.array(group_g, np.int32),
         passes_g=np.array(passes_g, np.int32),
@@ -103,8 +104,6 @@ def fit(
         offset_k=np.full(len(freq_ks), -REACH, np.int32),
         **{name: np.stack([part[name] for part in done.parts]) for name in done.parts[0]},
     )
-    kept.forget()
-    return made
 
 
 def _resumed(found: Learned | None, network: Network) -> Learned:
