@@ -12,6 +12,7 @@ from splitcodec.errors import RecipeError
 from splitcodec.training.build import build_student, build_teacher
 from splitcodec.training.distill import train
 from splitcodec.training.earlier import begin_from
+from splitcodec.training.export import export
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
 
@@ -90,28 +91,34 @@ def test_a_start_that_has_not_finished_is_refused(
         train(_next(recipe_data(), tmp_path / "half"), photos=[photos], out=tmp_path / "run", report=lambda _: None)
 
 
+@pytest.mark.parametrize("bundled", [False, True])
 def test_with_a_lead_the_start_gives_its_encoder_alone(
-    recipe_data: Make, finished: Path, photos: Path, tmp_path: Path
+    recipe_data: Make, finished: Path, photos: Path, tmp_path: Path, *, bundled: bool
 ) -> None:
     levels = {"lambdas": [0.5], "default": 0}  # the lead gives others
     other = Recipe.model_validate({**recipe_data(), "name": "other", "seed": 5, "levels": levels, "stage2": None})
     train(other, photos=[photos], out=tmp_path / "other", report=lambda _: None)
+    start = tmp_path / "other"
+    if bundled:
+        start = export(start, tmp_path / "bundle", golden=lambda _: b"none").path
     stage = {"kind": "latents", "images": 16, "batch": 8, "learning_rate": 1e-9}
     both = Recipe.model_validate(
         {
             **recipe_data(),
             "name": "both",
-            "start": str(tmp_path / "other"),
+            "start": str(start),
             "lead": str(finished),
             "stage1": stage,
             "stage2": None,
         }
     )
     final = train(both, photos=[photos], out=tmp_path / "both", report=lambda _: None)
-    assert [(one["key"], one["recipe"]) for one in final["builds_on"]] == [("start", "other"), ("lead", "tiny-run")]
+    name = "other@1" if bundled else "other"
+    assert [(one["key"], one["recipe"]) for one in final["builds_on"]] == [("start", name), ("lead", "tiny-run")]
     weights, began, led = (Run(folder).weights() for folder in (tmp_path / "both", tmp_path / "other", finished))
     assert all(torch.equal(weights[key], led[key]) for key in led if key.startswith(("decoder.", "bottleneck.")))
     first = "squeeze.layers.0.0.weight"
-    assert torch.allclose(weights[first], began[first], atol=1e-6)  # its layers but the last, which are turned
+    # its layers but the last, which are turned; a bundle's have batch norm folded in
+    assert bundled or torch.allclose(weights[first], began[first], atol=1e-6)
     assert not torch.allclose(weights[first], led[first], atol=1e-3)
     assert final["validation"][0]["loss"] < 0.6  # near the lead's latent from the start

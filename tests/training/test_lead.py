@@ -118,3 +118,25 @@ def test_a_share_of_the_picture_is_less_than_one(recipe_data: Make) -> None:
     data["student"] = {"kind": "thinned", "share": [7, 5], "widths": [12], "channels": 6}
     with pytest.raises(ValueError, match="share 7 / 5"):
         Recipe.model_validate(data)
+
+
+def test_a_thinned_encoder_may_end_before_the_cut(
+    recipe_data: Make, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    data = recipe_data()
+    sizes = {key: data["student"][key] for key in ("channels", "decoder")}
+    student = {**sizes, "kind": "thinned", "until": "blocks.0", "share": [3, 4], "widths": [9, 12], "halvings": 2}
+    stage = {"kind": "latents", "images": 16, "batch": 8, "learning_rate": 1e-3, "window": 32}
+    thin = {**data, "name": "thin", "student": student, "lead": str(finished), "stage1": stage, "stage2": None}
+    recipe, out = Recipe.model_validate(thin), tmp_path / "run"
+    teacher = build_teacher(recipe)
+    whole = build_teacher(Recipe.model_validate({**thin, "student": {**student, "until": None, "halvings": 1}}))
+    assert teacher.thinned is not None
+    assert (teacher.thinned.stride, teacher.stride, whole.stride) == (2, 4, 4)
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(teacher.head(image), whole.head(image))  # the cut is where it was
+    assert train(recipe, photos=[photos], out=out, report=lambda _: None)["finished"]
+    bundle = export(out, tmp_path / "bundle", golden=lambda _: b"none")
+    assert bundle.manifest.stride == 8
+    assert Edge(bundle).answer(Device(bundle).encode(photos / "00.jpg"))["bundle"] == "thin@1"

