@@ -35,6 +35,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "patch": {"widths": [12], "channels": 6, "decoder": SMALL_DECODER},
     "thinned": {
         "share": [1, 2],
+        "until": None,
         "hidden": None,
         "widths": [12],
         "halvings": 1,
@@ -46,7 +47,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "image": {"width": 8, "channels": 6},
     "hyperprior": {"width": 8, "channels": 6},
 }
-LARGE, SMALLER = "efficientnet_lite0_large", "efficientnet_lite0_small"
+LARGE, SMALLER, TINY = "efficientnet_lite0_large", "efficientnet_lite0_small", "efficientnet_lite0_tiny"
 ALL = {str(path.relative_to(COMMITTED).with_suffix("")): path for path in RECIPES}
 PATCHES = "[{width: 8, kernel: 5, stride: 4}, {width: 12, kernel: 3, stride: 2}]"
 
@@ -154,7 +155,7 @@ def test_names_of_committed_recipes_are_apart() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["paper/resnet50", "rivals/paper", "rivals/reduced", "rivals/factorized", LARGE, SMALLER, f"{SMALLER}_v1"],
+    ["paper/resnet50", "rivals/paper", "rivals/reduced", "rivals/factorized", LARGE, SMALLER, f"{SMALLER}_v1", TINY],
 )
 def test_committed_recipes_meet_their_teacher_in_full_size(name: str) -> None:
     recipe = read_recipe(ALL[name])
@@ -169,6 +170,7 @@ def test_committed_recipes_meet_their_teacher_in_full_size(name: str) -> None:
         LARGE: (80, 16),
         SMALLER: (80, 16),
         f"{SMALLER}_v1": (40, 8),
+        TINY: (80, 16),
     }[name]
     student = build_student(recipe, teacher)
     side = latent_side(recipe, 224, stride=latent_stride(recipe, teacher))
