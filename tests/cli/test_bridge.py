@@ -1,25 +1,50 @@
-"""`splitcodec bridge --udp` as a process, with `ask` and `watch` against it."""
+"""`splitcodec bridge` as a process, with `ask` and `watch` against it."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from pydantic import SecretStr
 from typer.testing import CliRunner
 
 from splitcodec.cli import app
+from splitcodec.edge.answer import Edge
+from splitcodec.edge.server import BackgroundServer, Settings, create_app
 from splitcodec.errors import SplitcodecError
+from tests.mosquitto import Mosquitto
 
 COMMAND = [sys.executable, "-m", "splitcodec.cli"]
 TOKEN = "sixteen bytes or more"
-PLAIN = {key: value for key, value in os.environ.items() if key != "SPLITCODEC_TOKEN"}
+PLAIN = {key: value for key, value in os.environ.items() if key not in ("SPLITCODEC_TOKEN", "SPLITCODEC_SERVER_TOKEN")}
+
+
+@contextmanager
+def bridging(*words: str, stop: int = signal.SIGTERM, more: dict[str, str] | None = None) -> Iterator[str]:
+    """Run a bridge and return what it says; it ends with 0."""
+    command = [*COMMAND, "bridge", *words]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=PLAIN | (more or {})) as process:
+        assert process.stderr is not None
+        try:
+            yield process.stderr.readline()
+        finally:
+            process.send_signal(stop)
+        assert process.wait(20) == 0
+
+
+def address(said: str) -> str:
+    found = re.search(r"udp://127\.0\.0\.1:[0-9]+", said)
+    assert found is not None, said
+    return found[0]
 
 
 @pytest.fixture
@@ -27,14 +52,8 @@ def bridge(tiny_folder: Path, tmp_path: Path) -> Iterator[str]:
     """Return the address of a bridge with a key."""
     file = tmp_path / "token"
     file.write_text(TOKEN)
-    words = ["bridge", "--udp", "0", "--bundle", str(tiny_folder), "--token-file", str(file)]
-    with subprocess.Popen([*COMMAND, *words], stderr=subprocess.PIPE, text=True, env=PLAIN) as process:
-        assert process.stderr is not None
-        found = re.search(r"udp://127\.0\.0\.1:[0-9]+", process.stderr.readline())
-        assert found is not None
-        yield found[0]
-        process.terminate()
-        assert process.wait(20) == 0
+    with bridging("--udp", "0", "--bundle", str(tiny_folder), "--token-file", str(file)) as said:
+        yield address(said)
 
 
 def run(*words: str, **more: str) -> subprocess.CompletedProcess[str]:
@@ -65,6 +84,32 @@ def test_pictures_are_answered_over_udp(bridge: str, tiny_folder: Path, tmp_path
     assert "Traceback" not in refused.stderr
 
 
+def test_a_server_that_wants_a_token_gets_it_from_either_bridge(tiny_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("paho.mqtt.client")
+    wanted, picture, file = "the-servers-own-token", tmp_path / "a.png", tmp_path / "token"
+    file.write_text(wanted)
+    Image.effect_noise((90, 70), 60).convert("RGB").save(picture)
+    asking = ["ask", str(picture), "--bundle", str(tiny_folder), "--json", "--retries", "0", "--url"]
+    given = ["--server-token-file", str(file)]
+    key = {"SPLITCODEC_TOKEN": TOKEN}
+    broker = Mosquitto(tmp_path)
+    with broker.running(), BackgroundServer(create_app(Edge(tiny_folder), Settings(tokens=SecretStr(wanted)))) as edge:
+        with bridging("--udp", "0", "--url", edge.url, *given, more=key) as said:
+            asked = run(*asking, address(said), **key)
+            assert asked.returncode == 0, asked.stderr
+        with bridging("--udp", "0", "--url", edge.url, more=key) as said:
+            assert "401" in run(*asking, address(said), **key).stderr
+        for words, more in ((given, None), ([], {"SPLITCODEC_SERVER_TOKEN": wanted})):
+            with bridging("--mqtt", broker.url, "--url", edge.url, *words, stop=signal.SIGINT, more=more):
+                asked = run(*asking, broker.url)
+            assert asked.returncode == 0, asked.stderr
+
+
+def test_a_password_of_the_server_is_not_said() -> None:
+    with bridging("--udp", "0", "--url", "http://me:s3cret@127.0.0.1:9") as said:
+        assert said.endswith(" to http://127.0.0.1:9\n")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -75,6 +120,9 @@ def test_pictures_are_answered_over_udp(bridge: str, tiny_folder: Path, tmp_path
         (["--udp", "99999"], "expected a port such as 8080"),
         (["--udp", "nowhere.invalid:1"], "cannot listen on UDP port 1"),
         (["--udp", "8080", "--url", "http://h", "--bundle", "b"], "give one of the two"),
+        (["--mqtt", "mqtt://host/topic", "--token-file", "x"], "the server at --url takes --server-token-file"),
+        (["--udp", "8080", "--server-token-file", "x"], "is for the server at --url"),
+        (["--udp", "8080", "--url", "http://h", "--server-token-file", "/nowhere"], "token file /nowhere"),
     ],
 )
 def test_wrong_options_are_named(words: list[str], message: str, tiny_folder: Path) -> None:

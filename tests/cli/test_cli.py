@@ -225,6 +225,7 @@ def test_evaluate(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None
         (["answer", "PACKET", "-b", "TINY", "--tasks", "juggle"], ["TaskError", "juggle"]),
         (["ask", "PHOTO", "-b", "TINY", "--url", "http://127.0.0.1:9", "--retries", "0"], ["LinkDown", "127.0.0.1:9"]),
         (["ask", "PHOTO", "-b", "TINY", "--url", "ftp://x"], ["ftp://x"]),
+        (["ask", "PHOTO", "-b", "TINY", "--url", "udp://a..b"], ["SettingsError", "udp://a..b"]),
         (["evaluate", "-b", "TINY", "--data", "EMPTY"], ["DataError", "empty"]),
         (["evaluate", "-b", "TINY", "--data", "EMPTY", "--codecs", "gif"], ["SettingsError", "gif", "jpeg"]),
         (["encode", "PHOTO", "-b", "TINY", "-o", "PHOTO"], ["OutputError"]),

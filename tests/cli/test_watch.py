@@ -15,7 +15,9 @@ import pytest
 from PIL import Image
 
 from splitcodec.cli import main
+from splitcodec.cli.show import DEFAULT_BUNDLE
 from splitcodec.device.client import Device
+from splitcodec.device.overlay import in_picture
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.server import BackgroundServer, Settings, create_app
 from splitcodec.wire.bundle import Bundle
@@ -114,6 +116,12 @@ def test_refusals_are_one_line(run: Run, tiny_folder: Path, tmp_path: Path) -> N
         ((tmp_path, *url, "--force-fit"), "--max-bytes or --kbit-per-s"),
         ((tmp_path, *url, "--window-s", "5"), "--kbit-per-s"),
         ((tmp_path, *url, "--kbit-per-s", "0"), "more than 0"),
+        ((tmp_path, *url, "--kbit-per-s", "1e10", "--window-s", "1e308"), "--kbit-per-s 10000000000.0; expected"),
+        ((tmp_path, *url, "--kbit-per-s", "nan"), "--kbit-per-s nan; expected"),
+        *(
+            ((tmp_path, *url, option, "inf"), f"{option} inf; expected a number of at most 1,000,000,000")
+            for option in ("--max-spool-mb", "--every", "--poll", "--settle", "--timeout", "--kbit-per-s")
+        ),
     ):
         done = run(*arguments)
         assert done.returncode == 2, (arguments, done.stderr)
@@ -121,6 +129,21 @@ def test_refusals_are_one_line(run: Run, tiny_folder: Path, tmp_path: Path) -> N
         assert "Traceback" not in done.stderr
         told = [line for line in done.stderr.splitlines() if line.startswith("splitcodec:")]
         assert len(told) == 1, done.stderr
+
+
+def test_an_empty_token_is_none_and_a_password_is_not_shown(
+    run: Run, url: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SPLITCODEC_TOKEN", "")
+    shoot(tmp_path / "in", "a.png")
+    threading.Timer(1.0, signal.raise_signal, (signal.SIGTERM,)).start()
+    address = url.replace("://", "://me:s3cret@")
+    done = run(tmp_path / "in", "--url", address, "-b", tiny_folder, "--settle", 0, "--poll", 0.05)
+    assert done.returncode == 0, done.stderr
+    assert f"at {url}, spool" in done.stderr
+    assert "1 answered" in done.stderr
+    away = run(tmp_path / "in", "--url", "http://me:s3cret@127.0.0.1:9", "-b", tiny_folder, "--settle", 0, "--once")
+    assert "s3cret" not in done.stderr + away.stderr
 
 
 def test_an_interrupt_ends_it_with_130(run: Run, url: str, tiny_folder: Path, tmp_path: Path) -> None:
@@ -147,6 +170,21 @@ def test_a_byte_budget_holds_for_every_packet(
     assert run(tmp_path / "in", *options, "--max-bytes", 13).returncode == 2
     last = json.loads(answers.read_text().splitlines()[-1])
     assert (last["error"]["outcome"], last["error"]["type"]) == ("unreadable", "BudgetTooSmall")
+
+
+def test_a_task_beside_classification_is_shown_the_whole_picture(run: Run, tmp_path: Path) -> None:
+    wide = Image.linear_gradient("L").convert("RGB").resize((640, 200))
+    (tmp_path / "in").mkdir()
+    wide.save(tmp_path / "in" / "a.png")
+    answers, edge, device = tmp_path / "answers.jsonl", Edge(DEFAULT_BUNDLE), Device(DEFAULT_BUNDLE)
+    with BackgroundServer(create_app(edge, Settings())) as background:
+        options = ("--url", background.url, "--answers", answers, "--settle", 0.1, "--once", "--encoder", "fp32")
+        assert run(tmp_path / "in", *options, "--tasks", "classify,detect,segment").returncode == 0
+    (line,) = [json.loads(line) for line in answers.read_text().splitlines()]
+    encoded = device.encode_timed(tmp_path / "in" / "a.png", fit="letterbox")
+    right = in_picture(edge.answer(encoded.packet, tasks=["classify", "detect", "segment"]), encoded.place)
+    assert line["answers"] == right["answers"]
+    assert line["answers"]["segment"]["size"] == [200, 640]
 
 
 def test_an_average_rate_makes_pictures_wait(

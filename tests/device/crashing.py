@@ -31,10 +31,10 @@ def expected(name: str) -> str:
     return {b"bad": "unreadable", b"hated": "refused"}.get(content, content.decode())
 
 
-def encode(picture: Any) -> tuple[bytes, int]:
+def encode(picture: Any) -> tuple[bytes, int, None]:
     if picture == b"bad":
         raise PictureUnreadable("not a picture")
-    return bytes(picture), 1
+    return bytes(picture), 1, None
 
 
 def flaky(chance: random.Random, *, trouble: float) -> Any:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+import threading
+import time
 import types
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ class MadeUp(types.ModuleType):
         self.gives = True
         self.opened: list[tuple[Any, ...]] = []
         self.grabbed = 0
+        self.released = 0
         self.VideoCapture = self._capture
 
     def _capture(self, *where: Any) -> types.SimpleNamespace:
@@ -43,14 +46,20 @@ class MadeUp(types.ModuleType):
         image[:, :, 0] = 255
 
         def grab() -> bool:
+            if "://" in str(where[0]):
+                time.sleep(0.001)  # the next frame of a stream comes when it comes
             self.grabbed += 1
-            return True
+            return self.gives
+
+        def release() -> None:
+            self.released += 1
 
         return types.SimpleNamespace(
             isOpened=lambda: self.opens,
-            release=lambda: None,
+            release=release,
             set=lambda *_: True,
             grab=grab,
+            retrieve=lambda: (True, np.full((2, 2, 3), self.grabbed)),
             read=lambda: (self.gives, image if self.gives else None),
         )
 
@@ -91,8 +100,60 @@ def test_a_picture_every_so_many_seconds_red_first(cv2: MadeUp) -> None:
 
 def test_where_cameras_are(cv2: MadeUp) -> None:
     for address in ("/dev/video2", "rtsp://host/stream", "videotestsrc ! appsink"):
-        Camera(address, every_s=1.0)
+        Camera(address, every_s=1.0).close()
     assert cv2.opened == [("/dev/video2",), ("rtsp://host/stream",), ("videotestsrc ! appsink", 1800)]
+
+
+def test_a_stream_is_read_all_the_time_so_that_its_picture_is_of_now(cv2: MadeUp) -> None:
+    before, clock = threading.active_count(), Clock()
+    camera = Camera("rtsp://host/stream", every_s=1.0, clock=clock)
+    for turn in range(3):
+        seen = cv2.grabbed
+        while cv2.grabbed < seen + 20:
+            time.sleep(0.001)  # nobody asks, and it is read all the same
+        clock.now, least = float(turn), cv2.grabbed
+        (capture,) = camera.take(never)
+        assert least < capture.load()[0, 0, 0] <= cv2.grabbed
+    camera.close()
+    assert (threading.active_count(), cv2.released, len(cv2.opened)) == (before, 1, 1)
+
+
+def test_a_stream_that_ends_is_opened_again(cv2: MadeUp) -> None:
+    clock = Clock()
+    camera = Camera("rtsp://host/stream", every_s=1.0, clock=clock)
+    cv2.gives = False
+    with pytest.raises(CameraError, match="gives no picture"):
+        camera.take(never)
+    cv2.gives, clock.now = True, 1.0
+    assert len(camera.take(never)) == 1
+    camera.close()
+    assert (cv2.released, len(cv2.opened)) == (2, 2)
+
+
+def test_a_stream_is_closed_between_pictures_far_apart(cv2: MadeUp) -> None:
+    clock = Clock()
+    camera = Camera("rtsp://host/stream", every_s=60.0, clock=clock)
+    for turn in range(3):
+        assert (cv2.released, len(cv2.opened)) == (turn + 1, turn + 1)
+        clock.now = 60.0 * turn
+        assert len(camera.take(never)) == 1
+    assert cv2.grabbed == 0
+
+
+def test_passwords_of_cameras_are_not_shown(cv2: MadeUp) -> None:
+    address, clock = "rtsp://admin:s3cret@host/stream", Clock()
+    camera = Camera(address, every_s=60.0, clock=clock)
+    (capture,) = camera.take(never)
+    assert capture.ident.startswith("camera rtsp://host/stream@")
+    assert cv2.opened[0] == (address,)
+    cv2.gives, clock.now = False, 60.0
+    with pytest.raises(CameraError, match=r"^camera rtsp://host/stream gives no picture"):
+        camera.take(never)
+    cv2.opens = False
+    with pytest.raises(CameraError, match=r"^camera rtsp://host/stream does not open"):
+        Camera(address, every_s=60.0)
+    with pytest.raises(CameraError, match=r"^camera rtspsrc location=rtsp://host/a ! appsink does not open"):
+        Camera("rtspsrc location=rtsp://admin:p@ss@host/a ! appsink", every_s=60.0)
 
 
 def test_a_camera_that_does_not_open_says_so(cv2: MadeUp) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from splitcodec.device import journal as journals
-from splitcodec.device.journal import Journal, Outcome
-from splitcodec.errors import OutputError, SpoolError
+from splitcodec.device.journal import Journal, Outcome, problem_line
+from splitcodec.errors import LinkRefused, OutputError, SpoolError
 
 LINE = {"picture": "a.jpg"}
 REFUSED = {**LINE, "error": {"outcome": "refused", "type": "LinkRefused", "detail": "no"}}
@@ -34,6 +34,24 @@ def test_one_line_a_capture_over_restarts(tmp_path: Path) -> None:
     journal = opened(tmp_path)
     assert [journal.outcome(name) for name in "abcd"] == [Outcome.ANSWERED, Outcome.ANSWERED, Outcome.REFUSED, None]
     journal.close()
+
+
+def test_half_a_surrogate_pair_in_an_answer_is_written_as_json_escapes_it(tmp_path: Path) -> None:
+    for _ in range(2):
+        journal = opened(tmp_path)
+        journal.settle("a", Outcome.ANSWERED, {**LINE, "label": "\ud83d"})
+        journal.close()
+    (line,) = (tmp_path / "answers.jsonl").read_text(encoding="utf-8").splitlines()
+    assert json.loads(line)["label"] == "\ud83d"
+
+
+def test_a_line_of_an_error_names_no_password() -> None:
+    line = problem_line(Outcome.REFUSED, LinkRefused("http://me:secret@edge:8080 refused the packet", status=400))
+    assert line["error"] == {
+        "outcome": "refused",
+        "type": "LinkRefused",
+        "detail": "http://edge:8080 refused the packet",
+    }
 
 
 @pytest.mark.parametrize("line", [LINE, REFUSED])

@@ -1,13 +1,15 @@
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from splitcodec.device.journal import Outcome
 from splitcodec.device.source import Capture, Folder
-from splitcodec.errors import DataError, PictureNotFound, SettingsError
+from splitcodec.errors import DataError, PictureNotFound, PictureUnreadable, SettingsError
 
 
 class Clock:
@@ -36,7 +38,7 @@ def names(captures: list[Capture]) -> list[str]:
 
 
 def test_pictures_by_age_and_nothing_else(tmp_path: Path) -> None:
-    for name, age in (("b.jpg", 50), ("a.PNG", 40), ("c.webp", 60), (".d.jpg", 50), ("e.jpg.part", 50), ("f.txt", 50)):
+    for name, age in (("b.jpg", 80), ("a.PNG", 70), ("c.webp", 90), (".d.jpg", 80), ("e.jpg.part", 80), ("f.txt", 80)):
         write(tmp_path / name, age_s=age)
     (tmp_path / "g.jpg").mkdir()
     assert names(folder_of(tmp_path, Clock()).take(none)) == ["c.webp", "b.jpg", "a.PNG"]
@@ -54,6 +56,68 @@ def test_a_file_that_is_being_written_is_waited_for(tmp_path: Path) -> None:
     (capture,) = folder.take(none)
     assert capture.load() == b"xxxx"
     assert not folder.pending
+
+
+@pytest.mark.parametrize("slow_s", [1.9, 30.0, 4000.0])  # rounded down as vfat does, and other machines' clocks
+def test_the_time_of_a_file_does_not_make_it_whole(tmp_path: Path, slow_s: float) -> None:
+    clock = Clock()
+    folder = folder_of(tmp_path, clock)
+    assert folder.take(none) == []
+    for size in range(1, 5):
+        write(tmp_path / "a.jpg", b"x" * size, age_s=slow_s)
+        clock.now += 1.9
+        assert folder.take(none) == []
+    clock.now += 2.0
+    assert names(folder.take(none)) == ["a.jpg"]
+
+
+def test_at_the_first_look_only_what_is_a_minute_old_is_whole(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg", age_s=63.0)
+    write(tmp_path / "b.jpg", age_s=61.0)
+    folder = folder_of(tmp_path, Clock())
+    assert names(folder.take(none)) == ["a.jpg"]
+    assert folder.pending
+
+
+def test_a_name_that_is_not_utf8_is_given_in_a_form_that_can_be_written(tmp_path: Path) -> None:
+    raw = tmp_path / os.fsdecode(b"caf\xe9.jpg")
+    try:
+        write(raw, b"coffee")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    write(tmp_path / "th\u00e9.jpg", b"tea")
+    folder = folder_of(tmp_path, Clock(), after="move")
+    coffee, tea = folder.take(none)
+    assert (coffee.picture, tea.picture) == ("caf\\xe9.jpg", "th\u00e9.jpg")
+    assert (coffee.ident, tea.ident) == (
+        f"caf\\xe9.jpg@{10**9 - 100}000000000+6",
+        f"th\u00e9.jpg@{10**9 - 100}000000000+3",
+    )
+    assert (coffee.load(), tea.load()) == (b"coffee", b"tea")
+    folder.done(coffee.ident, coffee.picture, Outcome.ANSWERED)
+    assert [os.fsencode(path.name) for path in (tmp_path / "done").iterdir()] == [b"caf\xe9.jpg"]
+
+
+def test_a_picture_that_cannot_be_read_now_is_tried_again_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.jpg")
+    folder, real = folder_of(tmp_path, Clock()), Path.open
+
+    def stale(path: Path, *rest: Any) -> Any:
+        raise OSError(errno.ESTALE, "Stale file handle", path)
+
+    for turns in (4, 5):
+        monkeypatch.setattr(Path, "open", stale)
+        for turn in range(turns):
+            (capture,) = folder.take(none)
+            with pytest.raises(PictureUnreadable if turn == 4 else DataError, match="Stale file handle"):
+                capture.load()
+        monkeypatch.setattr(Path, "open", real)
+        (capture,) = folder.take(none)
+        assert capture.load() == b"data"
+        folder.take(lambda _, __: True)  # it has its line: its failures are forgotten
+        folder._first_look = True
 
 
 def test_a_file_from_the_future_is_taken_once_it_rests(tmp_path: Path) -> None:
@@ -78,10 +142,13 @@ def test_what_changes_or_goes_before_it_is_read_is_not_a_picture(tmp_path: Path)
 
 def test_what_is_known_is_not_taken_again_and_a_changed_file_is_another(tmp_path: Path) -> None:
     write(tmp_path / "a.jpg")
-    folder = folder_of(tmp_path, Clock())
+    clock = Clock()
+    folder = folder_of(tmp_path, clock)
     (first,) = folder.take(none)
     assert folder.take(lambda ident, _: ident == first.ident) == []
     write(tmp_path / "a.jpg", b"more data")
+    assert folder.take(lambda ident, _: ident == first.ident) == []
+    clock.now += 2.0
     (second,) = folder.take(lambda ident, _: ident == first.ident)
     assert second.ident != first.ident
 

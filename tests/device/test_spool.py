@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import errno
 import os
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from splitcodec.device import spool as spools
+from splitcodec.device.placed import Letterbox
 from splitcodec.device.spool import Entry, Spool, idempotency_key
 from splitcodec.errors import OutputError, SpoolError
 
@@ -27,6 +30,21 @@ def test_what_is_added_is_read_in_order_also_by_the_next_process(tmp_path: Path)
     assert second.bytes == 11 * 4096 == first.bytes
     assert second.add(entry(12)).name == "000000000013.spool"
     second.close()
+
+
+def test_where_a_picture_lies_waits_beside_its_packet_and_older_packets_have_none(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    placed = replace(entry(1), place=Letterbox((400, 300), 320, 240, 320, 256))
+    assert spool.read(spool.add(placed)) == placed
+    place = spool.add(entry(2))
+    assert b"place" not in place.read_bytes()
+    assert spool.read(place).place is None
+    for bad in (b"1", b'{"wide": 3}', b'{"picture": 4}', b'{"picture": [1, 2], "wide": 3}'):
+        head = b'{"capture":"a","picture":"a","key":"k","level":3,"place":' + bad + b"}\n"
+        place.write_bytes(head + zlib.crc32(head).to_bytes(4, "little"))
+        with pytest.raises(SpoolError, match="damaged"):
+            spool.read(place)
+    spool.close()
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
@@ -52,6 +70,38 @@ def test_damage_is_noticed(tmp_path: Path) -> None:
     place.write_bytes(content)
     with pytest.raises(SpoolError, match="damaged"):
         spool.read(place)
+    spool.close()
+
+
+def test_what_cannot_be_read_now_is_not_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool = Spool(tmp_path)
+    place = spool.add(entry(1))
+
+    def broken(_: Path) -> bytes:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", broken)
+        with pytest.raises(OutputError, match="Too many open files; tried again"):
+            spool.read(place)
+    assert spool.read(place) == entry(1)
+    place.unlink()
+    with pytest.raises(SpoolError, match="gone"):
+        spool.read(place)
+    spool.close()
+
+
+def test_it_knows_the_captures_that_wait(tmp_path: Path) -> None:
+    first = Spool(tmp_path)
+    place = first.add(entry(1))
+    first.close()
+    spool = Spool(tmp_path)
+    assert (spool.holds("1.jpg@1+2"), spool.capture_at(place)) == (False, None)
+    spool.read(place)
+    place.write_bytes(b"damaged")
+    assert (spool.holds("1.jpg@1+2"), spool.capture_at(place)) == (True, ("1.jpg@1+2", "1.jpg"))
+    spool.remove(place)
+    assert (spool.holds("1.jpg@1+2"), spool.capture_at(place)) == (False, None)
     spool.close()
 
 

@@ -16,11 +16,12 @@ from typing import Any
 import pytest
 
 from splitcodec.device.journal import Journal, Outcome
+from splitcodec.device.placed import Letterbox
 from splitcodec.device.source import Capture, Folder, Known
 from splitcodec.device.spool import Spool
 from splitcodec.device.status import Backoff
 from splitcodec.device.watch import DROP_NEWEST, DROP_OLDEST, REFUSE, Watch
-from splitcodec.errors import LinkDown, LinkError, LinkGarbled, LinkRefused, PictureUnreadable, SettingsError
+from splitcodec.errors import DataError, LinkDown, LinkError, LinkGarbled, LinkRefused, PictureUnreadable, SettingsError
 
 
 def answer_to(packet: bytes) -> bytes:
@@ -29,10 +30,10 @@ def answer_to(packet: bytes) -> bytes:
     return json.dumps({"bundle": "b@1", "level": 3, "answers": {"classify": [guess]}, "ms": {"tail": 1.0}}).encode()
 
 
-def encode(picture: Any) -> tuple[bytes, int]:
+def encode(picture: Any) -> tuple[bytes, int, None]:
     if picture == b"bad":
         raise PictureUnreadable("not a picture")
-    return bytes(picture), 3
+    return bytes(picture), 3, None
 
 
 class Made:
@@ -67,7 +68,7 @@ class Bench:
         self.trouble: list[LinkError] = []
         self.hated: set[bytes] = set()
         self.reserve_bytes = 0
-        self.encode: Callable[[Any], tuple[bytes, int] | None] = encode
+        self.encode: Callable[[Any], tuple[bytes, int, Letterbox | None] | None] = encode
         self.max_bytes = 1_000_000
         self.when_full = REFUSE
         self.again()
@@ -132,10 +133,28 @@ def test_pictures_are_answered_in_order_with_all_that_is_known(bench: Bench) -> 
     assert len(bench.lines()) == 3
 
 
+def test_boxes_come_in_pixels_of_the_picture_also_after_a_restart(bench: Bench) -> None:
+    place = Letterbox((400, 200), 320, 160, 320, 192)
+    bench.encode = lambda picture: (bytes(picture), 3, place if picture == b"a" else None)
+
+    def send(packet: bytes, _: str) -> bytes:
+        box = {"index": 0, "label": "car", "score": 0.5, "box": [0.25, 0.0, 0.5, 0.5]}
+        return json.dumps({"bundle": "b@1", "level": 3, "answers": {"detect": [box]}, "ms": {}}).encode()
+
+    bench.source.add("a", "b")
+    bench.trouble = [LinkDown("away")]
+    bench.watch.once(threading.Event())
+    watch = bench.again()
+    watch._send = send
+    watch.once(threading.Event())
+    boxes = [line["answers"]["detect"][0]["box"] for line in bench.lines()]
+    assert boxes == [[100.0, 0.0, 200.0, 120.0], [0.25, 0.0, 0.5, 0.5]]
+
+
 def test_an_encoder_that_was_stopped_leaves_the_capture_for_the_next_run(bench: Bench) -> None:
     stop = threading.Event()
 
-    def stopped(picture: Any) -> tuple[bytes, int] | None:
+    def stopped(picture: Any) -> tuple[bytes, int, None] | None:
         if picture == b"b":
             stop.set()
             return None
@@ -154,7 +173,7 @@ def test_an_encoder_that_was_stopped_leaves_the_capture_for_the_next_run(bench: 
 def test_a_packet_is_sent_while_the_next_picture_still_waits_for_its_turn(bench: Bench) -> None:
     stop, nothing_waits = threading.Event(), threading.Event()
 
-    def slow(picture: Any) -> tuple[bytes, int] | None:
+    def slow(picture: Any) -> tuple[bytes, int, None] | None:
         if picture == b"a":
             assert nothing_waits.wait(20)  # the sending thread has looked, found nothing, and sleeps
         if picture == b"b":
@@ -288,6 +307,123 @@ def test_a_damaged_packet_is_set_aside_and_its_picture_taken_again(bench: Bench)
     bench.again().once(threading.Event())
     bench.watch.once(threading.Event())
     assert sorted(bench.told()) == [("a", "a"), ("b", "b")]
+
+
+@pytest.mark.parametrize("harm", [lambda place: place.write_bytes(b"damaged"), lambda place: place.unlink()])
+def test_a_packet_that_is_damaged_while_it_waits_gets_its_line(bench: Bench, harm: Callable[[Path], None]) -> None:
+    bench.source.add("a", "b")
+    bench.watch.gather()
+    harm(bench.spool.waiting()[0])
+    bench.source.captures.pop(0)  # a camera's picture is not there a second time
+    bench.watch.once(threading.Event())
+    assert bench.told() == [("a", "refused"), ("b", "b")]
+    assert bench.lines()[0]["error"]["type"] == "SpoolError"
+    assert bench.source.ended == [("a", Outcome.REFUSED), ("b", Outcome.ANSWERED)]
+    assert bench.watch.status.refused == 1
+    assert bench.again().status.waiting == 0
+
+
+def test_a_damaged_packet_that_is_to_be_dropped_gets_one_line(bench: Bench) -> None:
+    bench.max_bytes, bench.when_full = 2 * 4096, DROP_OLDEST
+    bench.again()
+    bench.source.add("a", "b")
+    bench.watch.gather()
+    bench.spool.waiting()[0].write_bytes(b"damaged")
+    bench.source.add("c")
+    bench.watch.once(threading.Event())
+    assert bench.told() == [("a", "refused"), ("b", "b"), ("c", "c")]
+
+
+def test_a_packet_that_cannot_be_read_now_is_sent_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.source.add("a", "b")
+    bench.watch.gather()
+    real = Path.read_bytes
+
+    def broken(path: Path) -> bytes:
+        if path.suffix == ".spool":
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", broken)
+        assert bench.watch.deliver() is False
+        assert "Too many open files" in bench.watch.status.disk
+        assert bench.again().deliver() is False
+        assert bench.watch.status.waiting == 2
+    bench.watch.once(threading.Event())
+    assert sorted(bench.told()) == [("a", "a"), ("b", "b")]
+    assert bench.watch.status.disk == ""
+    assert not list((bench.folder / "spool").glob("refused/*"))
+
+
+def test_a_picture_that_cannot_be_read_now_does_not_hold_up_the_others(bench: Bench) -> None:
+    def stale() -> bytes:
+        raise DataError("a: cannot be read now (Stale file handle); tried again later")
+
+    bench.source.captures.append(Capture("a@0", "a", stale))
+    bench.source.add("b")
+    bench.watch.once(threading.Event())
+    assert bench.told() == [("b", "b")]
+    assert "Stale file handle" in bench.watch.status.source
+    bench.source.captures.clear()
+    bench.source.add("a")
+    bench.watch.once(threading.Event())
+    assert bench.told() == [("b", "b"), ("a", "a")]
+    assert bench.watch.status.source == ""
+
+
+def test_names_that_are_not_utf8_are_taken_with_the_others(bench: Bench) -> None:
+    folder = bench.folder / "pictures"
+    folder.mkdir()
+    try:
+        (folder / os.fsdecode(b"caf\xe9.jpg")).write_bytes(b"coffee")
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    (folder / "a.jpg").write_bytes(b"tea")
+    (folder / os.fsdecode(b"\xff.jpg")).write_bytes(b"bad")
+    bench.source = Folder(folder, settle_s=0.0, after="move")  # type: ignore[assignment]
+    for _ in range(2):
+        bench.again().once(threading.Event())
+    told = [("\\xff.jpg", "unreadable"), ("a.jpg", "tea"), ("caf\\xe9.jpg", "coffee")]
+    assert sorted(bench.told()) == told
+    assert sorted(os.fsencode(path.name) for path in folder.glob("*/*")) == [b"a.jpg", b"caf\xe9.jpg", b"\xff.jpg"]
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_a_backlog_does_not_keep_it_from_stopping(bench: Bench, once: bool) -> None:
+    stop = threading.Event()
+
+    def encode_one(picture: Any) -> tuple[bytes, int, None]:
+        stop.set()
+        return encode(picture)
+
+    bench.encode = encode_one
+    bench.source.add(*"abcdef")
+    bench.watch.once(stop) if once else bench.watch.run(stop)
+    assert bench.watch.status.taken == 1
+
+
+def test_a_stop_between_two_looks_is_not_slept_over(bench: Bench) -> None:
+    stop = threading.Event()
+
+    class Late(threading.Event):
+        def clear(self) -> None:
+            stop.set()
+            self.set()  # the last call of `run`, just before it is cleared
+            super().clear()
+
+    bench.watch._more = Late()
+    sender = threading.Thread(target=bench.watch._keep_delivering, args=(stop, Backoff()), daemon=True)
+    sender.start()
+    sender.join(5)
+    assert not sender.is_alive()
+
+
+def test_troubles_name_no_password(bench: Bench) -> None:
+    bench.source.add("a")
+    bench.trouble = [LinkDown("http://me:secret@edge:8080 does not answer")]
+    bench.watch.once(threading.Event())
+    assert bench.watch.status.link == "http://edge:8080 does not answer"
 
 
 @pytest.mark.parametrize("broken", ["fsync", "pwrite", "replace", "mkdir"])

@@ -219,6 +219,14 @@ def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
         read_settings(wrong)
 
 
+@pytest.mark.parametrize("name", [name for name, field in Settings.model_fields.items() if field.annotation is float])
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
+def test_times_and_rates_without_end_are_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"SPLITCODEC_{name.upper()}", value)
+    with pytest.raises(SettingsError, match=f"{name}: Input should be"):
+        read_settings()
+
+
 def test_tokens_come_from_either_name(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_settings().tokens is None
     for name in ("SPLITCODEC_TOKENS", "SPLITCODEC_TOKEN"):

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from splitcodec.device.client import Device
-from splitcodec.training.build import build_teacher
+from splitcodec.training.build import build_teacher, class_names
 from splitcodec.training.distill import train
 from splitcodec.training.export import export
 from splitcodec.training.recipe import Recipe
@@ -31,3 +31,12 @@ def test_each_colour_may_have_its_own_scale(
     bundle = export(tmp_path / "run", tmp_path / "bundle", golden=lambda _: b"none")
     assert bundle.manifest.colour == Colour(scale=1 / 255, offset=0.0)
     assert Device(bundle).encode(next(photos.glob("*.png")))
+
+
+def test_class_names_may_begin_with_a_byte_order_mark(
+    recipe_data: Callable[[], dict[str, Any]], tmp_path: Path
+) -> None:
+    data = recipe_data()
+    data["teacher"]["classes"] = str(tmp_path / "names.txt")
+    (tmp_path / "names.txt").write_text("cat\ndog\n", encoding="utf-8-sig")
+    assert class_names(Recipe.model_validate(data)) == (["cat", "dog"], [])

@@ -12,7 +12,15 @@ from torch import Tensor
 from splitcodec.device.image import load_picture
 from splitcodec.device.placed import crop_bhwc
 from splitcodec.errors import DataError
-from splitcodec.training.data import Photographs, _mix, centre_crops, find_photographs, labels_of, split_holdout
+from splitcodec.training.data import (
+    Photographs,
+    _mix,
+    centre_crops,
+    find_photographs,
+    labels_of,
+    names_digest,
+    split_holdout,
+)
 
 
 def _source(paths: list[Path], *, memory_mb: int = 100, jitter: float = 0.2, seed: int = 1) -> Photographs:
@@ -27,7 +35,17 @@ def test_photographs_are_found_below_and_in_order(photos: Path) -> None:
     found = find_photographs([photos])
     assert len(found) == 24
     assert found == sorted(found)
-    assert len(find_photographs([photos / "more", photos / "more"])) == 4
+    assert find_photographs([photos, photos / "more"]) == found  # each once: a copy might be held out
+
+
+def test_another_set_of_names_has_another_digest(tmp_path: Path, photos: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(photos, moved)
+    found = find_photographs([photos])
+    digest = names_digest(found, [photos])
+    assert names_digest(find_photographs([moved]), [moved]) == digest
+    (moved / "00.jpg").rename(moved / "new.jpg")
+    assert names_digest(find_photographs([moved]), [moved]) != digest
 
 
 def test_a_folder_without_photographs_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,11 @@ import torch
 from splitcodec.errors import RecipeError
 from splitcodec.training.build import build_student, build_teacher
 from splitcodec.training.distill import train
-from splitcodec.training.earlier import begin_from
+from splitcodec.training.earlier import begin_from, earlier_runs
 from splitcodec.training.export import export
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
+from splitcodec.wire.bundle import derive, write_folder
 
 Make = Callable[[], dict[str, Any]]
 _NONE = torch.zeros(0)  # a run needs no crops
@@ -122,3 +124,14 @@ def test_with_a_lead_the_start_gives_its_encoder_alone(
     assert bundled or torch.allclose(weights[first], began[first], atol=1e-6)
     assert not torch.allclose(weights[first], led[first], atol=1e-3)
     assert final["validation"][0]["loss"] < 0.6  # near the lead's latent from the start
+
+
+@pytest.mark.parametrize("report", [{"images": None}, {"images": "many", "seconds": []}, "text", [1]])
+def test_what_a_stranger_s_bundle_says_of_its_training_may_be_anything(
+    recipe_data: Make, finished: Path, tmp_path: Path, report: object
+) -> None:
+    bundle = export(finished, tmp_path / "bundle", golden=lambda _: b"none")
+    told = replace(bundle.manifest, provenance={**bundle.manifest.provenance, "report": report})
+    place = write_folder(derive(bundle, told, files={}), tmp_path / "told").path
+    (found,) = earlier_runs(Recipe.model_validate({**recipe_data(), "start": str(place)}))
+    assert (found.images, found.seconds) == (0, 0.0)

@@ -127,6 +127,9 @@ def test_an_old_bundle_s_decoder_learns_to_adapt(
         redecode(bundle, [tmp_path / "run"], tmp_path / "bundle", remade=remade)
     with pytest.raises(RunError, match="at least one"):
         redecode(bundle, [], tmp_path / "no", remade=remade)
+    (tmp_path / "run" / "report.json").unlink()
+    with pytest.raises(RunError, match="has not finished"):
+        redecode(bundle, [tmp_path / "run"], tmp_path / "no", remade=remade)
 
 
 def test_of_several_decoders_the_mean_is_taken(recipe_data: Make, bundle: Bundle, photos: Path, tmp_path: Path) -> None:

@@ -140,3 +140,23 @@ def test_a_thinned_encoder_may_end_before_the_cut(
     bundle = export(out, tmp_path / "bundle", golden=lambda _: b"none")
     assert bundle.manifest.stride == 8
     assert Edge(bundle).answer(Device(bundle).encode(photos / "00.jpg"))["bundle"] == "thin@1"
+
+
+@pytest.mark.parametrize(
+    ("stage", "crop", "says"),
+    [
+        ({"window": 64}, 96, r"stage1\.window: 64 pixels times student\.share 2 / 3 .* a multiple of 48"),
+        ({}, 128, r"teacher\.crop: 128 pixels times student\.share 2 / 3 .* a multiple of 48"),
+    ],
+)
+def test_a_smaller_picture_has_whole_cells(
+    recipe_data: Make, finished: Path, stage: dict[str, int], crop: int, says: str
+) -> None:
+    data = recipe_data()
+    sizes = {key: data["student"][key] for key in ("channels", "decoder")}
+    student = {**sizes, "kind": "thinned", "share": [2, 3], "widths": [12], "halvings": 1}
+    data = {**data, "student": student, "stage1": {**data["stage1"], **stage}, "stage2": None}
+    data["teacher"] = {**data["teacher"], "cut": "blocks.3", "later": [], "resize": 128, "crop": crop}
+    recipe = Recipe.model_validate(data)
+    with pytest.raises(RecipeError, match=says):
+        build_student(recipe, build_teacher(recipe))

@@ -44,7 +44,7 @@ def test_a_recipe_without_kinds_means_the_first_of_them(recipe: Recipe) -> None:
         ("stage1.tail_from=1.5", "stage1.tail_from: .*less than or equal to 1"),
         ("stage2.feature=-0.1", "stage2.feature: .*greater than or equal to 0"),
         ("stage1.batch=5", r"stage1\.batch must be a multiple of the number of levels \(2\)"),
-        ("stage1.window=40", "stage1.window: .*multiple of 32"),
+        ("stage1.window=40", "stage1.window: .*multiple of 16"),
         ("stage2.window=96", r"stage2\.window: at most teacher\.crop, 64 pixels"),
         ("stage2.batch=3", r"stage2\.batch must be a multiple of the number of levels \(2\)"),
         ("levels.lambdas=[0.1, 0.5]", "levels: .*lambdas must fall from level to level"),
@@ -69,6 +69,10 @@ def test_a_recipe_without_kinds_means_the_first_of_them(recipe: Recipe) -> None:
         ),
         ("student.kind=paper", "student.decoder: unknown key"),
         ("student=none", "student: expected keys"),
+        ("teacher.mean=[0.5, 0.4]", "teacher.mean: "),
+        ("teacher.std=[0.5, 0.4, no]", "teacher.std"),
+        ("seed=-1", "seed: .*greater than or equal to 0"),
+        ("seed=4294967296", "seed: .*less than or equal to"),
         ("stage1.kind=magic", "stage1: expected keys, `kind` among them one of distill, squares, answers"),
         ("stage1.kind=squares", "stage1.tail_from: unknown key"),
         ("stage1.hard=0.5", "stage1.hard: unknown key"),
@@ -216,3 +220,18 @@ def test_balance_weighs_high_levels_more() -> None:
     assert levels.weights() == pytest.approx((2 / 3, 4 / 3))
     assert levels.weights(0.0) == (1.0, 1.0)
     assert LevelsRecipe(lambdas=(4.0, 1.0), default=0).weights() == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("text", ["name: 2020-13-45", "name: " + "9" * 5000, "[" * 4000])
+def test_what_yaml_cannot_hold_is_refused(tmp_path: Path, recipe_data: Make, text: str) -> None:
+    (tmp_path / "r.yaml").write_text(text)
+    with pytest.raises(RecipeError, match=r"r\.yaml is not readable YAML"):
+        read_recipe(tmp_path / "r.yaml")
+    with pytest.raises(RecipeError, match="the value is not YAML"):
+        _read(tmp_path, recipe_data(), "name=" + text.removeprefix("name: "))
+
+
+def test_a_base_with_a_nul_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "r.yaml").write_text('base: "a\\0b"')
+    with pytest.raises(RecipeError, match="cannot rest upon itself"):
+        read_recipe(tmp_path / "r.yaml")

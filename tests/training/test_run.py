@@ -216,3 +216,12 @@ def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, recipe: Recipe) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match=r"cannot write .*file"):
         Run(tmp_path / "file").begin(recipe, photographs=5, folders=[])
+
+
+def test_a_run_goes_on_with_its_own_photographs_alone(tmp_path: Path, recipe: Recipe) -> None:
+    run = Run(tmp_path)
+    run.begin(recipe, photographs=24, folders=["photos"], names="a")
+    run.begin(recipe, photographs=24, folders=["elsewhere"], names="a")
+    with pytest.raises(RunError, match=r"began on 24 photographs, now there are 25, .* choose another --out"):
+        run.begin(recipe, photographs=25, folders=["photos"], names="b")
+    assert run.provenance()["names"] == "a"

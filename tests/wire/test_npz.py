@@ -58,6 +58,10 @@ def test_arrays_come_back() -> None:
 
 HOSTILE: dict[str, tuple[Callable[[], bytes], str]] = {
     "no zip": (lambda: b"junk", "not a readable .npz"),
+    "a list as a key": (with_a(npy("{[]:1}", b"")), "not a readable .npz"),
+    "an open bracket": (with_a(npy("(", b"")), "not a readable .npz"),
+    "no type in it": (with_a(npy("{'descr': (), 'fortran_order': False, 'shape': (1,), }", b"")), "not a readable"),
+    "lines shifted": (with_a(npy("  x\n y", b"")), "not a readable .npz"),
     "cut": (lambda: saved(a_xy=A, b_n=B)[:-30], "not a readable .npz"),
     "an array is missing": (lambda: saved(a_xy=A), "holds 'a_xy.npy', expected"),
     "an array too many": (lambda: saved(a_xy=A, b_n=B, c=B), "expected 'a_xy.npy', 'b_n.npy'"),

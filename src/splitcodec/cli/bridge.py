@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitcodec.cli.show import DEFAULT_BUNDLE, ThreadsOption, TokenFileOption, read_token
+from splitcodec.cli.show import DEFAULT_BUNDLE, ThreadsOption, read_token
 
 if TYPE_CHECKING:
     from splitcodec.wire.request import Respond
@@ -41,7 +41,15 @@ def bridge(
     client_id: Annotated[
         str | None, typer.Option("--client-id", help="Let the broker keep packets while the bridge is away.")
     ] = None,
-    token_file: TokenFileOption = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="Key of --udp. Default: SPLITCODEC_TOKEN.")
+    ] = None,
+    server_token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--server-token-file", metavar="FILE", help="Bearer token for --url. Default: SPLITCODEC_SERVER_TOKEN."
+        ),
+    ] = None,
     ca: Annotated[Path | None, typer.Option("--ca", metavar="FILE", help="Authorities that TLS trusts.")] = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
     threads: ThreadsOption = None,
@@ -50,7 +58,8 @@ def bridge(
 
     User, password and CA file may come from SPLITCODEC_MQTT_USERNAME, SPLITCODEC_MQTT_PASSWORD, SPLITCODEC_MQTT_CA.
     Over UDP the token (--token-file or SPLITCODEC_TOKEN) is the key that devices have as well; without one, only
-    addresses that are not public are answered.
+    addresses that are not public are answered. The server's own token (--server-token-file or SPLITCODEC_SERVER_TOKEN)
+    is another. SIGTERM and Ctrl-C end it with 0, after the answers that it has begun.
     """
     from splitcodec.errors import SettingsError
 
@@ -60,7 +69,14 @@ def bridge(
         raise SettingsError("give one of --mqtt URL and --udp [HOST:]PORT: where packets come from")
     if udp is not None and (client_id is not None or ca is not None):
         raise SettingsError("--client-id and --ca are for --mqtt; leave them out with --udp")
-    respond, what = _over_http(url, timeout) if url is not None else _in_process(bundle, threads)
+    if mqtt is not None and token_file is not None:
+        raise SettingsError("--token-file is the key of --udp; the server at --url takes --server-token-file")
+    if url is None and server_token_file is not None:
+        raise SettingsError("--server-token-file is for the server at --url; give both")
+    if url is not None:
+        respond, what = _over_http(url, timeout, token=_server_token(server_token_file))
+    else:
+        respond, what = _in_process(bundle, threads)
     stop = threading.Event()
     for one in (signal.SIGTERM, signal.SIGINT):
         signal.signal(one, lambda *_: stop.set())
@@ -104,20 +120,24 @@ def _from_udp(
     return bridge, f"udp://{f'[{host}]' if ':' in host else host}:{bridge.port}"
 
 
-def _over_http(url: str, timeout_s: float) -> tuple[Respond, str]:
+def _server_token(file: Path | None) -> str | None:
+    return read_token(file) if file is not None else os.environ.get("SPLITCODEC_SERVER_TOKEN", "").strip() or None
+
+
+def _over_http(url: str, timeout_s: float, *, token: str | None) -> tuple[Respond, str]:
     from splitcodec.device.link import HttpLink, http
     from splitcodec.wire.request import Wanted
 
     @functools.lru_cache(maxsize=32)
     def link(tasks: tuple[str, ...], top: int | None) -> HttpLink:
-        return http(url, tasks=tasks, top=top, timeout_s=timeout_s, retries=0, brief=False)
+        return http(url, tasks=tasks, top=top, timeout_s=timeout_s, retries=0, token=token, brief=False)
 
-    link((), None)  # a wrong address is told now
+    place = link((), None).url  # a wrong address is told now
 
     def respond(packet: bytes, wanted: Wanted) -> bytes:
         return link(wanted.tasks, wanted.top)(packet, idempotency_key=wanted.key)
 
-    return respond, url
+    return respond, place
 
 
 def _in_process(bundles: list[str] | None, threads: int | None) -> tuple[Respond, str]:

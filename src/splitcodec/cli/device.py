@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+import secrets
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -204,7 +206,7 @@ def ask(
         print_json(done[0] if len(images) == 1 and done else done)
     elif done:
         rows = [(d["image"], guesses(d), d["bytes"], d["level"], f"{sum(d['ms'].values()):.1f}") for d in done]
-        print_table(f"{device.bundle.ident} at {url}", ("image", "answer", "bytes", "level", "ms"), rows, left=2)
+        print_table(f"{device.bundle.ident} at {link.url}", ("image", "answer", "bytes", "level", "ms"), rows, left=2)
     leave(failures)
 
 
@@ -220,19 +222,34 @@ def _write_drawing(image: Path, answer: Answer, path: Path) -> None:
 
 def _store(folder: Path, stem: str, packet: bytes) -> Path:
     """Write a packet under a free name (or one that holds these very bytes); a reader never sees half of it."""
-    part = folder / f".{stem}.{os.getpid()}.part"
+    part = folder / f".{stem}.{secrets.token_hex(4)}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path, number = folder / f"{stem}.spc", 0
-        while path.exists() and (not path.is_file() or path.read_bytes() != packet):
-            number += 1
-            path = folder / f"{stem}-{number}.spc"
         part.write_bytes(packet)
-        os.replace(part, path)
+        for number in itertools.count():
+            path = folder / (f"{stem}-{number}.spc" if number else f"{stem}.spc")
+            if _claimed(path, part) or (path.is_file() and path.read_bytes() == packet):
+                break
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
         raise OutputError(
             f"cannot write a packet to {folder}: {error.strerror or error}; free space or choose -o"
         ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
     return path
+
+
+def _claimed(path: Path, part: Path) -> bool:
+    """Give a finished file a name, unless somebody has it, at this very moment even; say whether it was free."""
+    try:
+        os.link(part, path)
+    except FileExistsError:
+        return False
+    except OSError:  # FAT, say, has no links: hold the name with an empty file
+        try:
+            path.touch(exist_ok=False)
+        except FileExistsError:
+            return False
+        os.replace(part, path)
+    return True

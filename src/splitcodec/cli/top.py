@@ -70,6 +70,8 @@ def _view(url: str, facts: dict[str, Any]) -> Group:
     from rich.console import Group
     from rich.table import Table
 
+    from splitcodec.device.status import shown_address
+
     since = f"last {facts['seconds']:.1f} s" if facts["seconds"] else "since it started"
     state = "[green]ready[/]" if facts["ready"] else "[red]not ready[/]"
     sums = Table(show_header=False, box=None)
@@ -91,4 +93,4 @@ def _view(url: str, facts: dict[str, Any]) -> Group:
     counts = Table("status or refusal", "times", title_justify="left", box=None)
     for name, count in {**facts["requests"], **facts["refusals"]}.items():
         counts.add_row(name, f"{count:,}")
-    return Group(f"[bold]{url}[/]  {state}  {since}", sums, "", stages, "", counts)
+    return Group(f"[bold]{shown_address(url)}[/]  {state}  {since}", sums, "", stages, "", counts)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import sys
 import threading
@@ -28,14 +27,17 @@ from splitcodec.cli.show import (
     checked_encoder,
     complain,
     guesses,
+    read_token,
 )
 
 if TYPE_CHECKING:
     from splitcodec.device.client import Encoded
+    from splitcodec.device.placed import Letterbox
     from splitcodec.device.source import Source
     from splitcodec.device.status import Status
 
 _INTERRUPTED = 130
+_MOST = 1e9  # of any unit; waits of more seconds overflow
 
 
 def add_to(app: typer.Typer) -> None:
@@ -108,6 +110,7 @@ def watch(
     from splitcodec.device.links import open_link
     from splitcodec.device.pace import Pace
     from splitcodec.device.spool import Spool
+    from splitcodec.device.status import shown_address
     from splitcodec.device.watch import Watch
     from splitcodec.errors import SettingsError
 
@@ -115,13 +118,23 @@ def watch(
         raise SettingsError("--force-fit: to what? Add --max-bytes or --kbit-per-s")
     if window_s is not None and kbit_per_s is None:
         raise SettingsError("--window-s means nothing without --kbit-per-s; add it, or leave --window-s out")
+    _check_finite(
+        {
+            "--max-spool-mb": max_spool_mb,
+            "--every": every,
+            "--poll": poll,
+            "--settle": settle,
+            "--timeout": timeout,
+            "--kbit-per-s": kbit_per_s,
+            "--window-s": window_s,
+        }
+    )
     place = spool or _default_spool(folder)
     wanted = [task.strip() for task in tasks.split(",") if task.strip()]
     shown, stop = _Shown(json_=json_), threading.Event()
     keeper = None if kbit_per_s is None else RateKeeper(kbit_per_s, window_s=10.0 if window_s is None else window_s)
     with contextlib.ExitStack() as closing:
-        token = os.environ.get("SPLITCODEC_TOKEN")
-        link = open_link(url, tasks=wanted, top=top, timeout_s=timeout, retries=0, token=token)
+        link = open_link(url, tasks=wanted, top=top, timeout_s=timeout, retries=0, token=read_token(None))
         closing.callback(link.close)
         source = _source(folder, camera=camera, every=every, after=after, settle=settle)
         closing.callback(source.close)
@@ -131,16 +144,15 @@ def watch(
         journal = Journal(answers or place / "answers.jsonl", place / "ledger")
         closing.callback(journal.close)
 
-        limited: Callable[[Any], Encoded | None] = partial(
-            device.encode_timed, level=level, max_bytes=max_bytes, force_fit=force_fit
-        )
+        whole = wanted != ["classify"]
+        encoding = partial(device.encode_timed, level=level, fit="letterbox" if whole else "crop")
+        limited: Callable[[Any], Encoded | None] = partial(encoding, max_bytes=max_bytes, force_fit=force_fit)
         if keeper is not None:
-            encoding = partial(device.encode_timed, level=level)
             limited = Pace(encoding, keeper, wait=stop.wait, max_bytes=max_bytes, force_fit=force_fit)
 
-        def encode(picture: Any) -> tuple[bytes, int] | None:
+        def encode(picture: Any) -> tuple[bytes, int, Letterbox | None] | None:
             encoded = limited(picture)
-            return None if encoded is None else (encoded.packet, encoded.level)
+            return None if encoded is None else (encoded.packet, encoded.level, encoded.place if whole else None)
 
         watching = Watch(
             encode=encode,
@@ -157,8 +169,12 @@ def watch(
         if once:
             watching.once(stop)
         else:
-            what = camera if folder is None else folder
-            print(f"watching {what} for {device.bundle.ident} at {url}, spool {place}", file=sys.stderr, flush=True)
+            what = folder if camera is None else shown_address(camera)
+            print(
+                f"watching {what} for {device.bundle.ident} at {shown_address(link.url)}, spool {place}",
+                file=sys.stderr,
+                flush=True,
+            )
             watching.run(stop, poll_s=poll if camera is None else min(poll, every / 4))
     if signal.SIGINT in got:
         raise typer.Exit(_INTERRUPTED)
@@ -173,6 +189,14 @@ def _default_spool(folder: Path | None) -> Path:
     if folder is None:
         raise SettingsError("no --spool; with --camera, say where packets shall wait")
     return folder / ".splitcodec"
+
+
+def _check_finite(options: dict[str, float | None]) -> None:
+    from splitcodec.errors import SettingsError
+
+    for name, value in options.items():
+        if value is not None and not value <= _MOST:  # nor NaN
+            raise SettingsError(f"{name} {value}; expected a number of at most {_MOST:,.0f}")
 
 
 def _source(folder: Path | None, *, camera: str | None, every: float, after: str, settle: float) -> Source:

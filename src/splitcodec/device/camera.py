@@ -1,13 +1,15 @@
 """Stage 0: a camera takes a picture every so many seconds.   after: device/watch.py   beside: device/source.py
 
 OpenCV opens whatever it can: a number is a camera of the system (/dev/video0), anything else a device path, an address
-(rtsp://...), a file, or a GStreamer pipeline that ends in `appsink`.
+(rtsp://...), a file, or a GStreamer pipeline that ends in `appsink`. A stream from an address that nobody reads gives
+older and older pictures, so it is read without pause or, between pictures far apart, closed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import secrets
+import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -15,9 +17,12 @@ from typing import Any, final
 
 from splitcodec.device.journal import Outcome
 from splitcodec.device.source import Capture, Known
+from splitcodec.device.status import shown_address
 from splitcodec.errors import CameraError, MissingExtra, SettingsError
 
 _STALE = 4  # frames that drivers keep; they are older than the moment asked for
+_APART_S = 10.0  # pauses from which on opening a stream anew costs less than reading what nobody wants
+_PATIENCE_S = 10.0
 
 
 @final
@@ -36,12 +41,15 @@ class Camera:
             raise MissingExtra("--camera needs OpenCV; install it with: pip install 'splitcodec[camera]'") from None
         self._cv2 = cv2
         self._address = address
+        self._shown = shown_address(address)
+        self._stream = "://" in address and "!" not in address
         self._every_s = every_s
         self._clock = clock
         self._due = clock()
         self._session = secrets.token_hex(4)  # clocks without a battery repeat themselves
         self._count = 0
         self._camera: Any = self._open()
+        self._rest()
 
     @property
     def pending(self) -> bool:
@@ -59,7 +67,7 @@ class Camera:
         image_hwc = self._read()
         self._count += 1
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-        ident = f"camera {self._address}@{moment}#{self._session}-{self._count}"
+        ident = f"camera {self._shown}@{moment}#{self._session}-{self._count}"
         return [Capture(ident, f"{moment}.camera", lambda: image_hwc)]
 
     def done(self, ident: str, picture: str, outcome: Outcome) -> None:
@@ -83,20 +91,62 @@ class Camera:
             camera.release()
             hint = "; this OpenCV may lack GStreamer" if "!" in self._address else ""
             raise CameraError(
-                f"camera {self._address} does not open{hint}; check that it is there (v4l2-ctl --list-devices), "
+                f"camera {self._shown} does not open{hint}; check that it is there (v4l2-ctl --list-devices), "
                 "that no other program uses it, and that you may (group video)"
             )
         with contextlib.suppress(Exception):
             camera.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        return camera
+        return _Newest(camera) if self._stream and self._every_s < _APART_S else camera
+
+    def _rest(self) -> None:
+        if self._stream and self._every_s >= _APART_S:
+            self.close()
 
     def _read(self) -> Any:
         if self._camera is None:
             self._camera = self._open()
-        for _ in range(_STALE if self._count and self._every_s > 1 else 0):
+        for _ in range(_STALE if self._count and self._every_s > 1 and not self._stream else 0):
             self._camera.grab()
         there, image_bgr = self._camera.read()
         if not there or image_bgr is None:
             self.close()
-            raise CameraError(f"camera {self._address} gives no picture; is it still plugged in?")
+            raise CameraError(f"camera {self._shown} gives no picture; is it still plugged in?")
+        self._rest()
         return image_bgr[:, :, ::-1].copy() if image_bgr.ndim == 3 else image_bgr
+
+
+@final
+class _Newest:
+    """A stream whose frames are taken as they come; `read` gives the next. One thread makes all of OpenCV's calls."""
+
+    def __init__(self, camera: Any) -> None:
+        self._camera = camera
+        self._frame: tuple[bool, Any] = (False, None)
+        self._wanted, self._given, self._stop = threading.Event(), threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="splitcodec camera", daemon=True)
+        self._thread.start()
+
+    def read(self) -> tuple[bool, Any]:
+        """Return whether a frame came, and the frame."""
+        self._given.clear()
+        self._wanted.set()
+        until = time.monotonic() + _PATIENCE_S
+        while not self._given.wait(0.05):
+            if not self._thread.is_alive() or time.monotonic() > until:
+                return False, None
+        return self._frame
+
+    def release(self) -> None:
+        """End the thread, which lets go of the camera; one that hangs in OpenCV is left to itself."""
+        self._stop.set()
+        self._thread.join(_PATIENCE_S)
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set() and self._camera.grab():
+                if self._wanted.is_set():
+                    self._wanted.clear()
+                    self._frame = self._camera.retrieve()
+                    self._given.set()
+        finally:
+            self._camera.release()

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, final
 
 from splitcodec.device.spool import lock_file, sync_folder, write_whole
-from splitcodec.errors import OutputError, SpoolError
+from splitcodec.device.status import shown_address
+from splitcodec.errors import OutputError, SplitcodecError, SpoolError
 
 _RECORD = 17
-_LONGEST_LINE = 1 << 21
+_LONGEST_LINE = 1 << 23  # a label map has the picture's size
 MOST_RECORDS = 200_000
 
 
@@ -31,6 +32,12 @@ class Outcome(enum.Enum):
     REFUSED = b"r"
     UNREADABLE = b"u"
     DROPPED = b"d"
+
+
+def problem_line(outcome: Outcome, error: SplitcodecError) -> dict[str, Any]:
+    """Return what a line says of a capture that ended by an error."""
+    detail = shown_address(" ".join(str(error).split()))
+    return {"error": {"outcome": outcome.name.lower(), "type": type(error).__name__, "detail": detail}}
 
 
 @final
@@ -68,7 +75,8 @@ class Journal:
         if self.outcome(capture) is not None:
             return
         data = json.dumps({"capture": capture, **line}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-        self._end = _append(self._file, data.encode() + b"\n", at=self._end, name=self.answers)
+        line_bytes = data.encode("utf-8", "backslashreplace") + b"\n"  # half a surrogate pair: as JSON escapes it
+        self._end = _append(self._file, line_bytes, at=self._end, name=self.answers)
         self._unmarked = (capture, outcome)
         self._mark()
 

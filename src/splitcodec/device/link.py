@@ -18,6 +18,7 @@ from typing import Any, final
 
 import httpx
 
+from splitcodec.device.status import shown_address
 from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError
 from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.brief import MEDIA_TYPE, restore
@@ -79,7 +80,8 @@ class HttpLink:
         if retries < 0:
             raise SettingsError(f"{retries} retries; expected 0 or more")
         check_top(top)
-        self.url = _checked_url(url)
+        self._address = _checked_url(url)
+        self.url = shown_address(self._address)
         self._tries = 1 + retries
         self._timeout_s = timeout_s
         self._sleep = sleep
@@ -87,7 +89,7 @@ class HttpLink:
         self._params |= {} if top is None else {"top": str(top)}
         self._params |= {"brief": "1"} if brief else {}
         headers = {"user-agent": "splitcodec", **_authorization(token)}
-        self._client = httpx.Client(headers=headers, timeout=timeout_s, mounts=_LOOPBACK)
+        self._client = _client(headers, timeout_s)
         for name in ("accept", "accept-encoding", "connection"):  # say what goes without saying; weak links pay for it
             del self._client.headers[name]
         weakref.finalize(self, self._client.close)  # for a link that is used once and dropped
@@ -137,12 +139,12 @@ class HttpLink:
         self.close()
 
     def _post(self, packet: bytes, key: str | None) -> tuple[int, httpx.Headers, bytes]:
-        # httpx times each read; a server that drips bytes would hold us for ever without a clock of our own.
+        # httpx times each read; a server that drips would hold us for ever without a clock (a head still may).
         deadline = time.monotonic() + self._timeout_s
         body = bytearray()
         headers = {} if key is None else {"idempotency-key": key}
         with self._client.stream(
-            "POST", f"{self.url}/v1/answer", content=packet, params=self._params, headers=headers
+            "POST", f"{self._address}/v1/answer", content=packet, params=self._params, headers=headers
         ) as response:
             for chunk in response.iter_raw():
                 body += chunk
@@ -180,12 +182,13 @@ def page(url: str, *, token: str | None = None, timeout_s: float = 10.0) -> Call
 
     It raises LinkDown, or LinkRefused for any status but 200. SettingsError for a URL or token that makes no sense.
     """
-    place = _checked_url(url)
+    address = _checked_url(url)
+    place = shown_address(address)
     client = httpx.Client(headers=_authorization(token), timeout=timeout_s, trust_env=False)
 
     def get() -> str:
         try:
-            response = client.get(place)
+            response = client.get(address)
         except httpx.HTTPError as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise LinkDown(f"{place}: {reason}; check the address, and that an edge is running there") from None
@@ -235,17 +238,32 @@ def _authorization(token: str | None) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
 
+def _client(headers: dict[str, str], timeout_s: float) -> httpx.Client:
+    try:
+        return httpx.Client(headers=headers, timeout=timeout_s, mounts=_LOOPBACK)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        hint = "SOCKS needs: pip install socksio" if isinstance(error, ImportError) else "expected http://host:port"
+        raise SettingsError(
+            f"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names a proxy of no use ({hint}); correct it, or unset it"
+        ) from None
+
+
 def _checked_url(url: str) -> str:
     try:
         parts = httpx.URL(url)
         parts.raw_host.decode("ascii").encode("idna")  # what the socket will do, and it would raise a UnicodeError
     except (httpx.InvalidURL, TypeError, UnicodeError) as error:
+        reason = "" if "@" in str(url) else f" ({error})"
         raise SettingsError(
-            f"{str(url)[:200]!r} is no URL ({error}); expected something like http://host:8080"
+            f"{_no_password(url)!r} is no URL{reason}; expected something like http://host:8080"
         ) from None
     if parts.scheme not in ("http", "https") or not parts.host or parts.query or parts.fragment:
-        raise SettingsError(f"{url[:200]!r} is no address of an edge; expected one like http://host:8080")
+        raise SettingsError(f"{_no_password(url)!r} is no address of an edge; expected one like http://host:8080")
     return url.rstrip("/")
+
+
+def _no_password(url: object) -> str:
+    return str(url).rpartition("@")[2][:200]  # of a wrong address nobody knows what the password is
 
 
 def _passing(status: int, headers: httpx.Headers) -> bool:

@@ -2,12 +2,14 @@
 
 A source says which captures are there. A folder is looked at again and again rather than watched by the kernel: that
 works on every file system, memory cards and network shares included, and needs no library. A file is a picture once it
-has not changed for a while, so that nothing half written is read.
+has not changed for a while, so that nothing half written is read. That takes two looks by one clock: file systems round
+a file's time, and the one who wrote it may have another clock.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable
@@ -21,6 +23,8 @@ from splitcodec.errors import DataError, PictureNotFound, PictureTooLarge, Pictu
 _RASTER = ("avif", "bmp", "gif", "heic", "heif", "j2k", "jp2", "jpe", "jpeg", "jpg", "jxl", "mpo", "pcx", "pgm", "png")
 SUFFIXES = frozenset(f".{kind}" for kind in (*_RASTER, "ppm", "qoi", "tga", "tif", "tiff", "webp"))
 LARGEST_FILE = 256 << 20
+LONG_AGO_S = 60.0  # more than clocks differ, so that what is older at the first look is whole
+MOST_FAILURES = 5
 KEEP, DELETE, MOVE = "keep", "delete", "move"
 
 
@@ -29,7 +33,8 @@ KEEP, DELETE, MOVE = "keep", "delete", "move"
 class Capture:
     """One picture at one time. `ident` names it for ever, `picture` names it for people.
 
-    `load` returns its pixels or bytes; it raises PictureError, PictureNotFound if it is gone.
+    `load` returns its pixels or bytes; it raises PictureError, PictureNotFound if it is gone, DataError if it may be
+    read later.
     """
 
     ident: str
@@ -65,8 +70,9 @@ class Source(Protocol):
 class Folder:
     """The pictures in a folder, by their suffix; hidden files and folders inside are left alone.
 
-    A file counts once it has not changed for `settle_s` seconds. `after` is "keep", "delete" (answered pictures) or
-    "move" (into the folders `done` and `failed` inside). Raises DataError if there is no such folder.
+    A file counts once it has not changed for `settle_s` seconds between two looks, or where it was a minute older than
+    that at the first look. `after` is "keep", "delete" (answered pictures) or "move" (into the folders `done` and
+    `failed` inside). A name that is not UTF-8 is given with backslashes. Raises DataError if there is no such folder.
     """
 
     def __init__(
@@ -87,66 +93,79 @@ class Folder:
         self._settle_s = settle_s
         self._clock = clock
         self._wall = wall
-        self._young: dict[str, tuple[str, float]] = {}
+        self._unchanged: dict[str, tuple[str, float]] = {}  # of each name its ident, and since when it has that
+        self._young = False
+        self._first_look = True
+        self._raw: dict[str, str] = {}  # names as the file system has them, where they are not UTF-8
+        self._failures: dict[str, int] = {}
 
     @property
     def pending(self) -> bool:
         """Return whether files are there that may still be written."""
-        return bool(self._young)
+        return self._young
 
     def take(self, known: Known) -> list[Capture]:
         """Return the pictures that are whole and not `known`, the oldest first. Raises DataError without the folder."""
         found: list[tuple[int, str, str]] = []
-        young: dict[str, tuple[str, float]] = {}
-        try:
-            with os.scandir(self.folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith(".") or Path(entry.name).suffix.lower() not in SUFFIXES:
-                        continue
-                    with contextlib.suppress(OSError):
-                        if not entry.is_file():
-                            continue
-                        state = entry.stat()
-                        ident = _ident(entry.name, state)
-                        if known(ident, entry.name):
-                            continue
-                        if self._settled(entry.name, ident, state, young):
-                            found.append((state.st_mtime_ns, entry.name, ident))
-        except OSError as error:
-            raise DataError(f"{self.folder}: {error.strerror}; is the disk there?") from None
-        self._young = young
+        unchanged: dict[str, tuple[str, float]] = {}
+        entries = self._entries()
+        self._raw = {name: entry.name for name, entry in entries if name != entry.name}
+        for name, entry in entries:
+            with contextlib.suppress(OSError):
+                if not entry.is_file():
+                    continue
+                state = entry.stat()
+                ident = _ident(name, state)
+                if known(ident, name):
+                    continue
+                now = self._clock()
+                since = self._since(name, ident, state, now=now)
+                unchanged[name] = (ident, since)
+                if now - since >= self._settle_s:
+                    found.append((state.st_mtime_ns, name, ident))
+        self._unchanged, self._young, self._first_look = unchanged, len(found) < len(unchanged), False
+        self._failures = {ident: self._failures[ident] for _, _, ident in found if ident in self._failures}
         return [Capture(ident, name, self._loader(name, ident)) for _, name, ident in sorted(found)]
 
     def done(self, ident: str, picture: str, outcome: Outcome) -> None:
         """Keep, delete or move the picture; one that has changed in the meantime is another capture and is left."""
-        path = self.folder / picture
+        path = self._path(picture)
         with contextlib.suppress(OSError):
             if self._after == KEEP or _ident(picture, path.stat()) != ident:
                 return
             if self._after == MOVE:
                 target = self.folder / ("done" if outcome is Outcome.ANSWERED else "failed")
                 target.mkdir(exist_ok=True)
-                os.replace(path, _free(target / picture))
+                os.replace(path, _free(target / path.name))
             elif outcome is Outcome.ANSWERED:
                 path.unlink()
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _settled(self, name: str, ident: str, state: os.stat_result, young: dict[str, tuple[str, float]]) -> bool:
-        now = self._clock()
-        before, since = self._young.get(name, ("", now))
-        if before != ident:
-            since = now
-            if self._wall() - state.st_mtime >= self._settle_s:
-                return True
-        if now - since >= self._settle_s:
-            return True
-        young[name] = (ident, since)
-        return False
+    def _entries(self) -> list[tuple[str, os.DirEntry[str]]]:
+        try:
+            with os.scandir(self.folder) as entries:
+                return [
+                    (_printable(entry.name), entry)
+                    for entry in entries
+                    if not entry.name.startswith(".") and Path(entry.name).suffix.lower() in SUFFIXES
+                ]
+        except OSError as error:
+            raise DataError(f"{self.folder}: {error.strerror}; is the disk there?") from None
+
+    def _path(self, name: str) -> Path:
+        return self.folder / self._raw.get(name, name)
+
+    def _since(self, name: str, ident: str, state: os.stat_result, *, now: float) -> float:
+        before, since = self._unchanged.get(name, ("", now))
+        if before == ident:
+            return since
+        old = self._first_look and self._wall() - state.st_mtime >= self._settle_s + LONG_AGO_S
+        return -math.inf if old else now
 
     def _loader(self, name: str, ident: str) -> Callable[[], bytes]:
-        path = self.folder / name
+        path = self._path(name)
 
         def load() -> bytes:
             try:
@@ -160,9 +179,16 @@ class Folder:
             except FileNotFoundError:
                 raise PictureNotFound(f"{name}: gone") from None
             except OSError as error:
+                self._failures[ident] = self._failures.get(ident, 0) + 1
+                if self._failures[ident] < MOST_FAILURES:
+                    raise DataError(f"{name}: cannot be read now ({error.strerror}); tried again later") from None
                 raise PictureUnreadable(f"{name}: cannot be read ({error.strerror}); check the file") from None
 
         return load
+
+
+def _printable(name: str) -> str:
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _ident(name: str, state: os.stat_result) -> str:

@@ -12,10 +12,11 @@ import json
 import os
 import shutil
 import zlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
 
+from splitcodec.device.placed import Letterbox
 from splitcodec.errors import OutputError, SpoolError
 
 _SUFFIX = ".spool"
@@ -28,13 +29,17 @@ RESERVE_BYTES = 1_000_000
 @final
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A packet that waits: of which capture and picture, its level, its idempotency key."""
+    """A packet that waits: of which capture and picture, its level, its idempotency key.
+
+    `place` is where the picture lies in what the network sees, if an answer's boxes are to be mapped to the picture.
+    """
 
     capture: str
     picture: str
     key: str
     level: int
     packet: bytes
+    place: Letterbox | None = None
 
 
 def idempotency_key(packet: bytes, capture: str) -> str:
@@ -63,6 +68,8 @@ class Spool:
             part.unlink(missing_ok=True)
         found = sorted(folder.glob(f"*{_SUFFIX}"))
         self._sizes = {path: disk_size(path.stat().st_size) for path in found}
+        self._captures: dict[Path, tuple[str, str]] = {}
+        self._places: dict[str, Path] = {}
         taken = [*found, *(folder / _REFUSED).glob(f"*{_SUFFIX}")]
         self._next = max((int(path.stem) for path in taken if path.stem.isdigit()), default=0) + 1
         self.bytes = sum(self._sizes.values())
@@ -86,15 +93,29 @@ class Spool:
         self._next += 1
         self._sizes[place] = disk_size(len(content))
         self.bytes += self._sizes[place]
+        self._learn(place, entry)
         return place
 
     def read(self, place: Path) -> Entry:
-        """Return what waits at a place. Raises SpoolError if the disk has damaged it."""
+        """Return what waits at a place. Raises SpoolError if it is damaged or gone, OutputError if it may pass."""
         try:
             content = place.read_bytes()
+        except FileNotFoundError:
+            raise SpoolError(f"{place}: gone; something else has removed the packet") from None
         except OSError as error:
-            raise SpoolError(f"{place}: {error.strerror}; the packet is set aside") from None
-        return _parse(content, place)
+            raise OutputError(f"cannot read {place}: {error.strerror}; tried again later") from None
+        entry = _parse(content, place)
+        if place in self._sizes:
+            self._learn(place, entry)
+        return entry
+
+    def capture_at(self, place: Path) -> tuple[str, str] | None:
+        """Return capture and picture of a packet that was added or once read, though it may be damaged by now."""
+        return self._captures.get(place)
+
+    def holds(self, capture: str) -> bool:
+        """Return whether a packet of this capture waits, among those that were added or once read."""
+        return capture in self._places
 
     def remove(self, place: Path) -> None:
         """Forget a packet."""
@@ -124,6 +145,13 @@ class Spool:
 
     def _gone(self, place: Path) -> None:
         self.bytes -= self._sizes.pop(place, 0)
+        capture, _ = self._captures.pop(place, ("", ""))
+        if self._places.get(capture) == place:
+            del self._places[capture]
+
+    def _learn(self, place: Path, entry: Entry) -> None:
+        self._captures[place] = (entry.capture, entry.picture)
+        self._places[entry.capture] = place
 
 
 def disk_size(n_bytes: int) -> int:
@@ -180,7 +208,14 @@ def lock_file(path: Path) -> int:
 
 
 def _dump(entry: Entry) -> bytes:
-    head = {"capture": entry.capture, "picture": entry.picture, "key": entry.key, "level": entry.level}
+    head: dict[str, Any] = {
+        "capture": entry.capture,
+        "picture": entry.picture,
+        "key": entry.key,
+        "level": entry.level,
+    }
+    if entry.place is not None:
+        head["place"] = asdict(entry.place)
     content = json.dumps(head, separators=(",", ":")).encode() + b"\n" + entry.packet
     return content + zlib.crc32(content).to_bytes(4, "little")
 
@@ -197,6 +232,12 @@ def _parse(content: bytes, place: Path) -> Entry:
             key=str(got["key"]),
             level=int(got["level"]),
             packet=packet,
+            place=_place(got["place"]) if "place" in got else None,
         )
     except (ValueError, KeyError, TypeError) as error:
         raise SpoolError(f"{place}: damaged ({error}); the packet is set aside") from None
+
+
+def _place(got: Any) -> Letterbox:
+    width, height = got["picture"]
+    return Letterbox(**{**got, "picture": (width, height)})

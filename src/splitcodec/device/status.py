@@ -1,13 +1,19 @@
-"""How a watch stands, and how long it waits.   used by: device/watch.py"""
+"""How a watch stands, and how long it waits.   used by: device/watch.py, camera.py, journal.py"""
 
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, final
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 300.0
+
+
+def shown_address(address: str) -> str:
+    """Return an address, or a text with addresses in it, without users and passwords."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", address)
 
 
 @final

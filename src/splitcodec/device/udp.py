@@ -161,8 +161,10 @@ def _place(url: str) -> tuple[str, int]:
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # what the socket will do, and it would raise a UnicodeError
     except ValueError as error:
-        raise SettingsError(f"{url[:200]!r} is no URL ({error}); {_EXPECTED}") from None
+        shown, reason = url.rpartition("@")[2], "" if "@" in url else f" ({error})"
+        raise SettingsError(f"{shown[:200]!r} is no URL{reason}; {_EXPECTED}") from None
     said = parts.path.strip("/") or parts.query or parts.fragment or parts.username
     if parts.scheme != "udp" or not parts.hostname or said:
         raise SettingsError(f"{url.rpartition('@')[2][:200]!r} is no address of a UDP bridge; {_EXPECTED}")

@@ -7,16 +7,17 @@ packet may be sent twice, with the same idempotency key; its line is written onc
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, final
 
-from splitcodec.device.journal import Journal, Outcome
+from splitcodec.device.journal import Journal, Outcome, problem_line
+from splitcodec.device.overlay import in_picture
+from splitcodec.device.placed import Letterbox
 from splitcodec.device.source import Capture, Source
 from splitcodec.device.spool import Entry, Spool, entry_size, idempotency_key
-from splitcodec.device.status import Backoff, Status
+from splitcodec.device.status import Backoff, Status, shown_address
 from splitcodec.errors import (
     BudgetTooSmall,
     CameraError,
@@ -41,16 +42,17 @@ REFUSE, DROP_OLDEST, DROP_NEWEST = "refuse", "drop-oldest", "drop-newest"
 class Watch:
     """Takes captures from `source` into `spool` and their answers into `journal`.
 
-    `encode(picture)` returns (packet, level), or None where it was stopped while it waited, so that the capture stays
-    where it is; `send(packet, key)` returns the answer's JSON. `max_bytes` bounds the spool; where it is full,
-    `when_full` is "refuse" (take no more pictures), "drop-oldest" or "drop-newest" (write a line that says so). `tell`
-    is called with every line that is written, and `None` when only the status has changed.
+    `encode(picture)` returns (packet, level, place), or None where it was stopped while it waited, so that the capture
+    stays where it is; `send(packet, key)` returns the answer's JSON, whose boxes are mapped by `place`, if any. The
+    spool holds at most `max_bytes`; where it is full, `when_full` is "refuse" (take no more pictures), "drop-oldest" or
+    "drop-newest" (write a line that says so). `tell` is called with every line that is written, and `None` when only
+    the status has changed.
     """
 
     def __init__(
         self,
         *,
-        encode: Callable[[Any], tuple[bytes, int] | None],
+        encode: Callable[[Any], tuple[bytes, int, Letterbox | None] | None],
         send: Callable[[bytes, str], bytes],
         source: Source,
         spool: Spool,
@@ -72,22 +74,22 @@ class Watch:
         self._lock = threading.RLock()
         self._more = threading.Event()  # a packet may wait that the sending thread does not know of
         self._in_flight: Path | None = None
-        self._waiting: dict[str, Path] = {}
         self.status = Status()
         self._recover()
 
-    def gather(self) -> bool:
-        """Take what is there into the spool. Returns whether there is trouble that time may mend (`status` says)."""
+    def gather(self, stop: threading.Event | None = None) -> bool:
+        """Take what is there into the spool, until `stop`. Returns whether time may mend what is left (`status`)."""
         if self._when_full == REFUSE and self._full():
             return True
         try:
             captures = self._source.take(self._known)
         except (DataError, CameraError) as error:
-            self.status.source = str(error)
-            self._tell(None)
-            return True
+            return not self._hindered("source", error)
         self.status.source = ""
-        return not all(self._take(capture) for capture in captures)
+        for capture in captures:
+            if (stop is not None and stop.is_set()) or not self._take(capture):
+                return True
+        return bool(self.status.source)
 
     def deliver(self) -> bool | None:
         """Send the first packet that waits. Returns whether it is done with, or None if nothing waits."""
@@ -117,7 +119,7 @@ class Watch:
         try:
             resting = Backoff(first_s=poll_s, longest_s=60.0)
             while not stop.is_set():
-                self.gather()
+                self.gather(stop)
                 self._more.set()
                 if self.status.disk or self.status.source:
                     stop.wait(resting.next_s())
@@ -134,7 +136,7 @@ class Watch:
     def once(self, stop: threading.Event, *, poll_s: float = 0.2) -> None:
         """Gather what is there and deliver it; leave in the spool what the link does not take now."""
         while not stop.is_set():
-            troubled = self.gather()
+            troubled = self.gather(stop)
             delivered = 0
             while not stop.is_set() and self.deliver():
                 delivered += 1
@@ -147,6 +149,8 @@ class Watch:
     def _keep_delivering(self, stop: threading.Event, backoff: Backoff) -> None:
         while not stop.is_set():
             self._more.clear()
+            if stop.is_set():  # what was cleared may have been the call to stop
+                return
             done = self.deliver()
             if done is None:
                 self._more.wait()
@@ -157,16 +161,10 @@ class Watch:
 
     def _recover(self) -> None:
         for place in self._spool.waiting():
-            try:
-                entry = self._spool.read(place)
-            except SpoolError as error:
-                self.status.disk = str(error)
-                self._finish(place, "", "", Outcome.REFUSED)
-                continue
+            if (entry := self._entry(place)) is None:
+                continue  # if its picture is taken anew, whichever packet comes first gets the line
             if (outcome := self._journal.outcome(entry.capture)) is not None:
                 self._finish(place, entry.capture, entry.picture, outcome)
-            else:
-                self._waiting[entry.capture] = place
         self._count()
 
     def _known(self, ident: str, picture: str) -> bool:
@@ -174,7 +172,7 @@ class Watch:
             if (outcome := self._journal.outcome(ident)) is not None:
                 self._source.done(ident, picture, outcome)
                 return True
-            return ident in self._waiting
+            return self._spool.holds(ident)
 
     def _take(self, capture: Capture) -> bool:
         if self._when_full == REFUSE and self._full():
@@ -183,27 +181,27 @@ class Watch:
             made = self._encode(capture.load())
         except PictureNotFound:
             return True  # gone, or still changing: it comes again as another capture
+        except DataError as error:
+            return not self._hindered("source", error)  # it comes again at the next look; others can be read
         except (PictureError, BudgetTooSmall) as error:  # neither gets better by waiting
-            return self._settle(capture, Outcome.UNREADABLE, _problem(Outcome.UNREADABLE, error))
+            return self._settle(capture, Outcome.UNREADABLE, problem_line(Outcome.UNREADABLE, error))
         except MemoryError:
             large = PictureTooLarge(f"{capture.picture}: does not fit into this machine's memory; shrink it first")
-            return self._settle(capture, Outcome.UNREADABLE, _problem(Outcome.UNREADABLE, large))
+            return self._settle(capture, Outcome.UNREADABLE, problem_line(Outcome.UNREADABLE, large))
         if made is None:
             return False
-        packet, level = made
+        packet, level, place = made
         key = idempotency_key(packet, capture.ident)
-        entry = Entry(capture.ident, capture.picture, key, level, packet)
+        entry = Entry(capture.ident, capture.picture, key, level, packet, place)
         with self._lock:
             if not self._make_room(entry_size(entry)):
                 if self._when_full == REFUSE:
                     return False
-                return self._settle(capture, Outcome.DROPPED, _problem(Outcome.DROPPED, self._overflow()))
+                return self._settle(capture, Outcome.DROPPED, problem_line(Outcome.DROPPED, self._overflow()))
             try:
-                self._waiting[capture.ident] = self._spool.add(entry)
+                self._spool.add(entry)
             except OutputError as error:
-                self.status.disk = str(error)
-                self._tell(None)
-                return False
+                return self._hindered("disk", error)
             self.status.disk = ""
             self.status.taken += 1
             self._count()
@@ -221,17 +219,35 @@ class Watch:
         return self._spool.bytes + n_bytes <= self._max_bytes
 
     def _drop(self, place: Path) -> None:
-        with contextlib.suppress(SpoolError):
-            entry = self._spool.read(place)
+        if (entry := self._entry(place)) is not None:
             old = Capture(entry.capture, entry.picture, bytes)
-            self._settle(old, Outcome.DROPPED, _problem(Outcome.DROPPED, self._overflow()), place=place)
+            self._settle(old, Outcome.DROPPED, problem_line(Outcome.DROPPED, self._overflow()), place=place)
+
+    def _entry(self, place: Path) -> Entry | None:
+        """Return what waits at a place; None if that cannot be read now, or never and is settled."""
+        try:
+            return self._spool.read(place)
+        except OutputError as error:
+            self.status.disk = str(error)
+        except SpoolError as error:
+            self._lost(place, error)
+        return None
+
+    def _lost(self, place: Path, error: SpoolError) -> None:
+        with self._lock:
+            if (found := self._spool.capture_at(place)) is None:  # damaged before this run: its picture is taken anew
+                self.status.disk = str(error)
+                self._finish(place, "", "", Outcome.REFUSED)
+            elif (outcome := self._journal.outcome(found[0])) is not None:
+                self._finish(place, *found, outcome)
+            else:
+                line = problem_line(Outcome.REFUSED, error)
+                self._settle(Capture(*found, bytes), Outcome.REFUSED, line, place=place)
 
     def _deliver(self, place: Path) -> bool:
-        try:
-            entry = self._spool.read(place)
-        except SpoolError as error:
-            self.status.disk = str(error)
-            return self._finish(place, "", "", Outcome.REFUSED)
+        if (entry := self._entry(place)) is None:
+            self._tell(None)
+            return place not in self._spool.waiting()
         if (outcome := self._journal.outcome(entry.capture)) is not None:
             return self._finish(place, entry.capture, entry.picture, outcome)
         capture = Capture(entry.capture, entry.picture, bytes)
@@ -239,12 +255,12 @@ class Watch:
         try:
             self.status.sent += 1
             answer: Answer = parse_answer(self._send(entry.packet, entry.key))
+            if entry.place is not None:
+                answer = in_picture(answer, entry.place)
         except (LinkError, SettingsError) as error:
             if isinstance(error, LinkError) and not (isinstance(error, LinkRefused) and not may_pass(error.status)):
-                self.status.link = str(error)
-                self._tell(None)
-                return False
-            line = {**told, **_problem(Outcome.REFUSED, error)}
+                return self._hindered("link", error)
+            line = {**told, **problem_line(Outcome.REFUSED, error)}
             return self._settle(capture, Outcome.REFUSED, line, place=place)
         self.status.link = ""
         return self._settle(capture, Outcome.ANSWERED, {**told, **answer}, place=place)
@@ -255,9 +271,7 @@ class Watch:
             try:
                 self._journal.settle(capture.ident, outcome, line)
             except OutputError as error:
-                self.status.disk = str(error)
-                self._tell(None)
-                return False
+                return self._hindered("disk", error)
             self.status.disk = ""
             name = outcome.name.lower()
             setattr(self.status, name, getattr(self.status, name) + 1)
@@ -275,11 +289,16 @@ class Watch:
             except OSError as error:
                 self.status.disk = f"cannot take {place} out of the spool: {error.strerror}; free some space"
                 return False
-            self._waiting.pop(ident, None)
             self._count()
         if ident:
             self._source.done(ident, picture, outcome)
         return True
+
+    def _hindered(self, by: str, error: SplitcodecError) -> bool:
+        """Say what hinders, link, disk or source. Returns False: it is to be tried again."""
+        setattr(self.status, by, shown_address(str(error)))
+        self._tell(None)
+        return False
 
     def _overflow(self) -> SpoolError:
         return SpoolError(
@@ -291,8 +310,3 @@ class Watch:
 
     def _count(self) -> None:
         self.status.waiting, self.status.spool_bytes = len(self._spool), self._spool.bytes
-
-
-def _problem(outcome: Outcome, error: SplitcodecError) -> dict[str, Any]:
-    detail = " ".join(str(error).split())
-    return {"error": {"outcome": outcome.name.lower(), "type": type(error).__name__, "detail": detail}}

@@ -2,7 +2,8 @@
 
 A packet is confirmed to the broker after its answer is on its way, so a bridge that dies leaves its packets to the next
 one. Several bridges on a topic share the work. Answers are kept by idempotency key, the last 256 of them: a packet that
-comes twice costs one answer.
+comes twice costs one answer. A packet of QoS 0 is answered too, but there is nothing to confirm and the broker holds
+none back, so what comes while `UNHELD` of them wait is dropped.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ except ModuleNotFoundError as error:
 _log = logging.getLogger("splitcodec.edge")
 
 ANSWERS_KEPT = 256
+UNHELD = 256
 ANSWER_EXPIRES_S = 60
 SESSION_EXPIRES_S = 86_400
 
@@ -69,7 +71,8 @@ class Bridge:
         self._client.on_message = self._on_message
         self._workers = ThreadPoolExecutor(concurrency, thread_name_prefix="splitcodec bridge")
         self._lock = threading.Lock()
-        self._unconfirmed: deque[list[Any]] = deque()  # [number, done], in the order in which they came
+        self._unconfirmed: deque[list[Any]] = deque()  # [number, QoS, done], in the order in which they came
+        self._unheld = threading.Semaphore(UNHELD)
         self._kept: OrderedDict[bytes, bytes] = OrderedDict()
         self._ready = threading.Event()
         self._trouble: SplitcodecError | None = None
@@ -123,9 +126,13 @@ class Bridge:
         self._ready.set()
 
     def _on_message(self, _: Client, __: object, message: MQTTMessage) -> None:
-        place = [message.mid, False]
-        with self._lock:
-            self._unconfirmed.append(place)
+        place = [message.mid, message.qos, False]
+        if message.qos:
+            with self._lock:
+                self._unconfirmed.append(place)
+        elif not self._unheld.acquire(blocking=False):
+            _log.warning("%d packets of QoS 0 wait; one more is dropped", UNHELD)
+            return
         try:
             self._workers.submit(self._handle, message, place)
         except RuntimeError:
@@ -169,7 +176,11 @@ class Bridge:
         return (BRIEF_TYPE, shorten(body)) if given.get(BRIEF) == "1" else (ANSWER_TYPE, body)
 
     def _confirm(self, place: list[Any]) -> None:
+        if place[1] == 0:  # without a number; to confirm number 0 is a protocol error and ends the connection
+            self._unheld.release()
+            return
         with self._lock:  # MQTT wants confirmations in the order in which the packets came
-            place[1] = True
-            while self._unconfirmed and self._unconfirmed[0][1]:
-                self._client.ack(self._unconfirmed.popleft()[0], 1)
+            place[2] = True
+            while self._unconfirmed and self._unconfirmed[0][2]:
+                number, qos, _ = self._unconfirmed.popleft()
+                self._client.ack(number, qos)

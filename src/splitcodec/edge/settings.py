@@ -13,7 +13,7 @@ from typing import Any, Literal, final
 from splitcodec.errors import MissingExtra, SettingsError
 
 try:
-    from pydantic import AliasChoices, Field, SecretStr, ValidationError
+    from pydantic import AliasChoices, Field, FiniteFloat, SecretStr, ValidationError
     from pydantic_settings import BaseSettings, SettingsConfigDict
 except ModuleNotFoundError as error:
     raise MissingExtra(f"the server needs {error.name}; install it with: pip install 'splitcodec[edge]'") from None
@@ -43,24 +43,24 @@ class Settings(BaseSettings):
     threads: int | None = Field(default=None, ge=1)
     workers: int = Field(default=2, ge=1, le=256)
     max_batch: int = Field(default=16, ge=1, le=1024)
-    max_wait_ms: float = Field(default=0.0, ge=0, le=1000)
+    max_wait_ms: FiniteFloat = Field(default=0.0, ge=0, le=1000)
     max_queue: int = Field(default=256, ge=1)
 
     max_body_bytes: int = Field(default=65_536, ge=13)
     max_symbols: int | None = Field(default=None, ge=1)
-    symbols_per_s: float = Field(default=4_000_000, ge=0)
-    requests_per_s: float = Field(default=1000, ge=0)
+    symbols_per_s: FiniteFloat = Field(default=4_000_000, ge=0)
+    requests_per_s: FiniteFloat = Field(default=1000, ge=0)
     max_clients: int = Field(default=10_000, ge=1)
     max_connections: int = Field(default=1000, ge=1)
-    head_timeout_s: float = Field(default=10, gt=0)
-    body_timeout_s: float = Field(default=10, gt=0)
+    head_timeout_s: FiniteFloat = Field(default=10, gt=0)
+    body_timeout_s: FiniteFloat = Field(default=10, gt=0)
     keep_alive_s: int = Field(default=15, ge=1)
-    linger_s: float = Field(default=1.0, ge=0)
-    drain_s: float = Field(default=10.0, gt=0)
+    linger_s: FiniteFloat = Field(default=1.0, ge=0)
+    drain_s: FiniteFloat = Field(default=10.0, gt=0)
 
     replay_answers: int = Field(default=4096, ge=0)
     replay_bytes: int = Field(default=16 << 20, ge=0)
-    replay_s: float = Field(default=600, gt=0)
+    replay_s: FiniteFloat = Field(default=600, gt=0)
 
     log: Literal["text", "json"] = "text"
 

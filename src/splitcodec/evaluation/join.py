@@ -45,6 +45,12 @@ def join(device: Bundle, edge: Bundle, out: str | Path, *, keep_decoder: bool = 
         raise SettingsError(
             f"{edge.ident} does not {', '.join(sorted(lost))}, as {device.ident} does; its tasks would go"
         )
+    own = [task for task in theirs.tasks if task != "classify" and edge.task(task).decoder != "decoder"]
+    if own and keep_decoder:
+        raise SettingsError(
+            f"{', '.join(own)} of {edge.ident} has a decoder of its own, which reads that bundle's latent alone; "
+            f"train the task for {device.ident} (lead: {edge.ident})"
+        )
     apart = _heads_apart(device, edge) if keep_decoder else _apart(device, edge)
     if apart > CLOSE and keep_decoder:
         raise SettingsError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import replace
 from typing import final
 
@@ -94,8 +95,13 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
             decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
         case ThinnedRecipe():
             squeeze = Squeeze(
-                _layers_below(teacher).width, channels, widths=sizes.widths, halvings=sizes.halvings, linear=sizes.linear
+                _layers_below(teacher).width,
+                channels,
+                widths=sizes.widths,
+                halvings=sizes.halvings,
+                linear=sizes.linear,
             )
+            _check_sides(recipe, sizes, stride=_layers_below(teacher).stride)
             stem_copy = _thinned(sizes, whole_stem(teacher)).requires_grad_(requires_grad=True)
             encoder = Thinned(stem_copy, squeeze, share=sizes.share, stride=_layers_below(teacher).stride)
             neck = _bottleneck(recipe)
@@ -138,6 +144,19 @@ def _first_layers(recipe: Recipe) -> str | None:
             return name
         case _:
             return None
+
+
+def _check_sides(recipe: Recipe, sizes: ThinnedRecipe, *, stride: int) -> None:
+    """Refuse sides of which the smaller picture has no whole number of cells: features would lie elsewhere."""
+    above, below = sizes.share
+    windows = {f"{name}.window": stage.window for name, stage in recipe.stages() if stage.window is not None}
+    for key, side in {"teacher.crop": recipe.teacher.crop, **windows}.items():
+        if above != below and side * above % (below * stride):
+            fits = math.lcm(below * stride // math.gcd(above, below * stride), 16)
+            raise RecipeError(
+                f"{key}: {side} pixels times student.share {above} / {below} are no whole number of the {stride} x "
+                f"{stride} cells of the device's layers, so features would be shifted; expected a multiple of {fits}"
+            )
 
 
 def _thinned(sizes: ThinnedRecipe, stem: fx.GraphModule) -> fx.GraphModule:
@@ -229,7 +248,7 @@ def class_names(recipe: Recipe) -> tuple[list[str], list[str]]:
         pairs = imagenet_labels()
         return [label for _, label in pairs], [wnid for wnid, _ in pairs]
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"teacher.classes: cannot read {path}: {error}; give a text file, one name a line") from error
     names = [line.strip() for line in lines if line.strip()]

@@ -5,7 +5,9 @@ The batch of step n depends on the seed and n alone, so a resumed run goes on ex
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -26,15 +28,27 @@ ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", 
 
 def find_photographs(folders: Sequence[Path]) -> list[Path]:
     """List the pictures below the folders, sorted; raises DataError when there are none."""
-    found: list[Path] = []
+    found: dict[Path, Path] = {}  # by where it really is: folders may lie within one another
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"no folder at {folder}; give a folder of photographs")
-        found += [p for p in folder.rglob("*") if p.suffix.lower() in ENDINGS and p.is_file()]
+        for path in folder.rglob("*"):
+            if path.suffix.lower() in ENDINGS and path.is_file():
+                found.setdefault(path.resolve(), path)
     if not found:
         names = ", ".join(str(f) for f in folders)
         raise DataError(f"no photographs below {names}; expected files ending in {', '.join(sorted(ENDINGS))}")
-    return sorted(found)
+    return sorted(found.values())
+
+
+def names_digest(paths: Sequence[Path], folders: Sequence[Path]) -> str:
+    """Return a hash of the pictures' names below their folders, in order: another one means another split."""
+    roots = sorted((folder.resolve() for folder in folders), key=lambda root: len(root.parts), reverse=True)
+    digest = hashlib.sha256()
+    for path in map(Path.resolve, paths):
+        root = next((one for one in roots if path.is_relative_to(one)), path.parent)
+        digest.update(os.fsencode(path.relative_to(root).as_posix()) + b"\0")
+    return digest.hexdigest()
 
 
 def labels_of(paths: Sequence[Path], names: Sequence[str]) -> list[int]:

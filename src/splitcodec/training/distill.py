@@ -25,7 +25,15 @@ from splitcodec.model.parts import TableNeck
 from splitcodec.model.student import Student
 from splitcodec.training.begin import begin
 from splitcodec.training.build import Halves, build_student, build_teacher, class_names
-from splitcodec.training.data import Crops, Photographs, centre_crops, find_photographs, labels_of, split_holdout
+from splitcodec.training.data import (
+    Crops,
+    Photographs,
+    centre_crops,
+    find_photographs,
+    labels_of,
+    names_digest,
+    split_holdout,
+)
 from splitcodec.training.earlier import earlier_runs, totals
 from splitcodec.training.lead import Lead
 from splitcodec.training.levelling import held_out_loss, judged
@@ -82,7 +90,8 @@ def train(
     teacher = build_teacher(recipe)
     student = _placed(build_student(recipe, teacher), fabric.device)
     run = Run(out)
-    run.begin(recipe, photographs=len(paths), folders=[p.resolve().name for p in photos])
+    names = names_digest(paths, photos)
+    run.begin(recipe, photographs=len(paths), folders=[p.resolve().name for p in photos], names=names)
     halves = Halves(fabric, recipe, teacher=teacher)
     crop = recipe.teacher.crop
     labels = labels_for(recipe, training)
@@ -98,8 +107,7 @@ def train(
         labels=labels,
     )
     source = resident(photographs, fabric.device)
-    resize = recipe.teacher.resize
-    check = centre_crops(held_out, resize=resize, crop=crop, labels=labels_for(recipe, held_out))
+    check = centre_crops(held_out, resize=recipe.teacher.resize, crop=crop, labels=labels_for(recipe, held_out))
     lead = Lead(recipe.lead, recipe, fabric=fabric) if recipe.lead is not None else None
     trainer = _Trainer(fabric, recipe, halves=halves, student=student, lead=lead, run=run, report=report)
     found = run.load()
@@ -125,7 +133,7 @@ def train(
             return {"finished": False, "images": state.images}
     if recipe.levels.kilobytes is not None:
         some = training[:: max(1, len(training) // PLACED_ON)]
-        crops = centre_crops(some, resize=resize, crop=crop).image_u8
+        crops = centre_crops(some, resize=recipe.teacher.resize, crop=crop).image_u8
         places = place_levels(student, halves, crops=crops, kilobytes=recipe.levels.kilobytes)
         run.log({"stage": "placed", "places": places})
     counts = _counted(student, halves, training[:: max(1, len(training) // COUNTED)], size=recipe.teacher)

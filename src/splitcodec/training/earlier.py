@@ -7,6 +7,7 @@ What they have seen was seen for this run too, so their pictures and seconds are
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, final
@@ -49,14 +50,20 @@ def _earlier(key: str, place: Path) -> Earlier:
     report: dict[str, Any]
     if not is_run(place):
         bundle = opened(key, place)
-        name, report = bundle.ident, bundle.manifest.provenance.get("report") or {}
+        told = bundle.manifest.provenance.get("report")  # by whoever made the bundle
+        name, report = bundle.ident, told if isinstance(told, dict) else {}
     else:
         run = Run(place)
         name, report = run.recipe().name, run.report()
         if not report.get("finished"):
             raise RecipeError(f"{key}: the run in {place} has not finished; let it go to its end first")
-    images, seconds = (report.get(f"{what}_cumulative", report.get(what, 0)) for what in ("images", "seconds"))
-    return Earlier(key, name, int(images), float(seconds))
+    images, seconds = (_number(report.get(f"{what}_cumulative", report.get(what))) for what in ("images", "seconds"))
+    return Earlier(key, name, int(images), seconds)
+
+
+def _number(value: object) -> float:
+    """Return a number of a report; 0 for what is none."""
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
 
 
 def begin_from(

@@ -109,6 +109,7 @@ class Objective:
         first = name == "stage1"
         own_tail = any(one.tail for before, one in self._recipe.stages() if before <= name)  # no longer the teacher's
         everything = stage.tune in ("all", "encoder") or (stage.tune is None and first)
+        priced = everything and self._recipe.student.kind != "reduced"  # whose symbols cost 8 bits each, come what may
         step_c, _ = self._recipe.teacher.colours()
         weights = torch.tensor(self._recipe.levels.weights(stage.balance), device=fabric.device)
         trained_with: Quantise = stage.quantise or ("mixed" if everything else "round")
@@ -134,7 +135,7 @@ class Objective:
             kilobytes_l = reproduced.bits_b.view(levels, -1).mean(1) / 8000
             share = ramp(done, stage.rate_ramp) if first else 1.0
             rate = share * (weights * self._prices * kilobytes_l).mean()
-            return Lost(lost.total + rate if everything else lost.total, lost.parts, kilobytes_l)
+            return Lost(lost.total + rate if priced else lost.total, lost.parts, kilobytes_l)
 
         return lose
 

@@ -142,7 +142,7 @@ class Recipe(Strict):
     """The folder of a finished run, or a bundle (a zoo name, a folder, a .zip), with the same teacher and shapes: its
     weights are what this one begins with. With a lead as well, only the encoder's, turned towards the lead's latent."""
     precision: Annotated[str, Field(pattern=r"^(32-true|bf16-mixed|16-mixed)$")] = "bf16-mixed"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
     @model_validator(mode="after")
     def _fits(self) -> Recipe:
@@ -216,7 +216,7 @@ def _with_base(path: Path, *, above: tuple[Path, ...]) -> dict[str, Any]:
     here = (*above, path.resolve())
     if not isinstance(base, str):
         raise RecipeError(f"{path}: base: expected the name of another recipe, not {base!r}")
-    if (path.parent / base).resolve() in here or len(here) > MAX_BASES:
+    if "\0" in base or (path.parent / base).resolve() in here or len(here) > MAX_BASES:
         raise RecipeError(f"{path}: base: {base} leads back here, or too far; a recipe cannot rest upon itself")
     return _merged(_with_base(path.parent / base, above=here), data)
 
@@ -237,7 +237,7 @@ def _load(path: Path) -> dict[str, Any]:
         data: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise RecipeError(f"no recipe at {path}; give a YAML file, such as recipes/efficientnet_lite0.yaml") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # YAML's dates and integers: ValueError
         raise RecipeError(f"{path} is not readable YAML: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise RecipeError(f"{path} holds {type(data).__name__}, expected keys and values such as `name: my-codec`")
@@ -252,6 +252,8 @@ def _keys(data: Any, loc: tuple[int | str, ...], *, kinds: frozenset[str]) -> li
             break
         if part in kinds and isinstance(data, dict) and part not in data:
             continue
+        if isinstance(data, list) and not (isinstance(part, int) and part < len(data)):
+            break  # the name of one of several types, or a place that the list lacks
         found.append(str(part))
         data = data.get(part) if isinstance(data, dict) else data[int(part)]
     return found
@@ -270,5 +272,5 @@ def _apply(data: dict[str, Any], change: str) -> None:
         place = inner
     try:
         place[last] = yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
         raise RecipeError(f"--set {change!r}: the value is not YAML: {' '.join(str(error).split())}") from error

@@ -87,6 +87,8 @@ def together(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def _began(run: Run, bundle: Bundle) -> Bundle:
     """Return the bundle that a run began with, which has the same decoder. Raises RunError."""
     recipe = run.recipe()
+    if not run.report().get("finished"):
+        raise RunError(f"{run.folder}: the run has not finished; let it go to its end first")
     if recipe.start is None or is_run(recipe.start) or any(stage.tune != "decoder" for _, stage in recipe.stages()):
         raise RunError(
             f"{run.folder}: no run that begins with a bundle and tunes its decoder alone (start: BUNDLE, stage1: "

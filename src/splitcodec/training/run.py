@@ -63,14 +63,26 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def begin(self, recipe: Recipe, *, photographs: int, folders: list[str]) -> None:
-        """Write the recipe and where it was started; refuse a folder that holds another recipe's run."""
+    def begin(self, recipe: Recipe, *, photographs: int, folders: list[str], names: str | None = None) -> None:
+        """Write the recipe and where it was started.
+
+        `names` is a hash of the photographs' names. Raises RunError for a folder that holds another recipe's run, or
+        one on other photographs, whose held-out ones would be others.
+        """
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         path = self.folder / "recipe.yaml"
         if path.exists() and self.recipe() != recipe:
             raise RunError(f"{self.folder} holds a run of another recipe; choose another --out, or remove it")
         self._write("recipe.yaml", text.encode())
+        known = self.provenance() if (self.folder / "provenance.json").exists() else {}
+        if names and known.get("names") not in (None, names):
+            raise RunError(
+                f"{self.folder}: the run began on {known.get('photographs')} photographs, now there are {photographs}, "
+                "or others; those held out would change. Put them back as they were, or choose another --out"
+            )
         facts = {**provenance(recipe.name), "photographs": photographs, "folders": folders}
+        if names:
+            facts["names"] = names
         self._write("provenance.json", json.dumps(facts, indent=1).encode())
 
     def recipe(self) -> Recipe:

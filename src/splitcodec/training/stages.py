@@ -57,7 +57,7 @@ class _Common(Strict):
     The report says how many pictures that was; another machine sees another number."""
     batch: PositiveInt
     learning_rate: PositiveFloat
-    window: Annotated[int, Field(ge=32, multiple_of=32)] | None = None
+    window: Annotated[int, Field(ge=32, multiple_of=16)] | None = None
     """Side in pixels of a square cut out of each training crop at its own scale: a picture costs less, and convolutions
     do not mind. Null for the whole crop."""
     warmup: Share = 0.02

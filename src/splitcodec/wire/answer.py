@@ -174,9 +174,15 @@ def _integer(value: object, *, where: str) -> int:
 
 
 def _number(value: object, *, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise _wrong(value, where=where, expected="a finite number")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer of 400 digits
+        number = math.inf
+    if not math.isfinite(number):
+        raise _wrong(value, where=where, expected="a finite number")
+    return number
 
 
 def _wrong(value: object, *, where: str, expected: str) -> LinkGarbled:

@@ -205,8 +205,9 @@ class Contexts:
 
 
 def _sum(weights: NDArray[np.int8]) -> NDArray[np.int64]:
-    magnitudes: NDArray[np.int64] = np.abs(weights.astype(np.int64)).sum(axis=-1)
-    return magnitudes
+    """Return the sum of magnitudes over the last axis, level by level: a file of strangers may unpack to much."""
+    parts = [np.abs(part.astype(np.int16)).sum(axis=-1, dtype=np.int64) for part in weights]
+    return np.stack(parts)
 
 
 def _exact(name: str, largest: NDArray[np.int64], bias: NDArray[np.int32]) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,10 @@ from numpy.typing import NDArray
 from splitcodec.errors import BundleFormat
 
 _HEADER_BYTES = 4096  # numpy writes 118 bytes for every array of ours
+_UNREADABLE: Final = (
+    *(zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, RuntimeError, ValueError),
+    *(TypeError, IndexError, OverflowError, SyntaxError, tokenize.TokenError),  # numpy's, of a header; zipfile's
+)
 
 
 def read_arrays(
@@ -49,7 +54,7 @@ def read_arrays(
                 with archive.open(entry) as file:
                     body = file.read(entry.file_size + 1)
                 arrays[name] = _array(body, dtype=np.dtype(dtype), dimensions=dimensions, what=f"{what}: {name}")
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, RuntimeError, ValueError) as error:
+    except _UNREADABLE as error:
         raise BundleFormat(f"{what}: not a readable .npz file ({_one_line(error)}); export it again") from error
     return arrays
 

@@ -1,0 +1,54 @@
+"""How `encode` gives packets their names, while others do the same."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from splitcodec.cli.device import _store
+
+
+def no_links(source: object, target: object) -> None:
+    raise PermissionError(1, "Operation not permitted")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_encoders_into_one_folder_lose_no_packet(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    start = threading.Barrier(4)
+    stored: dict[bytes, Path] = {}
+
+    def encode(name: int) -> None:
+        start.wait(10)
+        for i in range(25):
+            packet = b"%d-%d" % (name, i)
+            stored[packet] = _store(tmp_path, "cat", packet)
+
+    threads = [threading.Thread(target=encode, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {packet: path.read_bytes() for packet, path in stored.items()} == {packet: packet for packet in stored}
+    names = {"cat.spc", *(f"cat-{number}.spc" for number in range(1, 100))}
+    assert {path.name for path in tmp_path.iterdir()} == names
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_name_that_another_takes_at_the_last_moment_is_left_to_it(
+    links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = os.link if links else no_links
+
+    def link(part: Path, path: Path) -> None:
+        if path.name == "cat.spc":
+            path.write_bytes(b"theirs")
+        plain(part, path)
+
+    monkeypatch.setattr(os, "link", link)
+    assert _store(tmp_path, "cat", b"ours") == tmp_path / "cat-1.spc"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"cat.spc": b"theirs", "cat-1.spc": b"ours"}

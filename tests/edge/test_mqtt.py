@@ -1,0 +1,117 @@
+"""The bridge between publishers that are not ours and a real Mosquitto."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+pytest.importorskip("paho.mqtt.client")
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from splitcodec.edge import mqtt as edge_mqtt
+from splitcodec.edge.mqtt import Bridge
+from splitcodec.wire.request import Wanted
+from splitcodec.wire.topic import parse_broker
+from tests.mosquitto import Mosquitto
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mosquitto]:
+    with Mosquitto(tmp_path_factory.mktemp("mosquitto")).running() as running:
+        yield running
+
+
+def echo(packet: bytes, _: Wanted) -> bytes:
+    return packet
+
+
+class Publisher:
+    """Publishes packets with the QoS it is told, and keeps the answers."""
+
+    def __init__(self, broker: Mosquitto, name: str) -> None:
+        self.answers: list[bytes] = []
+        self._topic = f"site7/answers/{name}"
+        self.client = Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=MQTTProtocolVersion.MQTTv5)
+        subscribed = threading.Event()
+        self.client.on_subscribe = lambda *_: subscribed.set()
+        self.client.on_message = lambda _, __, message: self.answers.append(message.payload)
+        self.client.connect("localhost", broker.port)
+        self.client.loop_start()
+        self.client.subscribe(self._topic, qos=1)
+        assert subscribed.wait(5)
+
+    def publish(self, packet: bytes, qos: int) -> None:
+        properties = Properties(PacketTypes.PUBLISH)
+        properties.ResponseTopic = self._topic
+        self.client.publish("site7/packets", packet, qos=qos, properties=properties)
+
+    def answered(self, count: int) -> list[bytes]:
+        deadline = time.monotonic() + 10
+        while len(self.answers) < count and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return sorted(self.answers)
+
+
+@contextmanager
+def publisher(broker: Mosquitto, name: str) -> Iterator[Publisher]:
+    one = Publisher(broker, name)
+    yield one
+    one.client.disconnect()
+    one.client.loop_stop()
+    one.client.on_message = one.client.on_subscribe = None
+
+
+def test_publishers_of_any_quality_are_answered_over_one_connection(broker: Mosquitto) -> None:
+    packets = [b"%02d" % i for i in range(30)]
+    connections: list[object] = []
+    bridge = Bridge(parse_broker(broker.url), echo)
+
+    def connected(*said: Any) -> None:
+        connections.append(said[3])
+        bridge._on_connect(*said)
+
+    bridge._client.on_connect = connected
+    with bridge, publisher(broker, "q0") as loose, publisher(broker, "q1") as sure, publisher(broker, "q2") as once:
+        for packet in packets:
+            for qos, one in enumerate((loose, sure, once)):
+                one.publish(packet, qos)
+        for one in (loose, sure, once):
+            assert one.answered(len(packets)) == packets
+    assert len(connections) == 1
+    assert "protocol error" not in (broker.folder / "log").read_text().lower()
+
+
+def test_packets_that_the_broker_cannot_hold_back_are_bounded(
+    broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(edge_mqtt, "UNHELD", 3)
+    over = threading.Event()
+
+    def respond(packet: bytes, _: Wanted) -> bytes:
+        over.wait(10)
+        return packet
+
+    with (
+        caplog.at_level(logging.WARNING, "splitcodec.edge"),
+        Bridge(parse_broker(broker.url), respond, concurrency=1),
+        publisher(broker, "q0") as one,
+    ):
+        for i in range(5):
+            one.publish(b"%d" % i, 0)
+        deadline = time.monotonic() + 10
+        while caplog.text.count("one more is dropped") < 2 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        over.set()
+        assert one.answered(3) == [b"0", b"1", b"2"]
+        one.publish(b"after", 0)
+        assert b"after" in one.answered(4)
