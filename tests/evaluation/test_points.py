@@ -54,6 +54,7 @@ def test_costs_of_encoders_come_with_points(tmp_path: Path) -> None:
         ({"points": [POINT | {"method": 5}]}, r"points\[0\]: method is 5"),
         ({"points": [POINT | {"bytes_mean": 0}]}, "bytes_mean is 0, expected a number above 0"),
         ({"points": [POINT | {"top1": float("nan")}]}, "top1 is nan"),
+        ({"points": [POINT | {"top1": 10**400}]}, "top1 is 1000"),
         ({"points": [POINT | {"top1": True}]}, "top1 is True"),
         ({"points": [POINT | {"payload_mean": "x"}]}, "payload_mean is 'x'"),
         ({"points": ["x"]}, r"points\[0\]: expected an object"),

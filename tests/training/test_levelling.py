@@ -103,3 +103,17 @@ def test_measuring_is_repeatable_and_survives_a_break(
         if train(recipe, photos=[photos], out=tmp_path, report=lambda _: None, stop_after_s=0.0)["finished"]:
             break
     assert Run(tmp_path).report()["validation"] == Run(finished).report()["validation"]
+
+
+def test_a_rate_that_cannot_change_does_not_count(recipe_data: Make, photos: Path, tmp_path: Path) -> None:
+    data = recipe_data()
+    data["teacher"].update(cut="blocks.2", later=["blocks.4"])
+    data["student"] = {"kind": "reduced", "channels": 2, "width": 8, "decoder_width": 16}
+    stage = {"kind": "distill", "images": 8, "batch": 4, "learning_rate": 1e-3, "tune": "all"}
+    losses = []
+    for price in (1e-3, 1e6):
+        data.update(levels={"lambdas": [price], "default": 0}, stage1=stage, stage2=None)
+        folder = tmp_path / f"{price:g}"
+        train(Recipe.model_validate(data), photos=[photos], out=folder, report=lambda _: None)
+        losses.append([one["loss"] for one in Run(folder).report()["validation"]])
+    assert losses[0] == losses[1]

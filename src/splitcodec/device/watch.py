@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
+from splitcodec.device.beside import beside
 from splitcodec.device.journal import Journal, Outcome, problem_line
 from splitcodec.device.overlay import in_picture
 from splitcodec.device.placed import Letterbox
@@ -105,18 +107,8 @@ class Watch:
 
     def run(self, stop: threading.Event, *, poll_s: float = 1.0, backoff: Backoff | None = None) -> None:
         """Gather and deliver until `stop` is set. Raises what the sending thread ends with."""
-        failures: list[BaseException] = []
-
-        def sending() -> None:
-            try:
-                self._keep_delivering(stop, backoff or Backoff())
-            except BaseException as error:
-                failures.append(error)
-                stop.set()
-
-        thread = threading.Thread(target=sending, name="splitcodec watch")
-        thread.start()
-        try:
+        sending = partial(self._keep_delivering, stop, backoff or Backoff())
+        with beside(sending, stop=stop, wake=self._more, name="splitcodec watch"):
             resting = Backoff(first_s=poll_s, longest_s=60.0)
             while not stop.is_set():
                 self.gather(stop)
@@ -126,12 +118,6 @@ class Watch:
                 else:
                     resting.reset()
                     stop.wait(poll_s)
-        finally:
-            stop.set()
-            self._more.set()
-            thread.join()
-        if failures:
-            raise failures[0]
 
     def once(self, stop: threading.Event, *, poll_s: float = 0.2) -> None:
         """Gather what is there and deliver it; leave in the spool what the link does not take now."""

@@ -10,7 +10,6 @@ only when it is trained (`rivals.py`).
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from splitcodec.errors import DataError
 from splitcodec.evaluation.result import EncoderCost, Point
 
 MAX_POINTS_FILE = 16 << 20
+_MOST = 1e18  # an integer of hundreds of digits is no float
 _COSTS = ("macs", "parameters", "bytes", "images_seen", "seconds")
 
 
@@ -101,5 +101,5 @@ def _cost(item: object, *, where: str) -> EncoderCost:
 
 
 def _number(value: object) -> float | None:
-    right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    right = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
     return float(value) if right else None  # type: ignore[arg-type]  # `right` says that it is a number

@@ -28,13 +28,14 @@ ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", 
 
 def find_photographs(folders: Sequence[Path]) -> list[Path]:
     """List the pictures below the folders, sorted; raises DataError when there are none."""
-    found: dict[Path, Path] = {}  # by where it really is: folders may lie within one another
+    found: dict[Path, Path] = {}  # by where they are: folders may lie within one another
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"no folder at {folder}; give a folder of photographs")
+        root = folder.resolve()
         for path in folder.rglob("*"):
             if path.suffix.lower() in ENDINGS and path.is_file():
-                found.setdefault(path.resolve(), path)
+                found.setdefault(root / path.relative_to(folder), path)
     if not found:
         names = ", ".join(str(f) for f in folders)
         raise DataError(f"no photographs below {names}; expected files ending in {', '.join(sorted(ENDINGS))}")
@@ -42,11 +43,10 @@ def find_photographs(folders: Sequence[Path]) -> list[Path]:
 
 
 def names_digest(paths: Sequence[Path], folders: Sequence[Path]) -> str:
-    """Return a hash of the pictures' names below their folders, in order: another one means another split."""
-    roots = sorted((folder.resolve() for folder in folders), key=lambda root: len(root.parts), reverse=True)
+    """Return a hash of the names of pictures found below these folders, in order: another one means another split."""
     digest = hashlib.sha256()
-    for path in map(Path.resolve, paths):
-        root = next((one for one in roots if path.is_relative_to(one)), path.parent)
+    for path in paths:
+        root = next(folder for folder in folders if path.is_relative_to(folder))
         digest.update(os.fsencode(path.relative_to(root).as_posix()) + b"\0")
     return digest.hexdigest()
 

@@ -7,10 +7,9 @@ What they have seen was seen for this run too, so their pictures and seconds are
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 from torch import Tensor
 
@@ -19,6 +18,8 @@ from splitcodec.model.student import Student
 from splitcodec.training.from_bundle import begin_from_bundle, check_teacher, opened
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
+
+_MOST: Final = 1e18  # pictures or seconds; an integer of hundreds of digits is no float
 
 
 @final
@@ -63,7 +64,7 @@ def _earlier(key: str, place: Path) -> Earlier:
 
 def _number(value: object) -> float:
     """Return a number of a report; 0 for what is none."""
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else 0.0
+    return float(value) if isinstance(value, int | float) and 0 <= value < _MOST else 0.0
 
 
 def begin_from(
