@@ -36,8 +36,8 @@ def test_the_link_takes_what_the_simulated_one_waits() -> None:
 
 def test_bytes_on_the_link_have_heads_and_segments_around_them() -> None:
     heads = Overhead(request=200, response=380)
-    assert heads.up(1448) == 200 + 52 + 1448 + 52
-    assert heads.up(1449) == 200 + 52 + 1449 + 104
+    assert heads.up(1248) == 200 + 1248 + 52
+    assert heads.up(1249) == 200 + 1249 + 104
     assert heads.down(0) == 380 + 52
 
 

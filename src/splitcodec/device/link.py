@@ -15,9 +15,11 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, final
+from urllib.request import getproxies
 
 import httpx
 
+from splitcodec.device.outgoing import OneWrite
 from splitcodec.device.status import shown_address
 from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError
 from splitcodec.wire.answer import MAX_BYTES
@@ -30,7 +32,7 @@ LONGEST_WAIT_S = 30.0  # whatever Retry-After says
 _PASSING = frozenset({429, 502, 503, 504})
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
 # A proxy from the environment is for the world outside: never send loopback through it.
-_LOOPBACK: dict[str, None] = {"all://localhost": None, "all://127.0.0.1": None, "all://[::1]": None}
+_LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 
 
 def http(
@@ -89,7 +91,7 @@ class HttpLink:
         self._params |= {} if top is None else {"top": str(top)}
         self._params |= {"brief": "1"} if brief else {}
         headers = {"user-agent": "splitcodec", **_authorization(token)}
-        self._client = _client(headers, timeout_s)
+        self._client = _client(headers, timeout_s, tls=httpx.URL(self._address).scheme == "https")
         for name in ("accept", "accept-encoding", "connection"):  # say what goes without saying; weak links pay for it
             del self._client.headers[name]
         weakref.finalize(self, self._client.close)  # for a link that is used once and dropped
@@ -238,9 +240,12 @@ def _authorization(token: str | None) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
 
-def _client(headers: dict[str, str], timeout_s: float) -> httpx.Client:
+def _client(headers: dict[str, str], timeout_s: float, *, tls: bool) -> httpx.Client:
     try:
-        return httpx.Client(headers=headers, timeout=timeout_s, mounts=_LOOPBACK)
+        direct = OneWrite(httpx.create_ssl_context() if tls else None)
+        if getproxies():
+            return httpx.Client(headers=headers, timeout=timeout_s, mounts=dict.fromkeys(_LOOPBACK, direct))
+        return httpx.Client(headers=headers, timeout=timeout_s, transport=direct)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         hint = "SOCKS needs: pip install socksio" if isinstance(error, ImportError) else "expected http://host:port"
         raise SettingsError(

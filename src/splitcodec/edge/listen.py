@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, final
 
 from splitcodec.edge.logs import config as log_config
+from splitcodec.edge.outgoing import OneWrite
 from splitcodec.edge.settings import Settings
 from splitcodec.errors import MissingExtra, SettingsError
 
@@ -198,7 +199,7 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for the first request; turn away what is too many."""
-        super().connection_made(transport)
+        super().connection_made(OneWrite(transport, self.loop))  # type: ignore[arg-type]  # as good as a transport
         if (one := transport.get_extra_info("socket")) is not None:
             # asyncio leaves this out for sockets whose protocol is 0, as those of `socket.create_server` are: head and
             # body of an answer then lie 40 ms apart, until the client acknowledges the head

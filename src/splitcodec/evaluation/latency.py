@@ -53,18 +53,18 @@ class Radio:
 @final
 @dataclass(frozen=True, slots=True)
 class Overhead:
-    """Bytes of the head of an HTTP request and of its response; each head and body goes in segments of its own."""
+    """Bytes of the head of an HTTP request and of its response; a head shares its segments with its body."""
 
     request: int
     response: int
 
     def up(self, body: int) -> int:
         """Return the bytes that a request with a body of that many bytes puts on the link."""
-        return _on_wire(self.request) + _on_wire(body)
+        return _on_wire(self.request + body)
 
     def down(self, body: int) -> int:
         """Return the bytes that a response with a body of that many bytes puts on the link."""
-        return _on_wire(self.response) + _on_wire(body)
+        return _on_wire(self.response + body)
 
 
 @final
