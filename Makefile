@@ -57,7 +57,7 @@ ablations: $(VENV)/.dev  ## what the prior is worth: reports/ablation_prior.json
 latency: $(VENV)/.dev  ## from picture to answer over links of several rates, after `make arena`: reports/latency.json
 	$(BIN)/python benchmarks/latency.py --check-link
 
-results: $(VENV)/.dev  ## write docs/results.md, docs/load.md and the tables of README and docs/deploy.md out of reports/
+results: $(VENV)/.dev  ## write docs/results.md, docs/load.md and the marked blocks of README and docs/ out of reports/
 	$(BIN)/python benchmarks/results.py
 
 train: $(VENV)/.dev  ## train the shipped bundles again, each after what it is led by (PHOTOS=folder, RUNS=folder)

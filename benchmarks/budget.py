@@ -3,7 +3,7 @@
     python benchmarks/budget.py --data DIR [--bundle B] --out reports/budget/budget.json
 
 DIR holds photographs as `evaluate` takes them. Every packet is made by the device within its limit and answered by the
-edge; "untouched" are packets that fitted without force. Writes the table of docs/device.md too, unless --no-docs.
+edge; "untouched" are packets that fitted without force. `make results` turns the report into docs/device.md's table.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from pages.device import BUDGET, budget_row
 from report import write
 from splitcodec.cli.show import complain, print_table, progress
 from splitcodec.device.client import Device
@@ -26,8 +27,6 @@ from splitcodec.evaluation.labels import labelled_pictures
 from splitcodec.evaluation.paired import difference
 
 BUDGETS = "222,500,1000"
-DOCS = Path(__file__).parent.parent / "docs" / "device.md"
-MARKS = "<!-- budget: written by benchmarks/budget.py -->", "<!-- end of budget -->"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -37,7 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", default="efficientnet-lite0")
     parser.add_argument("--budgets", default=BUDGETS, metavar="N,...")
     parser.add_argument("--most", type=int, metavar="N", help="photographs")
-    parser.add_argument("--no-docs", action="store_true", help="leave docs/device.md as it is")
     parser.add_argument("--out", type=Path, default=Path("reports/budget/budget.json"), metavar="FILE")
     options = parser.parse_args(arguments)
     try:
@@ -46,11 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SplitcodecError as error:
         complain(error)
         return 2
-    print_table(
-        f"{report['bundle']}, {report['photographs']} photographs", COLUMNS, [_row(one) for one in report["budgets"]]
-    )
-    if not options.no_docs:
-        _into_docs(report)
+    title = f"{report['bundle']}, {report['photographs']} photographs"
+    print_table(title, BUDGET, [budget_row(one) for one in report["budgets"]])
     return 0
 
 
@@ -104,45 +99,6 @@ def _summary(most: int, rows: list[tuple[int, bool, bool, int]], teacher_n: Any)
         "side_mean": float(np.mean([row[3] for row in sent])) if sent else None,
         "refused": len(rows) - len(sent),
     }
-
-
-COLUMNS = (
-    "at most",
-    "bytes, mean",
-    "bytes, most",
-    "top-1, %",
-    "minus teacher",
-    "untouched, %",
-    "side, mean",
-    "refused",
-)
-
-
-def _row(one: dict[str, Any]) -> tuple[str, ...]:
-    gap = one["minus_teacher"]
-    return (
-        f"{one['max_bytes']:,}",
-        f"{one['bytes_mean'] or 0:,.0f}",
-        f"{one['bytes_most'] or 0:,}",
-        f"{one['top1']:.1f}",
-        f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]",
-        f"{one['untouched']:.0f}",
-        f"{one['side_mean'] or 0:.0f}",
-        str(one["refused"]),
-    )
-
-
-def _into_docs(report: dict[str, Any]) -> None:
-    text = DOCS.read_text(encoding="utf-8")
-    before, _, rest = text.partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    table = [COLUMNS, ["---:"] * len(COLUMNS), *(_row(one) for one in report["budgets"])]
-    told = (
-        f"`{report['bundle']}`, {report['photographs']} photographs of `{report['data']}`, top-1 of the uncompressed "
-        f"teacher {report['teacher_top1']:.1f} %:"
-    )
-    lines = [MARKS[0], "", told, "", *("| " + " | ".join(row) + " |" for row in table), "", MARKS[1]]
-    DOCS.write_text(before + "\n".join(lines) + after, encoding="utf-8")
 
 
 def _top(answer: Any) -> int:

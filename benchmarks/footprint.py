@@ -57,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         complain(error)
         return 2
     rows = [(name, f"{size / 1e6:.1f}") for name, size in report["packages"].items()]
-    totals = [("all", f"{report['installed_mb']:.1f}"), ("without byte code", f"{report['without_byte_code_mb']:.1f}")]
+    totals = [("the wheel itself", f"{report['wheel_mb']:.1f}"), ("all", f"{report['installed_mb']:.1f}")]
+    totals += [("without byte code", f"{report['without_byte_code_mb']:.1f}")]
     totals += [("in use, installed without byte code", f"{report['in_use_mb']:.1f}")]
     print_table("installed, MB", ("package", "MB"), [*rows, *totals])
     peaks = [(name, f"{run['peak_mb']:.1f}") for name, run in report["runs"].items()]
@@ -74,6 +75,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         packages = next((place / "lib").glob("python*/site-packages"))
         before = set(packages.iterdir())
         wheel = options.wheel or _device_wheel(Path(folder))
+        weight = wheel.stat().st_size / 1e6
         _run([str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(wheel)])
         paths = sorted(set(packages.iterdir()) - before)
         sizes = {path.name: _size(path) for path in paths}
@@ -93,6 +95,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     top = dict(sorted(_by_package(sizes).items(), key=lambda item: -item[1]))
     return {
         "wheel": wheel.name,
+        "wheel_mb": weight,
         "installed_mb": whole,
         "without_byte_code_mb": slim,
         "in_use_mb": in_use,

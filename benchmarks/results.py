@@ -1,6 +1,6 @@
-"""Writes docs/results.md, docs/load.md and tables in README.md and docs/deploy.md out of the report files in reports/.
+"""Writes docs/results.md, docs/load.md and the marked blocks of README.md and docs/ out of the files in reports/.
 
-Run by `make results`.
+Run by `make results`; pages/blocks.py says which page has which blocks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from latency_parts.page import section as latency_section
-from loading.page import page, with_sizing
+from loading.page import page
+from pages.blocks import blocks
+from pages.marked import with_blocks
 
 ROOT = Path(__file__).parent.parent
 RATE = Path("reports/rate_accuracy/rd.json")
@@ -31,13 +33,12 @@ OURS, UNDERTRAINED, ANOTHER = "splitcodec", "undertrained", "another network"
 def main() -> int:
     """Write them, or with --check say whether they are as they would be written."""
     rate = json.loads((ROOT / RATE).read_bytes())
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    load = json.loads((ROOT / LOAD).read_bytes())
+    load, mutations = (json.loads((ROOT / path).read_bytes()) for path in (LOAD, MUTATIONS))
+    marked = {"README.md": {"results": summary(rate).splitlines()}, **blocks(ROOT)}
     wanted = {
         "docs/results.md": results(rate),
-        "README.md": with_block(readme, summary(rate)),
-        "docs/load.md": page(load, json.loads((ROOT / MUTATIONS).read_bytes())),
-        "docs/deploy.md": with_sizing(_read("docs/deploy.md"), load),
+        "docs/load.md": page(load, mutations),
+        **{name: with_blocks(_read(name), lines) for name, lines in marked.items()},
     }
     stale = [name for name, text in wanted.items() if _read(name) != text]
     if "--check" in sys.argv[1:]:
@@ -92,13 +93,6 @@ def summary_table(rate: dict[str, Any]) -> str:
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def with_block(readme: str, text: str) -> str:
-    """Return the README with the text between its markers."""
-    return re.sub(
-        r"(<!-- results:.*?-->\n).*?(<!-- end of results -->)", lambda m: m[1] + text + "\n" + m[2], readme, flags=re.S
-    )
 
 
 def results(rate: dict[str, Any]) -> str:

@@ -1,8 +1,7 @@
-"""What reports/load.json becomes: docs/load.md, and the sizing in docs/deploy.md.   used by: benchmarks/results.py"""
+"""What reports/load.json becomes: docs/load.md.   used by: benchmarks/results.py"""
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 
@@ -77,32 +76,6 @@ def _added(alone: dict[str, Any]) -> list[str]:
         f"{added['p50']:+.2f} ms to the median, {added['p5']:+.2f} ms to the "
         "5th percentile, which other programs disturb least."
     ]
-
-
-def sizing(report: dict[str, Any]) -> str:
-    """Return the sizing table of docs/deploy.md."""
-    load, alone = report["load"], report["one_at_a_time"]["ms"]["batcher"]
-    rate = load["per_server_cpu_s"]
-    rows = [
-        ("requests per second and core, saturated", f"{rate:.0f}"),
-        ("cores for 1,000 requests a second at 70 % load", f"{1000 / rate / 0.7:.0f}"),
-        ("one request alone, processor time", f"{alone['server_cpu_ms']:.0f} ms"),
-        ("memory of one process", f"{load['memory_mb']['highest']:.0f} MB"),
-        ("bytes in: mean packet over all levels", f"{load['packet_bytes_mean']:,.0f}"),
-        ("bytes out: mean answer (top 5)", f"{load['answer_bytes_mean']:,.0f}"),
-        ("network in for 1,000 requests a second, bodies alone", f"{load['packet_bytes_mean'] * 8 / 1000:.1f} Mbit/s"),
-    ]
-    return "\n".join(["| what | measured |", "|---|---:|", *(f"| {name} | {value} |" for name, value in rows)])
-
-
-def with_sizing(deploy: str, report: dict[str, Any]) -> str:
-    """Return docs/deploy.md with the sizing between its markers."""
-    return re.sub(
-        r"(<!-- sizing:.*?-->\n).*?(<!-- end of sizing -->)",
-        lambda m: m[1] + sizing(report) + "\n" + m[2],
-        deploy,
-        flags=re.S,
-    )
 
 
 def _mutations(report: dict[str, Any]) -> list[str]:

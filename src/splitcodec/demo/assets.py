@@ -1,6 +1,6 @@
 """onnxruntime-web, which lets the page's browser encode by itself: fetched once, pinned by hash.   used by: web.py
 
-Its WebAssembly has 14 MB, more than all else in the wheel, so it is not in there: `splitcodec demo-assets` gets the
+Its WebAssembly has 14 MB that few need, so it is not in the wheel: `splitcodec demo-assets` gets the
 npm package through npm (and so through whatever registry npm is set up for) or takes a tarball that was carried here.
 Without it the server encodes for the page.
 """

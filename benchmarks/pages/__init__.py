@@ -1,0 +1,1 @@
+"""Blocks of figures in the pages of docs/, each written out of report files."""

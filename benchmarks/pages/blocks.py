@@ -1,0 +1,45 @@
+"""Which page has which blocks, and which reports they come from.   used by: benchmarks/results.py"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pages.browser import browser
+from pages.device import budget, contexts, footprint, int8
+from pages.link import answers, carriers
+from pages.serving import cost, sizing
+
+ZOO = Path("src/splitcodec/zoo")
+
+
+def blocks(root: Path) -> dict[str, dict[str, list[str]]]:
+    """Return each page's blocks by their names, as the reports below a checkout's root say."""
+
+    def report(name: str) -> Any:
+        return json.loads((root / "reports" / f"{name}.json").read_bytes())
+
+    encode, latency, load, tasks = (report(name) for name in ("encode", "latency", "load", "task_cost"))
+    metrics = (root / "reports" / "load_metrics.txt").read_text(encoding="utf-8")
+    losses = {f"reports/{path.name}": report(path.stem) for path in sorted((root / "reports").glob("int8*.json"))}
+    return {
+        "docs/device.md": {
+            "budget": budget(report("budget/budget")),
+            "answers": answers(load, latency),
+            "contexts": contexts(encode, _learned(root / ZOO)),
+            "int8": int8(encode, losses),
+        },
+        "docs/field.md": {"carriers": carriers(latency)},
+        "docs/raspberry-pi.md": {"footprint": footprint(report("footprint"))},
+        "docs/server.md": {"cost": cost(tasks)},
+        "docs/deploy.md": {"sizing": sizing(load, metrics=metrics, cost=tasks, latency=latency)},
+        "docs/demo-page.md": {"browser": browser(report("browser"))},
+    }
+
+
+def _learned(zoo: Path) -> dict[str, Any]:
+    """Return what the bundles of a zoo say of their contexts, by their names with their versions."""
+    manifests = {path.parent.name: json.loads(path.read_bytes()) for path in sorted(zoo.glob("*/manifest.json"))}
+    found = {ident: manifest["provenance"].get("contexts") for ident, manifest in manifests.items()}
+    return {ident: one for ident, one in found.items() if one is not None}

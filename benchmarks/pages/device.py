@@ -1,0 +1,128 @@
+"""Blocks of docs/device.md and docs/raspberry-pi.md: budgets, contexts, INT8, installed size.   used by: blocks.py"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pages.marked import table
+
+BUDGET = (
+    "at most",
+    "bytes, mean",
+    "bytes, most",
+    "top-1, %",
+    "minus teacher",
+    "untouched, %",
+    "side, mean",
+    "refused",
+)
+SHARES = {
+    "INT8, by channel": "encode int8, constriction",
+    "INT8, by context": "encode int8, constriction, by context",
+    "fp32, by channel": "encode fp32, constriction",
+    "fp32, by context": "encode fp32, constriction, by context",
+}
+
+
+def budget(report: Mapping[str, Any]) -> list[str]:
+    """Return what limits in bytes cost, out of reports/budget/budget.json."""
+    return [
+        f"`{report['bundle']}`, {report['photographs']} photographs of `{report['data']}`, top-1 of the uncompressed "
+        f"teacher {report['teacher_top1']:.1f} %:",
+        "",
+        *table(BUDGET, map(budget_row, report["budgets"]), left=0),
+    ]
+
+
+def budget_row(one: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return one limit's cells."""
+    gap = one["minus_teacher"]
+    return (
+        f"{one['max_bytes']:,}",
+        f"{one['bytes_mean'] or 0:,.0f}",
+        f"{one['bytes_most'] or 0:,}",
+        f"{one['top1']:.1f}",
+        f"{gap[0]:+.1f} [{gap[1]:+.1f}, {gap[2]:+.1f}]",
+        f"{one['untouched']:.0f}",
+        f"{one['side_mean'] or 0:.0f}",
+        str(one["refused"]),
+    )
+
+
+def contexts(encode: Mapping[str, Any], learned: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what coding by context saves and takes: reports/encode.json, and what each bundle's manifest says.
+
+    `learned` is `provenance.contexts` of the manifests, by the bundles' names with their versions.
+    """
+    kept_out = " or ".join(
+        f"{count:,}" for count in sorted({one["held_out"]["photographs"] for one in learned.values()})
+    )
+    rows = [(f"`{ident}`", _saved(learned.get(ident)), *_coding(one["ms"])) for ident, one in encode["bundles"].items()]
+    head = ("bundle", "bytes against coding by channel, over the levels", "coding by channel, ms", "by context, ms")
+    return [
+        *table(head, rows),
+        "",
+        f"Bytes: on {kept_out} photographs that the networks did not learn from, as `splitcodec contexts` wrote it "
+        "into the bundle's manifest (`provenance`).",
+        "Milliseconds at the default level: encoding in fp32 less the encoder alone, on one thread of an "
+        f"{encode['machine']['cpu']} (`benchmarks/encode.py`, `reports/encode.json`).",
+    ]
+
+
+def int8(encode: Mapping[str, Any], losses: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what INT8 loses and saves: reports/encode.json, and the reports of benchmarks/int8.py by their paths."""
+    lost = {report["bundle"].partition("@")[0]: _lost(path, report) for path, report in losses.items()}
+    rows = []
+    for ident, one in encode["bundles"].items():
+        has = any(name.startswith("encode int8") for name in one["ratios"])
+        told = lost.get(ident.partition("@")[0], "not measured") if has else "ships without"
+        shares = (one["ratios"].get(name, {}).get("of_network") for name in SHARES.values())
+        rows.append((f"`{ident}`", told, *("-" if share is None else f"{share:.2f}" for share in shares)))
+    return [
+        *table(("bundle", "agreement lost, points", *SHARES), rows, left=2),
+        "",
+        f"Shares of the whole network's time, at the default level, on one thread of an {encode['machine']['cpu']}: "
+        "`benchmarks/encode.py`, `reports/encode.json`.",
+        "Agreement with the teacher on photographs kept out, at equal bytes, with its 95 % interval: "
+        "`benchmarks/int8.py`.",
+    ]
+
+
+def footprint(report: Mapping[str, Any]) -> list[str]:
+    """Return what the device's half takes once it is installed, out of reports/footprint.json."""
+    runs = report["runs"]
+    rows = [
+        ("the wheel", report.get("wheel_mb")),  # not in reports from before it was weighed
+        ("installed", report["installed_mb"]),
+        ("installed with `--no-compile`", report["without_byte_code_mb"]),
+        ("the same once every command has run", report["in_use_mb"]),
+        ("peak memory of encoding, with `constriction`", runs["constriction"]["peak_mb"]),
+        ("peak memory of encoding, with the plain coder", runs["plain"]["peak_mb"]),
+    ]
+    return [
+        *table(("what", "MB"), [(name, f"{size:.0f}") for name, size in rows if size is not None]),
+        "",
+        f"Measured on {report['machine']['system']} (`benchmarks/footprint.py`, `reports/footprint.json`); other "
+        "processors have wheels of other sizes.",
+    ]
+
+
+def _saved(one: Mapping[str, Any] | None) -> str:
+    if one is None:
+        return "-"
+    changes: Sequence[float] = one["held_out"]["change_percent"]
+    return f"{max(changes):+.1f} to {min(changes):+.1f} %"
+
+
+def _coding(ms: Mapping[str, float]) -> tuple[str, str]:
+    alone = ms["encoder fp32 alone"]
+    whole = (ms.get(SHARES["fp32, by channel"]), ms.get(SHARES["fp32, by context"]))
+    by_channel, by_context = ("-" if one is None else f"{one - alone:.2f}" for one in whole)
+    return by_channel, by_context
+
+
+def _lost(path: str, report: Mapping[str, Any]) -> str:
+    low, high = report["interval"]
+    photographs, version = report["photographs"], report["bundle"].partition("@")[2]
+    return f"{report['loss']:.2f} [{low:.2f}, {high:.2f}] on {photographs:,}, `@{version}` (`{path}`)"
