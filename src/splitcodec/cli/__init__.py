@@ -38,6 +38,8 @@ def _top(version: bool = typer.Option(False, "--version", help="Print the versio
 
 def main() -> None:
     """Run the command line; every refusal becomes one line on stderr and exit code 2."""
+    # before NumPy is loaded: matrices here are small, and threads for them would spin beside ONNX Runtime's
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         app()
     except SplitcodecError as error:

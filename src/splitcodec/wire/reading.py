@@ -6,6 +6,7 @@ coded, phase by phase, so that a step's are neighbours; one more stands for all 
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
 from typing import Final, NamedTuple, final
 
@@ -19,6 +20,9 @@ Floats = NDArray[np.float32]
 
 _GRIDS: Final = 16  # whose places are kept; strangers choose grids
 _ALONE: Final = 1 << 18  # products up to which OpenBLAS multiplies in the calling thread
+_ROWS: Final = 128  # of a piece, at most
+_ONE_THREAD: Final = "1" in (os.environ.get(f"{name}_NUM_THREADS") for name in ("OPENBLAS", "OMP"))
+"""Whether OpenBLAS was told to start none."""
 
 
 class Network(NamedTuple):
@@ -199,10 +203,19 @@ def rows_of(mean_n: NDArray[np.int32], width_n: NDArray[np.int32]) -> tuple[NDAr
 
 
 def _multiply(left_nk: Floats, right_km: Floats, out_nm: Floats) -> None:
-    """Multiply matrices piece by piece, each so small that the library starts no threads.
+    """Multiply matrices, piece by piece where the library would start threads for the whole.
 
-    They would spin beside those of ONNX Runtime and of other requests, and took half of a server's answers.
+    They would spin beside those of ONNX Runtime and of other requests, and took half of a server's answers. Sums of
+    pieces are exact, as all sums here are.
     """
-    rows = max(1, _ALONE // max(right_km.size, 1))
-    for begin in range(0, len(left_nk), rows):
-        np.matmul(left_nk[begin : begin + rows], right_km, out=out_nm[begin : begin + rows])
+    (count, inner), columns = left_nk.shape, right_km.shape[1]
+    if _ONE_THREAD or count * inner * columns <= _ALONE:
+        np.matmul(left_nk, right_km, out=out_nm)
+        return
+    rows = -(-count // -(-count // _ROWS))
+    depth = max(1, _ALONE // (rows * columns))
+    for top in range(0, count, rows):
+        left_rk, out_rm = left_nk[top : top + rows], out_nm[top : top + rows]
+        np.matmul(left_rk[:, :depth], right_km[:depth], out=out_rm)
+        for begin in range(depth, inner, depth):
+            out_rm += np.matmul(left_rk[:, begin : begin + depth], right_km[begin : begin + depth])
