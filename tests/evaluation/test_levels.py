@@ -146,3 +146,11 @@ def test_the_command_says_where_levels_lie(
     refused(run(*elsewhere, "--bytes", "12,many"), "expected numbers")
     refused(run(*elsewhere, "--bytes", "1000000"), "can be stretched to")
     assert not (tmp_path / "no").exists()
+
+
+def test_the_card_counts_the_levels_that_are_there(whole: Bundle, latents: Latents) -> None:
+    card = b"# tiny@1\n\n12 parameters. 3 rate levels, 4 latent channels.\n"
+    old = derive(whole, whole.manifest, files={"MODEL_CARD.md": card})
+    new = with_levels(old, place(old.tables[0], latents, _sizes(old, latents)[:2]), latents, default=0, version=2)
+    told = new.read("MODEL_CARD.md").decode()
+    assert told.startswith("# tiny@2\n\n12 parameters. 2 rate levels, 4 latent channels.\n\n`splitcodec levels` made of")

@@ -172,11 +172,12 @@ def _alike(latents: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
 
 
 def _card(bundle: Bundle, ident: str, placed: Sequence[Placed]) -> str:
-    title, _, rest = bundle.read(_CARD).decode().rstrip().partition("\n")
+    title, _, rest = bundle.read(_CARD).decode(errors="replace").rstrip().partition("\n")
+    rest = rest.replace(f" {bundle.manifest.levels} rate levels", f" {len(placed)} rate levels", 1)
     sizes = ", ".join(f"{one.bytes_mean:,.0f}" for one in placed)
     told = (
-        f"`splitcodec levels` made of `{bundle.ident}` {len(placed)} levels of {sizes} bytes by channel; the levels "
-        "above are the earlier ones."
+        f"`splitcodec levels` made of `{bundle.ident}` {len(placed)} levels of {sizes} bytes by channel; levels in a "
+        "table above are the earlier ones."
     )
     return f"{title.replace(bundle.ident, ident)}\n{rest}\n\n{told}\n"
 
