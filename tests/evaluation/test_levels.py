@@ -153,4 +153,4 @@ def test_the_card_counts_the_levels_that_are_there(whole: Bundle, latents: Laten
     old = derive(whole, whole.manifest, files={"MODEL_CARD.md": card})
     new = with_levels(old, place(old.tables[0], latents, _sizes(old, latents)[:2]), latents, default=0, version=2)
     told = new.read("MODEL_CARD.md").decode()
-    assert told.startswith("# tiny@2\n\n12 parameters. 2 rate levels, 4 latent channels.\n\n`splitcodec levels` made of")
+    assert told.startswith("# tiny@2\n\n12 parameters. 2 rate levels, 4 latent channels.\n\n`splitcodec levels`")
