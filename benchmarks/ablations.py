@@ -13,7 +13,6 @@ whichever packs better. The other ablations are trainings of their own: recipes/
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import zlib
 from collections.abc import Sequence
@@ -23,14 +22,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from report import save
 from splitcodec.cli.show import complain, progress
 from splitcodec.device.client import Device
 from splitcodec.edge.tail import Tail
-from splitcodec.errors import OutputError, PictureError, SplitcodecError
+from splitcodec.errors import DataError, PictureError, SplitcodecError
 from splitcodec.evaluation.bd import bd_rate
 from splitcodec.evaluation.hull import upper_hull
 from splitcodec.evaluation.labels import labelled_pictures
 from splitcodec.evaluation.machine import commit, machine
+from splitcodec.evaluation.output import made_folder
 from splitcodec.session import Graph
 from splitcodec.wire.bundle import open_bundle
 
@@ -48,8 +49,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
     try:
+        made_folder(options.out.parent)  # before the work rather than after it
         body = measure(options.data, bundle=options.bundle, threads=options.threads)
-        write(options.out, body)
+        save(body, options.out)
     except SplitcodecError as error:
         complain(error)
         return 2
@@ -98,6 +100,8 @@ def measure(data: Path, *, bundle: str, threads: int) -> dict[str, Any]:
                 seen_chw, size = uniform(latent_chw, steps=steps)
                 right = top(decoder(seen_chw[None])) == picture.index
                 found.setdefault((UNIFORM, f"{steps} steps"), []).append((FRAME + RANGE + size, right))
+    if not teacher:
+        raise DataError(f"none of {len(pictures)} pictures in {data} can be read; give others")
     points = [
         {
             "method": method,
@@ -146,15 +150,6 @@ def _bd_rate(points: Sequence[dict[str, Any]], method: str, *, teacher: float) -
     )
     value = bd_rate(theirs, ours, teacher=teacher).value
     return None if value is None else round(value, 2)
-
-
-def write(path: Path, body: dict[str, Any]) -> None:
-    """Write the points file. Raises OutputError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); name another file") from None
 
 
 if __name__ == "__main__":

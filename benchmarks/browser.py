@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from playwright.sync_api import Page, sync_playwright
 
+from report import at_least_one, save
 from splitcodec import Device, Edge
 from splitcodec.cli.show import complain, progress
 from splitcodec.demo.assets import VERSION, find_ort
@@ -30,6 +31,7 @@ from splitcodec.edge.decoder import Decoder
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
 from splitcodec.errors import DataError, MissingExtra, SplitcodecError
 from splitcodec.evaluation.machine import commit, machine
+from splitcodec.evaluation.output import made_folder
 from splitcodec.wire.bundle import open_bundle
 from splitcodec.wire.packet import unpack
 
@@ -64,11 +66,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("reports/browser.json"))
     options = parser.parse_args()
     try:
+        at_least_one("--images", options.images)
+        made_folder(options.out.parent)  # before the work rather than after it
         report = _measure(options)
+        save(report, options.out)
     except SplitcodecError as error:
         complain(error)
         return 2
-    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report, indent=1))
     return 0
 

@@ -17,20 +17,22 @@ from typing import Any
 import numpy as np
 
 from pages.device import BUDGET, budget_row
-from report import write
+from report import at_least_one, write
 from splitcodec.cli.show import complain, print_table, progress
 from splitcodec.device.client import Device
 from splitcodec.device.image import load_picture
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import BudgetTooSmall, SplitcodecError
+from splitcodec.errors import BudgetTooSmall, DataError, PictureError, SettingsError, SplitcodecError
 from splitcodec.evaluation.labels import labelled_pictures
+from splitcodec.evaluation.output import made_folder
 from splitcodec.evaluation.paired import difference
+from splitcodec.wire.packet import SMALLEST
 
 BUDGETS = "222,500,1000"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write, print; returns the exit code."""
+    """Measure, write, print; returns the exit code: 0, 2 for what is refused, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
     parser.add_argument("--bundle", default="efficientnet-lite0")
@@ -39,39 +41,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("reports/budget/budget.json"), metavar="FILE")
     options = parser.parse_args(arguments)
     try:
+        made_folder(options.out.parent)  # before the work rather than after it
         report = measure(options)
         write(report, options.out, name="budget.py", options=options)
     except SplitcodecError as error:
         complain(error)
         return 2
+    except KeyboardInterrupt:
+        return 130
     title = f"{report['bundle']}, {report['photographs']} photographs"
     print_table(title, BUDGET, [budget_row(one) for one in report["budgets"]])
     return 0
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the report."""
+    """Return the report. Photographs that cannot be read are left out, and complained of."""
+    at_least_one("--most", options.most)
+    budgets = _budgets(options.budgets)
     device, edge = Device(options.bundle, threads=1), Edge(options.bundle, threads=1)
     labelled = labelled_pictures(options.data, device.bundle.manifest)[: options.most]
-    budgets = [int(word) for word in options.budgets.split(",")]
     found: dict[int, list[tuple[int, bool, bool, int]]] = {most: [] for most in budgets}
     teacher = []
     with progress() as bar:
         task = bar.add_task("encoding", total=len(labelled), note="")
         for one in labelled:
-            picture = load_picture(one.path)
+            bar.advance(task)
+            try:
+                picture = load_picture(one.path)
+            except PictureError as error:
+                complain(error)
+                continue
             teacher.append(_top(edge.picture_answer(device.crop(picture), top=1)) == one.index)
             for most in budgets:
                 found[most].append(_one(device, edge, picture, most=most, label=one.index))
-            bar.advance(task)
+    if not teacher:
+        raise DataError(f"none of {len(labelled)} photographs in {options.data} can be read; give others")
     teacher_n = np.array(teacher)
     return {
         "bundle": device.bundle.ident,
         "data": options.data.name,
-        "photographs": len(labelled),
+        "photographs": len(teacher),
         "teacher_top1": 100 * float(teacher_n.mean()),
         "budgets": [_summary(most, rows, teacher_n) for most, rows in found.items()],
     }
+
+
+def _budgets(text: str) -> list[int]:
+    try:
+        found = [int(word) for word in text.split(",") if word.strip()]
+    except ValueError:
+        found = []
+    if not found or min(found) < SMALLEST:
+        raise SettingsError(f"--budgets {text!r:.60}; expected numbers of bytes with commas, each at least {SMALLEST}")
+    return found
 
 
 def _one(device: Device, edge: Edge, picture: Any, *, most: int, label: int) -> tuple[int, bool, bool, int]:

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latency_parts.choose import Choice, Rates
-from report import pictures_of, write
+from report import at_least_one, pictures_of, write
 from splitcodec.cli.show import complain, print_table
 from splitcodec.device.client import Device
 from splitcodec.errors import DataError, SplitcodecError
@@ -71,6 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Return the report. Raises DataError for a bundle or codec that rd.json does not know."""
+    at_least_one("--turns", options.turns)
     rates = Rates(options.rates)
     bundles = [open_bundle(name.strip()) for name in options.bundles.split(",") if name.strip()]
     rivals = {bundle.ident: _rivals(bundle, rates) for bundle in bundles}

@@ -34,8 +34,9 @@ from report import files_of, write
 from splitcodec.cli.show import complain, progress
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import OutputError, SettingsError, SplitcodecError
+from splitcodec.errors import SettingsError, SplitcodecError
 from splitcodec.evaluation.latency import DATAGRAM_OVERHEAD, SEGMENT, SEGMENT_OVERHEAD, Carrier, Radio
+from splitcodec.evaluation.output import made_folder, write_whole
 from splitcodec.wire.bundle import open_bundle
 from splitcodec.wire.fragment import DATAGRAM, OVERHEAD
 
@@ -60,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         report = _measure(options)
         write(report, options.out, name="latency.py", options=_differing(options))
-        _write_plot(plot(report), options.out.with_suffix(".png"))
+        write_whole(options.out.parent, {options.out.with_suffix(".png").name: plot(report)})
     except SplitcodecError as error:
         complain(error)
         return 2
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    made_folder(options.out.parent)  # before the work rather than after it
     radios = _radios(options)
     for name in ("most", "turns", "top"):
         if (number := getattr(options, name)) < 1:
@@ -232,13 +234,6 @@ def _words(numbers: Iterable[float]) -> str:
 
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def _write_plot(data: bytes, path: Path) -> None:
-    try:
-        path.write_bytes(data)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
 
 
 if __name__ == "__main__":

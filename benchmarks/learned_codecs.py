@@ -14,7 +14,6 @@ needs none of this: its runs export to bundles (`splitcodec export`) and are riv
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -27,12 +26,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from report import save
 from splitcodec.cli.show import complain, progress
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import OutputError, PictureError, RecipeError, SplitcodecError
+from splitcodec.errors import DataError, PictureError, RecipeError, SplitcodecError
 from splitcodec.evaluation.labels import labelled_pictures
 from splitcodec.evaluation.machine import commit, machine
+from splitcodec.evaluation.output import made_folder
 from splitcodec.model.hyperprior import SCALES, Hyperprior, Symbols
 from splitcodec.model.pictures import EightBitColours
 from splitcodec.model.student import Student
@@ -74,8 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.manual_seed(0)
     try:
+        made_folder(options.out.parent)  # before the work rather than after it
         body = measure([load(run) for run in options.runs], data=options.data, bundle=options.bundle)
-        write(options.out, body)
+        save(body, options.out)
     except SplitcodecError as error:
         complain(error)
         return 2
@@ -107,6 +109,9 @@ def load(folder: Path) -> Codec:
 
 def measure(codecs: Sequence[Codec], *, data: Path, bundle: str) -> dict[str, Any]:
     """Return the points file: a point per run, and what the largest encoder costs."""
+    names = [one.name for one in codecs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise RecipeError(f"several runs of {', '.join(sorted(twice))}; give one of each recipe")
     opened = open_bundle(bundle)
     device, edge = Device(opened), Edge(opened)
     pictures = labelled_pictures(data, opened.manifest)
@@ -129,6 +134,8 @@ def measure(codecs: Sequence[Codec], *, data: Path, bundle: str) -> dict[str, An
                 seconds[codec.name] += time.perf_counter() - begin
                 back = edge.picture_answer(decode(codec, symbols)[None], top=1)
                 right[codec.name].append(back["answers"]["classify"][0]["index"] == picture.index)
+    if not all(sizes.values()):
+        raise DataError(f"none of {len(pictures)} pictures in {data} can be read; give others")
     points = [
         {
             "method": METHOD,
@@ -245,15 +252,6 @@ def price(codec: Codec) -> tuple[int, int]:
         third = cost(codec.neck.synthesis, codec.neck.analysis(latent))
     parts = (first, second, third)
     return sum(part.macs for part in parts), sum(part.parameters for part in parts)
-
-
-def write(path: Path, body: dict[str, Any]) -> None:
-    """Write the points file. Raises OutputError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); name another file") from None
 
 
 if __name__ == "__main__":

@@ -27,13 +27,18 @@ import numpy as np
 from PIL import Image
 
 from loading.clients import Generators, Job, Told, ask, differs
+from loading.options import check, command, parsed
 from loading.raw import Raw
 from loading.servers import Served, Unbatched, cpu_s, free_port, get, resident_bytes, scrape
+from report import save
 from splitcodec import Device, Edge
+from splitcodec.cli.show import complain
 from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.edge.decoder import Decoder
 from splitcodec.edge.scrape import Scrape, summary
+from splitcodec.errors import SplitcodecError
 from splitcodec.evaluation.machine import commit, cores, machine
+from splitcodec.evaluation.output import write_whole
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.packet import unpack
 
@@ -42,10 +47,19 @@ _UNLIMITED = ("--requests-per-s", "0", "--symbols-per-s", "0")
 
 
 def main() -> int:
-    """Measure, write and print."""
-    options = _options()
-    if options.cores:
-        os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})
+    """Measure, write and print; returns the exit code: 0, 1 for a wrong answer, 2 for what is refused, 130."""
+    options = parsed(__doc__)
+    try:
+        check(options)
+        return _measure(options)
+    except SplitcodecError as error:
+        complain(error)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def _measure(options: argparse.Namespace) -> int:
     bundle = open_bundle(options.bundle)
     edge = Edge(bundle, threads=1)
     packets = _packets(bundle)
@@ -63,7 +77,7 @@ def main() -> int:
         alone = _one_at_a_time(job, options, log)
         killed = _killed(job, options, log)
     report = {
-        "command": _command(options),
+        "command": command(options),
         "commit": commit(),
         "machine": machine(),
         "load_average": [round(one, 1) for one in os.getloadavg()],
@@ -75,37 +89,12 @@ def main() -> int:
         "one_at_a_time": alone,
         "killed": killed,
     }
-    options.out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    options.out.with_name(f"{options.out.stem}_metrics.txt").write_bytes(metrics)
+    save(report, options.out)
+    write_whole(options.out.parent, {f"{options.out.stem}_metrics.txt": metrics})
     print(json.dumps({name: report[name] for name in ("load", "ratio", "one_at_a_time", "killed")}, indent=1))
     wrong = [*loaded["wrong"], *killed["wrong"]]
     print("\n".join(wrong) or "every answer came, and was the right one", file=sys.stderr)
     return 1 if wrong or killed["doubled"] else 0
-
-
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", default="efficientnet-lite0")
-    parser.add_argument("--requests", type=int, default=20_000)
-    parser.add_argument("--clients", type=int, default=64)
-    parser.add_argument("--generators", type=int, default=2, help="processes that the clients are spread over")
-    parser.add_argument("--cores", help="run everything on these cores, for instance 0 or 0,1; default: all")
-    parser.add_argument("--threads", type=int, default=1, help="of the server, per graph")
-    parser.add_argument("--workers", type=int, default=2, help="of the server")
-    parser.add_argument("--max-batch", type=int, default=16, help="of the server")
-    parser.add_argument("--raw-seconds", type=float, default=6.0, help="for each setting of raw ONNX Runtime")
-    parser.add_argument("--alone", type=int, default=300, help="requests one at a time, for each server")
-    parser.add_argument("--kill-requests", type=int, default=3000, help="requests while the server is killed twice")
-    parser.add_argument("--out", type=Path, default=Path("reports/load.json"))
-    return parser.parse_args()
-
-
-def _command(options: argparse.Namespace) -> str:
-    """Return the command without the place of its report."""
-    told = {name: value for name, value in vars(options).items() if name != "out" and value is not None}
-    return " ".join(
-        ["python benchmarks/load.py", *(f"--{name.replace('_', '-')} {value}" for name, value in told.items())]
-    )
 
 
 def _packets(bundle: Bundle) -> list[bytes]:

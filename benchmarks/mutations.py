@@ -11,7 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from report import save
+from splitcodec.cli.show import complain
+from splitcodec.errors import OutputError, SplitcodecError
 from splitcodec.evaluation.machine import commit, machine
+from splitcodec.evaluation.output import made_folder
 
 ROOT = Path(__file__).parent.parent
 RUNS = {
@@ -25,7 +29,7 @@ RUNS = {
 
 
 def main() -> int:
-    """Run all and write; fails as soon as one run fails."""
+    """Run all and write; returns the exit code: 0, 2 as soon as one run fails, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("reports/mutations.json"))
     options = parser.parse_args()
@@ -34,15 +38,24 @@ def main() -> int:
         "commit": commit(),
         "machine": machine(),
     }
-    for name, commands in RUNS.items():
-        told[name] = [_run(command) for command in commands]
-    options.out.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    try:
+        made_folder(options.out.parent)  # before hours rather than after them
+        for name, commands in RUNS.items():
+            told[name] = [_run(command) for command in commands]
+        save(told, options.out)
+    except SplitcodecError as error:
+        complain(error)
+        return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
 def _run(command: str) -> object:
     print(command, file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, "-m", *command.split()], cwd=ROOT, stdout=subprocess.PIPE, check=True)
+    done = subprocess.run([sys.executable, "-m", *command.split()], cwd=ROOT, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        raise OutputError(f"{command} ended with {done.returncode}; what it says is above")
     return json.loads(done.stdout)
 
 

@@ -11,13 +11,18 @@ from typing import Any
 
 from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.device.image import load_picture
-from splitcodec.errors import OutputError
+from splitcodec.errors import SettingsError
 from splitcodec.evaluation.calibrate import shuffled
 from splitcodec.evaluation.machine import commit, machine
+from splitcodec.evaluation.output import write_whole
 
 
 def pictures_of(folder: Path | None, *, most: int) -> Sequence[Any]:
-    """Return up to `most` photographs of a folder, opened; without one those of the demo."""
+    """Return up to `most` photographs of a folder, opened; without one those of the demo.
+
+    Raises SettingsError for fewer than one, DataError for a folder without any, PictureError for a file that is none.
+    """
+    at_least_one("--most", most)
     if folder is None:
         return [load_picture(photograph.read()) for photograph in PHOTOGRAPHS[:most]]
     return [load_picture(path) for path in shuffled([folder])[:most]]
@@ -26,8 +31,9 @@ def pictures_of(folder: Path | None, *, most: int) -> Sequence[Any]:
 def files_of(folder: Path | None, *, most: int) -> list[bytes]:
     """Return up to `most` photographs of a folder as their files' bytes; without one those of the demo.
 
-    Raises DataError for a folder without any, PictureError for a file that holds none.
+    Raises SettingsError for fewer than one, DataError for a folder without any, PictureError for a file that is none.
     """
+    at_least_one("--most", most)
     if folder is None:
         return [photograph.read() for photograph in PHOTOGRAPHS[:most]]
     paths = shuffled([folder])[:most]
@@ -37,15 +43,19 @@ def files_of(folder: Path | None, *, most: int) -> list[bytes]:
 
 
 def write(report: Mapping[str, Any], path: Path, *, name: str, options: argparse.Namespace) -> None:
-    """Write a report as JSON, whole or not at all; folders outside the checkout are the reader's own."""
-    whole = {**report, "machine": machine(), "commit": commit(), "command": command(name, options)}
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, path)
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from None
+    """Write a report as JSON; folders outside the checkout are the reader's own. Raises OutputError."""
+    save({**report, "machine": machine(), "commit": commit(), "command": command(name, options)}, path)
+
+
+def save(body: Mapping[str, Any], path: Path) -> None:
+    """Write JSON, whole or not at all. Raises OutputError."""
+    write_whole(path.parent, {path.name: (json.dumps(body, indent=1) + "\n").encode()})
+
+
+def at_least_one(option: str, number: int | None) -> None:
+    """Refuse numbers below one. Raises SettingsError."""
+    if number is not None and number < 1:
+        raise SettingsError(f"{option} {number}; expected at least 1")
 
 
 def command(name: str, options: argparse.Namespace) -> str:

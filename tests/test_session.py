@@ -84,7 +84,7 @@ def test_two_inputs_are_refused() -> None:
         Graph(model(node("Abs", "x", "y"), inputs=("x", "w"), outputs=("y",)), name="x.onnx")
 
 
-@pytest.mark.parametrize("threads", [0, -1])
-def test_fewer_than_one_thread(tiny: Bundle, threads: int) -> None:
+@pytest.mark.parametrize("threads", [0, -1, 100_000])
+def test_fewer_than_one_thread_or_more_than_a_machine_starts(tiny: Bundle, threads: int) -> None:
     with pytest.raises(SettingsError, match="expected at least 1"):
         Graph(tiny.graph("encoder"), name="encoder.onnx", threads=threads)

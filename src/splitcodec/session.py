@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from splitcodec.errors import GraphError, SettingsError
 
+MOST_THREADS = 1024
 # It turns a convolution that was left in fp32 between quantised ones into 8 bits, with one scale for all its channels.
 _DISABLED = ("WeightBiasQuantization",)
 
@@ -26,7 +27,7 @@ class Graph:
     """An ONNX graph with one input, ready to run; safe to call from several threads.
 
     `model` holds the graph's bytes, `name` stands for it in messages, `threads=None` leaves their number to ONNX
-    Runtime. Raises GraphError, SettingsError for fewer than one thread.
+    Runtime. Raises GraphError, SettingsError for fewer than one thread or more than 1024.
     """
 
     def __init__(self, model: bytes, *, name: str, threads: int | None = None) -> None:
@@ -88,8 +89,8 @@ class JointGraph:
 
 
 def _open(model: bytes, *, name: str, threads: int | None) -> Any:
-    if threads is not None and threads < 1:
-        raise SettingsError(f"{threads} threads, expected at least 1")
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise SettingsError(f"{threads} threads, expected at least 1 and at most {MOST_THREADS}")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.use_deterministic_compute = True

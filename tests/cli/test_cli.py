@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import zlib
@@ -20,10 +21,13 @@ from splitcodec.evaluation.golden import FILE, make_golden
 from splitcodec.wire.bundle import Bundle, write_bundle
 
 
-def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run the installed command in a fresh interpreter."""
+def run(
+    *arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run the installed command in a fresh interpreter, with `env` on top of the environment."""
     command = [sys.executable, "-m", "splitcodec.cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=120)
+    environment = {**os.environ, **(env or {})}
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, env=environment, timeout=120)
 
 
 def refused(done: subprocess.CompletedProcess[str], *words: str) -> None:
@@ -234,6 +238,10 @@ def test_evaluate(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None
         (["serve", "-b", "TINY", "--tokens-file", "nowhere"], ["SettingsError", "nowhere"]),
         (["ask", "PHOTO", "-b", "TINY", "--url", "http://127.0.0.1:9", "--token-file", "none"], ["token file none"]),
         (["top", "--url", "http://127.0.0.1:9", "--once"], ["LinkDown", "127.0.0.1:9"]),
+        (["encode", "PHOTO", "-b", "TINY", "--side", "90"], ["SettingsError", "--fit letterbox"]),
+        (["ask", "PHOTO", "-b", "TINY", "--url", "http://127.0.0.1:9", "--timeout", "1e300"], ["--timeout 1e+300"]),
+        (["bridge", "--udp", "0", "--url", "http://127.0.0.1:9", "--timeout", "1e300"], ["--timeout 1e+300"]),
+        (["top", "--url", "http://127.0.0.1:9", "--every", "inf"], ["--every inf"]),
     ],
 )
 def test_refusals(
@@ -248,10 +256,18 @@ def test_refusals(
     refused(run(*(names.get(a, a) for a in arguments), cwd=tmp_path), *words)
 
 
-def test_wrong_options_leave_with_two(tiny_folder: Path) -> None:
-    done = run("encode", "--no-such-option")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["encode", "--no-such-option"],
+        ["encode", "a.jpg", "--threads", "99999999"],
+    ],
+)
+def test_wrong_options_leave_with_two(arguments: list[str]) -> None:
+    done = run(*arguments)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+    assert "Usage: " in done.stderr
 
 
 def test_serve_runs_and_stops_when_interrupted(tiny_folder: Path, photos: list[Path]) -> None:
@@ -284,3 +300,51 @@ def test_commands_start_without_torch() -> None:
     )
     assert "torch" not in done.stderr
     assert "onnxruntime" not in done.stderr
+
+
+def test_an_answer_is_told_though_its_drawing_cannot_be_written(
+    server: str, tiny_folder: Path, photos: list[Path], tmp_path: Path
+) -> None:
+    ask = ("ask", photos[0], "-b", tiny_folder, "--url", server, "--json", "--draw")
+    for place in (tmp_path / "none" / "out.png", tmp_path / "out.nothing"):
+        done = run(*ask, place)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"splitcodec: OutputError: cannot draw to {place}: ")
+        assert json.loads(done.stdout)["answers"]["classify"]
+    assert run(*ask, tmp_path / "out.png").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
+    with Image.open(tmp_path / "out.png") as drawn, Image.open(photos[0]) as photo:
+        assert drawn.size == photo.size
+
+
+def test_names_that_are_no_text_are_printed(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"\xff\n[red].png")
+    odd.write_bytes(photos[0].read_bytes())
+    for encoding in ("utf-8:strict", "ascii:strict"):
+        done = run("encode", odd, "-b", tiny_folder, "-o", tmp_path / "out", env={"PYTHONIOENCODING": encoding})
+        assert (done.returncode, done.stderr) == (0, "")
+        assert r"\udcff\n[red].spc" in done.stdout
+
+
+def test_nobody_who_reads_is_a_failure(tiny_folder: Path) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, "-m", "splitcodec.cli", "info", str(tiny_folder), "--json"]
+    done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, check=False, timeout=120)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (2, b"")
+
+
+def test_top_shows_what_looks_like_markup(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rich.console import Console
+
+    from splitcodec.cli import top
+    from splitcodec.edge.scrape import parse_metrics, summary
+
+    text = 'splitcodec_ready 1\nsplitcodec_answers_total{bundle="[/red]x"} 3\n'
+    text += 'splitcodec_refusals_total{reason="a[link=http://evil]\x1b[31m"} 3\n'
+    console = Console(record=True, width=100)
+    console.print(top._view("http://[fe80::1]:80", summary(parse_metrics(text, when=0.0))))
+    shown = console.export_text()
+    for word in ("[/red]x", r"a[link=http://evil]\x1b[31m", "http://[fe80::1]"):
+        assert word in shown

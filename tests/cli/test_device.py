@@ -52,3 +52,10 @@ def test_a_name_that_another_takes_at_the_last_moment_is_left_to_it(
     monkeypatch.setattr(os, "link", link)
     assert _store(tmp_path, "cat", b"ours") == tmp_path / "cat-1.spc"
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"cat.spc": b"theirs", "cat-1.spc": b"ours"}
+
+
+def test_a_name_as_long_as_a_name_can_be(tmp_path: Path) -> None:
+    """The part's name was longer still: `cat.jpg` of 255 letters could not be encoded."""
+    stem = "a" * 251
+    assert _store(tmp_path, stem, b"packet").name == f"{stem}.spc"
+    assert [path.name for path in tmp_path.iterdir()] == [f"{stem}.spc"]

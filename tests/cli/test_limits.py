@@ -12,6 +12,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from splitcodec.cli import app
+from splitcodec.cli.limits import Limits
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import SettingsError
@@ -152,3 +153,16 @@ def test_tune_then_encode(tiny: Bundle, photos: list[Path], tmp_path: Path) -> N
     for options in ([], ["--encoder", "fp32"], ["--encoder", "int8"]):
         assert len(encoded(photos, folder, tmp_path / "out", *options)) == 3
     assert "expected numbers" in str(run("tune", folder, "--threads", "x").exception)
+
+
+def test_a_wrong_deadline_is_refused_once_and_not_for_each_picture(tiny_folder: Path, photos: list[Path]) -> None:
+    wrong = ("--deadline-ms", "-1", "--kbit-per-s", "10")
+    done = run("encode", *photos, "-b", tiny_folder, *wrong)
+    assert isinstance(done.exception, SettingsError)
+    assert "a deadline of -1.0" in str(done.exception)
+
+
+def test_pictures_ages_apart_are_refused(photos: list[Path]) -> None:
+    limits = Limits(None, False, None, 10.0, None, 1e-300, None)
+    with pytest.raises(SettingsError, match="--fps 1e-300"):
+        limits.check(measures_link=True)

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from splitcodec.cli.show import each, guesses, print_table, progress
+from splitcodec.cli.show import complain, each, guesses, print_table, progress
 from splitcodec.errors import PictureError
 
 
@@ -43,3 +43,17 @@ def test_a_table_prints_what_looks_like_markup(capfd: pytest.CaptureFixture[str]
     assert said == "[car] 66 %"
     print_table("answers", ["image", "answer"], [["street.jpg", said]], left=2)
     assert "[car] 66 %" in capfd.readouterr().out
+
+
+def test_what_a_terminal_would_obey_is_spelled_out(capfd: pytest.CaptureFixture[str]) -> None:
+    """Names of files and labels of servers are other people's."""
+    label = "\x1b[31mtench\x1b]0;title\x07"
+    said = guesses({"answers": {"classify": [{"label": label, "p": 0.5}]}})
+    assert said == r"\x1b[31mtench\x1b]0;title\x07 50 %"
+    print_table("at \x1b[31m [red]", ["image"], [["a\nb\udcff.jpg"]])
+    complain(PictureError("a\x1b[31m\nb\udcff.jpg: no"))
+    printed = capfd.readouterr()
+    assert r"a\nb\udcff.jpg" in printed.out
+    assert r"at \x1b[31m [red]" in printed.out
+    assert printed.err == "splitcodec: PictureError: a\\x1b[31m b\\udcff.jpg: no\n"
+    assert "\x1b" not in printed.out + printed.err

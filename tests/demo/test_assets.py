@@ -85,3 +85,23 @@ def test_a_cache_that_cannot_be_written_is_told(tarball: Path, cache: Path) -> N
     cache.write_bytes(b"a file")
     with pytest.raises(OutputError, match="SPLITCODEC_CACHE"):
         fetch_ort(tarball)
+
+
+def test_a_file_damaged_in_its_middle_is_said_so(tarball: Path) -> None:
+    """zlib's own error is neither an OSError nor a ValueError: `serve --demo` ended with it."""
+    path = fetch_ort(tarball) / f"{MODULE}.gz"
+    path.write_bytes(path.read_bytes()[:10] + b"\xff" * 30)
+    with pytest.raises(SettingsError, match="changed or damaged"):
+        find_ort()
+
+
+def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    for name in ("SPLITCODEC_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    assert find_ort() is None
+    with pytest.raises(SettingsError, match="set SPLITCODEC_CACHE"):
+        cache_folder()

@@ -19,7 +19,7 @@ from splitcodec.device.tuned import (
     tune,
     tuned,
 )
-from splitcodec.errors import OutputError
+from splitcodec.errors import OutputError, SettingsError
 from splitcodec.evaluation.contextual import with_contexts
 from splitcodec.wire.bundle import Bundle, derive
 from tests.wire.test_contexts import contexts
@@ -127,3 +127,14 @@ def test_codings_are_timed_and_say_below_which_rate_contexts_pay(tiny: Bundle) -
     channel, context = CodingTiming(0, 0.2, 1800.0), CodingTiming(2, 2.2, 1300.0)
     assert CodingTimings(4, (channel, context)).pays_below_kbit_per_s == 2000.0  # 500 bytes in 2 ms
     assert CodingTimings(4, (channel, CodingTiming(2, 2.2, 1900.0))).pays_below_kbit_per_s is None
+
+
+def test_a_user_without_a_home_has_no_choice(both: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    assert tuned(both) is None
+    with pytest.raises(SettingsError, match="set XDG_STATE_HOME"):
+        tune(both, threads=[1])

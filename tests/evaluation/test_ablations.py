@@ -64,3 +64,32 @@ def test_a_folder_without_labels_is_refused(
 ) -> None:
     assert script.main(["--data", str(tmp_path), "--bundle", str(tiny_folder)]) == 2
     assert "holds no labelled picture" in capsys.readouterr().err
+
+
+def test_nothing_is_reported_of_pictures_that_cannot_be_read(
+    script: ModuleType, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It wrote a report of NaN, and left with 0."""
+    (tmp_path / "0001_broken.jpg").write_bytes(b"no picture")
+    out, options = tmp_path / "points.json", ["--data", str(tmp_path), "--bundle", str(tiny_folder), "--out"]
+    assert script.main([*options, str(out)]) == 2
+    assert "none of 1 pictures" in capsys.readouterr().err
+    assert not out.exists()
+    (tmp_path / "file").write_bytes(b"")
+    assert script.main([*options, str(tmp_path / "file" / "points.json")]) == 2
+    assert "cannot be made" in capsys.readouterr().err.splitlines()[0]
+
+
+def test_budgets_that_make_no_sense_are_refused(
+    script: ModuleType, tiny_folder: Path, labelled: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import budget
+
+    options = ["--data", str(labelled), "--bundle", str(tiny_folder), "--out", str(tmp_path / "budget.json")]
+    for more, why in ((["--budgets", "x"], "--budgets 'x'"), (["--most", "0"], "--most 0; expected at least 1")):
+        assert budget.main([*options, *more]) == 2
+        assert why in capsys.readouterr().err
+    assert budget.main([*options, "--budgets", "500"]) == 0
+    told = json.loads((tmp_path / "budget.json").read_bytes())
+    assert (told["photographs"], told["budgets"][0]["refused"]) == (COUNT, 0)
+    assert "0003_broken.jpg" in capsys.readouterr().err

@@ -17,9 +17,11 @@ from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundleFormat, BundlePart, PacketBundle, PacketCoding, SettingsError
 from splitcodec.evaluation.calibrate import calibrate
-from splitcodec.evaluation.contextual import recounted, savings, with_contexts
+from splitcodec.evaluation.contextual import contexts_of, recounted, savings, with_contexts
 from splitcodec.evaluation.golden import FILE as GOLDEN
 from splitcodec.evaluation.golden import make_golden
+from splitcodec.evaluation.rate import evaluate
+from splitcodec.evaluation.refit import ContextBits
 from splitcodec.evaluation.replay import replay
 from splitcodec.wire.bundle import Bundle, derive, device_half, open_bundle, split_device, write_folder
 from splitcodec.wire.contexts import FILE
@@ -165,3 +167,25 @@ def test_the_command_counts_another_bundles_rows(made: Bundle, tiny_folder: Path
     assert len(body["levels"]) == 3
     assert "broken.png" in told.stderr
     assert open_bundle(str(tmp_path / "out")).contexts is not None
+
+
+def test_overhead_is_held_against_the_coding_that_packets_name(made: Bundle, labelled: Path) -> None:
+    """Packets by context were held against the code length by channel: hundreds of bytes below nothing."""
+    extra = evaluate(made, labelled, codecs=[], threads=1).overhead_bytes
+    assert len(extra) == 3
+    assert all(0 < size <= 16 for size in extra.values())
+
+
+def test_ideal_bits_by_context_are_those_of_the_payload(made: Bundle, pictures: list[Image.Image]) -> None:
+    bits, device = ContextBits(contexts_of(made)), Device(made, threads=1)
+    (latent_chw,) = latents(made, pictures[4:5])
+    for level in range(3):
+        payload = unpack(device.pack_latent(latent_chw, level=level)).payload
+        ideal = bits.of(made.tables[0].quantise(latent_chw, level), level) / 8
+        assert 0 <= len(payload) - ideal <= 4
+
+
+def test_a_card_that_is_no_utf8_stops_nothing(tiny: Bundle) -> None:
+    odd = derive(tiny, tiny.manifest, files={"MODEL_CARD.md": b"# caf\xe9\n"})
+    new = with_contexts(odd, contexts(3, groups=(1, 2, 1), levels=3), note=NOTE)
+    assert "coded by context" in new.read("MODEL_CARD.md").decode()

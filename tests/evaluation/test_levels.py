@@ -8,6 +8,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from splitcodec.cli.contexts import _latents
+from splitcodec.cli.show import progress
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundlePart, SettingsError
@@ -154,3 +156,38 @@ def test_the_card_counts_the_levels_that_are_there(whole: Bundle, latents: Laten
     new = with_levels(old, place(old.tables[0], latents, _sizes(old, latents)[:2]), latents, default=0, version=2)
     told = new.read("MODEL_CARD.md").decode()
     assert told.startswith("# tiny@2\n\n12 parameters. 2 rate levels, 4 latent channels.\n\n`splitcodec levels`")
+
+
+def test_a_card_that_is_no_utf8_stops_nothing(whole: Bundle, latents: Latents) -> None:
+    odd = derive(whole, whole.manifest, files={"MODEL_CARD.md": b"# caf\xe9\n"})
+    new = with_levels(odd, [Placed(1.0, 50.0, 50.0)], latents, default=0)
+    assert "levels of 50 bytes" in new.read("MODEL_CARD.md").decode()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--bytes", "50,40"], "rising"),
+        (["--bytes", "nan"], "rising"),
+        (["--bytes", "50,inf"], "rising"),
+        (["--bytes", "5"], "more than 12 bytes"),
+        (["--bytes", "50", "--default", "1"], "default level 1: expected 0 to 0"),
+    ],
+)
+def test_wrong_options_are_refused_before_photographs_are_read(
+    whole: Bundle, tmp_path: Path, options: list[str], why: str
+) -> None:
+    """The folder holds no photograph, which would be the refusal if it was looked at first."""
+    refused(run("levels", whole.path, "--photos", tmp_path, *options, "-o", tmp_path / "new"), "SettingsError", why)
+
+
+def test_no_more_photographs_are_read_than_count(whole: Bundle, pictures: list[Image.Image], tmp_path: Path) -> None:
+    for k, picture in enumerate(pictures[:6]):
+        picture.save(tmp_path / f"{k}.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    with progress() as bar:
+        found, skipped = _latents(whole, sorted(tmp_path.glob("[0-9b]*.png")), threads=1, bar=bar, most=4)
+    assert (len(found), len(skipped)) == (4, 0)
+    with progress() as bar:
+        found, skipped = _latents(whole, sorted(tmp_path.glob("[0-9b]*.png")), threads=1, bar=bar)
+    assert (len(found), len(skipped)) == (6, 1)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -57,3 +58,15 @@ def test_a_folder_that_cannot_be_written_is_refused(report: Report, tmp_path: Pa
     with pytest.raises(OutputError, match="cannot be written"):
         write_report(report, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "rd.json"]
+
+
+def test_names_of_other_letters_and_signs_cost_no_report(report: Report, tmp_path: Path) -> None:
+    """A name that is no UTF-8, or begins a formula of matplotlib, ended the run after all was measured."""
+    odd = replace(report, data="a$\\frac{$\udcff", skipped=(("0001_\udcff.jpg", "not a picture"),))
+    point = replace(report.points[-1], method="$x^$|y")
+    paths = write_report(replace(odd, points=(*report.points, point), equal_score=()), tmp_path)
+    text = paths[3].read_text(encoding="utf-8")
+    assert "left out: 0001_\\udcff.jpg (not a picture)" in text
+    assert "| below teacher | top-1 % | splitcodec |" in text
+    assert "$x^$\\|y |" in text.split("## Bytes at equal score")[1].splitlines()[4]
+    assert json.loads(paths[0].read_bytes())["skipped"] == [{"image": "0001_\udcff.jpg", "reason": "not a picture"}]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from splitcodec.errors import BundleNotFound, BundlePart, DataError, SettingsErr
 from splitcodec.evaluation.rate import evaluate
 from splitcodec.evaluation.result import OURS, EncoderCost, Report
 from splitcodec.evaluation.rivals import Rival, costs, open_entrants, parse_rival, rivals_below
-from splitcodec.wire.bundle import Bundle, split_device, write_zip
+from splitcodec.wire.bundle import Bundle, derive, split_device, write_zip
 from tests.evaluation.conftest import COUNT, Make
 
 
@@ -177,3 +178,9 @@ def test_a_rivals_scores_are_those_of_its_device_and_edge(arena: Report, like_ti
     assert len(paths) == COUNT
     assert point.bytes_mean == pytest.approx(np.mean([len(packet) for packet in packets]))
     assert point.top1 == pytest.approx(100 * np.mean([t == int(p.name[:4]) for t, p in zip(tops, paths, strict=True)]))
+
+
+def test_a_rival_without_a_head_is_refused_before_anything_is_measured(tiny: Bundle, labelled: Path) -> None:
+    headless = derive(tiny, replace(tiny.manifest, name="headless"), files={}, without={"head.onnx"})
+    with pytest.raises(BundlePart, match=r"headless@1: a bundle without head\.onnx"):
+        open_entrants(tiny, [Rival((headless,))], taken=[])

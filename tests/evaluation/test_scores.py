@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from splitcodec.evaluation.scores import Confusion, Seen, Truth, mean_precision
+from splitcodec.evaluation.scores import Confusion, Seen, Tally, Truth, mean_precision
 
 BOX = np.array([[10, 10, 50, 50], [60, 10, 90, 40]], np.float32)
 TRUTH = Truth(BOX, np.array([0, 1]), np.array([False, False]))
@@ -43,3 +43,22 @@ def test_label_maps() -> None:
     assert confusion.accuracy == pytest.approx(200 / 3)
     assert confusion.miou == pytest.approx(50)  # 1/2 and 1/2; class 2 does not occur
     assert Confusion(2).miou == Confusion(2).accuracy == 0
+
+
+def test_a_tally_of_label_maps_keeps_counts_alone() -> None:
+    tally, whole = Tally(2), Confusion(2)
+    random = np.random.default_rng(0)
+    for size in (10, 30):
+        truth_hw, said_hw = random.integers(0, 2, (2, 8, 8), dtype=np.uint8)
+        one = Confusion(2)
+        for confusion in (one, whole):
+            confusion.add(truth_hw, said_hw)
+        tally.add(one, size=size)
+    assert tally.bytes_mean == 20
+    assert tally.scores([]) == {"miou": whole.miou, "pixel_accuracy": whole.accuracy}
+
+
+def test_a_tally_of_boxes_scores_them() -> None:
+    tally = Tally(3)
+    tally.add(seen(BOX, [0.9, 0.8], [0, 1]), size=10)
+    assert tally.scores([TRUTH]) == pytest.approx({"map50": 100, "map": 100})

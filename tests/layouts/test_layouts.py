@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +89,65 @@ def test_a_label_map_of_unknown_classes_is_refused(tmp_path: Path) -> None:
     sample = read_split(write_camvid(tmp_path), split="val", task="segment").samples[0]
     with pytest.raises(DataError, match="2 or more"):
         sample.mask_hw(classes=2)
+
+
+def test_hostile_label_maps_are_refused_by_name(tmp_path: Path) -> None:
+    """Bombs and broken headers make Pillow raise what is no OSError; EPS would start Ghostscript."""
+    sample = read_split(write_camvid(tmp_path), split="val", task="segment").samples[0]
+    assert sample.mask is not None
+    good = sample.mask.read_bytes()
+    bomb, wide = (
+        b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", struct.pack(">IIBBBBB", n, n, 8, 0, 0, 0, 0)) for n in (30000, 9000)
+    )
+    pixels = _chunk(b"IDAT", zlib.compress(bytes(9000)))
+    hostile = [
+        bomb,
+        bomb + pixels,
+        wide + pixels,
+        good[:33] + _chunk(b"tRNS", b"") + good[33:],
+        good[:60],
+        b"%!PS-Adobe-3.0 EPSF-3.0\n",
+    ]
+    for data in hostile:
+        sample.mask.write_bytes(data)
+        with pytest.raises(DataError, match=f"{sample.mask.name}: not a readable label map"):
+            sample.mask_hw(classes=11)
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "value"),
+    [
+        ("images", "id", float("inf")),
+        ("annotations", "bbox", [float("nan")] * 4),
+        ("annotations", "bbox", [10**400, 1, 1, 1]),
+        ("annotations", "bbox", [1e300, 1, 1, 1]),
+        ("annotations", "category_id", float("nan")),
+    ],
+)
+def test_numbers_that_are_none_are_refused(tmp_path: Path, place: str, key: str, value: object) -> None:
+    file = write_coco(tmp_path) / "annotations" / "instances_val2017.json"
+    body = json.loads(file.read_text())
+    body[place][0][key] = value
+    file.write_text(json.dumps(body))
+    with pytest.raises(DataError, match="not COCO's annotations"):
+        read_split(tmp_path, split="val", task="detect")
+
+
+def test_annotations_of_odd_form_are_refused(tmp_path: Path) -> None:
+    file = write_coco(tmp_path / "coco") / "annotations" / "instances_val2017.json"
+    file.write_text("[" * 100_000)
+    with pytest.raises(DataError, match="not COCO's annotations"):
+        read_split(tmp_path / "coco", split="val", task="detect")
+    root = write_voc(tmp_path / "voc")
+    (root / "Annotations" / "000007.xml").write_text('<?xml version="1.0" encoding="nobody"?><annotation/>')
+    with pytest.raises(DataError, match=r"000007\.xml: not a readable annotation"):
+        read_split(root, split="val", task="detect")
+    with pytest.raises(DataError, match="cannot be read"):
+        read_split(root, split="a\0", task="detect")
+    (root / "SegmentationClass" / "000007.png").unlink()
+    with pytest.raises(DataError, match=r"000007\.png is missing"):
+        read_split(root, split="val", task="segment")

@@ -29,9 +29,9 @@ def test_products_are_exact(shape: tuple[int, int, int], one_thread: bool, monke
 def test_no_piece_is_so_large_that_threads_start(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes, matmul = list[int](), np.matmul
 
-    def watched(left: reading.Floats, right: reading.Floats, **options: reading.Floats) -> reading.Floats:
+    def watched(left: reading.Floats, right: reading.Floats, out: reading.Floats | None = None) -> reading.Floats:
         sizes.append(left.shape[0] * left.shape[1] * right.shape[1])
-        product: reading.Floats = matmul(left, right, **options)
+        product: reading.Floats = matmul(left, right, out)
         return product
 
     monkeypatch.setattr(reading, "_ONE_THREAD", False)

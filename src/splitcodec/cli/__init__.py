@@ -6,6 +6,7 @@ Progress and logs go to stderr, results to stdout; `--json` prints JSON alone. E
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -40,8 +41,12 @@ def main() -> None:
     """Run the command line; every refusal becomes one line on stderr and exit code 2."""
     # before NumPy is loaded: matrices here are small, and threads for them would spin beside ONNX Runtime's
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be of the terminal's letters
     try:
         app()
+    except SystemExit as left:  # 1: nobody reads stdout any more, or a question was not answered
+        sys.exit(2 if left.code == 1 else left.code)
     except SplitcodecError as error:
         complain(error)
         sys.exit(2)

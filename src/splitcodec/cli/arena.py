@@ -75,7 +75,12 @@ def evaluate(
         Path | None, typer.Option("--memory", metavar="FILE", help="Keeps what codecs gave, for the next run.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Writes rd.json, rd.png, frontier.png, report.md.")
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Writes rd.json, rd.png, frontier.png, report.md; of a task TASK.json, .md, .png.",
+        ),
     ] = None,
     threads: ThreadsOption = None,
     json_: JsonOption = False,

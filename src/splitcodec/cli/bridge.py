@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitcodec.cli.show import DEFAULT_BUNDLE, ThreadsOption, read_token
+from splitcodec.cli.show import DEFAULT_BUNDLE, ThreadsOption, TimeoutOption, check_finite, read_token
 
 if TYPE_CHECKING:
     from splitcodec.wire.request import Respond
@@ -51,7 +51,7 @@ def bridge(
         ),
     ] = None,
     ca: Annotated[Path | None, typer.Option("--ca", metavar="FILE", help="Authorities that TLS trusts.")] = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
+    timeout: TimeoutOption = 10.0,
     threads: ThreadsOption = None,
 ) -> None:
     """Take packets from an MQTT 5 broker (--mqtt) or in datagrams (--udp), give answers from a server or this process.
@@ -63,6 +63,7 @@ def bridge(
     """
     from splitcodec.errors import SettingsError
 
+    check_finite({"--timeout": timeout})
     if url is not None and bundle:
         raise SettingsError("--url and --bundle; the server at --url has bundles of its own, give one of the two")
     if (mqtt is None) == (udp is None):

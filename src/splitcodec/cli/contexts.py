@@ -130,7 +130,15 @@ def levels(
     """
     from splitcodec.errors import DataError, OutputError, SettingsError
     from splitcodec.evaluation.calibrate import shuffled
-    from splitcodec.evaluation.levels import nearest, place, to_json, with_levels
+    from splitcodec.evaluation.levels import (
+        COUNTED,
+        check_movable,
+        check_sizes,
+        nearest,
+        place,
+        to_json,
+        with_levels,
+    )
     from splitcodec.wire.bundle import open_bundle, write_folder
 
     if out.exists():
@@ -141,9 +149,11 @@ def levels(
         raise SettingsError(
             f"--bytes {sizes}: expected numbers with commas between them, such as 250,500,1000"
         ) from None
+    check_sizes(wanted, default=default)  # what is wrong whatever the photographs are is said before they are read
     opened, paths = open_bundle(bundle), shuffled(photos)
+    check_movable(opened)
     with progress() as bar:
-        latents, skipped = _latents(opened, paths, threads=threads, bar=bar)
+        latents, skipped = _latents(opened, paths, threads=threads, bar=bar, most=COUNTED)
     for why in skipped:
         complain(f"left out: {why}")
     if not latents:
@@ -163,20 +173,23 @@ def levels(
 
 
 def _latents(
-    bundle: Bundle, paths: Sequence[Path], *, threads: int, bar: Progress
+    bundle: Bundle, paths: Sequence[Path], *, threads: int, bar: Progress, most: int | None = None
 ) -> tuple[list[NDArray[np.float32]], list[str]]:
-    """Return what the encoder makes of pictures, and why some could not be read."""
+    """Return what the encoder makes of pictures, the first `most` that can be read, and why some could not be."""
     from splitcodec.device.client import Device
     from splitcodec.errors import PictureError
 
-    device, task = Device(bundle, threads=threads), bar.add_task("reading", total=len(paths), note="")
+    wanted = len(paths) if most is None else min(most, len(paths))
+    device, task = Device(bundle, threads=threads), bar.add_task("reading", total=wanted, note="")
     latents, skipped = list["NDArray[np.float32]"](), list[str]()
     for path in paths:
+        if len(latents) == wanted:
+            break
         try:
             latents.append(device.encoder.latent_chw(device.crop(path)))
         except PictureError as error:
             skipped.append(str(error))
-        bar.advance(task)
+        bar.update(task, completed=len(latents))
     return latents, skipped
 
 

@@ -31,8 +31,10 @@ from splitcodec.cli.show import (
     JsonOption,
     LevelOption,
     ThreadsOption,
+    TimeoutOption,
     TokenFileOption,
     TopOption,
+    check_finite,
     checked_encoder,
     each,
     guesses,
@@ -94,6 +96,7 @@ def encode(
     """
     from splitcodec.device.client import Device
 
+    _check_side(side, fit.value)
     allowed = Allowances(Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s))
     device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
 
@@ -137,7 +140,7 @@ def ask(
     bundle: BundleOption = DEFAULT_BUNDLE,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     top: TopOption = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
+    timeout: TimeoutOption = 10.0,
     retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries when nobody answers.")] = 2,
     fit: Annotated[
         FitChoice | None,
@@ -168,17 +171,20 @@ def ask(
     from splitcodec.device.overlay import in_picture
     from splitcodec.wire.answer import parse_answer
 
+    check_finite({"--timeout": timeout})
     wanted = [task.strip() for task in tasks.split(",") if task.strip()]
     link = open_link(url, tasks=wanted, top=top, timeout_s=timeout, retries=retries, token=read_token(token_file))
     if draw is not None and len(images) != 1:
         raise SettingsError(f"--draw {draw} with {len(images)} pictures; give one")
     shown: Fit = fit.value if fit is not None else "crop" if wanted == ["classify"] else "letterbox"
+    _check_side(side, shown)
     meter = LinkMeter(link)
     allowed = Allowances(
         Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s), measured=meter.deadline
     )
     device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
     start = time.monotonic()
+    drawn: list[Answer] = []
 
     def one(image: Path) -> dict[str, Any]:
         if deadline_ms is not None and kbit_per_s is None and not meter.measured:
@@ -192,8 +198,7 @@ def ask(
         begin = time.perf_counter()
         sent = parse_answer(meter(encoded.packet))
         answer = in_picture(sent, encoded.place)
-        if draw is not None:
-            _write_drawing(image, answer, draw)
+        drawn.append(answer)
         trip = round(1000 * (time.perf_counter() - begin) - sum(answer["ms"].values()), 3)
         ms = {**encoded.ms, "link": max(trip, 0.0), **answer["ms"]}
         return {**answer, "ms": ms, "image": str(image), "bytes": len(encoded.packet)}
@@ -207,22 +212,36 @@ def ask(
     elif done:
         rows = [(d["image"], guesses(d), d["bytes"], d["level"], f"{sum(d['ms'].values()):.1f}") for d in done]
         print_table(f"{device.bundle.ident} at {link.url}", ("image", "answer", "bytes", "level", "ms"), rows, left=2)
+    if draw is not None and drawn:  # after the answer is told: disks get full
+        _write_drawing(images[0], drawn[0], draw)
     leave(failures)
 
 
+def _check_side(side: int | None, fit: Fit) -> None:
+    if side is not None and fit == "crop":
+        raise SettingsError(f"--side {side} is that of a whole picture; add --fit letterbox, or leave --side out")
+
+
 def _write_drawing(image: Path, answer: Answer, path: Path) -> None:
+    """Draw into a file that appears whole or not at all. Raises OutputError."""
     from splitcodec.device.image import load_picture
     from splitcodec.device.overlay import draw
 
+    draft = path.with_name(f".{secrets.token_hex(4)}{path.suffix}")  # whose ending says what is written
     try:
-        draw(load_picture(image), answer).save(path)
+        draw(load_picture(image), answer).save(draft)
+        os.replace(draft, path)
     except (OSError, ValueError) as error:
-        raise OutputError(f"cannot draw to {path}: {error}; give a name such as out.png") from None
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise OutputError(f"cannot draw to {path}: {reason}; give a name such as out.png") from None
+    finally:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
 
 
 def _store(folder: Path, stem: str, packet: bytes) -> Path:
     """Write a packet under a free name (or one that holds these very bytes); a reader never sees half of it."""
-    part = folder / f".{stem}.{secrets.token_hex(4)}.part"
+    part = folder / f".{secrets.token_hex(8)}.part"  # without the stem, which may be as long as a name can be
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part.write_bytes(packet)

@@ -71,8 +71,8 @@ class Limits:
         ):
             if value is not None and other is None:
                 raise SettingsError(f"{name} means nothing without {needs}; add it, or leave {name} out")
-        if self.fps is not None and not 0 < self.fps < 1e6:
-            raise SettingsError(f"--fps {self.fps}; expected more than 0")
+        if self.fps is not None and not 1e-6 <= self.fps <= 1e6:  # a picture in eleven days; waits overflow beyond
+            raise SettingsError(f"--fps {self.fps}; expected more than 0, from 0.000001 to 1,000,000")
         if self.force_fit and self.max_bytes is None and self.deadline_ms is None and self.fps is None:
             raise SettingsError("--force-fit: to what? Add --max-bytes, --deadline-ms or --kbit-per-s with --fps")
 
@@ -82,9 +82,12 @@ class Allowances:
     """What each picture of a run may cost, by its limits; pictures are taken in order."""
 
     def __init__(self, limits: Limits, *, measured: Callable[[float], Deadline] | None = None) -> None:
-        from splitcodec.device.budget import RateKeeper
+        from splitcodec.device.budget import Deadline, RateKeeper
 
         limits.check(measures_link=measured is not None)
+        if limits.deadline_ms is not None:  # a wrong one is refused once, not for each picture
+            rate = 1.0 if limits.kbit_per_s is None else limits.kbit_per_s
+            Deadline(limits.deadline_ms, kbit_per_s=rate, rtt_ms=limits.rtt_ms or 0.0)
         self._limits, self._measured, self._picture = limits, measured, -1
         self._keeper = None
         if limits.fps is not None and limits.kbit_per_s is not None:

@@ -78,7 +78,7 @@ def quantise(
         raise MissingExtra(f"quantising needs {error.name}; install it with: pip install 'splitcodec[train]'") from None
     from splitcodec.device.client import Device
     from splitcodec.errors import PictureError
-    from splitcodec.evaluation.agreement import agreement
+    from splitcodec.evaluation.agreement import agreement, check_levels
     from splitcodec.evaluation.calibrate import shuffled
     from splitcodec.evaluation.int8 import with_int8
     from splitcodec.wire.bundle import open_bundle, write_folder
@@ -87,6 +87,7 @@ def quantise(
         raise OutputError(f"{out} exists; choose another folder or remove it first")
     opened = open_bundle(bundle)
     wanted = _numbers(levels) if levels is not None else None
+    check_levels(opened, wanted)
     calibration, measured_on = shuffled(photos), shuffled(held_out) if held_out else []
     if not measured_on:
         share = max(1, len(calibration) // 5)

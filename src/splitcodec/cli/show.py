@@ -7,7 +7,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -50,13 +50,16 @@ TopOption = Annotated[
     ),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option("--threads", min=1, metavar="N", help="Threads for the network. Default: all cores.")
+    int | None,
+    typer.Option("--threads", min=1, max=1024, metavar="N", help="Threads for the network. Default: all cores."),
 ]
+TimeoutOption = Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")]
 EncoderOption = Annotated[
     str,
     typer.Option("--encoder", metavar="E", help="fp32, int8, or tuned: what `splitcodec tune` chose here, else fp32."),
 ]
 
+_MOST = 1e9  # of any unit; waits of more seconds overflow
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -68,10 +71,22 @@ def checked_encoder(text: str) -> Literal["fp32", "int8", "tuned"]:
     return cast(Literal["fp32", "int8", "tuned"], text)
 
 
+def check_finite(options: Mapping[str, float | None]) -> None:
+    """Refuse numbers that are none, or that no wait is as long as. Raises SettingsError."""
+    for name, value in options.items():
+        if value is not None and not value <= _MOST:  # nor NaN
+            raise SettingsError(f"{name} {value}; expected a number of at most {_MOST:,.0f}")
+
+
 def complain(error: object) -> None:
     """Print one line on stderr: which refusal, and what it says."""
     kind = f"{type(error).__name__}: " if isinstance(error, SplitcodecError) else ""
-    print("splitcodec: " + kind + " ".join(str(error).split()), file=sys.stderr)
+    print(legible("splitcodec: " + kind + " ".join(str(error).split())), file=sys.stderr)
+
+
+def legible(text: str) -> str:
+    """Return text without what a terminal would obey: names of files and labels of servers are other people's."""
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def print_json(value: Any) -> None:
@@ -81,11 +96,11 @@ def print_json(value: Any) -> None:
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> None:
     """Print a table on stdout; the first `left` columns are text, the others are flush right."""
-    table = Table(title=title, title_justify="left", header_style="bold")
+    table = Table(title=Text(legible(title)), title_justify="left", header_style="bold")
     for place, column in enumerate(columns):
         table.add_column(column, justify="left" if place < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))  # text, not markup: a box is "[car] 66 %"
+        table.add_row(*(Text(legible(str(cell))) for cell in row))  # text, not markup: a box is "[car] 66 %"
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
@@ -159,7 +174,7 @@ def guesses(answer: Any, *, top: int = 3) -> str:
     words += [
         f"{one['label']} on {100 * one['share']:.0f} %" for one in answers.get("segment", {}).get("classes", [])[:top]
     ]
-    return ", ".join(words)
+    return legible(", ".join(words))
 
 
 def read_token(file: Path | None) -> str | None:

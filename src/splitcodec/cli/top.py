@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitcodec.cli.show import JsonOption, TokenFileOption, print_json, read_token
+from splitcodec.cli.show import JsonOption, TokenFileOption, check_finite, legible, print_json, read_token
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -39,6 +39,7 @@ def top(
 
     from splitcodec.edge.scrape import summary
 
+    check_finite({"--every": every})
     look = _look_at(url, token=read_token(token_file))
     now = look()
     if once and json_:
@@ -68,6 +69,7 @@ def _look_at(url: str, *, token: str | None) -> Callable[[], Scrape]:
 
 def _view(url: str, facts: dict[str, Any]) -> Group:
     from rich.console import Group
+    from rich.markup import escape
     from rich.table import Table
 
     from splitcodec.device.status import shown_address
@@ -80,7 +82,7 @@ def _view(url: str, facts: dict[str, Any]) -> Group:
     answers, rate = sum(facts["answers"].values()), facts["answers_per_s"]
     sums.add_row("answers", f"{answers:,}" + (f"  ({rate:,.1f} /s)" if rate is not None else ""))
     for bundle, count in facts["answers"].items():
-        sums.add_row(f"  {bundle}", f"{count:,}")
+        sums.add_row(f"  {escape(legible(bundle))}", f"{count:,}")
     sums.add_row("received, sent", f"{facts['received_bytes']:,} B, {facts['sent_bytes']:,} B")
     sums.add_row("given again", f"{facts['replays']:,}")
     sums.add_row("queue, batches running", f"{facts['queue_depth']}, {facts['batches_running']}")
@@ -92,5 +94,5 @@ def _view(url: str, facts: dict[str, Any]) -> Group:
         stages.add_row(stage, f"{one['count']:,}", *numbers)
     counts = Table("status or refusal", "times", title_justify="left", box=None)
     for name, count in {**facts["requests"], **facts["refusals"]}.items():
-        counts.add_row(name, f"{count:,}")
-    return Group(f"[bold]{shown_address(url)}[/]  {state}  {since}", sums, "", stages, "", counts)
+        counts.add_row(escape(legible(name)), f"{count:,}")
+    return Group(f"[bold]{escape(legible(shown_address(url)))}[/]  {state}  {since}", sums, "", stages, "", counts)

@@ -23,7 +23,9 @@ from splitcodec.cli.show import (
     JsonOption,
     LevelOption,
     ThreadsOption,
+    TimeoutOption,
     TopOption,
+    check_finite,
     checked_encoder,
     complain,
     guesses,
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from splitcodec.device.status import Status
 
 _INTERRUPTED = 130
-_MOST = 1e9  # of any unit; waits of more seconds overflow
 
 
 def add_to(app: typer.Typer) -> None:
@@ -89,7 +90,7 @@ def watch(
     bundle: BundleOption = DEFAULT_BUNDLE,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     top: TopOption = None,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")] = 10.0,
+    timeout: TimeoutOption = 10.0,
     poll: Annotated[float, typer.Option("--poll", min=0.05, metavar="S", help="Seconds between looks at DIR.")] = 1.0,
     settle: Annotated[
         float, typer.Option("--settle", min=0.0, metavar="S", help="Seconds without change that make a file whole.")
@@ -118,7 +119,7 @@ def watch(
         raise SettingsError("--force-fit: to what? Add --max-bytes or --kbit-per-s")
     if window_s is not None and kbit_per_s is None:
         raise SettingsError("--window-s means nothing without --kbit-per-s; add it, or leave --window-s out")
-    _check_finite(
+    check_finite(
         {
             "--max-spool-mb": max_spool_mb,
             "--every": every,
@@ -189,14 +190,6 @@ def _default_spool(folder: Path | None) -> Path:
     if folder is None:
         raise SettingsError("no --spool; with --camera, say where packets shall wait")
     return folder / ".splitcodec"
-
-
-def _check_finite(options: dict[str, float | None]) -> None:
-    from splitcodec.errors import SettingsError
-
-    for name, value in options.items():
-        if value is not None and not value <= _MOST:  # nor NaN
-            raise SettingsError(f"{name} {value}; expected a number of at most {_MOST:,.0f}")
 
 
 def _source(folder: Path | None, *, camera: str | None, every: float, after: str, settle: float) -> Source:

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -46,16 +47,22 @@ class Ort:
 
 
 def cache_folder() -> Path:
-    """Return where the files are kept: SPLITCODEC_CACHE, or the user's cache folder."""
+    """Return where the files are kept: SPLITCODEC_CACHE, or the user's cache folder. Raises SettingsError without."""
     if chosen := os.environ.get("SPLITCODEC_CACHE"):
         return Path(chosen) / f"{PACKAGE}-{VERSION}"
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    try:
+        base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    except RuntimeError:  # a user without an entry in passwd, as in containers
+        raise SettingsError("this user has no home folder; set SPLITCODEC_CACHE to a folder") from None
     return Path(base) / "splitcodec" / f"{PACKAGE}-{VERSION}"
 
 
 def find_ort() -> Ort | None:
     """Return the files if they were fetched, None if not. Raises SettingsError if they were changed since."""
-    folder = cache_folder()
+    try:
+        folder = cache_folder()
+    except SettingsError:
+        return None
     gzipped = {}
     for name, expected in _SHA256.items():
         path = folder / f"{name}.gz"
@@ -130,5 +137,5 @@ def _member(members: tarfile.TarFile, name: str) -> bytes:
 def _unpacked_sha256(gzipped: bytes) -> str:
     try:
         return hashlib.sha256(gzip.decompress(gzipped)).hexdigest()
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, zlib.error):
         return ""

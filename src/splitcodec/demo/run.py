@@ -6,10 +6,12 @@ the smallest JPEG of the same crop that the same network reads as well: what wou
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
 import platform
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -157,10 +159,16 @@ def _machine() -> dict[str, Any]:
 
 
 def _make(folder: Path) -> None:
+    """Make the folder, and see now whether it can be written: the trips take their time."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made ({error.strerror or error}); give another folder") from None
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"whether there is room for anything")
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); give another folder") from None
 
 
 def _write(path: Path, data: bytes) -> None:
@@ -169,4 +177,6 @@ def _write(path: Path, data: bytes) -> None:
         draft.write_bytes(data)
         draft.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}); give another folder") from None

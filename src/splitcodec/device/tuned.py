@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitcodec.device.encoder import FILES, Encoder, Precision
-from splitcodec.errors import OutputError
-from splitcodec.session import processor, runtime_version
+from splitcodec.errors import OutputError, SettingsError
+from splitcodec.session import MOST_THREADS, processor, runtime_version
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.codings import Codings
 from splitcodec.wire.packet import OVERHEAD
@@ -104,20 +104,31 @@ class Tuning:
 
 
 def state_file() -> Path:
-    """Return the user's file of choices: $XDG_STATE_HOME/splitcodec/tune.json, else below ~/.local/state."""
+    """Return the user's file of choices: $XDG_STATE_HOME/splitcodec/tune.json, else below ~/.local/state.
+
+    Raises SettingsError for a user without a home folder.
+    """
     base = os.environ.get("XDG_STATE_HOME", "")
-    root = Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "state"
+    try:
+        root = Path(base) if base and Path(base).is_absolute() else Path.home() / ".local" / "state"
+    except RuntimeError:  # no entry in passwd, as in containers
+        raise SettingsError("this user has no home folder; set XDG_STATE_HOME to a folder, or use --dry-run") from None
     return root / "splitcodec" / "tune.json"
 
 
 def tuned(bundle: Bundle, *, path: Path | None = None) -> Choice | None:
     """Return what `tune` chose for this bundle on this machine; None if it never ran, or the file cannot be read."""
-    found = _read(state_file() if path is None else path).get(_key(bundle), {})
+    try:
+        found = _read(state_file() if path is None else path).get(_key(bundle), {})
+    except SettingsError:  # nowhere to have recorded it
+        return None
     try:
         encoder, threads, why = found["encoder"], found["threads"], found["why"]
     except (TypeError, KeyError):
         return None
-    if encoder not in FILES or type(threads) is not int or not 1 <= threads <= 1024 or not bundle.has(FILES[encoder]):
+    if encoder not in FILES or type(threads) is not int or not 1 <= threads <= MOST_THREADS:
+        return None
+    if not bundle.has(FILES[encoder]):
         return None
     return Choice(cast(Precision, encoder), threads, str(why))
 
@@ -135,8 +146,9 @@ def tune(
     """Time the bundle's encoders on this machine and record the fastest, INT8 and more threads only where they pay.
 
     `threads` are the numbers to try (none: 1, 2, 4, ... up to the cores), `refused` names encoders that may not be used
-    here, and why. Raises OutputError if the choice cannot be written.
+    here, and why. Raises OutputError if the choice cannot be written, SettingsError where there is no place for it.
     """
+    where = None if not record else state_file() if path is None else path
     counts = tuple(threads) if threads is not None else _thread_counts()
     wanted = [(kind, count) for kind in FILES if bundle.has(FILES[kind]) for count in counts]
     encoders = [Encoder(bundle, precision=kind, threads=count) for kind, count in wanted]
@@ -149,10 +161,9 @@ def tune(
         for (kind, count), seconds_r in zip(wanted, seconds_er, strict=True)
     )
     choice = chosen(timings)
-    where = state_file() if path is None else path
-    if record:
+    if where is not None:
         _write(where, {**_read(where), _key(bundle): asdict(choice)})
-    return Tuning(bundle.ident, processor(), runtime_version(), timings, choice, where if record else None)
+    return Tuning(bundle.ident, processor(), runtime_version(), timings, choice, where)
 
 
 def time_codings(

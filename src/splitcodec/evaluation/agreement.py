@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, final
 
@@ -84,8 +84,7 @@ def agreement(
     be read are left out and listed. Raises BundlePart for a bundle without INT8 encoder, head or decoder, DataError.
     """
     wanted = tuple(range(bundle.manifest.levels)) if levels is None else tuple(levels)
-    if not wanted or not all(0 <= level < bundle.manifest.levels for level in wanted):
-        raise SettingsError(f"levels {list(wanted)}; {bundle.ident} has 0 to {bundle.manifest.levels - 1}")
+    check_levels(bundle, wanted)
     bench = _Bench(bundle, wanted)
     reads, skipped = [], []
     for done, (path, read) in enumerate(_all(bench, paths, workers=threads or cores()), 1):
@@ -94,7 +93,7 @@ def agreement(
         else:
             for kind, latent_chw in zip(KINDS, read.latents, strict=True):
                 bench.counts[kind].add(latent_chw)
-            reads.append(read)
+            reads.append(replace(read, latents=[]))  # counted, and too large to keep those of all photographs
         if progress is not None:
             progress(done, len(paths))
     if not reads:
@@ -123,6 +122,12 @@ def agreement(
         refitted=_saved(bundle, bench.counts["fp32"]),
         skipped=tuple(skipped),
     )
+
+
+def check_levels(bundle: Bundle, levels: Sequence[int] | None) -> None:
+    """Refuse levels that a bundle has not got, and none at all (None: all). Raises SettingsError."""
+    if levels is not None and (not levels or not all(0 <= level < bundle.manifest.levels for level in levels)):
+        raise SettingsError(f"levels {list(levels)}; {bundle.ident} has 0 to {bundle.manifest.levels - 1}")
 
 
 @final

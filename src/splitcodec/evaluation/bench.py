@@ -21,8 +21,11 @@ from splitcodec.errors import GraphError, PictureError
 from splitcodec.evaluation.codecs import Codec, Images
 from splitcodec.evaluation.labels import Labelled
 from splitcodec.evaluation.memory import Memory
+from splitcodec.evaluation.refit import ContextBits
 from splitcodec.evaluation.rivals import Entrant
 from splitcodec.evaluation.sweep import Setting, floor_bytes, scaled
+from splitcodec.wire.coder import BY_CONTEXT
+from splitcodec.wire.packet import unpack
 
 
 @final
@@ -51,6 +54,8 @@ class Bench:
         self._main = entrants[0]
         self._settings = settings
         self._memory = memory
+        contexts = self._main.bundle.contexts
+        self._by_context = None if contexts is None else ContextBits(contexts)
 
     @property
     def at_once(self) -> int:
@@ -79,8 +84,8 @@ class Bench:
                     for latent_chw, path in zip(latents[source], held, strict=True)
                 ]
                 if source is self._main:
-                    ideal = [_ideal_bytes(source, latent_chw, value) for latent_chw in latents[source]]
-                    overhead.append([len(one) - size for one, size in zip(packets, ideal, strict=True)])
+                    pairs = zip(packets, latents[source], strict=True)
+                    overhead.append([len(one) - self._ideal_bytes(one, latent_chw) for one, latent_chw in pairs])
                 columns.append([(_answer(source, one), len(one)) for one in packets])
             else:
                 columns.append(self._rival(source, value, side, crops=crops))
@@ -119,6 +124,14 @@ class Bench:
         back = scaled(codec.decode(files), None if side is None else crops[0].shape[0])
         return [(self._top(image_hwc), len(data)) for image_hwc, data in zip(back, files, strict=True)]
 
+    def _ideal_bytes(self, packet: bytes, latent_chw: NDArray[np.float32]) -> float:
+        """Return the ideal code length of what a packet of the main bundle holds, under the coding that it names."""
+        tables, fields = self._main.bundle.tables[0], unpack(packet)
+        symbols_chw = tables.quantise(latent_chw, fields.level)
+        if fields.coding == BY_CONTEXT and self._by_context is not None:
+            return self._by_context.of(symbols_chw, fields.level) / 8
+        return tables.bits(symbols_chw, fields.level) / 8
+
     def _top(self, image_hwc: NDArray[np.uint8]) -> int:
         return self._main.edge.picture_answer(image_hwc[None], top=1)["answers"]["classify"][0]["index"]
 
@@ -145,11 +158,6 @@ def _packet(entrant: Entrant, latent_chw: NDArray[np.float32], level: int, *, pa
     if path is not None and packet != device.encode(path, level=level):
         raise GraphError(f"{path.name}: encoding twice gave two packets; the encoder graph varies")
     return packet
-
-
-def _ideal_bytes(entrant: Entrant, latent_chw: NDArray[np.float32], level: int) -> float:
-    tables = entrant.bundle.tables[0]
-    return tables.bits(tables.quantise(latent_chw, level), level) / 8
 
 
 def _answer(entrant: Entrant, packet: bytes) -> int:

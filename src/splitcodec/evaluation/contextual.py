@@ -60,7 +60,7 @@ def with_contexts(bundle: Bundle, contexts: Contexts, *, note: Mapping[str, Any]
             f"Symbols are coded by context (coding id 2) since, learned from {note['photographs']} photographs; "
             "sizes above are from before."
         )
-        title, _, rest = bundle.read(_CARD).decode().rstrip().partition("\n")
+        title, _, rest = bundle.read(_CARD).decode(errors="replace").rstrip().partition("\n")
         title = title.replace(bundle.ident, f"{bundle.manifest.name}@{number}")
         rest = rest.replace(f"\n\n{told}", "")  # said of earlier contexts
         files[_CARD] = f"{title}\n{rest}\n\n{told}\n".encode()

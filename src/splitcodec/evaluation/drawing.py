@@ -6,6 +6,7 @@ import io
 from typing import Any
 
 from splitcodec.errors import MissingExtra
+from splitcodec.evaluation.output import legible
 
 # colours of ours (warm), of image codecs (cool), of other rivals (dark): legible on white, also in print
 WARM = ("#d1495b", "#f08a24", "#8f1d4f", "#e377a8")
@@ -41,9 +42,14 @@ def plain_numbers(axis: Any) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
+def words(text: str) -> str:
+    """Return a name as matplotlib shows it: "$" begins no formula, and what is no Unicode becomes legible."""
+    return legible(text).replace("$", r"\$")
+
+
 def dress(axes: Any, *, title: str) -> None:
     """Give axes a title, a grid and no frame."""
-    axes.set_title(title, fontsize=11, loc="left")
+    axes.set_title(words(title), fontsize=11, loc="left")
     axes.grid(which="major", color="#dddddd", linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)

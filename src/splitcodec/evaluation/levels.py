@@ -63,8 +63,7 @@ def place(tables: Tables, latents: Sequence[NDArray[np.float32]], sizes: Sequenc
 
     Raises SettingsError for sizes that do not rise, are too many, or lie further out than gains can be told.
     """
-    if list(sizes) != sorted(set(sizes)) or not 1 <= len(sizes) <= MAX_LEVELS:
-        raise SettingsError(f"sizes {list(sizes)}: expected 1 to {MAX_LEVELS} of them, rising")
+    check_sizes(sizes)
     some = latents[:: max(1, len(latents) // PLACED_ON)][:PLACED_ON]
     latent_bcn = np.concatenate([one.reshape(1, one.shape[0], -1) for one in _alike(some)])
     log_gain_lc = np.log(tables.gain_lc.astype(np.float64))
@@ -94,6 +93,25 @@ def place(tables: Tables, latents: Sequence[NDArray[np.float32]], sizes: Sequenc
     return found
 
 
+def check_sizes(sizes: Sequence[float], *, default: int | None = None) -> None:
+    """Refuse sizes, or a default level among them, that make no sense on any photographs. Raises SettingsError."""
+    finite = all(OVERHEAD < size < float("inf") for size in sizes)
+    if not finite or list(sizes) != sorted(set(sizes)) or not 1 <= len(sizes) <= MAX_LEVELS:
+        raise SettingsError(
+            f"sizes {list(sizes)}: expected 1 to {MAX_LEVELS} of them, rising, each more than {OVERHEAD} bytes"
+        )
+    if default is not None and not 0 <= default < len(sizes):
+        raise SettingsError(f"default level {default}: expected 0 to {len(sizes) - 1}")
+
+
+def check_movable(bundle: Bundle) -> None:
+    """Refuse a bundle whose levels cannot be moved. Raises BundlePart for a device's half, SettingsError."""
+    if bundle.is_device_half:
+        raise BundlePart(f"{bundle.ident} is the device's half; levels are for both, so take the whole bundle")
+    if len(bundle.tables) > 1:
+        raise SettingsError(f"{bundle.ident} has {len(bundle.tables)} table sets; levels can be moved for one alone")
+
+
 def nearest(placed: Sequence[Placed], level: int) -> int:
     """Return which of the new levels lies nearest to an old one."""
     return min(range(len(placed)), key=lambda one: abs(placed[one].place - level))
@@ -113,10 +131,7 @@ def with_levels(
     its fingerprint is another. Raises BundlePart for a device's half, SettingsError.
     """
     manifest, tables = bundle.manifest, bundle.tables[0]
-    if bundle.is_device_half:
-        raise BundlePart(f"{bundle.ident} is the device's half; levels are for both, so take the whole bundle")
-    if len(bundle.tables) > 1:
-        raise SettingsError(f"{bundle.ident} has {len(bundle.tables)} table sets; levels can be moved for one alone")
+    check_movable(bundle)
     if not 0 <= default < len(placed):
         raise SettingsError(f"default level {default}: expected 0 to {len(placed) - 1}")
     log_gain_lc = np.log(tables.gain_lc.astype(np.float64))

@@ -11,6 +11,11 @@ from pathlib import Path
 from splitcodec.errors import OutputError
 
 
+def legible(text: str) -> str:
+    """Return text that can be written as UTF-8: what a file's name holds that is none becomes \\udcff and the like."""
+    return text.encode(errors="backslashreplace").decode()
+
+
 def made_folder(folder: str | Path) -> Path:
     """Return a folder that is there and can be written, made if need be. Raises OutputError."""
     root = Path(folder)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from splitcodec.evaluation.bd import NEAREST, WIDEST
-from splitcodec.evaluation.drawing import COOL, DARK, WARM, dress, figure, plain_numbers, png
+from splitcodec.evaluation.drawing import COOL, DARK, WARM, dress, figure, plain_numbers, png, words
 from splitcodec.evaluation.hull import upper_hull
 from splitcodec.evaluation.result import FRONTIER, OURS, Corner, Report
 
@@ -120,7 +120,7 @@ def _curve(axes: Any, report: Report, *, method: str, crowded: bool) -> None:
         markersize=6 if ours else 4.5,
         color=colour,
         markerfacecolor="white" if hollow else colour,
-        label=_name(report, method),
+        label=words(_name(report, method)),
         zorder=5 if ours else 4,
     )
 
@@ -176,7 +176,7 @@ def _names(axes: Any, report: Report, corners: Sequence[Corner]) -> None:
                     places[k] += (least - abs(gap)) * (1 if gap > 0 else -1) / 2
     for one, place in zip(order, places, strict=True):
         axes.annotate(
-            _name(report, one.method) + _elsewhere(report, one),
+            words(_name(report, one.method)) + _elsewhere(report, one),
             (_megamacs(one), one.bytes),
             xytext=(13, _HIGH * (place - math.log(one.bytes)) / (high - low)),
             textcoords="offset points",

@@ -77,12 +77,12 @@ def _point(item: object, *, where: str) -> Point:
     for key in ("method", "setting"):
         if not isinstance(item.get(key), str) or not 1 <= len(item[key]) <= 80:
             raise DataError(f"{where}: {key} is {item.get(key)!r:.60}, expected 1 to 80 characters")
-    size, top1, ms = (_number(item.get(key)) for key in ("bytes_mean", "top1", "encode_ms"))
+    size, top1, ms = (number(item.get(key)) for key in ("bytes_mean", "top1", "encode_ms"))
     if size is None or size <= 0:
         raise DataError(f"{where}: bytes_mean is {item.get('bytes_mean')!r:.60}, expected a number above 0")
     if top1 is None or not 0 <= top1 <= 100:
         raise DataError(f"{where}: top1 is {item.get('top1')!r:.60}, expected per cent, 0 to 100")
-    payload = _number(item.get("payload_mean"))
+    payload = number(item.get("payload_mean"))
     if payload is None and item.get("payload_mean") is not None:
         raise DataError(f"{where}: payload_mean is {item['payload_mean']!r:.60}, expected a number or nothing")
     return Point(item["method"], item["setting"], size, top1, ms, payload_mean=payload)
@@ -93,13 +93,14 @@ def _cost(item: object, *, where: str) -> EncoderCost:
         raise DataError(f"{where}: expected an object with {', '.join(_COSTS)}, levelled")
     found: dict[str, Any] = {}
     for key in _COSTS:
-        number = _number(item.get(key))
-        if (number is None and item.get(key) is not None) or (number is not None and number < 0):
+        value = number(item.get(key))
+        if (value is None and item.get(key) is not None) or (value is not None and value < 0):
             raise DataError(f"{where}: {key} is {item[key]!r:.60}, expected a number of at least 0, or nothing")
-        found[key] = number if number is None or key == "seconds" else int(number)
+        found[key] = value if value is None or key == "seconds" else int(value)
     return EncoderCost(**found, levelled=item.get("levelled") is True)
 
 
-def _number(value: object) -> float | None:
+def number(value: object) -> float | None:
+    """Return a JSON value as a number; None for anything else, and for what is not finite or has hundreds of digits."""
     right = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
     return float(value) if right else None  # type: ignore[arg-type]  # `right` says that it is a number

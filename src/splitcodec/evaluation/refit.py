@@ -10,6 +10,7 @@ answer; only the bytes change.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Final, final
 
@@ -20,8 +21,8 @@ from splitcodec.errors import SettingsError
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.coder import BY_CHANNEL, BY_CONTEXT
 from splitcodec.wire.contexts import Contexts
-from splitcodec.wire.reading import Reading, in_order, networks_of
-from splitcodec.wire.tables import TOTAL, Tables, quantise_mass
+from splitcodec.wire.reading import Network, Reading, in_order, networks_of
+from splitcodec.wire.tables import PRECISION_BITS, TOTAL, Tables, quantise_mass
 
 STRENGTH: Final = 20.0
 """Taken where photographs are few: 4,000 symbols of a channel of 14 x 14, as in training."""
@@ -85,17 +86,10 @@ class ContextCounts:
     def add(self, latent_chw: NDArray[np.float32]) -> None:
         """Count one photograph's latent, float32 (C, H, W) before gain, at every level. Raises TablesError."""
         half_ks = self.half_ks[self.photographs % 2]
-        low_k, high_k = self.tables.range_of(0)
         for level, networks in enumerate(self._networks):
             symbols_chw = self._quantising.quantise(latent_chw, level)
-            symbols_nc = in_order(symbols_chw, self._contexts)
-            reading = Reading(networks, (symbols_chw.shape[1], symbols_chw.shape[2]))
-            for _ in networks:
-                (row_nc,), (whole_nc,) = reading.rows()
-                step_nc = symbols_nc[reading.part]
-                left_nc = np.clip(step_nc - whole_nc, low_k[row_nc], high_k[row_nc])
-                np.add.at(half_ks, (row_nc, left_nc - low_k[row_nc]), 1)
-                reading.put(step_nc[None])
+            for row_nc, column_nc in _steps(symbols_chw, self._contexts, self.tables, networks):
+                np.add.at(half_ks, (row_nc, column_nc), 1)
         self.photographs += 1
 
     @property
@@ -103,6 +97,21 @@ class ContextCounts:
         """Return the counts of all photographs: int64, shaped like the rows' `freq_ks`."""
         total_ks: NDArray[np.int64] = self.half_ks[0] + self.half_ks[1]
         return total_ks
+
+
+@final
+class ContextBits:
+    """Ideal code lengths under coding id 2; safe to share between threads."""
+
+    def __init__(self, contexts: Contexts) -> None:
+        self._contexts, self._tables = contexts, contexts.rows()
+        self._networks = [networks_of(contexts, level) for level in range(contexts.levels)]
+
+    def of(self, symbols_chw: NDArray[np.int32], level: int) -> float:
+        """Return the bits of (C, H, W) symbols, the sum of 24 - log2(frequency), as `Tables.bits` by channel."""
+        steps = _steps(symbols_chw, self._contexts, self._tables, self._networks[level])
+        freqs = (self._tables.freq_ks[row_nc, column_nc] for row_nc, column_nc in steps)
+        return float(sum(np.sum(PRECISION_BITS - np.log2(freq_nc)) for freq_nc in freqs))
 
 
 def refit_contexts(contexts: Contexts, counts: ContextCounts, *, strength: float) -> Contexts:
@@ -139,6 +148,20 @@ def best_strength(counts: Counts | ContextCounts) -> float:
         )
 
     return min(STRENGTHS, key=bits)
+
+
+def _steps(
+    symbols_chw: NDArray[np.int32], contexts: Contexts, tables: Tables, networks: Sequence[Network]
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """Yield, step by step, the row and the column of each symbol; those outside of their row's range at its end."""
+    low_k, high_k = tables.range_of(0)
+    symbols_nc = in_order(symbols_chw, contexts)
+    reading = Reading(list(networks), (symbols_chw.shape[1], symbols_chw.shape[2]))
+    for _ in networks:
+        (row_nc,), (whole_nc,) = reading.rows()
+        step_nc = symbols_nc[reading.part]
+        yield row_nc, np.clip(step_nc - whole_nc, low_k[row_nc], high_k[row_nc]) - low_k[row_nc]
+        reading.put(step_nc[None])
 
 
 def _posterior(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from splitcodec.evaluation.bd import FEWEST, NEAREST, WIDEST, Delta
-from splitcodec.evaluation.output import write_whole
+from splitcodec.evaluation.output import legible, write_whole
 from splitcodec.evaluation.pictures import curves, frontier
 from splitcodec.evaluation.result import FRONTIER, OURS, TEACHER, Contrast, EncoderCost, Report
 
@@ -107,7 +107,7 @@ def markdown(report: Report) -> str:
         f"- commit: {report.commit or 'not known (no checkout)'}; {report.seconds:.0f} s",
         "",
     ]
-    return "\n".join(lines)
+    return legible("\n".join(lines))
 
 
 def _undertrained(report: Report) -> list[str]:
@@ -265,7 +265,8 @@ def _count(number: float | None) -> str:
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     ruled = "|" + "|".join("---" if k == 0 else "---:" for k in range(len(head))) + "|"
-    return [f"| {' | '.join(head)} |", ruled, *(f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows)]
+    first, *others = (f"| {' | '.join(_cell(cell) for cell in row)} |" for row in (head, *rows))
+    return [first, ruled, *others]
 
 
 def _cell(text: str) -> str:

@@ -15,10 +15,11 @@ from typing import Any, final
 
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import DataError, SettingsError
+from splitcodec.errors import BundlePart, DataError, SettingsError
 from splitcodec.evaluation.result import OURS, TEACHER, TRAINED, UNDERTRAINED, UNKNOWN, EncoderCost
 from splitcodec.wire.bundle import Bundle, open_bundle
 
+HEAD, TAIL = "head.onnx", "tail_classify.onnx"
 SAVES = -40.0  # per cent against HEVC, at which a rival counts as trained; the published one saves about as much
 _METHOD = re.compile(r"([A-Za-z0-9][A-Za-z0-9 ._+-]{0,79})=(.+)")
 _RATE = re.compile(r"(.+)_[A-Za-z]*[0-9][0-9.]*")
@@ -89,13 +90,15 @@ def rivals_below(folder: str | Path) -> tuple[list[Rival], list[str]]:
 def open_entrants(main: Bundle, rivals: Sequence[Rival], *, taken: Iterable[str]) -> list[Entrant]:
     """Return the main bundle and every rival's with both shores open, each graph on one thread.
 
-    Raises SettingsError for a rival with another crop or other classes, for a method that is `taken` or comes twice;
-    and as `Device` and `Edge`.
+    Raises SettingsError for a rival with another crop or other classes, for a method that is `taken` or comes twice,
+    BundlePart for a bundle without decoder, head or tail; and as `Device` and `Edge`.
     """
     named: dict[str, list[Bundle]] = {}
+    _check_whole(main)
     for rival in rivals:
         bundles = [one if isinstance(one, Bundle) else open_bundle(one) for one in rival.bundles]
         for bundle in bundles:
+            _check_whole(bundle)
             _check_alike(bundle, main)
         method = bundles[0].manifest.name if rival.method is None else rival.method
         if method in {OURS, TEACHER, *taken, *named}:
@@ -184,6 +187,12 @@ def _number(value: object) -> float | None:
 def _sum(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) if len(known) == len(values) else None
+
+
+def _check_whole(bundle: Bundle) -> None:
+    for name in ("decoder.onnx", HEAD, TAIL):
+        if not bundle.has(name):
+            raise BundlePart(f"{bundle.ident}: a bundle without {name}; use one that holds it")
 
 
 def _check_alike(bundle: Bundle, main: Bundle) -> None:

@@ -1,4 +1,7 @@
-"""How well boxes and label maps agree with the truth: COCO's mean average precision, mean IoU, pixel accuracy."""
+"""How well boxes and label maps agree with the truth: COCO's mean average precision, mean IoU, pixel accuracy.
+
+used by: tasks.py
+"""
 
 from __future__ import annotations
 
@@ -100,6 +103,10 @@ class Confusion:
         pairs = truth_hw[counted].astype(np.int64) * classes + said_hw[counted]
         self.count_kk += np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
+    def merge(self, other: Confusion) -> None:
+        """Count what another one has counted."""
+        self.count_kk += other.count_kk
+
     @property
     def miou(self) -> float:
         """Return the mean over classes that occur of intersection over union, per cent."""
@@ -113,3 +120,36 @@ class Confusion:
         """Return the share of pixels that are right, per cent."""
         total = self.count_kk.sum()
         return 100 * float(np.trace(self.count_kk) / total) if total else 0.0
+
+
+@final
+class Tally:
+    """What was said of one picture after another at one setting: boxes are kept, label maps counted alone."""
+
+    def __init__(self, classes: int) -> None:
+        self._classes = classes
+        self._seen: list[Seen] = []
+        self._confusion: Confusion | None = None
+        self._bytes = self._pictures = 0
+
+    def add(self, said: Seen | Confusion, *, size: int = 0) -> None:
+        """Take one more picture into account, and the bytes that it took."""
+        self._pictures += 1
+        self._bytes += size
+        if isinstance(said, Seen):
+            self._seen.append(said)
+            return
+        if self._confusion is None:
+            self._confusion = Confusion(self._classes)
+        self._confusion.merge(said)
+
+    @property
+    def bytes_mean(self) -> float:
+        """Return the mean bytes of a picture."""
+        return self._bytes / self._pictures
+
+    def scores(self, truth: Sequence[Truth]) -> dict[str, float]:
+        """Return the scores by their names, per cent; `truth` is that of the same pictures where they hold boxes."""
+        if self._confusion is not None:
+            return {"miou": self._confusion.miou, "pixel_accuracy": self._confusion.accuracy}
+        return mean_precision(self._seen, truth, classes=self._classes)._asdict()

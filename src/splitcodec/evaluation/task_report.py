@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from splitcodec.evaluation.drawing import figure, plain_numbers, png
-from splitcodec.evaluation.output import write_whole
+from splitcodec.evaluation.drawing import figure, plain_numbers, png, words
+from splitcodec.evaluation.output import legible, write_whole
 from splitcodec.evaluation.result import OURS, UNDERTRAINED
 from splitcodec.evaluation.task_result import TaskReport
 
@@ -44,7 +44,7 @@ def task_markdown(report: TaskReport) -> str:
     if report.other_runs:
         places = "; ".join(f"{name} at commit {where[:12]}" for name, where in report.other_runs.items())
         lines += ["", f"Measured by an earlier run on the same pictures and task teacher: {places}."]
-    return "\n".join(lines)
+    return legible("\n".join(lines))
 
 
 def write_task_report(report: TaskReport, folder: Path) -> list[Path]:
@@ -69,13 +69,14 @@ def _plot(report: TaskReport) -> bytes:
         weak = report.trained.get(method) == UNDERTRAINED
         style = "o-" if method == OURS else "D--" if weak else "."
         sizes, scores = [size for size, _ in some], [score for _, score in some]
-        axes.plot(sizes, scores, style, fillstyle="none" if weak else "full", label=report.label(method))
+        axes.plot(sizes, scores, style, fillstyle="none" if weak else "full", label=words(report.label(method)))
     axes.axhline(report.teacher[report.score], color="grey", linestyle="--", label="task teacher, uncompressed")
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
     axes.set_xlabel("bytes per picture")
     axes.set_ylabel(f"{_WORDS[report.score]}, %")
-    axes.set_title(f"{report.bundle}: {report.task} on {report.data} ({report.split}, {report.images} pictures)")
+    where = words(f"{report.data} ({report.split}, {report.images} pictures)")
+    axes.set_title(f"{report.bundle}: {report.task} on {where}")
     if crowded:
         drawn_on.legend(loc="outside right upper", frameon=False, fontsize=9)
     else:

@@ -14,9 +14,10 @@ from typing import Any, Final, Literal, final
 from splitcodec.errors import DataError
 from splitcodec.evaluation.hull import bytes_at, upper_hull
 from splitcodec.evaluation.machine import commit, machine
-from splitcodec.evaluation.points import MAX_POINTS_FILE
+from splitcodec.evaluation.points import MAX_POINTS_FILE, number
 from splitcodec.evaluation.result import UNDERTRAINED
 
+SCORES: Final = {"detect": ("map50", "map"), "segment": ("miou", "pixel_accuracy")}
 BELOW: Final = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 _SAME: Final = 0.01  # points of score between two runs of one task teacher
 
@@ -59,7 +60,7 @@ class TaskReport:
     @property
     def score(self) -> str:
         """Return the name of the score that curves are drawn over."""
-        return "map50" if self.task == "detect" else "miou"
+        return SCORES[self.task][0]
 
     def label(self, method: str) -> str:
         """Return a method's name as tables and plots show it."""
@@ -103,42 +104,68 @@ class TaskReport:
         }
 
 
-def read_earlier(
-    file: Path, *, like: Mapping[str, object], teacher: Mapping[str, float], taken: Iterable[str]
-) -> tuple[list[TaskPoint], dict[str, str], dict[str, str]]:
-    """Return the points of the methods that are not `taken`, their verdicts, and the commits that measured them.
+@final
+@dataclass(frozen=True, slots=True)
+class Earlier:
+    """What a file says of an earlier run: its points, verdicts, commits, and on what it was measured."""
 
-    Where an earlier report has taken points over itself, their commit is the one it names.
+    file: Path
+    like: Mapping[str, object]
+    teacher: Mapping[str, float]
+    points: tuple[TaskPoint, ...]
+    verdicts: Mapping[str, str]
+    commits: Mapping[str, str]
+    """By method: where an earlier report has taken points over itself, their commit is the one it names."""
 
-    Raises DataError unless it measured the same task, data, split, pictures and side (`like`) with the same scores of
-    the uncompressed task teacher: only then are its points those of this run.
+    def check(self, like: Mapping[str, object], *, teacher: Mapping[str, float] | None = None) -> None:
+        """Raise DataError unless it measured the same (`like`: task, data, split, side, pictures).
+
+        And with the same scores of the uncompressed task teacher: only then are its points those of this run.
+        """
+        for key, value in like.items():
+            if self.like[key] != value:
+                raise DataError(
+                    f"{self.file}: {key} is {self.like[key]!r:.40}, this run's {value!r}; measure both on the same"
+                )
+        if teacher is None:
+            return
+        if self.teacher.keys() != teacher.keys() or any(
+            abs(self.teacher[key] - teacher[key]) > _SAME for key in teacher
+        ):
+            raise DataError(
+                f"{self.file}: another task teacher than this run's ({dict(self.teacher)} against {dict(teacher)})"
+            )
+
+
+def read_earlier(file: Path, *, names: Iterable[str], keys: Iterable[str]) -> Earlier:
+    """Return what an earlier run wrote: points with the scores of these `names`, and `keys` of what it measured.
+
+    Raises DataError for a file that cannot be read or is no such report.
     """
     try:
         if file.stat().st_size > MAX_POINTS_FILE:
             raise DataError(f"{file}: more than {MAX_POINTS_FILE} bytes; expected what `evaluate --task --out` wrote")
         body: Any = json.loads(file.read_bytes())
-        others = {key: body[key] for key in like}
-        scores = {key: float(value) for key, value in body["teacher"].items()}
-        names, verdicts = set(taken), dict(body.get("trained", {}))
+        points = tuple(_earlier_point(one, names) for one in body["points"])
         where, older = str(body["commit"]), dict(body.get("other_runs", {}))
-        points = [
-            TaskPoint(
-                str(one["method"]),
-                str(one["setting"]),
-                float(one["bytes_mean"]),
-                {key: float(one[key]) for key in teacher},
-            )
-            for one in body["points"]
-            if one["method"] not in names
-        ]
+        return Earlier(
+            file,
+            {key: body[key] for key in keys},
+            {key: float(value) for key, value in body["teacher"].items()},
+            points,
+            {str(key): str(value) for key, value in dict(body.get("trained", {})).items()},
+            {one.method: str(older.get(one.method, where)) for one in points},
+        )
     except OSError as error:
         raise DataError(f"{file}: cannot be read ({error.strerror or error}); give an earlier report") from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DataError(f"{file}: no report of `evaluate --task`; give a file that its --out wrote") from None
-    for key, value in like.items():
-        if others[key] != value:
-            raise DataError(f"{file}: {key} is {others[key]!r:.40}, this run's {value!r}; measure both on the same")
-    if scores.keys() != teacher.keys() or any(abs(scores[key] - teacher[key]) > _SAME for key in teacher):
-        raise DataError(f"{file}: another task teacher than this run's ({scores} against {dict(teacher)})")
-    found = {one.method: str(older.get(one.method, where)) for one in points}
-    return points, {name: str(verdicts[name]) for name in found.keys() & set(verdicts)}, found
+
+
+def _earlier_point(one: Mapping[str, Any], names: Iterable[str]) -> TaskPoint:
+    """Return a point of an earlier report. Raises KeyError, and ValueError for what is no number of bytes or score."""
+    size, scores = number(one["bytes_mean"]), {name: number(one[name]) for name in names}
+    right = {name: score for name, score in scores.items() if score is not None and 0 <= score <= 100}
+    if size is None or size <= 0 or len(right) < len(scores):
+        raise ValueError("expected bytes above 0, and scores in per cent")
+    return TaskPoint(str(one["method"]), str(one["setting"]), size, right)

@@ -25,9 +25,9 @@ from splitcodec.evaluation.codecs import Codec, codecs_named
 from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.result import OURS
 from splitcodec.evaluation.rivals import Rival
-from splitcodec.evaluation.scores import Confusion, Seen, Truth, mean_precision
+from splitcodec.evaluation.scores import Confusion, Seen, Tally, Truth
 from splitcodec.evaluation.task_entrants import Entrant, entrants_of
-from splitcodec.evaluation.task_result import TaskPoint, TaskReport, read_earlier
+from splitcodec.evaluation.task_result import SCORES, TaskPoint, TaskReport, read_earlier
 from splitcodec.layouts.find import read_split
 from splitcodec.layouts.sample import DataSet, Sample
 from splitcodec.session import Graph
@@ -40,8 +40,10 @@ CHUNK: Final = 12
 SHARES: Final = {"lean": (5 / 7, 1 / 2), "full": (5 / 7, 1 / 2, 5 / 14)}
 """Lower resolutions at which codecs are tried as well, in units of the letterbox."""
 Progress = Callable[[int, int], None]
-Said = Seen | NDArray[np.uint8]
-"""What was found in one picture, in its own pixels: boxes or a label map."""
+Said = Seen | Confusion
+"""What was found in one picture: boxes in its own pixels, or its label map held against the true one."""
+_TEACHER: Final = ("teacher", "")
+_LIKE: Final = ("task", "data", "split", "side", "images")
 
 
 def evaluate_task(
@@ -62,7 +64,8 @@ def evaluate_task(
     `points_files` are earlier reports on the same pictures; of the methods that this run does not measure, their points
     are shown as well, with the commit that measured them. A rival counts as trained if its run says that its validation
     loss had levelled off and its task has had as many epochs as ours. `threads` groups of pictures are read at a time
-    (none: as many as there are cores), each graph on one thread. Pictures that cannot be read are left out and listed.
+    (none: as many as there are cores), each graph on one thread. Pictures that cannot be read, or whose label map
+    cannot, are left out and listed.
     Raises SettingsError, DataError, TaskError, BundleError (BundlePart without the task's teacher), GraphError,
     MissingExtra.
     """
@@ -74,43 +77,42 @@ def evaluate_task(
     labelled = read_split(data, split=split, task=task)
     entrants = entrants_of(opened, rivals, task=task, taken=[codec.name for codec in chosen])
     bench = _Bench(opened, labelled, entrants, codecs=chosen, shares=SHARES[sweep], task=task)
+    earlier = [read_earlier(Path(file), names=SCORES[task], keys=_LIKE) for file in points_files]
+    like = {"task": task, "data": labelled.name, "split": split, "side": bench.side}
+    for one in earlier:
+        one.check(like)  # what can be told now is not told after hours
     chunks = [labelled.samples[at : at + CHUNK] for at in range(0, len(labelled.samples), CHUNK)]
     tell, done = progress or (lambda *_: None), 0
     tell(0, len(labelled.samples))
-    reads: list[_Read] = []
+    tallies: dict[tuple[str, str], Tally] = {}
+    truth: list[Truth] = []
     skipped: list[str] = []
     with ThreadPoolExecutor(threads or cores()) as pool:
         try:
             for chunk, (found, broken) in zip(chunks, pool.map(bench.read, chunks), strict=True):
-                reads += found
+                for read in found:
+                    truth.append(read.truth)
+                    for key, said in read.said.items():
+                        tallies.setdefault(key, Tally(len(labelled.classes))).add(said, size=read.sizes.get(key, 0))
                 skipped += broken
                 done += len(chunk)
                 tell(done, len(labelled.samples))
         except BaseException:
             pool.shutdown(wait=True, cancel_futures=True)
             raise
-    if not reads:
+    if not truth:
         raise DataError(f"none of {len(labelled.samples)} pictures can be read; the first: {skipped[0]}")
-    samples = [read.sample for read in reads]
-    points = [
-        TaskPoint(
-            method,
-            words,
-            float(np.mean([read.sizes[method, words] for read in reads])),
-            _score(labelled, samples, [read.said[method, words] for read in reads]),
-        )
-        for method, words in reads[0].said
-    ]
-    teacher = _score(labelled, samples, [read.teacher for read in reads])
-    like = {"task": task, "data": labelled.name, "split": split, "images": len(reads), "side": bench.side}
+    teacher = tallies.pop(_TEACHER).scores(truth)
+    points = [TaskPoint(*key, tally.bytes_mean, tally.scores(truth)) for key, tally in tallies.items()]
     trained = {one.method: one.trained for one in entrants if one.method != OURS}
     other_runs: dict[str, str] = {}
-    for file in points_files:
-        measured = [point.method for point in points]
-        more, verdicts, where = read_earlier(Path(file), like=like, teacher=teacher, taken=measured)
-        points += more
-        trained |= verdicts
-        other_runs |= where
+    for run in earlier:
+        run.check({"images": len(truth)}, teacher=teacher)
+        measured = {point.method for point in points}
+        points += [point for point in run.points if point.method not in measured]
+        more = {point.method for point in run.points} - measured
+        trained |= {name: verdict for name, verdict in run.verdicts.items() if name in more}
+        other_runs |= {name: where for name, where in run.commits.items() if name in more}
     return TaskReport(
         task=task,
         teacher=teacher,
@@ -118,7 +120,7 @@ def evaluate_task(
         bundle=opened.ident,
         data=labelled.name,
         split=split,
-        images=len(reads),
+        images=len(truth),
         side=bench.side,
         skipped=tuple(skipped),
         seconds=time.monotonic() - begin,
@@ -128,15 +130,16 @@ def evaluate_task(
 
 
 class _Read(NamedTuple):
-    sample: Sample
-    teacher: Said
+    """One picture: the truth of its boxes, what was said of it by method and setting, and bytes."""
+
+    truth: Truth
     said: dict[tuple[str, str], Said]
     sizes: dict[tuple[str, str], int]
 
 
 class _Loaded(NamedTuple):
-    sample: Sample
     picture: Image.Image
+    truth_hw: NDArray[np.uint8] | None
     scaled_hwc: NDArray[np.uint8]
     place: Letterbox
 
@@ -175,13 +178,16 @@ class _Bench:
         for sample in samples:
             try:
                 picture = load_picture(sample.path)
+                truth_hw = self._true_map(sample, picture)
                 image_bhwc, place = device.view(picture, fit="letterbox", side=self.side)
-            except PictureError as error:
+            except (PictureError, DataError) as error:
                 broken.append(f"{sample.path.name}: {error}")
                 continue
             scaled_hwc = image_bhwc[0, : place.high, : place.wide]
-            loaded.append(_Loaded(sample, picture, scaled_hwc, place))
-            reads.append(_Read(sample, self._by_teacher(scaled_hwc, place), {}, {}))
+            one = _Loaded(picture, truth_hw, scaled_hwc, place)
+            loaded.append(one)
+            truth = Truth(sample.box_n4, sample.label_n, sample.spare_n)
+            reads.append(_Read(truth, {_TEACHER: self._by_teacher(scaled_hwc, one)}, {}))
         for one, read in zip(loaded, reads, strict=True):
             for entrant in self._entrants:
                 self._packets(entrant, one, read)
@@ -189,6 +195,15 @@ class _Bench:
             for value, share in self._settings(codec):
                 self._codec(codec, value, share, loaded, reads)
         return reads, broken
+
+    def _true_map(self, sample: Sample, picture: Image.Image) -> NDArray[np.uint8] | None:
+        """Return the true label map, None where boxes are looked for. Raises DataError."""
+        if self._task != "segment":
+            return None
+        truth_hw = sample.mask_hw(classes=len(self._data.classes))
+        if truth_hw.shape != picture.size[::-1]:
+            raise DataError(f"{sample.mask}: {truth_hw.shape} label map, another size than its picture")
+        return truth_hw
 
     def _settings(self, codec: Codec) -> list[tuple[int, float]]:
         return [(value, 1.0) for value in codec.sweep] + [
@@ -208,7 +223,7 @@ class _Bench:
             maps = entrant.tasks.maps(self._task, feature_bchw, latent_bchw=decoded_bchw)
             key = (entrant.method, f"{entrant.prefix}level {level}")
             read.sizes[key] = len(packet)
-            read.said[key] = self._said(entrant.tasks.heads[self._task], maps, place)
+            read.said[key] = self._said(entrant.tasks.heads[self._task], maps, one, place)
 
     def _codec(self, codec: Codec, value: int, share: float, loaded: Sequence[_Loaded], reads: Sequence[_Read]) -> None:
         """Code pictures of one size together, and show what comes out to the task teacher."""
@@ -225,38 +240,23 @@ class _Bench:
                     place = loaded[index].place
                     reads[index].sizes[codec.name, words] = len(data)
                     back_hwc = _resized(image_hwc, (place.wide, place.high))
-                    reads[index].said[codec.name, words] = self._by_teacher(back_hwc, place)
+                    reads[index].said[codec.name, words] = self._by_teacher(back_hwc, loaded[index])
 
-    def _by_teacher(self, scaled_hwc: NDArray[np.uint8], place: Letterbox) -> Said:
-        feature_bchw = self._head(place_bhwc(scaled_hwc, place))
+    def _by_teacher(self, scaled_hwc: NDArray[np.uint8], one: _Loaded) -> Said:
+        feature_bchw = self._head(place_bhwc(scaled_hwc, one.place))
         maps = self._teachers.maps(self._task, feature_bchw)
-        return self._said(self._teachers.heads[self._task], maps, place)
+        return self._said(self._teachers.heads[self._task], maps, one, one.place)
 
-    def _said(self, tail: TaskTail, maps: Sequence[NDArray[np.float32]], place: Letterbox) -> Said:
-        if self._task == "segment":
-            return place.mask_in_picture(tail.label_maps(maps)[0])
+    def _said(self, tail: TaskTail, maps: Sequence[NDArray[np.float32]], one: _Loaded, place: Letterbox) -> Said:
+        if one.truth_hw is not None:
+            confusion = Confusion(len(self._data.classes))
+            confusion.add(one.truth_hw, place.mask_in_picture(tail.label_maps(maps)[0]))
+            return confusion
         found = tail.boxes(maps, least=LEAST)[0]
         rows, cols = tail.size(maps)
         shares = found.box_n4 / np.array([cols, rows, cols, rows], np.float32)
         boxes = np.array([place.box_in_picture(box) for box in shares.tolist()], np.float32).reshape(-1, 4)
         return Seen(boxes, found.score_n, found.label_n)
-
-
-def _score(data: DataSet, samples: Sequence[Sample], said: Sequence[Said]) -> dict[str, float]:
-    """Return the scores of what was said of all pictures, in per cent."""
-    classes = len(data.classes)
-    if data.task == "segment":
-        confusion = Confusion(classes)
-        for sample, mask_hw in zip(samples, said, strict=True):
-            truth_hw = sample.mask_hw(classes=classes)
-            if isinstance(mask_hw, Seen) or truth_hw.shape != mask_hw.shape:
-                raise DataError(f"{sample.mask}: {truth_hw.shape} label map, another size than its picture")
-            confusion.add(truth_hw, mask_hw)
-        return {"miou": confusion.miou, "pixel_accuracy": confusion.accuracy}
-    seen = [one for one in said if isinstance(one, Seen)]
-    truth = [Truth(one.box_n4, one.label_n, one.spare_n) for one in samples]
-    precision = mean_precision(seen, truth, classes=classes)
-    return {"map50": precision.map50, "map": precision.map}
 
 
 def _resized(image_hwc: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

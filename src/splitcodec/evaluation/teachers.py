@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import PictureError
 from splitcodec.evaluation.result import ANOTHER, ELSEWHERE, SAME, TUNED
-from splitcodec.evaluation.rivals import Entrant
+from splitcodec.evaluation.rivals import HEAD, TAIL, Entrant
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.graphs import weights_of
 
-HEAD, TAIL = "head.onnx", "tail_classify.onnx"
 _ASKED: Final = 3  # pictures
 _APART: Final = 2e-3  # largest difference of a probability; sums in another order, and weights of 16 bits
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
 from splitcodec.errors import DataError
 from splitcodec.layouts.sample import DataSet, Sample
+
+_FARTHEST: Final = 1e9  # pixels
 
 
 def find(folder: Path, split: str) -> tuple[Path, Path] | None:
@@ -43,7 +45,7 @@ def read(folder: Path, *, split: str) -> DataSet:
                 ([x, y, x + width, y + height], index_of[int(one["category_id"])], spare)
             )
         samples = tuple(_sample(pictures / str(one["file_name"]), by_picture[int(one["id"])]) for one in body["images"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{file}: not COCO's annotations ({type(error).__name__}: {str(error)[:80]})") from None
     if not samples:
         raise DataError(f"{file} lists no pictures")
@@ -51,9 +53,12 @@ def read(folder: Path, *, split: str) -> DataSet:
 
 
 def _sample(path: Path, found: list[tuple[list[float], int, bool]]) -> Sample:
+    box_n4 = np.array([box for box, _, _ in found], np.float64).reshape(-1, 4)
+    if not (np.abs(box_n4) < _FARTHEST).all():  # nor NaN
+        raise ValueError(f"a box of {path.name} is not finite")
     return Sample(
         path,
-        np.array([box for box, _, _ in found], np.float32).reshape(-1, 4),
+        box_n4.astype(np.float32),
         np.array([label for _, label, _ in found], np.int64),
         np.array([spare for _, _, spare in found], np.bool_),
     )

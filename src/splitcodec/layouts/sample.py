@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, final
@@ -13,8 +15,12 @@ from PIL import Image
 from splitcodec.errors import DataError
 
 Task = Literal["detect", "segment"]
+_warnings_lock = threading.Lock()  # warnings.catch_warnings changes the whole process
 VOID = 255
 """What every label map says of pixels that do not count, whatever the data set's own number for them."""
+
+MAX_PIXELS = 64_000_000
+"""Of a label map, as of a picture."""
 
 
 def no_boxes() -> NDArray[np.float32]:
@@ -43,10 +49,16 @@ class Sample:
         if self.mask is None:
             raise DataError(f"{self.path.name} has no label map; expected a data set for segmentation")
         try:
-            with Image.open(self.mask) as picture:
+            with _warnings_lock, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # Pillow warns of large pictures
+                picture = Image.open(self.mask, formats=["PNG"])  # of others EPS would start Ghostscript
+            with picture:
+                if picture.width * picture.height > MAX_PIXELS:
+                    raise ValueError(f"{picture.width} x {picture.height}, more than {MAX_PIXELS} pixels")
                 raw_hw = np.asarray(picture)
-        except (OSError, SyntaxError) as error:
-            raise DataError(f"{self.mask}: not a readable label map ({' '.join(str(error).split())[:120]})") from None
+        except Exception as error:  # hostile headers make Pillow raise nearly anything
+            told = " ".join(str(error).split())[:120] or type(error).__name__
+            raise DataError(f"{self.mask}: not a readable label map ({told}); expected a PNG") from None
         if raw_hw.ndim != 2:
             raise DataError(f"{self.mask}: {raw_hw.shape} values, expected one class index per pixel")
         index_hw = raw_hw.astype(np.int64)

@@ -56,7 +56,7 @@ def read(folder: Path, *, split: str, task: Task) -> DataSet:
     listed = root / "ImageSets" / _SPLITS[task] / f"{split}.txt"
     try:
         lines = listed.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or a split with a null byte
         raise DataError(f"{listed}: cannot be read ({error}); expected one name a line") from None
     names = [line.split()[0] for line in lines if line.strip()]
     if not names:
@@ -74,7 +74,10 @@ def _picture(root: Path, name: str) -> Path:
 
 
 def _mask(root: Path, name: str) -> Sample:
-    return Sample(_picture(root, name), mask=root / "SegmentationClass" / f"{name}.png")
+    mask = root / "SegmentationClass" / f"{name}.png"
+    if not mask.is_file():
+        raise DataError(f"{mask} is missing; every picture needs its label map")
+    return Sample(_picture(root, name), mask=mask)
 
 
 def _boxes(root: Path, name: str) -> Sample:
@@ -89,7 +92,7 @@ def _boxes(root: Path, name: str) -> Sample:
             boxes.append((x0 - 1, y0 - 1, x1, y1))  # VOC counts pixels from 1, the last one included
             labels.append(CLASSES.index(label))
             spare.append(one.findtext("difficult", "0").strip() == "1")
-    except (OSError, Xml.ParseError, ValueError) as error:
+    except (OSError, Xml.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that nobody knows
         raise DataError(f"{path}: not a readable annotation ({error})") from None
     box_n4 = np.array(boxes, np.float32).reshape(-1, 4)
     if not np.isfinite(box_n4).all():

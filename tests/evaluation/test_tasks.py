@@ -1,0 +1,82 @@
+"""`evaluate --task`: damaged data sets, files of earlier runs. What it measures: tests/training/test_task.py."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from splitcodec.errors import DataError
+from splitcodec.evaluation import tasks
+from splitcodec.evaluation.task_report import write_task_report
+from splitcodec.evaluation.task_result import SCORES, TaskPoint, TaskReport, read_earlier
+from splitcodec.evaluation.tasks import evaluate_task
+from tests.labelled import write_camvid
+
+REPORT = TaskReport(
+    task="segment",
+    teacher={"miou": 60.0, "pixel_accuracy": 90.0},
+    points=(TaskPoint("jpeg", "quality 5", 900.0, {"miou": 50.0, "pixel_accuracy": 80.0}),),
+    bundle="tiny@1",
+    data="camvid",
+    split="val",
+    images=3,
+    side=64,
+    skipped=(),
+    seconds=1.0,
+)
+
+
+def test_a_picture_whose_label_map_is_broken_is_left_out(tmp_path: Path) -> None:
+    """It ended the run, and only after everything had been measured."""
+    root = write_camvid(tmp_path / "camvid", train=1, val=2)
+    first, second = sorted((root / "valannot").iterdir())
+    second.write_bytes(second.read_bytes()[:60])
+    report = evaluate_task("efficientnet-lite0", root, task="segment", threads=1)
+    assert report.images == 1
+    assert len(report.skipped) == 1
+    assert f"{second.name}: not a readable label map" in report.skipped[0]
+    first.write_bytes(b"")
+    with pytest.raises(DataError, match=r"none of 2 pictures can be read; the first: .*not a readable label map"):
+        evaluate_task("efficientnet-lite0", root, task="segment", threads=1)
+
+
+@pytest.mark.parametrize("size", [float("nan"), float("inf"), -5.0, 0.0, 10**400, "7", None])
+def test_earlier_points_that_are_no_numbers_are_refused(tmp_path: Path, size: object) -> None:
+    _refused(tmp_path, {"method": "x", "setting": "1", "bytes_mean": size, "miou": 50.0, "pixel_accuracy": 80.0})
+
+
+@pytest.mark.parametrize("score", [float("nan"), -1.0, 101.0, 10**400])
+def test_earlier_scores_that_are_none_are_refused(tmp_path: Path, score: object) -> None:
+    _refused(tmp_path, {"method": "x", "setting": "1", "bytes_mean": 9.0, "miou": score, "pixel_accuracy": 80.0})
+
+
+def _refused(folder: Path, point: dict[str, Any]) -> None:
+    file = folder / "segment.json"
+    file.write_text(json.dumps(REPORT.to_json() | {"points": [point]}))
+    with pytest.raises(DataError, match="no report of"):
+        read_earlier(file, names=SCORES["segment"], keys=["task"])
+
+
+def test_a_file_of_another_run_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_measuring(*_: object) -> None:
+        raise AssertionError("measured before the file was looked at")
+
+    monkeypatch.setattr(tasks._Bench, "read", no_measuring)
+    root = write_camvid(tmp_path / "camvid", train=1, val=1)
+    file = tmp_path / "segment.json"
+    file.write_text(json.dumps(REPORT.to_json()))
+    for place, why in ((file, "side is 64"), (tmp_path / "none.json", "cannot be read")):
+        with pytest.raises(DataError, match=why):
+            evaluate_task("efficientnet-lite0", root, task="segment", threads=1, points_files=[place])
+
+
+def test_names_of_other_letters_and_signs_cost_no_report(tmp_path: Path) -> None:
+    odd = replace(REPORT, data="a$\\frac{$\udcff", split="$x^$")
+    paths = write_task_report(odd, tmp_path)
+    assert "a$\\frac{$\\udcff" in paths[1].read_text(encoding="utf-8")
