@@ -42,6 +42,14 @@ def test_a_device_needs_no_more_than_its_half(name: str, halves: Path) -> None:
         Edge(half)
 
 
+@pytest.mark.parametrize("name", zoo_names())
+def test_a_half_is_a_tenth_of_its_bundle_and_has_no_graph_of_the_edge(name: str, halves: Path) -> None:
+    whole, half = (open_bundle(name, zoo=zoo).manifest.files for zoo in (zoo_folder(), halves))
+    assert sum(entry.bytes for entry in half.values()) < 0.1 * sum(entry.bytes for entry in whole.values())
+    assert {one for one in half if one.endswith(".onnx")} <= {"encoder.onnx", "encoder.int8.onnx"}
+    assert not (halves / "graphs").exists()
+
+
 def test_the_halves_are_a_small_part_of_the_zoo(halves: Path) -> None:
     sizes = [
         sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) for folder in (halves, zoo_folder())

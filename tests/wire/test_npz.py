@@ -121,3 +121,15 @@ def test_a_directory_that_lies_about_sizes_is_no_way_in() -> None:
     assert lying != data
     with pytest.raises(BundleFormat):
         read(lying)
+
+
+@pytest.mark.parametrize("way", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_what_numpy_does_not_pack_is_refused_before_it_is_unpacked(way: int) -> None:
+    file, array = io.BytesIO(), io.BytesIO()
+    np.save(array, np.arange(4, dtype="<u4"))
+    with zipfile.ZipFile(file, "w", way) as archive:
+        archive.writestr("a.npy", array.getvalue())
+    data = bytearray(file.getvalue())
+    data[30 + len("a.npy") + 10] ^= 0xFF  # in the packed bytes: an LZMAError once
+    with pytest.raises(BundleFormat, match="packed in another way"):
+        read_arrays(bytes(data), expected={"a": ("<u4", 1)}, max_bytes=4096, what="x.npz")

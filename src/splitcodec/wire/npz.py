@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from splitcodec.errors import BundleFormat
 
 _HEADER_BYTES = 4096  # numpy writes 118 bytes for every array of ours
+_PACKED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _UNREADABLE: Final = (
     *(zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, OSError, RuntimeError, ValueError),
     *(TypeError, IndexError, OverflowError, SyntaxError, tokenize.TokenError),  # numpy's, of a header; zipfile's
@@ -44,6 +45,8 @@ def read_arrays(
             missing = set(want) - set(got)
             if len(set(got)) != len(got) or set(got) - set(want) or missing - {f"{name}.npy" for name in optional}:
                 raise BundleFormat(f"{what}: holds {_listed(got)}, expected {_listed(want)}; export it again")
+            if any(entry.compress_type not in _PACKED for entry in entries):  # LZMA has errors and a memory of its own
+                raise BundleFormat(f"{what}: packed in another way than numpy packs arrays; export it again")
             unpacked = sum(entry.file_size for entry in entries)
             if unpacked > max_bytes:
                 raise BundleFormat(f"{what}: unpacks to {unpacked} bytes, at most {max_bytes} are allowed")
