@@ -106,7 +106,9 @@ def train(
     changes: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change a key, e.g. stage1.images=1000.")
     ] = None,
-    devices: Annotated[int, typer.Option("--devices", min=1, help="Processes, one per GPU (DDP).")] = 1,
+    devices: Annotated[
+        int, typer.Option("--devices", min=1, help="Processes: one per GPU, or per core of a processor (DDP).")
+    ] = 1,
     json_: JsonOption = False,
 ) -> None:
     """Distil a student from the recipe's teacher. Killed at any time, the same command goes on where it stopped."""
@@ -133,6 +135,8 @@ def train(
             bar.update(task, completed=now.images, note=note)
 
         final = distill.train(wanted, photos=photos, out=out, report=tell, devices=devices)
+    if not final:  # one of the processes that only help the first
+        return
     if json_:
         print_json(final)
     else:

@@ -21,7 +21,6 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from splitcodec.model.depthwise import quicken
-from splitcodec.model.parts import TableNeck
 from splitcodec.model.student import Student
 from splitcodec.training.begin import begin
 from splitcodec.training.build import Halves, build_student, build_teacher, class_names
@@ -35,22 +34,21 @@ from splitcodec.training.data import (
     split_holdout,
 )
 from splitcodec.training.earlier import earlier_runs, totals
+from splitcodec.training.end import end, place
 from splitcodec.training.lead import Lead
 from splitcodec.training.levelling import held_out_loss, judged
 from splitcodec.training.objective import Loss, Lost, Objective
 from splitcodec.training.optimise import learning_rate, prepare, random_state, set_random_state
 from splitcodec.training.pace import Pace
-from splitcodec.training.place import PLACED_ON, place_levels
-from splitcodec.training.recipe import Recipe, TeacherRecipe
+from splitcodec.training.processes import first_says, launched, own_noise, together
+from splitcodec.training.recipe import Recipe
 from splitcodec.training.resident import Resident, resident
 from splitcodec.training.run import Run, State
 from splitcodec.training.stages import AnswersStage, LatentsStage, Stage
-from splitcodec.training.tabulate import dump_counts
-from splitcodec.training.validate import count, validate
+from splitcodec.training.validate import validate
 
 CHECKPOINT_SECONDS = 120.0
 SAMPLED = 128  # photographs that tell how the teacher's features are distributed
-COUNTED = 2000  # photographs whose symbols are counted for the tables
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,19 +77,21 @@ def train(
     """Train, or go on with, the run in `out`; returns the final report (also report.json).
 
     Killed at any time, the same call resumes at the last checkpoint. `stop_after_s` ends the session early, resumable.
+    With several `devices` the program is started once more for each (DDP); all but the first return an empty report.
     Raises RecipeError, DataError, TeacherError, RunError, OutputError.
     """
-    fabric = Fabric(accelerator="auto", devices=devices, precision=recipe.precision)
-    fabric.launch()
-    fabric.seed_everything(recipe.seed + fabric.global_rank, verbose=False)
     earlier = earlier_runs(recipe)
     paths = find_photographs(photos)
     training, held_out = split_holdout(paths, recipe.data.holdout, seed=recipe.seed)
+    run, names = Run(out), names_digest(paths, photos)
+    run.check(recipe, photographs=len(paths), names=names)  # what can be refused is refused before there are several
+    found = run.load()
+    fabric = launched(devices, precision=recipe.precision)
+    fabric.seed_everything(recipe.seed + fabric.global_rank, verbose=False)
     teacher = build_teacher(recipe)
     student = _placed(build_student(recipe, teacher), fabric.device)
-    run = Run(out)
-    names = names_digest(paths, photos)
-    run.begin(recipe, photographs=len(paths), folders=[p.resolve().name for p in photos], names=names)
+    if fabric.is_global_zero:
+        run.begin(recipe, photographs=len(paths), folders=[p.resolve().name for p in photos], names=names)
     halves = Halves(fabric, recipe, teacher=teacher)
     crop = recipe.teacher.crop
     labels = labels_for(recipe, training)
@@ -110,7 +110,6 @@ def train(
     check = centre_crops(held_out, resize=recipe.teacher.resize, crop=crop, labels=labels_for(recipe, held_out))
     lead = Lead(recipe.lead, recipe, fabric=fabric) if recipe.lead is not None else None
     trainer = _Trainer(fabric, recipe, halves=halves, student=student, lead=lead, run=run, report=report)
-    found = run.load()
     state = State()
     if found is None:
         image_u8 = source.first(SAMPLED)
@@ -127,18 +126,17 @@ def train(
         if name > state.stage:
             state.stage, state.step, state.stage_seconds, found = name, 0, 0.0, None
         resumed = found[1] if found else None
-        done = trainer.stage(name, stage, source=source, check=check, state=state, resumed=resumed, deadline=deadline)
+        with together(fabric):
+            done = trainer.stage(
+                name, stage, source=source, check=check, state=state, resumed=resumed, deadline=deadline
+            )
         trainer.close()
         if not done:
             return {"finished": False, "images": state.images}
-    if recipe.levels.kilobytes is not None:
-        some = training[:: max(1, len(training) // PLACED_ON)]
-        crops = centre_crops(some, resize=recipe.teacher.resize, crop=crop).image_u8
-        places = place_levels(student, halves, crops=crops, kilobytes=recipe.levels.kilobytes)
-        run.log({"stage": "placed", "places": places})
-    counts = _counted(student, halves, training[:: max(1, len(training) // COUNTED)], size=recipe.teacher)
+    if not fabric.is_global_zero:
+        return {}
+    place(recipe, student, halves=halves, paths=training, run=run)
     final = {
-        "finished": True,
         **totals(earlier, images=state.images, seconds=state.seconds),
         "photographs": len(training),
         **({} if labels is None else {"labelled": sum(label >= 0 for label in labels)}),
@@ -146,11 +144,7 @@ def train(
         "validation": state.readings,
         "holdout": validate(student, halves, check=check.image_u8, autocast=fabric.autocast),
     }
-    if fabric.is_global_zero:
-        if counts is not None:
-            run.keep_counts(counts)
-        run.finish(student.state_dict(), final)
-    return final
+    return end(recipe, student, halves=halves, paths=training, run=run, final={"finished": True, **final})
 
 
 def _placed(student: Student, device: torch.device) -> Student:
@@ -159,14 +153,6 @@ def _placed(student: Student, device: torch.device) -> Student:
     if device.type == "cpu":
         quicken(student.squeeze)
     return student
-
-
-def _counted(student: Student, halves: Halves, paths: list[Path], *, size: TeacherRecipe) -> bytes | None:
-    """Count symbols; None for a student without tables."""
-    if not isinstance(student.bottleneck, TableNeck):
-        return None
-    crops = centre_crops(paths, resize=size.resize, crop=size.crop).image_u8
-    return dump_counts(count(student, halves, crops=crops))
 
 
 def labels_for(recipe: Recipe, paths: list[Path]) -> list[int] | None:
@@ -193,7 +179,7 @@ class _Trainer:
         report: Callable[[Progress], None],
     ) -> None:
         self.fabric, self.halves, self.student = fabric, halves, student
-        self.run, self.report = run, report
+        self.run, self.report, self.seed = run, report, recipe.seed
         self.objective = Objective(fabric, recipe, halves=halves, lead=lead)
         self.board = SummaryWriter(str(run.folder / "tensorboard")) if fabric.is_global_zero else None
 
@@ -219,6 +205,7 @@ class _Trainer:
         if resumed is not None:
             optimizer.load_state_dict(resumed["optimizer"])
             set_random_state(resumed, fabric.device)
+            own_noise(fabric, seed=self.seed, step=state.step)
         pace = Pace(stage, devices=fabric.world_size)
         stream = (int(name.removeprefix("stage")) - 1) * 1024 + fabric.global_rank
         images_each = pace.images_each
@@ -248,12 +235,13 @@ class _Trainer:
                 self._tell(bar, state=state, lost=lost)
             if pace.due(done, state):
                 self._measure(name, stage, lose, check=check, state=state, share=pace.done(state))
-            if now - saved > CHECKPOINT_SECONDS or now > deadline or over:
+            late = deadline < math.inf and first_says(fabric, now > deadline)
+            if now - saved > CHECKPOINT_SECONDS or late or over:
                 saved = now
                 if fabric.is_global_zero:
                     trainer = {"optimizer": optimizer.state_dict(), **random_state(fabric.device)}
                     self.run.save(student.state_dict(), trainer, state)
-                if now > deadline and not over:
+                if late and not over:
                     return False
             if over:
                 break

@@ -63,23 +63,26 @@ class Run:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def begin(self, recipe: Recipe, *, photographs: int, folders: list[str], names: str | None = None) -> None:
-        """Write the recipe and where it was started.
+    def check(self, recipe: Recipe, *, photographs: int, names: str | None = None) -> None:
+        """Raise RunError for a folder that holds another recipe's run, or one on other photographs.
 
-        `names` is a hash of the photographs' names. Raises RunError for a folder that holds another recipe's run, or
-        one on other photographs, whose held-out ones would be others.
+        `names` is a hash of the photographs' names: with others, those held out would be others.
         """
-        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         path = self.folder / "recipe.yaml"
         if path.exists() and self.recipe() != recipe:
             raise RunError(f"{self.folder} holds a run of another recipe; choose another --out, or remove it")
-        self._write("recipe.yaml", text.encode())
         known = self.provenance() if (self.folder / "provenance.json").exists() else {}
         if names and known.get("names") not in (None, names):
             raise RunError(
                 f"{self.folder}: the run began on {known.get('photographs')} photographs, now there are {photographs}, "
                 "or others; those held out would change. Put them back as they were, or choose another --out"
             )
+
+    def begin(self, recipe: Recipe, *, photographs: int, folders: list[str], names: str | None = None) -> None:
+        """Write the recipe and where it was started. Raises RunError as `check` does."""
+        self.check(recipe, photographs=photographs, names=names)
+        text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
+        self._write("recipe.yaml", text.encode())
         facts = {**provenance(recipe.name), "photographs": photographs, "folders": folders}
         if names:
             facts["names"] = names

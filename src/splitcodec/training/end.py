@@ -1,0 +1,41 @@
+"""The end of a run: levels placed, symbols counted for the tables, weights and report written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from splitcodec.model.parts import TableNeck
+from splitcodec.model.student import Student
+from splitcodec.training.build import Halves
+from splitcodec.training.data import centre_crops
+from splitcodec.training.place import PLACED_ON, place_levels
+from splitcodec.training.recipe import Recipe
+from splitcodec.training.run import Run
+from splitcodec.training.tabulate import dump_counts
+from splitcodec.training.validate import count
+
+COUNTED: Final = 2000
+"""Photographs whose symbols are counted for the tables."""
+
+
+def place(recipe: Recipe, student: Student, *, halves: Halves, paths: list[Path], run: Run) -> None:
+    """Move levels to the sizes that the recipe asks for, if it does."""
+    if recipe.levels.kilobytes is None:
+        return
+    some, size = paths[:: max(1, len(paths) // PLACED_ON)], recipe.teacher
+    crops = centre_crops(some, resize=size.resize, crop=size.crop).image_u8
+    places = place_levels(student, halves, crops=crops, kilobytes=recipe.levels.kilobytes)
+    run.log({"stage": "placed", "places": places})
+
+
+def end(
+    recipe: Recipe, student: Student, *, halves: Halves, paths: list[Path], run: Run, final: dict[str, Any]
+) -> dict[str, Any]:
+    """Count symbols (none for a student without tables), write weights and the final report; returns the report."""
+    if isinstance(student.bottleneck, TableNeck):
+        some, size = paths[:: max(1, len(paths) // COUNTED)], recipe.teacher
+        crops = centre_crops(some, resize=size.resize, crop=size.crop).image_u8
+        run.keep_counts(dump_counts(count(student, halves, crops=crops)))
+    run.finish(student.state_dict(), final)
+    return final

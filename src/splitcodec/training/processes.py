@@ -1,0 +1,62 @@
+"""Several processes of one run (DDP): how they start, what they agree on, and what is said when one of them ends.
+
+The first process reads, refuses and writes; the others are the same command over again, started by Fabric.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, Literal, cast
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+from splitcodec.errors import RunError
+
+_Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+_LOST: Final = ("closed by peer", "reset by peer", "broken pipe", "timed out", "nccl")  # in what gloo and NCCL say
+
+
+def launched(devices: int, *, precision: str) -> Fabric:
+    """Start as many processes as there are to be. Raises RunError where there are not so many devices."""
+    try:
+        fabric = Fabric(accelerator="auto", devices=devices, precision=cast(_Precision, precision))
+    except MisconfigurationException as error:
+        raise RunError(f"--devices {devices}: {' '.join(str(error).split())}; ask for fewer") from error
+    logging.getLogger("lightning_fabric.utilities.distributed").setLevel(logging.WARNING)
+    # a depthwise weight has several layouts that are one; the copy that DDP warns of is of a few numbers
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    fabric.launch()
+    return fabric
+
+
+def first_says(fabric: Fabric, flag: bool) -> bool:
+    """Return the first process's flag in all of them: their clocks differ."""
+    if fabric.world_size == 1:
+        return flag
+    told = torch.tensor([int(flag)], device=fabric.device)
+    torch.distributed.broadcast(told, src=0)
+    return bool(told.item())
+
+
+def own_noise(fabric: Fabric, *, seed: int, step: int) -> None:
+    """Draw other random numbers than the first process, whose state is the one that a checkpoint keeps."""
+    if fabric.global_rank:
+        torch.manual_seed((seed * 1_000_003 + fabric.global_rank) * 1_000_003 + step)
+
+
+@contextmanager
+def together(fabric: Fabric) -> Iterator[None]:
+    """Raise RunError when another process of the run has ended; without it, the sum of gradients never comes."""
+    try:
+        yield
+    except RuntimeError as error:  # what torch.distributed raises has no type of its own on every back end
+        if fabric.world_size == 1 or not any(one in str(error).lower() for one in _LOST):
+            raise
+        raise RunError(
+            "another process of this run has ended; start the same command again, it goes on at the last checkpoint"
+        ) from error

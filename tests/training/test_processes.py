@@ -1,0 +1,127 @@
+"""One run in several processes: as one outside, resumable, and plain words where one of them ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from lightning_fabric import Fabric
+from safetensors.torch import load_file
+
+from splitcodec.errors import RunError
+from splitcodec.training.processes import first_says, own_noise, together
+
+Start = Callable[..., subprocess.Popen[str]]
+
+
+@pytest.fixture
+def start(photos: Path, recipe_data: Callable[[], dict[str, Any]], tmp_path: Path) -> Start:
+    """Return a starter of `train` in two processes, each with one thread."""
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump(recipe_data()), encoding="utf-8")
+
+    def go(*more: object) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "splitcodec.cli", "train", recipe, "--photos", photos, "--devices", 2, *more]
+        return subprocess.Popen(
+            [str(one) for one in command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            start_new_session=True,
+        )
+
+    return go
+
+
+def test_two_processes_make_one_run(start: Start, tmp_path: Path) -> None:
+    process = start("--out", tmp_path / "run", "--json")
+    out, said = process.communicate(timeout=280)
+    assert process.returncode == 0, said
+    final = json.loads(out)  # said once
+    assert final["finished"]
+    log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert len([line for line in log if line.get("stage") == "stage1" and "holdout" in line]) == 1
+    assert final["images"] == json.loads((tmp_path / "run" / "report.json").read_bytes())["images"]
+    assert all(line.startswith(("stage1: ", "stage2: ")) for line in said.splitlines()), said
+    assert load_file(tmp_path / "run" / "student.safetensors")
+
+
+def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on(start: Start, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start("--out", run, "--set", "stage1.images=400000")
+    helper = _helper_of(process)
+    _wait_for(lambda: (run / "log.jsonl").exists() and '"step": 20' in (run / "log.jsonl").read_text())
+    os.kill(helper, signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode in (2, -signal.SIGKILL)  # Fabric kills what hangs in a sum of gradients
+    assert "Traceback" not in said
+    if process.returncode == 2:
+        assert "another process of this run has ended" in said
+
+
+def test_the_helper_ends_with_the_first(start: Start, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start("--out", run, "--set", "stage1.images=400000")
+    helper = _helper_of(process)
+    _wait_for(lambda: (run / "log.jsonl").exists() and '"step": 20' in (run / "log.jsonl").read_text())
+    process.kill()
+    _, said = process.communicate(timeout=60)
+    _wait_for(lambda: not _alive(helper))
+    assert "Traceback" not in said
+
+
+def test_what_is_refused_is_refused_once(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").write_text("name: other\n", encoding="utf-8")
+    process = start("--out", tmp_path / "run")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert len(said.splitlines()) == 1, said
+
+
+def test_alone_a_process_asks_nobody() -> None:
+    fabric = Fabric(accelerator="cpu", devices=1)
+    assert first_says(fabric, True)
+    assert not first_says(fabric, False)
+    before = torch.get_rng_state()
+    own_noise(fabric, seed=1, step=2)
+    assert torch.equal(before, torch.get_rng_state())
+    with pytest.raises(RuntimeError, match="^Connection closed by peer$") as found, together(fabric):
+        raise RuntimeError("Connection closed by peer")
+    assert not isinstance(found.value, RunError)
+
+
+def _helper_of(process: subprocess.Popen[str]) -> int:
+    """Return the process that the first one started."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    _wait_for(lambda: any(_is_python(int(one)) for one in children.read_text().split()))
+    return next(int(one) for one in children.read_text().split() if _is_python(int(one)))
+
+
+def _is_python(pid: int) -> bool:
+    return b"splitcodec.cli" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def _wait_for(true: Callable[[], bool], *, seconds: float = 90.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
