@@ -2,9 +2,10 @@
 
     python deploy/device_wheel.py --out dist        # make wheel-device
 
-Heads, decoders and tails, nine tenths of the zoo, stay away; encoders, tables and golden vectors are the same files, so
-packets and fingerprints are too. `splitcodec serve`, `demo` and `evaluate` say on such an install that they need the
-whole bundle. The version ends in `+device`.
+Heads, decoders and tails, nine tenths of the zoo, stay away; encoders and tables are the same files, so packets and
+fingerprints are too. Golden vectors are the same as well, but their pictures lie there once for all bundles.
+`splitcodec serve`, `demo` and `evaluate` say on such an install that they need the whole bundle. The version ends in
+`+device`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from pathlib import Path
 
 from splitcodec.cli.show import complain
 from splitcodec.errors import OutputError, SplitcodecError
+from splitcodec.evaluation.golden import PICTURES, apart
+from splitcodec.wire.archive import GRAPHS
 from splitcodec.wire.bundle import open_bundle, split_device, zoo_names
+from splitcodec.wire.zoo import store_shared
 
 ROOT = Path(__file__).parent.parent
 ZOO = Path("src/splitcodec/zoo")
@@ -65,14 +69,18 @@ def build(out: Path) -> Path:
 
 
 def halve(zoo: Path) -> None:
-    """Replace every bundle of a zoo's folder by its device's half, and remove the shared graphs."""
+    """Replace every bundle of a zoo's folder by its device's half; of what they shared only golden pictures stay."""
+    halves = zoo / ".halves"
     for ident in zoo_names(zoo):
-        bundle = open_bundle(ident, zoo=zoo)
-        half = zoo / f".{ident}"
-        split_device(bundle, half)
+        half = split_device(apart(open_bundle(ident, zoo=zoo)), halves / ident)
+        sha256 = half.manifest.files[PICTURES].sha256
+        store_shared(half.read(PICTURES), halves, name=PICTURES, sha256=sha256)
+        (halves / ident / PICTURES).unlink()
         shutil.rmtree(zoo / ident)
-        half.rename(zoo / ident)
-    shutil.rmtree(zoo / "graphs")
+    shutil.rmtree(zoo / GRAPHS)
+    for folder in halves.iterdir():
+        folder.rename(zoo / folder.name)
+    halves.rmdir()
 
 
 if __name__ == "__main__":

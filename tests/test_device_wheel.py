@@ -6,12 +6,15 @@ import importlib.util
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundlePart
+from splitcodec.evaluation.golden import FILE, read_golden
+from splitcodec.evaluation.replay import replay
 from splitcodec.wire.bundle import open_bundle, zoo_folder, zoo_names
 
 SCRIPT = Path(__file__).parents[1] / "deploy" / "device_wheel.py"
@@ -47,12 +50,20 @@ def test_a_half_is_a_tenth_of_its_bundle_and_has_no_graph_of_the_edge(name: str,
     whole, half = (open_bundle(name, zoo=zoo).manifest.files for zoo in (zoo_folder(), halves))
     assert sum(entry.bytes for entry in half.values()) < 0.1 * sum(entry.bytes for entry in whole.values())
     assert {one for one in half if one.endswith(".onnx")} <= {"encoder.onnx", "encoder.int8.onnx"}
-    assert not (halves / "graphs").exists()
+    assert not list((halves / "graphs").glob("*.onnx"))
+
+
+@pytest.mark.parametrize("name", zoo_names())
+def test_golden_vectors_replay_though_their_pictures_lie_there_once(name: str, halves: Path) -> None:
+    half = open_bundle(name, zoo=halves)
+    assert np.array_equal(read_golden(half, FILE).image_bhwc, read_golden(open_bundle(name), FILE).image_bhwc)
+    assert replay(half).pictures == 3
+    assert len(list((halves / "graphs").iterdir())) == 1
 
 
 def test_the_halves_are_a_small_part_of_the_zoo(halves: Path) -> None:
     sizes = [
         sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) for folder in (halves, zoo_folder())
     ]
-    assert sizes[0] < 0.175 * sizes[1]  # nearly half of that are the networks of coding id 2, which both shores have
+    assert sizes[0] < 0.16 * sizes[1]  # nearly half of that are the networks of coding id 2, which both shores have
     assert zoo_names(halves) == zoo_names()

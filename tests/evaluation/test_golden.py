@@ -13,9 +13,9 @@ from PIL import Image
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundleFormat, BundlePart, GoldenMismatch, MissingExtra
-from splitcodec.evaluation.golden import FILE, make_golden
+from splitcodec.evaluation.golden import FILE, apart, make_golden, read_golden, remade
 from splitcodec.evaluation.replay import replay
-from splitcodec.wire.bundle import Bundle, split_device, write_bundle
+from splitcodec.wire.bundle import Bundle, derive, split_device, write_bundle, write_folder
 
 Change = Callable[[dict[str, Any]], None]
 
@@ -129,3 +129,23 @@ def test_a_file_that_does_not_parse_is_refused(tiny: Bundle, tmp_path: Path, vec
     bundle = with_golden(tiny, tmp_path / "b", changed(vectors, change))
     with pytest.raises(BundleFormat, match=FILE):
         replay(bundle, threads=1)
+
+
+def test_pictures_may_have_a_file_of_their_own(tiny: Bundle, vectors: bytes, tmp_path: Path) -> None:
+    whole = with_golden(tiny, tmp_path / "whole", vectors)
+    parted = write_folder(apart(whole), tmp_path / "parted")
+    assert parted.fingerprint == whole.fingerprint
+    assert len(parted.read(FILE)) < len(vectors)
+    ours, theirs = read_golden(parted, FILE), read_golden(whole, FILE)
+    assert np.array_equal(ours.image_bhwc, theirs.image_bhwc)
+    assert ours.packet_ln == theirs.packet_ln
+    again = read_golden(derive(parted, parted.manifest, files=remade(parted, parted)), FILE)
+    assert np.array_equal(again.image_bhwc, theirs.image_bhwc)  # they stay where they are
+    assert replay(write_folder(apart(parted), tmp_path / "twice")).pictures == len(theirs.image_bhwc)
+
+
+def test_golden_vectors_without_pictures_are_refused(tiny: Bundle, vectors: bytes, tmp_path: Path) -> None:
+    whole = with_golden(tiny, tmp_path / "whole", vectors)
+    bare = derive(whole, whole.manifest, files={FILE: apart(whole).read(FILE)})
+    with pytest.raises(BundleFormat, match="image_bhwc"):
+        read_golden(bare, FILE)

@@ -97,7 +97,7 @@ def test_alone_a_process_asks_nobody() -> None:
     before = torch.get_rng_state()
     own_noise(fabric, seed=1, step=2)
     assert torch.equal(before, torch.get_rng_state())
-    with pytest.raises(RuntimeError, match="^Connection closed by peer$") as found, together(fabric):
+    with pytest.raises(RuntimeError, match="Connection closed") as found, together(fabric):
         raise RuntimeError("Connection closed by peer")
     assert not isinstance(found.value, RunError)
 

@@ -11,7 +11,8 @@
 How much of it another machine must give again: `replay.py`.
 
 `golden/vectors.int8.npz` holds the same of `encoder.int8.onnx`, for the same pictures; they lie in the first file alone
-(earlier files repeat them).
+(earlier files repeat them). Where several bundles lie together the pictures may have a file of their own,
+`golden/pictures.npz`, for they are the largest part and the same in all of them.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ from splitcodec.device.client import Device
 from splitcodec.device.encoder import Precision
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundleFormat
-from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.bundle import Bundle, derive
 from splitcodec.wire.npz import read_arrays
 
 FILE = "golden/vectors.npz"
 MAX_BYTES = 64 << 20
 FILE_INT8 = "golden/vectors.int8.npz"
+PICTURES = "golden/pictures.npz"
 _EXPECTED = {
     "image_bhwc": ("|u1", 4),
     "symbols_lnchw": ("<i2", 5),
@@ -81,7 +83,7 @@ def remake_golden(old: Bundle, new: Bundle, *, file: str = FILE) -> bytes:
     if not new.is_device_half:
         edge = Edge(new, threads=1)
         top_ln = np.array([[top_of(edge, packet) for packet in row] for row in packet_ln])
-    pictures = golden.image_bhwc if file == FILE else None
+    pictures = golden.image_bhwc if file == FILE and not old.has(PICTURES) else None
     return _written(pictures, golden.symbols_lnchw, packet_ln, top_ln)
 
 
@@ -89,6 +91,18 @@ def remade(old: Bundle, new: Bundle) -> dict[str, bytes]:
     """Return all files of golden vectors that `old` has, as `remake_golden` makes them for `new`."""
     names = [name for name in (FILE, FILE_INT8) if old.has(name)]
     return {name: remake_golden(old, new, file=name) for name in names}
+
+
+def apart(bundle: Bundle) -> Bundle:
+    """Return the bundle with its golden pictures in a file of their own; nothing is written.
+
+    Raises BundlePart without golden vectors.
+    """
+    golden = read_golden(bundle, FILE)
+    file = io.BytesIO()
+    np.savez_compressed(file, allow_pickle=False, image_bhwc=golden.image_bhwc)
+    vectors = _written(None, golden.symbols_lnchw, golden.packet_ln, golden.top_ln)
+    return derive(bundle, bundle.manifest, files={FILE: vectors, PICTURES: file.getvalue()})
 
 
 def int8_golden(bundle: Bundle) -> bytes:
@@ -145,6 +159,12 @@ def top_of(edge: Edge, packet: bytes) -> int:
     return edge.answer(packet, top=1)["answers"]["classify"][0]["index"]
 
 
+def _pictures(bundle: Bundle) -> NDArray[np.uint8]:
+    """Return the pictures that have a file of their own."""
+    what, expected = f"{bundle.ident}: {PICTURES}", {"image_bhwc": _EXPECTED["image_bhwc"]}
+    return read_arrays(bundle.read(PICTURES), expected=expected, max_bytes=MAX_BYTES, what=what)["image_bhwc"]
+
+
 def read_golden(bundle: Bundle, file: str) -> Golden:
     """Return a file of golden vectors. Raises BundleFormat if it does not parse, BundlePart without one."""
     data, manifest = bundle.read(file), bundle.manifest
@@ -153,10 +173,10 @@ def read_golden(bundle: Bundle, file: str) -> Golden:
         expected=_EXPECTED,
         max_bytes=MAX_BYTES,
         what=f"{manifest.ident}: {file}",
-        optional=() if file == FILE else ("image_bhwc",),
+        optional=() if file == FILE and not bundle.has(PICTURES) else ("image_bhwc",),
     )
     if "image_bhwc" not in arrays:
-        arrays["image_bhwc"] = read_golden(bundle, FILE).image_bhwc
+        arrays["image_bhwc"] = _pictures(bundle) if file == FILE else read_golden(bundle, FILE).image_bhwc
     pictures, side = len(arrays["image_bhwc"]), manifest.crop // manifest.stride
     found = arrays["symbols_lnchw"].shape[-1]
     side = found if abs(found - side) <= 1 else side  # convolutions without padding lose or gain a row

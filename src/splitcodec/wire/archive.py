@@ -25,9 +25,10 @@ _RATIO_FREE = 1 << 20  # a file below this size may shrink as much as it likes
 GET_AGAIN = "get the bundle again, from somebody you trust"
 MANIFEST = "manifest.json"
 GRAPHS = "graphs"
-"""The folder of a zoo that holds shared graphs, each as <sha256>.onnx."""
+"""The folder of a zoo that holds shared files, each as <sha256>.onnx, golden pictures as <sha256>.npz."""
 _SHARED = re.compile(
     r"(head|decoder(_[a-z0-9_]+)?|(teacher_)?backbone(_[a-z0-9_]+)?|teacher_[a-z0-9_]+|tail_[a-z0-9_]+)\.onnx"
+    r"|golden/pictures\.npz"
 )
 
 
@@ -158,7 +159,7 @@ class InZoo:
         self.path = own.path
         self._own = own
         self._graphs = Folder(zoo / GRAPHS)
-        self._shared = {name: f"{sha}.onnx" for name, sha in sha256_of.items() if is_shared(name)}
+        self._shared = {name: shared_name(name, sha) for name, sha in sha256_of.items() if is_shared(name)}
 
     def size(self, name: str) -> int | None:
         """Return the size of the bundle's own file, or else of the shared graph."""
@@ -193,8 +194,13 @@ class Changed:
 
 
 def is_shared(name: str) -> bool:
-    """Say whether bundles of one teacher may have that file in common: its head, tails, and decoders."""
+    """Say whether bundles may have that file in common: their teacher's head and tails, decoders, golden pictures."""
     return _SHARED.fullmatch(name) is not None
+
+
+def shared_name(name: str, sha256: str) -> str:
+    """Return what a shared file is called in a zoo's `graphs/`."""
+    return f"{sha256}.{name.rpartition('.')[2]}"
 
 
 def open_source(path: Path) -> Source:

@@ -1,7 +1,7 @@
 """A finished bundle -> the zoo's folder, where the graphs of a teacher lie once for all its bundles.
 
     zoo/<name>@<version>/        a bundle's own files and its manifest, which lists the shared graphs too
-    zoo/graphs/<sha256>.onnx     heads and tails
+    zoo/graphs/<sha256>.onnx     heads, tails, decoders; golden pictures as <sha256>.npz
 
 `archive.InZoo` reads what lies so.
 """
@@ -20,7 +20,7 @@ from splitcodec.wire import archive
 from splitcodec.wire.bundle import Bundle, open_bundle, zoo_names
 from splitcodec.wire.manifest import Manifest
 
-_GRAPH = re.compile(r"[0-9a-f]{64}\.onnx")
+_SHARED = re.compile(r"[0-9a-f]{64}\.(onnx|npz)")
 
 
 @final
@@ -54,7 +54,7 @@ def add_to_zoo(bundle: Bundle, zoo: str | Path, *, replace: bool = False) -> Add
         files = {name: bundle.read(name) for name in bundle.manifest.files}
         own = {name: data for name, data in files.items() if not archive.is_shared(name)}
         for name in files.keys() - own.keys():
-            _store(files[name], root / archive.GRAPHS, sha256=bundle.manifest.files[name].sha256)
+            store_shared(files[name], root, name=name, sha256=bundle.manifest.files[name].sha256)
         _place({**own, archive.MANIFEST: bundle.manifest.to_json()}, root / bundle.ident)
         added = open_bundle(bundle.ident, zoo=root)
         for name in added.manifest.files:
@@ -87,16 +87,16 @@ def _hashes(manifest: Manifest) -> set[str]:
     return {entry.sha256 for name, entry in manifest.files.items() if archive.is_shared(name)}
 
 
-def _store(data: bytes, graphs: Path, *, sha256: str) -> None:
-    """Write a graph under its hash, unless it lies there whole."""
-    graph = graphs / f"{sha256}.onnx"
-    if graph.is_file() and hashlib.sha256(graph.read_bytes()).hexdigest() == sha256:
+def store_shared(data: bytes, zoo: Path, *, name: str, sha256: str) -> None:
+    """Write a file that bundles share under its hash, unless it lies there whole. Raises OSError."""
+    place = zoo / archive.GRAPHS / archive.shared_name(name, sha256)
+    if place.is_file() and hashlib.sha256(place.read_bytes()).hexdigest() == sha256:
         return
-    graphs.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".graph.", dir=graphs) as temporary:
-        draft = Path(temporary) / graph.name
+    place.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".graph.", dir=place.parent) as temporary:
+        draft = Path(temporary) / place.name
         draft.write_bytes(data)
-        draft.replace(graph)
+        draft.replace(place)
 
 
 def _place(files: dict[str, bytes], folder: Path) -> None:
@@ -117,11 +117,11 @@ def _place(files: dict[str, bytes], folder: Path) -> None:
 
 
 def _sweep(graphs: Path, manifests: list[Manifest]) -> list[str]:
-    """Remove the graphs that none of the bundles names; returns their file names."""
+    """Remove the shared files that none of the bundles names; returns their file names."""
     if not graphs.is_dir():
         return []
-    kept = {f"{sha}.onnx" for manifest in manifests for sha in _hashes(manifest)}
-    unused = [path for path in sorted(graphs.iterdir()) if _GRAPH.fullmatch(path.name) and path.name not in kept]
+    kept = {sha for manifest in manifests for sha in _hashes(manifest)}
+    unused = [path for path in sorted(graphs.iterdir()) if _SHARED.fullmatch(path.name) and path.stem not in kept]
     for path in unused:
         path.unlink()
     return [path.name for path in unused]
