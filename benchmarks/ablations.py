@@ -22,16 +22,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from report import save
+from outcome import exit_code
+from report import ready, save
 from splitcodec.cli.show import complain, progress
 from splitcodec.device.client import Device
 from splitcodec.edge.tail import Tail
-from splitcodec.errors import DataError, PictureError, SplitcodecError
+from splitcodec.errors import DataError, PictureError
 from splitcodec.evaluation.bd import bd_rate
 from splitcodec.evaluation.hull import upper_hull
 from splitcodec.evaluation.labels import labelled_pictures
 from splitcodec.evaluation.machine import commit, machine
-from splitcodec.evaluation.output import made_folder
 from splitcodec.session import Graph
 from splitcodec.wire.bundle import open_bundle
 
@@ -48,20 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("reports/ablation_prior.json"), metavar="FILE")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args(arguments)
-    try:
-        made_folder(options.out.parent)  # before the work rather than after it
-        body = measure(options.data, bundle=options.bundle, threads=options.threads)
-        save(body, options.out)
-    except SplitcodecError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    ready(options.out)
+    body = measure(options.data, bundle=options.bundle, threads=options.threads)
+    save(body, options.out)
     for point in [*body["ours"], *body["points"]]:
         print(f"{point['method']}, {point['setting']}: {point['bytes_mean']:,.0f} bytes, top-1 {point['top1']:.2f} %")
     for method, percent in body["bd_rate"].items():
         print(f"bytes of packets against {method}: {'-' if percent is None else f'{percent:+.1f} %'}")
-    return 0
 
 
 def measure(data: Path, *, bundle: str, threads: int) -> dict[str, Any]:

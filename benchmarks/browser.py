@@ -11,29 +11,32 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from typing import Any, final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from playwright.sync_api import Page, sync_playwright
 
-from report import at_least_one, save
+from chromium import chromium
+from outcome import exit_code
+from report import at_least_one, ready, save
 from splitcodec import Device, Edge
 from splitcodec.cli.show import complain, progress
 from splitcodec.demo.assets import VERSION, find_ort
 from splitcodec.demo.web import mount
 from splitcodec.edge.decoder import Decoder
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
-from splitcodec.errors import DataError, MissingExtra, SplitcodecError
+from splitcodec.errors import DataError, MissingExtra, PictureError
 from splitcodec.evaluation.machine import commit, machine
-from splitcodec.evaluation.output import made_folder
 from splitcodec.wire.bundle import open_bundle
 from splitcodec.wire.packet import unpack
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
 
 _TYPES = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 _OPEN = """async () => {
@@ -57,37 +60,42 @@ _ENCODE = """async ([data, type]) => {
 }"""
 
 
-def main() -> int:
-    """Measure, write and print; returns the exit code: 0, 2 for what is refused."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write and print; returns the exit code: 0, 2 for what is refused, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=200)
     parser.add_argument("--bundle", default="efficientnet-lite0")
     parser.add_argument("--out", type=Path, default=Path("reports/browser.json"))
-    options = parser.parse_args()
-    try:
-        at_least_one("--images", options.images)
-        made_folder(options.out.parent)  # before the work rather than after it
-        report = _measure(options)
-        save(report, options.out)
-    except SplitcodecError as error:
-        complain(error)
-        return 2
+    options = parser.parse_args(arguments)
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    at_least_one("--images", options.images)
+    ready(options.out)
+    report = _measure(options)
+    save(report, options.out)
     print(json.dumps(report, indent=1))
-    return 0
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the report. Pictures that cannot be read are left out, and complained of."""
     files = _pictures(options.data, options.images)
     bundle = open_bundle(options.bundle)
     device, edge, decoder = Device(bundle, threads=1), Edge(bundle, threads=1), Decoder(bundle, threads=1)
     sums = _Sums()
-    with _Tab(edge) as page, progress() as bar:
+    with _tab(edge) as page, progress() as bar:
         task = bar.add_task("pictures", total=len(files), note="")
         for file in files:
-            data = file.read_bytes()
+            bar.advance(task)
+            try:
+                data = file.read_bytes()
+                crop_bhwc = device.crop(data)
+            except (OSError, PictureError) as error:
+                complain(f"{file.name}: {error}; left out")
+                continue
             told = page.evaluate(_ENCODE, [base64.b64encode(data).decode(), _TYPES[file.suffix.lower()]])
-            crop_bhwc = device.crop(data)
             theirs = np.frombuffer(base64.b64decode(told["crop"]), np.uint8).reshape(crop_bhwc.shape)
             sums.add_crop(crop_bhwc.astype(np.int16) - theirs)
             for level, text in enumerate(told["packets"]):
@@ -96,10 +104,11 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
                 same_top = ours == packet or _top(edge, ours) == _top(edge, packet)
                 sums.add_packets(ours, packet, apart_chw=apart_chw, same_top=same_top)
             sums.add_times(told["ms"], device.encode_timed(data).ms)
-            bar.advance(task)
+    if not sums.pictures:
+        raise DataError(f"none of {len(files)} pictures in {options.data} can be read; give others")
     return {
         "bundle": bundle.ident,
-        "images": len(files),
+        "images": sums.pictures,
         "data": options.data.name,
         "onnxruntime_web": VERSION,
         **sums.told(),
@@ -117,6 +126,10 @@ class _Sums:
         self._crops: list[tuple[bool, int]] = []
         self._packets: list[dict[str, float]] = []
         self._times: list[tuple[dict[str, float], dict[str, float]]] = []
+
+    @property
+    def pictures(self) -> int:
+        return len(self._crops)
 
     def add_crop(self, apart_bhwc: NDArray[Any]) -> None:
         self._crops.append((not apart_bhwc.any(), int(np.abs(apart_bhwc).max())))
@@ -157,33 +170,20 @@ def _percent(values: Any) -> float:
     return round(100 * float(np.mean(list(values))), 6)
 
 
-@final
-class _Tab:
-    """A tab of the demo's origin with the encoder open."""
-
-    def __init__(self, edge: Edge) -> None:
-        ort = find_ort()
-        program = shutil.which("chromium")
-        if ort is None or program is None:
-            raise MissingExtra("needs chromium and onnxruntime-web: apt-get install chromium; splitcodec demo-assets")
-        app = create_app(edge, read_settings())
-        mount(app, edge, ort=ort)
-        self._server, self._playwright, self._program = BackgroundServer(app), sync_playwright(), program
-
-    def __enter__(self) -> Page:
-        url = self._server.__enter__().url
-        chromium = self._playwright.__enter__().chromium
-        self._browser = chromium.launch(executable_path=self._program, args=["--no-sandbox"])
-        page = self._browser.new_page()
-        page.goto(f"{url}/demo/bundle")
+@contextmanager
+def _tab(edge: Edge) -> Iterator[Page]:
+    """Yield a tab of the demo's origin with the encoder open. Raises MissingExtra."""
+    ort = find_ort()
+    if ort is None:
+        raise MissingExtra("needs onnxruntime-web, which is missing here; splitcodec demo-assets")
+    app = create_app(edge, read_settings())
+    mount(app, edge, ort=ort)
+    with BackgroundServer(app) as server, chromium() as browser:
+        page = browser.new_page()
+        page.goto(f"{server.url}/demo/bundle")
         if (where := page.evaluate(_OPEN)).split()[0] != "browser":
             raise MissingExtra(f"the browser does not encode: {where}")
-        return page
-
-    def __exit__(self, *_: object) -> None:
-        self._browser.close()
-        self._playwright.__exit__()
-        self._server.__exit__()
+        yield page
 
 
 def _pictures(folder: Path, count: int) -> list[Path]:

@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
+from outcome import exit_code
 from pages.device import BUDGET, budget_row
-from report import at_least_one, write
+from report import at_least_one, ready, write
 from splitcodec.cli.show import complain, print_table, progress
 from splitcodec.device.client import Device
 from splitcodec.device.image import load_picture
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import BudgetTooSmall, DataError, PictureError, SettingsError, SplitcodecError
+from splitcodec.errors import BudgetTooSmall, DataError, PictureError, SettingsError
 from splitcodec.evaluation.labels import labelled_pictures
-from splitcodec.evaluation.output import made_folder
 from splitcodec.evaluation.paired import difference
 from splitcodec.wire.packet import SMALLEST
 
@@ -40,18 +40,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--most", type=int, metavar="N", help="photographs")
     parser.add_argument("--out", type=Path, default=Path("reports/budget/budget.json"), metavar="FILE")
     options = parser.parse_args(arguments)
-    try:
-        made_folder(options.out.parent)  # before the work rather than after it
-        report = measure(options)
-        write(report, options.out, name="budget.py", options=options)
-    except SplitcodecError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    ready(options.out)
+    report = measure(options)
+    write(report, options.out, name="budget.py", options=options)
     title = f"{report['bundle']}, {report['photographs']} photographs"
     print_table(title, BUDGET, [budget_row(one) for one in report["budgets"]])
-    return 0
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:

@@ -29,10 +29,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from report import pictures_of, write
-from splitcodec.cli.show import complain, print_table
+from outcome import exit_code
+from report import at_least_one, pictures_of, ready, write
+from splitcodec.cli.show import print_table
 from splitcodec.device.client import Device
-from splitcodec.errors import MissingExtra, SplitcodecError
+from splitcodec.errors import MissingExtra
 from splitcodec.wire.coder import Coder
 from splitcodec.wire.context_coder import ContextCoder
 from splitcodec.wire.tables import Tables, quantise_mass
@@ -60,8 +61,11 @@ class Ans:
         spec = importlib.util.spec_from_file_location("ans", found[0])
         if spec is None or spec.loader is None:
             raise MissingExtra(f"{found[0]} cannot be imported; is it of this Python?")
-        self._ans = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self._ans)
+        try:
+            self._ans = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(self._ans)
+        except ImportError as error:  # of another Python or processor, or cut short
+            raise MissingExtra(f"{found[0]} cannot be imported ({error}); is it of this Python?") from None
         self.version = next((path.name.split("-")[1] for path in folder.glob("compressai-*.dist-info")), "unknown")
         self._lists = [_lists(tables, level) for level in range(tables.levels)]
         self._arrays = [_arrays(*lists) for lists in self._lists]
@@ -87,7 +91,7 @@ class Ans:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write, print; returns the exit code."""
+    """Measure, write, print; returns the exit code: 0, 2 for what is refused, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="efficientnet-lite0")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="default: those of the demo")
@@ -96,12 +100,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--turns", type=int, default=20, help="of which the best counts")
     parser.add_argument("--out", type=Path, default=Path("reports/coder.json"), metavar="FILE")
     options = parser.parse_args(arguments)
-    try:
-        report = measure(options)
-        write(report, options.out, name="coder.py", options=options)
-    except SplitcodecError as error:
-        complain(error)
-        return 2
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    ready(options.out)
+    report = measure(options)
+    write(report, options.out, name="coder.py", options=options)
     rows = [
         (
             one["coder"],
@@ -113,11 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]
     print_table(f"{report['bundle']}: M symbols/s", ("coder", "encode", "decode", "bytes"), rows)
     print(json.dumps(report["ratios"], indent=1))
-    return 0
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the report."""
+    """Return the report. Raises SettingsError, and MissingExtra without CompressAI where it is asked for."""
+    at_least_one("--turns", options.turns)
     device = Device(options.bundle, threads=1)
     tables = device.bundle.tables[0]
     works = _works(device, pictures_of(options.photos, most=options.most))

@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from latency_parts.choose import Choice, Rates
-from report import at_least_one, pictures_of, write
-from splitcodec.cli.show import complain, print_table
+from outcome import exit_code
+from report import at_least_one, pictures_of, ready, write
+from splitcodec.cli.show import print_table
 from splitcodec.device.client import Device
-from splitcodec.errors import DataError, SplitcodecError
+from splitcodec.errors import DataError, SettingsError
 from splitcodec.evaluation.agreement import KINDS, has_int8
 from splitcodec.evaluation.sweep import scaled
 from splitcodec.session import Graph
@@ -47,7 +48,7 @@ Stages = dict[str, Callable[[Crop], object]]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write, print; returns the exit code."""
+    """Measure, write, print; returns the exit code: 0, 2 for what is refused, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundles", default="efficientnet-lite0", metavar="B,...")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="default: those of the demo")
@@ -56,24 +57,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--rates", type=Path, default=RATES, metavar="FILE", help=f"default: {RATES}")
     parser.add_argument("--out", type=Path, default=Path("reports/encode.json"), metavar="FILE")
     options = parser.parse_args(arguments)
-    try:
-        report = measure(options)
-        write(report, options.out, name="encode.py", options=options)
-    except SplitcodecError as error:
-        complain(error)
-        return 2
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    ready(options.out)
+    report = measure(options)
+    write(report, options.out, name="encode.py", options=options)
     for name, one in report["bundles"].items():
         rows = [(stage, f"{ms:.3f}") for stage, ms in one["ms"].items()]
         print_table(f"{name}, level {one['level']}, one thread", ("stage", "ms"), rows)
         print(json.dumps({"rivals": one["rivals"], "ratios": one["ratios"]}, indent=1))
-    return 0
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the report. Raises DataError for a bundle or codec that rd.json does not know."""
+    """Return the report. Raises SettingsError, and DataError for a bundle or codec that rd.json does not know."""
     at_least_one("--turns", options.turns)
     rates = Rates(options.rates)
     bundles = [open_bundle(name.strip()) for name in options.bundles.split(",") if name.strip()]
+    if not bundles:
+        raise SettingsError("--bundles names no bundle; give a zoo name, a folder or a .zip")
     rivals = {bundle.ident: _rivals(bundle, rates) for bundle in bundles}
     stages = {bundle.ident: _stages(bundle, rivals[bundle.ident]) for bundle in bundles}
     croppers = {bundle.ident: Device(bundle, threads=1).crop for bundle in bundles}

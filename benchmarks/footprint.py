@@ -23,10 +23,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from report import write
-from splitcodec.cli.show import complain, print_table
+from outcome import exit_code
+from report import ready, write
+from splitcodec.cli.show import print_table
 from splitcodec.demo.photos import PHOTOGRAPHS
-from splitcodec.errors import OutputError, SplitcodecError
+from splitcodec.errors import MissingExtra, OutputError, SettingsError
+from splitcodec.wire.bundle import open_bundle
 
 ROOT = Path(__file__).parent.parent
 TARGET_MB = 200.0
@@ -44,18 +46,19 @@ print(json.dumps({{"bytes": sizes[-1], "peak_bytes": peak, "plain_coder": device
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write, print; returns the exit code."""
+    """Measure, write, print; returns the exit code: 0, 2 for what is refused, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wheel", type=Path, metavar="FILE", help="default: this checkout")
     parser.add_argument("--bundle", default="efficientnet-lite0")
     parser.add_argument("--out", type=Path, default=Path("reports/footprint.json"), metavar="FILE")
     options = parser.parse_args(arguments)
-    try:
-        report = measure(options)
-        write(report, options.out, name="footprint.py", options=options)
-    except SplitcodecError as error:
-        complain(error)
-        return 2
+    return exit_code(lambda: _weigh(options))
+
+
+def _weigh(options: argparse.Namespace) -> None:
+    ready(options.out)
+    report = measure(options)
+    write(report, options.out, name="footprint.py", options=options)
     rows = [(name, f"{size / 1e6:.1f}") for name, size in report["packages"].items()]
     totals = [("the wheel itself", f"{report['wheel_mb']:.1f}"), ("all", f"{report['installed_mb']:.1f}")]
     totals += [("without byte code", f"{report['without_byte_code_mb']:.1f}")]
@@ -63,14 +66,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print_table("installed, MB", ("package", "MB"), [*rows, *totals])
     peaks = [(name, f"{run['peak_mb']:.1f}") for name, run in report["runs"].items()]
     print_table("peak resident memory of five encodes, MB", ("coder", "MB"), peaks)
-    return 0
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the report."""
+    """Return the report. Raises SettingsError, BundleError, MissingExtra, OutputError where a command fails."""
+    if options.wheel is not None and not options.wheel.is_file():
+        raise SettingsError(f"--wheel {options.wheel}: no such file; `make wheel-device` builds one")
+    if options.wheel is None:
+        open_bundle(options.bundle)  # before an environment is made; a wheel may hold others than this checkout
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "venv"
-        venv.create(place, with_pip=True)
+        try:
+            venv.create(place, with_pip=True)
+        except subprocess.CalledProcessError:
+            raise MissingExtra("no environment can be made, for pip is missing; apt-get install python3-venv") from None
         python = place / "bin" / "python"
         packages = next((place / "lib").glob("python*/site-packages"))
         before = set(packages.iterdir())

@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from report import write
-from splitcodec.cli.show import complain, print_table, progress
-from splitcodec.errors import SettingsError, SplitcodecError
+from outcome import exit_code
+from report import at_least_one, ready, write
+from splitcodec.cli.show import print_table, progress
+from splitcodec.errors import SettingsError
 from splitcodec.evaluation.agreement import agreement
 from splitcodec.evaluation.calibrate import shuffled
 from splitcodec.wire.bundle import Bundle, open_bundle
@@ -36,22 +37,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, metavar="N", help="pictures at a time; default: all cores")
     parser.add_argument("--out", type=Path, default=Path("reports/int8.json"), metavar="FILE")
     options = parser.parse_args(arguments)
-    try:
-        report = _measure(options)
-        told = argparse.Namespace(**{**vars(options), "photos": " --photos ".join(["DIR"] * len(options.photos))})
-        write(report, options.out, name="int8.py", options=told)
-    except SplitcodecError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    at_least_one("--most", options.most)
+    at_least_one("--threads", options.threads)
+    ready(options.out)
+    report = _measure(options)
+    told = argparse.Namespace(**{**vars(options), "photos": " --photos ".join(["DIR"] * len(options.photos))})
+    write(report, options.out, name="int8.py", options=told)
     _show(report)
-    return 0
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
-    if options.most < 1:
-        raise SettingsError(f"--most {options.most}; expected at least 1")
     bundle = open_bundle(options.bundle)
     levels = _levels(options.levels, bundle)
     paths, begin = shuffled(options.photos)[: options.most], time.monotonic()

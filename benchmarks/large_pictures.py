@@ -20,17 +20,17 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from report import pictures_of, write
-from splitcodec.cli.show import complain, print_table
+from outcome import exit_code
+from report import at_least_one, pictures_of, ready, write
+from splitcodec.cli.show import print_table
 from splitcodec.device.client import Device
 from splitcodec.device.image import load_picture
-from splitcodec.errors import SettingsError, SplitcodecError
 
 SIZES = ((4032, 3024), (1920, 1080))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write, print; returns the exit code."""
+    """Measure, write, print; returns the exit code: 0, 2 for what is refused, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="efficientnet-lite0", metavar="B")
     parser.add_argument("--photos", type=Path, metavar="DIR", help="default: those of the demo")
@@ -39,17 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quality", type=int, default=92, help="of the JPEG")
     parser.add_argument("--out", type=Path, default=Path("reports/large_pictures.json"), metavar="FILE")
     options = parser.parse_args(arguments)
-    try:
-        if options.turns < 1:
-            raise SettingsError(f"--turns {options.turns}; expected at least 1")
-        device = Device(options.bundle, threads=1)
-        pictures = pictures_of(options.photos, most=options.most)
-        sizes = [_of_size(device, pictures, size, turns=options.turns, quality=options.quality) for size in SIZES]
-        report = {"bundle": device.bundle.ident, "photographs": len(pictures), "sizes": sizes}
-        write(report, options.out, name="large_pictures.py", options=options)
-    except SplitcodecError as error:
-        complain(error)
-        return 2
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    at_least_one("--turns", options.turns)
+    ready(options.out)
+    device = Device(options.bundle, threads=1)
+    pictures = pictures_of(options.photos, most=options.most)
+    sizes = [_of_size(device, pictures, size, turns=options.turns, quality=options.quality) for size in SIZES]
+    report = {"bundle": device.bundle.ident, "photographs": len(pictures), "sizes": sizes}
+    write(report, options.out, name="large_pictures.py", options=options)
     columns = ("size", "whole, ms", "as Device does, ms", "grey levels off, mean", "symbols equal, %")
     rows = [
         (
@@ -62,7 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for one in sizes
     ]
     print_table(f"{report['bundle']}, {report['photographs']} photographs, one thread", columns, rows)
-    return 0
 
 
 def _of_size(

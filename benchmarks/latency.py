@@ -30,13 +30,15 @@ from latency_parts.power import Rapl, watts
 from latency_parts.shaped import check_link
 from latency_parts.show import show
 from latency_parts.timing import run
-from report import files_of, write
-from splitcodec.cli.show import complain, progress
+from outcome import exit_code
+from report import files_of, ready, write
+from splitcodec.cli.show import progress
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import SettingsError, SplitcodecError
+from splitcodec.errors import SettingsError
+from splitcodec.evaluation.drawing import check_plots
 from splitcodec.evaluation.latency import DATAGRAM_OVERHEAD, SEGMENT, SEGMENT_OVERHEAD, Carrier, Radio
-from splitcodec.evaluation.output import made_folder, write_whole
+from splitcodec.evaluation.output import write_whole
 from splitcodec.wire.bundle import open_bundle
 from splitcodec.wire.fragment import DATAGRAM, OVERHEAD
 
@@ -58,22 +60,20 @@ LINKS = {  # kbit/s: ms, uJ per byte
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write, print; returns the exit code: 0, 2 for what is refused, 130 if interrupted."""
     options = _options(arguments)
-    try:
-        report = _measure(options)
-        write(report, options.out, name="latency.py", options=_differing(options))
-        write_whole(options.out.parent, {options.out.with_suffix(".png").name: plot(report)})
-    except SplitcodecError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    report = _measure(options)
+    write(report, options.out, name="latency.py", options=_differing(options))
+    write_whole(options.out.parent, {options.out.with_suffix(".png").name: plot(report)})
     show(report)
     print(f"written: {options.out}, {options.out.with_suffix('.png')}")
-    return 0
 
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
-    made_folder(options.out.parent)  # before the work rather than after it
+    check_plots()
+    ready(options.out)
     radios = _radios(options)
     for name in ("most", "turns", "top"):
         if (number := getattr(options, name)) < 1:

@@ -26,14 +26,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from report import save
+from outcome import exit_code
+from report import ready, save
 from splitcodec.cli.show import complain, progress
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import DataError, PictureError, RecipeError, SplitcodecError
+from splitcodec.errors import DataError, PictureError, RecipeError
 from splitcodec.evaluation.labels import labelled_pictures
 from splitcodec.evaluation.machine import commit, machine
-from splitcodec.evaluation.output import made_folder
 from splitcodec.model.hyperprior import SCALES, Hyperprior, Symbols
 from splitcodec.model.pictures import EightBitColours
 from splitcodec.model.student import Student
@@ -73,19 +73,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--bundle", default="efficientnet-lite0", help="whose head and tail read the pictures")
     parser.add_argument("--out", type=Path, default=Path("reports/hyperprior.json"), metavar="FILE")
     options = parser.parse_args(arguments)
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
     torch.manual_seed(0)
-    try:
-        made_folder(options.out.parent)  # before the work rather than after it
-        body = measure([load(run) for run in options.runs], data=options.data, bundle=options.bundle)
-        save(body, options.out)
-    except SplitcodecError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    ready(options.out)
+    body = measure([load(run) for run in options.runs], data=options.data, bundle=options.bundle)
+    save(body, options.out)
     for point in body["points"]:
         print(f"{point['setting']}: {point['bytes_mean']:,.0f} bytes, top-1 {point['top1']:.2f} %")
-    return 0
 
 
 def load(folder: Path) -> Codec:

@@ -30,13 +30,13 @@ from loading.clients import Generators, Job, Told, ask, differs
 from loading.options import check, command, parsed
 from loading.raw import Raw
 from loading.servers import Served, Unbatched, cpu_s, free_port, get, resident_bytes, scrape
+from outcome import exit_code
 from report import save
 from splitcodec import Device, Edge
-from splitcodec.cli.show import complain
 from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.edge.decoder import Decoder
 from splitcodec.edge.scrape import Scrape, summary
-from splitcodec.errors import SplitcodecError
+from splitcodec.errors import DataError
 from splitcodec.evaluation.machine import commit, cores, machine
 from splitcodec.evaluation.output import write_whole
 from splitcodec.wire.bundle import Bundle, open_bundle
@@ -49,17 +49,11 @@ _UNLIMITED = ("--requests-per-s", "0", "--symbols-per-s", "0")
 def main() -> int:
     """Measure, write and print; returns the exit code: 0, 1 for a wrong answer, 2 for what is refused, 130."""
     options = parsed(__doc__)
-    try:
-        check(options)
-        return _measure(options)
-    except SplitcodecError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    return exit_code(lambda: _measure(options))
 
 
 def _measure(options: argparse.Namespace) -> int:
+    check(options)
     bundle = open_bundle(options.bundle)
     edge = Edge(bundle, threads=1)
     packets = _packets(bundle)
@@ -110,10 +104,10 @@ def _packets(bundle: Bundle) -> list[bytes]:
 
 
 def _check_apart(expected: list[dict[str, Any]]) -> None:
-    """See to it that an answer to another packet would be noticed."""
+    """See to it that an answer to another packet would be noticed. Raises DataError."""
     for one, other in combinations(expected, 2):
         if not differs(one, other):
-            raise SystemExit("two packets have the same answer: crossed answers would not be seen; take others")
+            raise DataError("two packets have the same answer: crossed answers would not be seen; take another bundle")
 
 
 def _server(port: int, options: argparse.Namespace, log: Path) -> Served:

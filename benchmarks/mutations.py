@@ -6,16 +6,17 @@ python benchmarks/mutations.py --out reports/mutations.json
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from report import save
-from splitcodec.cli.show import complain
-from splitcodec.errors import OutputError, SplitcodecError
+from outcome import deaf, exit_code
+from report import ready, save
+from splitcodec.errors import OutputError
 from splitcodec.evaluation.machine import commit, machine
-from splitcodec.evaluation.output import made_folder
 
 ROOT = Path(__file__).parent.parent
 RUNS = {
@@ -28,35 +29,35 @@ RUNS = {
 }
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run all and write; returns the exit code: 0, 2 as soon as one run fails, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("reports/mutations.json"))
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    return exit_code(lambda: _run_all(options.out))
+
+
+def _run_all(out: Path) -> None:
+    ready(out)
     told: dict[str, object] = {
         "command": "python benchmarks/mutations.py",
         "commit": commit(),
         "machine": machine(),
     }
-    try:
-        made_folder(options.out.parent)  # before hours rather than after them
-        for name, commands in RUNS.items():
-            told[name] = [_run(command) for command in commands]
-        save(told, options.out)
-    except SplitcodecError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    for name, commands in RUNS.items():
+        told[name] = [_run(command) for command in commands]
+    save(told, out)
 
 
 def _run(command: str) -> object:
     print(command, file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, "-m", *command.split()], cwd=ROOT, stdout=subprocess.PIPE, check=False)
-    if done.returncode:
-        raise OutputError(f"{command} ended with {done.returncode}; what it says is above")
-    return json.loads(done.stdout)
+    with deaf():
+        running = subprocess.Popen([sys.executable, "-m", *command.split()], cwd=ROOT, stdout=subprocess.PIPE)
+        atexit.register(running.kill)  # whatever ends the benchmark; does nothing to one that has ended
+    told, _ = running.communicate()
+    if running.returncode:
+        raise OutputError(f"{command} ended with {running.returncode}; what it says is above")
+    return json.loads(told)
 
 
 if __name__ == "__main__":

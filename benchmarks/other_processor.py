@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -28,11 +29,12 @@ from typing import Any
 import numpy as np
 
 import splitcodec
-from report import pictures_of, write
-from splitcodec.cli.show import complain, print_json
+from outcome import exit_code
+from report import pictures_of, ready, write
+from splitcodec.cli.show import print_json
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import OutputError, SplitcodecError
+from splitcodec.errors import OutputError, SettingsError
 from splitcodec.wire.bundle import split_device
 from splitcodec.wire.codings import Codings
 from splitcodec.wire.packet import unpack
@@ -86,7 +88,7 @@ print(json.dumps(found))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write, print; returns the exit code: 2 where anything differs."""
+    """Measure, write, print; returns the exit code: 0, 2 where anything differs or is refused, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--python", required=True, metavar="COMMAND")
     parser.add_argument("--packages", type=Path, metavar="DIR")
@@ -96,19 +98,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--most", type=int, default=40, metavar="N", help="photographs")
     parser.add_argument("--out", type=Path, default=Path("reports/other_processor.json"), metavar="FILE")
     options = parser.parse_args(arguments)
-    try:
-        report = measure(options)
-        options.python = Path(shlex.split(options.python)[0]).name
-        write(report, options.out, name="other_processor.py", options=options)
-    except SplitcodecError as error:
-        complain(error)
-        return 2
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> int:
+    command = _command(options.python)
+    ready(options.out)
+    report = measure(options, command)
+    options.python = Path(command[0]).name
+    write(report, options.out, name="other_processor.py", options=options)
     print_json(report)
     return 0 if report["bit_for_bit"] else 2
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the report."""
+def measure(options: argparse.Namespace, command: Sequence[str]) -> dict[str, Any]:
+    """Return the report; `command` starts the other Python."""
     device, edge = Device(options.bundle, threads=1), Edge(options.bundle, threads=1)
     crops = [device.crop(picture) for picture in pictures_of(options.photos, most=options.most)]
     levels = device.bundle.manifest.levels
@@ -131,7 +135,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             packets=np.frombuffer(b"".join(packet for row in packets for packet in row), np.uint8),
         )
         begin = time.perf_counter()
-        there = _there(options, folder)
+        there = _there(options, folder, command)
         seconds = time.perf_counter() - begin
         made = _read(Path(folder) / "made.bin")
     count = levels * len(crops)
@@ -166,17 +170,31 @@ def _symbols(device: Device, crops: Sequence[Any]) -> Any:
     return np.array(found, np.int32)
 
 
-def _there(options: argparse.Namespace, folder: str) -> dict[str, Any]:
+def _command(text: str) -> list[str]:
+    """Return the words of --python. Raises SettingsError for what no shell would start."""
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise SettingsError(f"--python {text!r:.80}: {error}; expected what a shell would start") from None
+    if not words or shutil.which(words[0]) is None:
+        raise SettingsError(f"--python {text!r:.80}: no such program; expected what starts the other Python")
+    return words
+
+
+def _there(options: argparse.Namespace, folder: str, python: Sequence[str]) -> dict[str, Any]:
     code = Path(folder) / "there.py"
     code.write_text(_THERE, encoding="utf-8")
     source = str(Path(splitcodec.__file__).parent.parent)
     paths = [source, *([str(options.packages)] if options.packages is not None else [])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [*shlex.split(options.python), str(code), folder, "whole" if options.whole else "wire"]
+    command = [*python, str(code), folder, "whole" if options.whole else "wire"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise OutputError(f"the other processor failed: {' '.join(done.stderr.split())[-400:]}")
-    found: dict[str, Any] = json.loads(done.stdout)
+    try:
+        found: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        raise OutputError(f"the other processor said {done.stdout!r:.80}; is {python[0]} a Python?") from None
     return found
 
 

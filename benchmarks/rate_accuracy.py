@@ -22,9 +22,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from outcome import exit_code
 from results import summary_table
 from splitcodec.cli.show import complain, progress
-from splitcodec.errors import SplitcodecError
+from splitcodec.evaluation.drawing import check_plots
+from splitcodec.evaluation.output import made_folder
 from splitcodec.evaluation.rate import evaluate
 from splitcodec.evaluation.report import write_report
 from splitcodec.evaluation.rivals import Rival, rivals_below
@@ -40,17 +42,12 @@ MEMORY = Path("runs/rate_accuracy.codecs")
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write and print; returns the exit code: 0, 2 for what is refused, 130 if interrupted."""
     options = _options(arguments)
-    try:
-        _measure(options)
-    except SplitcodecError as error:
-        complain(error)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return exit_code(lambda: _measure(options))
 
 
 def _measure(options: argparse.Namespace) -> None:
+    check_plots()
+    made_folder(options.out)  # before the work rather than after it
     first, *others = _names(options.bundles) or _zoo()
     rivals = [Rival((name,), ours=True) for name in others]
     folder = options.rivals or (RIVALS if RIVALS.is_dir() else None)

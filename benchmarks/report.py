@@ -11,10 +11,10 @@ from typing import Any
 
 from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.device.image import load_picture
-from splitcodec.errors import SettingsError
+from splitcodec.errors import OutputError, SettingsError
 from splitcodec.evaluation.calibrate import shuffled
 from splitcodec.evaluation.machine import commit, machine
-from splitcodec.evaluation.output import write_whole
+from splitcodec.evaluation.output import made_folder, write_whole
 
 
 def pictures_of(folder: Path | None, *, most: int) -> Sequence[Any]:
@@ -40,6 +40,13 @@ def files_of(folder: Path | None, *, most: int) -> list[bytes]:
     for path in paths:
         load_picture(path)
     return [path.read_bytes() for path in paths]
+
+
+def ready(path: Path) -> None:
+    """Refuse now a place that would lose the report at its end. Raises OutputError."""
+    if not path.name or path.is_dir():
+        raise OutputError(f"{path}: is a folder; name the file that the report goes to, such as {path / 'report.json'}")
+    made_folder(path.parent)
 
 
 def write(report: Mapping[str, Any], path: Path, *, name: str, options: argparse.Namespace) -> None:

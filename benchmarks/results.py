@@ -5,7 +5,6 @@ Run by `make results`; pages/blocks.py says which page has which blocks.
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 from pathlib import Path
@@ -13,8 +12,11 @@ from typing import Any
 
 from latency_parts.page import section as latency_section
 from loading.page import page
+from outcome import exit_code
 from pages.blocks import blocks
 from pages.marked import with_blocks
+from pages.reports import read_report
+from splitcodec.evaluation.output import write_whole
 
 ROOT = Path(__file__).parent.parent
 RATE = Path("reports/rate_accuracy/rd.json")
@@ -31,9 +33,12 @@ OURS, UNDERTRAINED, ANOTHER = "splitcodec", "undertrained", "another network"
 
 
 def main() -> int:
-    """Write them, or with --check say whether they are as they would be written."""
-    rate = json.loads((ROOT / RATE).read_bytes())
-    load, mutations = (json.loads((ROOT / path).read_bytes()) for path in (LOAD, MUTATIONS))
+    """Write them, or with --check say whether they are as they would be; returns the exit code: 0, 1 if not, 2, 130."""
+    return exit_code(_write_or_check)
+
+
+def _write_or_check() -> int:
+    rate, load, mutations = (read_report(ROOT / path) for path in (RATE, LOAD, MUTATIONS))
     marked = {"README.md": {"results": summary(rate).splitlines()}, **blocks(ROOT)}
     wanted = {
         "docs/results.md": results(rate),
@@ -45,7 +50,7 @@ def main() -> int:
         print("\n".join(f"{name} does not say what the reports say; run `make results`" for name in stale))
         return 1 if stale else 0
     for name in stale:
-        (ROOT / name).write_text(wanted[name], encoding="utf-8")
+        write_whole((ROOT / name).parent, {Path(name).name: wanted[name].encode()})
     return 0
 
 
@@ -100,7 +105,7 @@ def results(rate: dict[str, Any]) -> str:
     report = (ROOT / RATE.parent / "report.md").read_text(encoding="utf-8")
     body = re.sub(r"\]\((\w+\.png)\)", rf"](../{RATE.parent.as_posix()}/\1)", report)
     body = body.replace("\n## ", "\n### ").replace("# ", "## ", 1)
-    prior, trained, latency = (json.loads(_read(path.as_posix()) or "null") for path in (PRIOR, ABLATIONS, LATENCY))
+    prior, trained, latency = (_report_if_any(path) for path in (PRIOR, ABLATIONS, LATENCY))
     return "\n".join(
         [
             "# Results",
@@ -123,7 +128,7 @@ def tasks() -> list[str]:
     """Return the sections about the other tasks that the same packets are answered for."""
     lines = []
     for task, title in TASKS.items():
-        report = json.loads(_read(f"reports/{task}/{task}.json") or "null")
+        report = _report_if_any(Path(f"reports/{task}/{task}.json"))
         if report is None:
             continue
         lines += [
@@ -243,6 +248,10 @@ def _signed(value: float | None, digits: int, unit: str = "") -> str:
 
 def _bytes(size: float | None) -> str:
     return "-" if size is None else f"{size:,.0f}"
+
+
+def _report_if_any(path: Path) -> Any:
+    return read_report(ROOT / path) if (ROOT / path).exists() else None
 
 
 def _read(name: str) -> str:

@@ -17,36 +17,37 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from report import pictures_of, write
-from splitcodec.cli.show import complain, print_table
+from outcome import exit_code
+from report import pictures_of, ready, write
+from splitcodec.cli.show import print_table
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import SettingsError, SplitcodecError
+from splitcodec.errors import SettingsError
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.packet import unpack
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write, print; returns the exit code."""
+    """Measure, write, print; returns the exit code: 0, 2 for what is refused, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="efficientnet-lite0")
     parser.add_argument("--sides", default="384,704", metavar="N,...", help="longest sides in pixels of letterboxes")
     parser.add_argument("--turns", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path("reports/task_cost.json"), metavar="FILE")
     options = parser.parse_args(arguments)
-    try:
-        report = measure(open_bundle(options.bundle), sides=_sides(options.sides), turns=max(1, options.turns))
-        write(report, options.out, name="task_cost.py", options=options)
-    except SplitcodecError as error:
-        complain(error)
-        return 2
+    return exit_code(lambda: _run(options))
+
+
+def _run(options: argparse.Namespace) -> None:
+    ready(options.out)
+    report = measure(open_bundle(options.bundle), sides=_sides(options.sides), turns=max(1, options.turns))
+    write(report, options.out, name="task_cost.py", options=options)
     rows = [
         (one["grid"], tasks, f"{ms:.1f}", f"{one['times_classify'][tasks]:.2f}")
         for one in report["grids"]
         for tasks, ms in one["ms"].items()
     ]
     print_table(f"{report['bundle']}, one thread", ("places", "tasks", "ms", "times classify"), rows)
-    return 0
 
 
 def measure(bundle: Bundle, *, sides: Sequence[int], turns: int) -> dict[str, Any]:

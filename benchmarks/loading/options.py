@@ -6,9 +6,8 @@ import argparse
 import os
 from pathlib import Path
 
-from report import at_least_one
+from report import at_least_one, ready
 from splitcodec.errors import SettingsError
-from splitcodec.evaluation.output import made_folder
 
 
 def parsed(description: str | None) -> argparse.Namespace:
@@ -36,7 +35,7 @@ def check(options: argparse.Namespace) -> None:
         at_least_one(f"--{name.replace('_', '-')}", getattr(options, name))
     if not 0 < options.raw_seconds < float("inf"):
         raise SettingsError(f"--raw-seconds {options.raw_seconds}; expected more than 0")
-    made_folder(options.out.parent)
+    ready(options.out)
     if options.cores:
         try:
             os.sched_setaffinity(0, {int(core) for core in options.cores.split(",")})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
 import os
 import signal
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from outcome import deaf
 from splitcodec.edge.scrape import Scrape, parse_metrics
 
 _TICK = os.sysconf("SC_CLK_TCK")
@@ -32,8 +34,9 @@ class Served:
     def __init__(self, port: int, *options: str, log: Path) -> None:
         self.port = port
         command = [sys.executable, "-m", "splitcodec.cli", "serve", "--port", str(port), *options]
-        with log.open("ab") as file:
+        with log.open("ab") as file, deaf():
             self._process = subprocess.Popen(command, stdout=file, stderr=file)
+            atexit.register(self._process.kill)  # whatever ends the benchmark; does nothing to one that has ended
         self.pid = self._process.pid
         wait_ready(port, alive=lambda: self._process.poll() is None)
 
@@ -94,7 +97,8 @@ class Unbatched:
         self._process = multiprocessing.get_context("spawn").Process(
             target=_serve_unbatched, args=(port, bundle, threads), daemon=True
         )
-        self._process.start()
+        with deaf():
+            self._process.start()
         self.pid = self._process.pid or 0
         wait_ready(port, alive=self._process.is_alive)
 

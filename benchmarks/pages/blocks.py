@@ -9,6 +9,7 @@ from typing import Any
 from pages.browser import browser
 from pages.device import budget, contexts, footprint, int8
 from pages.link import answers, carriers
+from pages.reports import read_report
 from pages.serving import cost, sizing
 
 ZOO = Path("src/splitcodec/zoo")
@@ -18,7 +19,7 @@ def blocks(root: Path) -> dict[str, dict[str, list[str]]]:
     """Return each page's blocks by their names, as the reports below a checkout's root say."""
 
     def report(name: str) -> Any:
-        return json.loads((root / "reports" / f"{name}.json").read_bytes())
+        return read_report(root / "reports" / f"{name}.json")
 
     encode, latency, load, tasks = (report(name) for name in ("encode", "latency", "load", "task_cost"))
     metrics = (root / "reports" / "load_metrics.txt").read_text(encoding="utf-8")

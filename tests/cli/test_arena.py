@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from splitcodec.cli import app
-from splitcodec.errors import OutputError
+from splitcodec.errors import OutputError, SettingsError
 from splitcodec.evaluation import rate, report, tasks
 
 
@@ -65,3 +65,24 @@ def test_pictures_left_out_are_told_on_stderr(tiny_folder: Path, photos: Path) -
     (line,) = done.stderr.splitlines()
     assert line.startswith("splitcodec: 1 picture left out, 2 measured; the first: 3_broken.jpg: ")
     assert "not a picture" in line
+
+
+def test_a_split_is_refused_where_nothing_is_split(
+    tiny_folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rate, "evaluate", no_measuring)
+    done = run("-b", tiny_folder, "--data", photos, "--split", "val")
+    assert isinstance(done.exception, SettingsError), done.exception
+    assert "--split 'val' is for --task detect and segment" in str(done.exception)
+
+
+@pytest.mark.parametrize(("words", "split"), [([], "val"), (["--split", "test"], "test")])
+def test_a_task_is_scored_on_its_split(
+    tiny_folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], split: str
+) -> None:
+    def told(*_: object, **options: object) -> None:
+        raise SettingsError(f"split {options['split']}")
+
+    monkeypatch.setattr(tasks, "evaluate_task", told)
+    done = run("-b", tiny_folder, "--data", photos, "--task", "detect", *words)
+    assert str(done.exception) == f"split {split}"

@@ -14,7 +14,7 @@ from splitcodec.device.client import Device
 from splitcodec.device.fragmented import fragmented
 from splitcodec.device.link import slow
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import LinkDown, SettingsError
+from splitcodec.errors import DataError, LinkDown, SettingsError
 from splitcodec.evaluation.latency import Datagrams, Overhead, Radio, Trip, break_even_kbit_per_s
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.fragment import DATAGRAM, split
@@ -263,7 +263,7 @@ def test_a_bundle_that_was_not_measured_is_refused(
 def test_what_is_no_rd_json_is_refused(script: ModuleType, tmp_path: Path, text: str) -> None:
     path = tmp_path / "rd.json"
     path.write_text(text)
-    with pytest.raises(script.SplitcodecError, match=r"not an rd\.json"):
+    with pytest.raises(DataError, match=r"not an rd\.json"):
         script.Rates(path)
 
 

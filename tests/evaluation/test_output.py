@@ -20,3 +20,13 @@ def test_a_folder_without_room_is_no_folder_to_write_to(tmp_path: Path, monkeypa
 def test_files_appear_whole(tmp_path: Path) -> None:
     assert write_whole(tmp_path / "a" / "b", {"x": b"1", "y": b"22"}) == [tmp_path / "a/b/x", tmp_path / "a/b/y"]
     assert sorted(path.name for path in (tmp_path / "a" / "b").iterdir()) == ["x", "y"]
+
+
+def test_an_interrupt_leaves_no_draft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path, {"x": b"1"})
+    assert list(tmp_path.iterdir()) == []

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -143,3 +145,40 @@ def test_an_image_codec_out_of_a_file_is_one_and_the_report_says_where_it_is_fro
     assert report.codecs == ("vvc",)
     assert report.notes[-1] == "Not measured in this run, but read from a file of an earlier one: vvc."
     assert next(one for one in report.frontier() if one.method == "vvc").macs == 0
+
+
+def test_a_run_outlives_its_pictures(tiny: Bundle, labelled: Path, tmp_path: Path, report: Report) -> None:
+    folder = Path(shutil.copytree(labelled, tmp_path / "here"))
+
+    def vanish(done: int, total: int) -> None:
+        if done == total:
+            shutil.rmtree(folder)
+
+    found = evaluate(tiny, folder, codecs=["jpeg"], progress=vanish, threads=2)
+    assert not folder.exists()
+    mine = [one for one in report.points if one.method != "other"]
+    assert [(one.name, one.bytes_mean, one.top1) for one in found.points] == [
+        (one.name, one.bytes_mean, one.top1) for one in mine
+    ]
+    assert all(one.encode_ms and one.encode_ms > 0 for one in found.points)
+
+
+def test_a_picture_may_vanish_once_it_is_cropped(
+    tiny: Bundle, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, crop, pack_latent = Path(shutil.copytree(labelled, tmp_path / "here")), Device.crop, Device.pack_latent
+    cropped: list[Path] = []
+
+    def crop_it(device: Device, picture: Any) -> Any:
+        cropped.append(picture)
+        return crop(device, picture)
+
+    def pack_and_vanish(device: Device, latent_chw: Any, *, level: int) -> bytes:
+        cropped[-1].unlink(missing_ok=True)
+        return pack_latent(device, latent_chw, level=level)
+
+    monkeypatch.setattr(Device, "crop", crop_it)
+    monkeypatch.setattr(Device, "pack_latent", pack_and_vanish)
+    found = evaluate(tiny, folder, codecs=[], threads=1)
+    assert found.images == COUNT
+    assert [path.name for path in folder.iterdir()] == ["0003_broken.jpg"]

@@ -51,7 +51,9 @@ def evaluate(
         ),
     ],
     task: Annotated[TaskChoice, typer.Option("--task", help="What is scored.")] = TaskChoice.classify,
-    split: Annotated[str, typer.Option("--split", help="Of VOC, COCO or CamVid: which split.")] = "val",
+    split: Annotated[
+        str | None, typer.Option("--split", help="Of VOC, COCO or CamVid: which split. Default: val.")
+    ] = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
     codecs: Annotated[str, typer.Option("--codecs", help="Rivals: jpeg,webp,avif,jp2,jxl,hevc,vvc.")] = "",
     sweep: Annotated[SweepChoice, typer.Option("--sweep", help="Settings and resolutions to try per codec.")] = (
@@ -95,6 +97,11 @@ def evaluate(
             raise SettingsError(f"--memory is for --task classify; leave it out for {task.value}")
         _evaluate_task(bundle, data, task, split, codecs, sweep, rival, points, out, threads, json_=json_)
         return
+    if split is not None:
+        raise SettingsError(
+            f"--split {split!r:.40} is for --task detect and segment, whose data sets say which picture is in which "
+            "split; for classify give the split's own folder as --data"
+        )
     from splitcodec.evaluation.rate import evaluate as measure
     from splitcodec.evaluation.report import markdown, write_report
     from splitcodec.evaluation.rivals import parse_rival
@@ -126,7 +133,7 @@ def _evaluate_task(
     bundle: str,
     data: Path,
     task: TaskChoice,
-    split: str,
+    split: str | None,
     codecs: str,
     sweep: SweepChoice,
     rival: list[str] | None,
@@ -147,7 +154,7 @@ def _evaluate_task(
             bundle,
             data,
             task="detect" if task is TaskChoice.detect else "segment",
-            split=split,
+            split="val" if split is None else split,
             codecs=[name.strip() for name in codecs.split(",") if name.strip()],
             sweep="full" if sweep is SweepChoice.full else "lean",
             rivals=[one for text in rival or [] for one in parse_rival(text)],

@@ -7,9 +7,10 @@ Codecs get the same crop, and the same network reads what they give back, scaled
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -75,13 +76,13 @@ class Bench:
         latents = {
             one: [one.device.encoder.latent_chw(image_hwc[None]) for image_hwc in crops] for one in self._entrants
         }
-        held = [pictures[k].path if k < hold else None for k in crop_of]
+        held = [_file(pictures[k].path) if k < hold else None for k in crop_of]
         columns, overhead = [], []
         for source, value, side in self._settings if crops else ():
             if isinstance(source, Entrant):
                 packets = [
-                    _packet(source, latent_chw, value, path=path)
-                    for latent_chw, path in zip(latents[source], held, strict=True)
+                    _packet(source, latent_chw, value, file=file)
+                    for latent_chw, file in zip(latents[source], held, strict=True)
                 ]
                 if source is self._main:
                     pairs = zip(packets, latents[source], strict=True)
@@ -102,9 +103,18 @@ class Bench:
         crop = self._main.bundle.manifest.crop
         return [floor_bytes(setting, crop=crop) for setting in self._settings]
 
-    def encode_ms(self, paths: Sequence[Path]) -> list[float]:
+    def crops(self, paths: Iterable[Path], *, most: int) -> list[NDArray[np.uint8]]:
+        """Return the crops of the first pictures that can be read, uint8 (H, W, 3)."""
+        found: list[NDArray[np.uint8]] = []
+        for path in paths:
+            if len(found) == most:
+                break
+            with contextlib.suppress(PictureError):
+                found.append(self._main.device.crop(path)[0])
+        return found
+
+    def encode_ms(self, crops: Images) -> list[float]:
         """Return the median milliseconds from crop to bytes, per setting; a codec gets as many at once as it asks."""
-        crops = [self._main.device.crop(path)[0] for path in paths]
         return [statistics.median(_times(setting, crops)) for setting in self._settings]
 
     def _rival(self, codec: Codec, value: int, side: int | None, *, crops: Images) -> list[tuple[int, int]]:
@@ -144,19 +154,27 @@ def _times(setting: Setting, crops: Images) -> list[float]:
         some = crops[at : at + step]
         begin = time.perf_counter()
         if isinstance(source, Entrant):
-            _packet(source, source.device.encoder.latent_chw(some[0][None]), value, path=None)
+            _packet(source, source.device.encoder.latent_chw(some[0][None]), value, file=None)
         else:
             source.encode(scaled(some, side), value)
         times += [1000 * (time.perf_counter() - begin) / len(some)] * len(some)
     return times
 
 
-def _packet(entrant: Entrant, latent_chw: NDArray[np.float32], level: int, *, path: Path | None) -> bytes:
-    """Return a latent's packet; with a path, hold it against what `Device.encode` makes of that file."""
+def _file(path: Path) -> tuple[str, bytes] | None:
+    """Return a picture's name and file, read once for all levels; None if it is gone since it was cropped."""
+    try:
+        return path.name, path.read_bytes()
+    except OSError:
+        return None
+
+
+def _packet(entrant: Entrant, latent_chw: NDArray[np.float32], level: int, *, file: tuple[str, bytes] | None) -> bytes:
+    """Return a latent's packet; with a file, hold it against what `Device.encode` makes of that."""
     device = entrant.device
     packet = device.pack_latent(latent_chw, level=level)
-    if path is not None and packet != device.encode(path, level=level):
-        raise GraphError(f"{path.name}: encoding twice gave two packets; the encoder graph varies")
+    if file is not None and packet != device.encode(file[1], level=level):
+        raise GraphError(f"{file[0]}: encoding twice gave two packets; the encoder graph varies")
     return packet
 
 

@@ -44,7 +44,9 @@ def _write(path: Path, data: bytes) -> None:
     try:
         draft.write_bytes(data)
         draft.replace(path)
-    except OSError as error:
+    except BaseException as error:  # an interrupt as well
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}); give another folder") from None

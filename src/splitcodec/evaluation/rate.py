@@ -88,8 +88,9 @@ def evaluate(
     foreign, foreign_costs = read_points(points_files, images=len(pictures), taken=taken)
     memory = None if memory_file is None else Memory(memory_file, teacher=opened)
     bench = Bench(entrants, settings, memory=memory)
+    timed = bench.crops((one.path for one in pictures), most=TIMED)  # at the end of hours they might be gone
     reads, skipped = _read_all(bench, pictures, workers=threads or cores(), progress=progress or (lambda *_: None))
-    encode_ms = bench.encode_ms([one.path for one in reads[:TIMED]])
+    encode_ms = bench.encode_ms(timed)
     measured = Measured(settings, reads, encode_ms, floors=bench.floors(), crop=opened.manifest.crop)
     points = measured.points() + foreign
     methods = list(dict.fromkeys(one.method for one in points))
@@ -103,7 +104,7 @@ def evaluate(
     encoders = costs(entrants, foreign_costs, against_hevc=against_hevc, teachers=networks)
     levels = [setting.words for setting in settings if setting.method == OURS]
     elsewhere = [codec.name for codec in CODECS if any(point.method == codec.name for point in foreign)]
-    notes = _notes(settings, chosen, entrants, timed=min(TIMED, len(reads)), recalled=memory.recalled if memory else 0)
+    notes = _notes(settings, chosen, entrants, timed=len(timed), recalled=memory.recalled if memory else 0)
     if elsewhere:
         notes += (f"Not measured in this run, but read from a file of an earlier one: {', '.join(elsewhere)}.",)
     return Report(
