@@ -55,6 +55,11 @@ def test_two_processes_make_one_run(start: Start, tmp_path: Path) -> None:
     assert final["images"] == json.loads((tmp_path / "run" / "report.json").read_bytes())["images"]
     assert all(line.startswith(("stage1: ", "stage2: ")) for line in said.splitlines()), said
     assert load_file(tmp_path / "run" / "student.safetensors")
+    alone = [*map(str, process.args)] if isinstance(process.args, list) else []
+    alone[alone.index("--devices") + 1] = "1"  # would be half-way only, for its steps are shorter
+    done = subprocess.run(alone, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 2
+    assert "--devices 2" in done.stderr
 
 
 def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on(start: Start, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
+from splitcodec.errors import RunError
 from splitcodec.model.depthwise import quicken
 from splitcodec.model.student import Student
 from splitcodec.training.begin import begin
@@ -86,6 +87,8 @@ def train(
     run, names = Run(out), names_digest(paths, photos)
     run.check(recipe, photographs=len(paths), names=names)  # what can be refused is refused before there are several
     found = run.load()
+    if found is not None and found[2].step and found[2].devices != devices:
+        raise RunError(f"{out}: this run counts the steps of --devices {found[2].devices}; go on with as many")
     fabric = launched(devices, precision=recipe.precision)
     fabric.seed_everything(recipe.seed + fabric.global_rank, verbose=False)
     teacher = build_teacher(recipe)
@@ -124,7 +127,8 @@ def train(
         if name < state.stage:
             continue
         if name > state.stage:
-            state.stage, state.step, state.stage_seconds, found = name, 0, 0.0, None
+            state.begin_stage(name)
+            found = None
         resumed = found[1] if found else None
         with together(fabric):
             done = trainer.stage(
@@ -210,6 +214,7 @@ class _Trainer:
         stream = (int(name.removeprefix("stage")) - 1) * 1024 + fabric.global_rank
         images_each = pace.images_each
         if state.step == 0:
+            state.devices = fabric.world_size
             self._measure(name, stage, lose, check=check, state=state, share=0.0)
         clock, saved, since = time.monotonic(), time.monotonic(), (state.step, time.monotonic())
         last, window = pace.last_step(state), stage.window

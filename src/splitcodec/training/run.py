@@ -45,8 +45,14 @@ class State:
     """Wall time spent training, over all sessions."""
     stage_seconds: float = 0.0
     """The part of it that was spent in this stage."""
+    devices: int = 1
+    """Processes of this stage: its steps are so many batches each."""
     readings: list[dict[str, Any]] = field(default_factory=list)
     """Losses on held-out crops so far; see `levelling.Reading`."""
+
+    def begin_stage(self, name: str) -> None:
+        """Stand before a stage's first step."""
+        self.stage, self.step, self.stage_seconds = name, 0, 0.0
 
     def advance(self, *, images: int, seconds: float) -> None:
         """Count a step."""
