@@ -75,11 +75,15 @@ def test_the_held_out_loss_leaves_the_student_and_chance_as_they_were(recipe: Re
         assert done == 1.0
         assert not student.decoder.training
         seen.extend(label_b.tolist())
-        return Lost(image_u8.float().mean(), {}, torch.zeros(0))
+        mean = image_u8.float().mean()
+        return Lost(mean, {"logits": 2 * mean}, torch.zeros(0))
 
     images = torch.arange(5, dtype=torch.uint8).view(5, 1, 1, 1).expand(5, 3, 2, 2)
     held = Crops(images, torch.arange(5))
-    assert held_out_loss(student, lose, held, batch=4) == pytest.approx((0 + 1 + 2 + 3 + 4 + 0) / 6)
+    found = held_out_loss(student, lose, held, batch=4)
+    assert found is not None
+    assert found.loss == pytest.approx((0 + 1 + 2 + 3 + 4 + 0) / 6)
+    assert found.parts == {"logits": pytest.approx(2 * found.loss)}
     assert seen == [0, 1, 2, 3, 4, 0]  # one crop twice, so that both levels get as many
     assert [part.training for part in student.modules()] == modes
     assert held_out_loss(student, lose, Crops(images[:0], torch.arange(0)), batch=4) is None
@@ -94,6 +98,7 @@ def test_a_run_says_what_it_measured_and_whether_it_is_level(finished: Path) -> 
     assert set(report["levelling"]["percent_of_last_doubling"]) == {"stage1", "stage2"}
     lines = [json.loads(line) for line in (finished / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [line["validation"] for line in lines if "validation" in line] == report["validation"]
+    assert set(report["validation"][0]["parts"]) == {"feature", "later", "logits"}
 
 
 def test_measuring_is_repeatable_and_survives_a_break(

@@ -263,15 +263,17 @@ class _Trainer:
 
     def _measure(self, name: str, stage: Stage, lose: Loss, *, check: Crops, state: State, share: float) -> None:
         """Note the loss on held-out crops."""
-        loss = held_out_loss(self.student, lose, check, batch=stage.batch, window=stage.window)
-        if loss is None:
+        held = held_out_loss(self.student, lose, check, batch=stage.batch, window=stage.window)
+        if held is None:
             return
-        reading = {"stage": name, "share": round(share, 4), "images": state.images, "loss": loss}
+        reading = {"stage": name, "share": round(share, 4), "images": state.images, **held._asdict()}
         state.readings.append(reading)
         if self.fabric.is_global_zero:
             self.run.log({"validation": reading})
             if self.board is not None:
-                self.board.add_scalar(f"{name}/validation", loss, state.images)
+                self.board.add_scalar(f"{name}/validation", held.loss, state.images)
+                for part, value in held.parts.items():
+                    self.board.add_scalar(f"{name}/validation_{part}", value, state.images)
 
     def _tell(self, now: Progress, *, state: State, lost: Lost) -> None:
         if not self.fabric.is_global_zero:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -32,11 +32,21 @@ LIMIT: Final = 1.0
 """Per cent of the loss that a doubling of the pictures seen may still bring."""
 
 Reading = dict[str, Any]
-"""Of one measurement: `stage`, `share` of it that was done, `images` seen by then, `loss`."""
+"""Of one measurement: `stage`, `share` of it that was done, `images` seen by then, `loss` and its `parts`."""
+
+
+class Held(NamedTuple):
+    """What held-out crops lose: a stage's objective, and its parts before weights (see `objective.Lost`).
+
+    The parts tell what a falling loss owes its fall to: features may come nearer while answers do not.
+    """
+
+    loss: float
+    parts: dict[str, float]
 
 
 @torch.no_grad()
-def held_out_loss(student: Student, lose: Loss, held: Crops, *, batch: int, window: int | None = None) -> float | None:
+def held_out_loss(student: Student, lose: Loss, held: Crops, *, batch: int, window: int | None = None) -> Held | None:
     """Return a stage's own objective, the whole of it at full price, on held-out crops; None where there are none.
 
     A stage that learns from windows is measured on windows, the middles of the crops.
@@ -49,12 +59,15 @@ def held_out_loss(student: Student, lose: Loss, held: Crops, *, batch: int, wind
     index = torch.arange(math.ceil(count / levels) * levels) % count
     modes = [(part, part.training) for part in student.modules()]
     student.eval()
-    total = 0.0
+    total, parts = 0.0, dict[str, float]()
     for some in torch.split(index, batch):
-        total += len(some) * lose(images[some], held.label_b[some], done=1.0, rounded=True).loss.item()
+        lost = lose(images[some], held.label_b[some], done=1.0, rounded=True)
+        total += len(some) * lost.loss.item()
+        for name, value in lost.parts.items():
+            parts[name] = parts.get(name, 0.0) + len(some) * value.item()
     for part, training in modes:
         part.training = training
-    return total / len(index)
+    return Held(total / len(index), {name: value / len(index) for name, value in parts.items()})
 
 
 def _middle(image_u8: Tensor, window: int | None) -> Tensor:
