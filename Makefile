@@ -39,10 +39,10 @@ format: $(VENV)/.dev  ## rewrite the code in the house style
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-wheel: $(VENV)/.dev  ## build dist/splitcodec-*.whl
+wheel: $(VENV)/.build  ## build dist/splitcodec-*.whl
 	$(BIN)/python -m build --wheel --outdir dist
 
-wheel-device: $(VENV)/.dev  ## build the wheel for devices: the zoo's device halves alone
+wheel-device: $(VENV)/.build  ## build the wheel for devices: the zoo's device halves alone
 	$(BIN)/python deploy/device_wheel.py --out dist
 
 evaluate: $(VENV)/.dev  ## measure the shipped bundle: reports/rate_accuracy/ (DATA=folder)
@@ -87,10 +87,15 @@ $(VENV)/.edge: pyproject.toml | $(BIN)/python
 	$(BIN)/$(PIP) -e '.[edge]'
 	touch $@
 
+# wheels want no torch: whoever builds one for a board need not fetch it
+$(VENV)/.build: pyproject.toml | $(BIN)/python
+	$(BIN)/$(PIP) -e . 'build>=1.2'
+	touch $@
+
 # torch's wheel is large: the first time this takes a minute or two
 $(VENV)/.dev: pyproject.toml | $(BIN)/python
 	$(BIN)/$(PIP) -e '.[dev]'
-	touch $@ $(VENV)/.edge
+	touch $@ $(VENV)/.edge $(VENV)/.build
 
 $(SLIM)/.slim: pyproject.toml
 	$(PYTHON) -m venv $(SLIM)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,3 +92,12 @@ def test_two_inputs_are_refused() -> None:
 def test_fewer_than_one_thread_or_more_than_a_machine_starts(tiny: Bundle, threads: int) -> None:
     with pytest.raises(SettingsError, match="expected at least 1"):
         Graph(tiny.graph("encoder"), name="encoder.onnx", threads=threads)
+
+
+def test_onnx_runtime_reports_to_nobody(tiny_folder: Path, tmp_path: Path) -> None:
+    """It kept a database in the user's cache and looked up a collector's name: a card written, a paid link used."""
+    code = f"from splitcodec import Edge; Edge({str(tiny_folder)!r})"
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment | home)
+    assert list(tmp_path.iterdir()) == []

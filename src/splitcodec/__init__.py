@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -10,6 +11,11 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 __all__ = ["Device", "Edge", "__version__"]
+
+# ONNX Runtime (1.32, say) reports its use to Microsoft unless it is told not to: a device would write a database onto
+# its memory card and send over a link that is paid by the byte. Told here, before any room loads it; an operator's own
+# word stands.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 
 def __getattr__(name: str) -> object:

@@ -42,6 +42,15 @@ def test_a_password_in_the_address_is_sent_and_never_said(edge: Edge, reply: Rep
     assert "s3cret" not in str(caught.value)
 
 
+def test_who_is_asked_for_a_token_is_told_where_it_goes(edge: Edge) -> None:
+    edge.replies = [problem(401, "a bearer token is needed"), problem(400, "level 9")]
+    with http(edge.url, retries=0) as link:
+        with pytest.raises(LinkRefused, match=r"needed; give --token-file, or set SPLITCODEC_TOKEN"):
+            link(b"x")
+        with pytest.raises(LinkRefused, match=r"level 9$"):
+            link(b"x")
+
+
 def test_a_page_does_not_say_the_password_either(edge: Edge) -> None:
     edge.replies = [(200, {}, b"one"), (503, {}, b"")]
     get = page(with_password(edge.url))

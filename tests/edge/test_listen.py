@@ -23,10 +23,11 @@ from PIL import Image
 pytest.importorskip("fastapi")
 
 from splitcodec import Device, Edge
+from splitcodec.device.link import http, page
 from splitcodec.edge import listen
 from splitcodec.edge.listen import tls_context
 from splitcodec.edge.server import BackgroundServer, check_guarded, create_app, read_settings
-from splitcodec.errors import SettingsError
+from splitcodec.errors import LinkDown, SettingsError
 from splitcodec.wire.bundle import Bundle
 
 
@@ -227,12 +228,20 @@ def test_tokens_turn_over_on_sighup_and_are_never_in_a_log(tiny_folder: Path, pa
     assert any("clear text" in line for line in lines)
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs the command openssl to make a certificate")
-def test_tls(tiny_folder: Path, packet: bytes, tmp_path: Path) -> None:
+@pytest.fixture
+def own_certificate(tmp_path: Path) -> tuple[Path, Path]:
+    """Return a key and the certificate that it has signed itself, for 127.0.0.1."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs the command openssl to make a certificate")
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
     make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
     names = ["-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run([*make.split(), *names, "-keyout", key, "-out", cert], check=True, capture_output=True)
+    return key, cert
+
+
+def test_tls(tiny_folder: Path, packet: bytes, own_certificate: tuple[Path, Path]) -> None:
+    key, cert = own_certificate
     with served(tiny_folder, "--tls-cert", cert, "--tls-key", key) as (process, url, _):
         assert url.startswith("https://")
         trust = ssl.create_default_context(cafile=str(cert))
@@ -241,6 +250,24 @@ def test_tls(tiny_folder: Path, packet: bytes, tmp_path: Path) -> None:
         assert "max-age" in response.headers["strict-transport-security"]
         process.terminate()
         assert process.wait(10) == 0
+
+
+def test_a_certificate_of_ones_own(
+    tiny_folder: Path, packet: bytes, own_certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refusals said to look whether the server runs, and `splitcodec top` took no word of whom to trust."""
+    key, cert = own_certificate
+    with served(tiny_folder, "--tls-cert", cert, "--tls-key", key) as (_, url, _):
+        for ask in (lambda: http(url, retries=0)(packet), page(f"{url}/metrics")):
+            with pytest.raises(LinkDown, match="SSL_CERT_FILE"):
+                ask()
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert))
+        assert b"answers" in http(url, retries=0)(packet)
+        assert "splitcodec_ready" in page(f"{url}/metrics")()
+        monkeypatch.setenv("SSL_CERT_FILE", str(key.with_name("none.pem")))
+        for make in (http, page):
+            with pytest.raises(SettingsError, match=r"SSL_CERT_FILE.*No such file"):
+                make(url)
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "no-such-host.invalid"])

@@ -244,6 +244,17 @@ def test_a_wrong_environment_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         read_settings()
 
 
+def test_a_misspelt_variable_is_warned_of(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """A limit under a wrong name was taken for none at all, without a word."""
+    for name in ("SPLITCODEC_WORKRES", "SPLITCODEC_COLOUR", "SPLITCODEC_REPLAY_S", "SPLITCODEC_URL"):
+        monkeypatch.setenv(name, "3")
+    read_settings()
+    assert [record.getMessage() for record in caplog.records] == [
+        "SPLITCODEC_COLOUR is no setting of the server and does nothing",
+        "SPLITCODEC_WORKRES is no setting of the server and does nothing; SPLITCODEC_WORKERS is one",
+    ]
+
+
 def test_serve_announces_logs_to_stderr_and_ends_on_interrupt(tiny_folder: Path) -> None:
     code = f"""
 import sys

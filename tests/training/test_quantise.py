@@ -107,6 +107,7 @@ def test_quantise_adds_an_encoder_and_changes_nothing_else(
     assert noted == {**told["int8"], "splitcodec": splitcodec.__version__}  # type: ignore[dict-item]
     assert noted["calibrator"] in ("minmax", "percentile")
     assert told["bytes"] == new[FILES["int8"]].bytes
+    assert (told["path"], told["fingerprint"]) == (str(bundle.path), bundle.fingerprint.hex())
 
 
 def test_symbols_are_close_and_packets_are_answered(made: tuple[Bundle, dict[str, object]], photos: Path) -> None:

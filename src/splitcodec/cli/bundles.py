@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitcodec.cli.show import BundleArgument, JsonOption, no_train, print_json
+from splitcodec.cli.show import BundleArgument, JsonOption, no_train, print_json, written
 from splitcodec.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -177,12 +177,10 @@ def _facts(bundle: Bundle, out: Path) -> dict[str, Any]:
     """Return what was written; `bytes` is what it takes on disk there."""
     paths = [out] if out.is_file() else [path for path in out.rglob("*") if path.is_file()]
     return {
-        "bundle": bundle.ident,
-        "path": str(out),
+        **written(bundle, out),
         "bytes": sum(path.stat().st_size for path in paths),
         "files": {name: entry.bytes for name, entry in bundle.manifest.files.items()},
         "half": "device" if bundle.is_device_half else "both",
-        "fingerprint": bundle.fingerprint.hex(),
     }
 
 

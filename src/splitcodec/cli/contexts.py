@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from splitcodec.cli.bundles import NextVersionOption
-from splitcodec.cli.show import BundleArgument, JsonOption, complain, print_json, print_table, progress
+from splitcodec.cli.show import BundleArgument, JsonOption, complain, print_json, print_table, progress, written
 from splitcodec.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def contexts(
     if sum(one.change for one in found) >= 0:
         complain("by context costs more here: learn networks for this latent (no --like), or from more photographs")
     if json_:
-        print_json({"bundle": new.ident, "folder": str(out), **note, "levels": [one.to_json() for one in found]})
+        print_json({**written(new, out), "folder": str(out), **note, "levels": [one.to_json() for one in found]})
         return
     print_table(
         f"{new.ident}, {held} photographs held out",
@@ -162,7 +162,7 @@ def levels(
     start = nearest(placed, opened.manifest.default_level) if default is None else default
     new = write_folder(with_levels(opened, placed, latents, default=start, version=version), out)
     if json_:
-        print_json({"bundle": new.ident, "folder": str(out), "default": start, "levels": to_json(placed)})
+        print_json({**written(new, out), "folder": str(out), "default": start, "levels": to_json(placed)})
         return
     print_table(
         f"{new.ident}, {len(latents)} photographs",

@@ -46,6 +46,7 @@ from splitcodec.cli.show import (
 from splitcodec.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
+    from splitcodec.device.client import Encoded
     from splitcodec.device.view import Fit
     from splitcodec.wire.answer import Answer
 
@@ -111,7 +112,7 @@ def encode(
             "bytes": len(encoded.packet),
             "level": encoded.level,
             "ms": ms,
-            **({"side": encoded.side, "dropped": encoded.dropped} if force_fit else {}),
+            **_forced(encoded, force_fit=force_fit),
         }
 
     done, failures = each(images, one, what="encoding")
@@ -201,7 +202,8 @@ def ask(
         drawn.append(answer)
         trip = round(1000 * (time.perf_counter() - begin) - sum(answer["ms"].values()), 3)
         ms = {**encoded.ms, "link": max(trip, 0.0), **answer["ms"]}
-        return {**answer, "ms": ms, "image": str(image), "bytes": len(encoded.packet)}
+        forced = _forced(encoded, force_fit=force_fit)
+        return {**answer, "ms": ms, "image": str(image), "bytes": len(encoded.packet), **forced}
 
     try:
         done, failures = each(images, one, what="asking")
@@ -215,6 +217,11 @@ def ask(
     if draw is not None and drawn:  # after the answer is told: disks get full
         _write_drawing(images[0], drawn[0], draw)
     leave(failures)
+
+
+def _forced(encoded: Encoded, *, force_fit: bool) -> dict[str, int]:
+    """Return what --force-fit did to a picture, for --json."""
+    return {"side": encoded.side, "dropped": encoded.dropped} if force_fit else {}
 
 
 def _check_side(side: int | None, fit: Fit) -> None:

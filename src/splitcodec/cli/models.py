@@ -19,6 +19,7 @@ from splitcodec.cli.show import (
     print_json,
     print_table,
     progress,
+    written,
 )
 
 
@@ -166,8 +167,12 @@ def export(
     from splitcodec.device.client import Device
     from splitcodec.device.image import load_picture
     from splitcodec.edge.answer import Edge
+    from splitcodec.errors import RunError
     from splitcodec.evaluation.golden import make_golden
     from splitcodec.wire.bundle import Bundle
+
+    if not (run / "recipe.yaml").is_file():
+        raise RunError(f"{run} holds no run of `splitcodec train`; give the folder of one")
 
     def golden(bundle: Bundle) -> bytes:
         return make_golden(Device(bundle), Edge(bundle), [load_picture(photo.read()) for photo in PHOTOGRAPHS[:3]])
@@ -175,7 +180,7 @@ def export(
     layers = [name.strip() for name in maps.split(",")] if maps else []
     bundle = exporter.export(run, out, golden=golden, maps=layers)
     if json_:
-        print_json({"bundle": bundle.ident, "folder": str(out), "encoder": dict(bundle.manifest.encoder)})
+        print_json({**written(bundle, out), "folder": str(out), "encoder": dict(bundle.manifest.encoder)})
     else:
         print(f"{out}: {bundle.ident}; next: splitcodec check {out}")
 

@@ -15,6 +15,7 @@ from splitcodec.cli.show import (
     print_json,
     print_table,
     progress,
+    written,
 )
 from splitcodec.errors import DataError, GoldenMismatch, MissingExtra, OutputError
 
@@ -86,7 +87,7 @@ def quantise(
     if out.exists():  # said before minutes of work rather than after
         raise OutputError(f"{out} exists; choose another folder or remove it first")
     opened = open_bundle(bundle)
-    wanted = _numbers(levels) if levels is not None else None
+    wanted = _numbers("--levels", levels) if levels is not None else None
     check_levels(opened, wanted)
     calibration, measured_on = shuffled(photos), shuffled(held_out) if held_out else []
     if not measured_on:
@@ -134,11 +135,13 @@ def quantise(
     for why in (*skipped, *(why for _, why in found.skipped)):
         complain(f"left out: {why}")
     if json_:
-        print_json({"folder": str(out), "bytes": len(int8.graph), "int8": note, "error": int8.error, **found.to_json()})
+        facts = {**written(made, out), "folder": str(out), "bytes": len(int8.graph), "int8": note, "error": int8.error}
+        print_json({**facts, **found.to_json()})
         return
     _tell(found)
     print(
-        f"{out}: {made.ident} with an INT8 encoder of {len(int8.graph):,} bytes; next, on the device: splitcodec tune"
+        f"{out}: {made.ident} with an INT8 encoder of {len(int8.graph):,} bytes; "
+        f"next, on the device: splitcodec tune {out}"
     )
 
 
@@ -175,7 +178,7 @@ def tune(
         task = bar.add_task("timing", total=None, note="")
         found = measure(
             opened,
-            threads=_numbers(threads) if threads is not None else None,
+            threads=_numbers("--threads", threads) if threads is not None else None,
             refused=refused,
             record=not dry_run,
             progress=lambda now, total: bar.update(task, completed=now, total=total),
@@ -226,7 +229,7 @@ def _tell(found: Agreement) -> None:
     )
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(option: str, text: str) -> list[int]:
     from splitcodec.errors import SettingsError
 
     try:
@@ -234,5 +237,5 @@ def _numbers(text: str) -> list[int]:
     except ValueError:
         found = []
     if not found or min(found) < 0:
-        raise SettingsError(f"{text!r}: expected numbers with commas between them, such as 0,2,4")
+        raise SettingsError(f"{option} {text!r}: expected numbers with commas between them, such as 0,2,4")
     return found

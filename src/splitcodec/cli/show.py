@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from rich.text import Text
 
 from splitcodec.errors import MissingExtra, SettingsError, SplitcodecError
 from splitcodec.wire.answer import GUESSES, MOST_GUESSES
+
+if TYPE_CHECKING:
+    from splitcodec.wire.bundle import Bundle
 
 DEFAULT_BUNDLE = "efficientnet-lite0"
 
@@ -94,20 +97,28 @@ def print_json(value: Any) -> None:
     print(json.dumps(value, indent=1, allow_nan=False))
 
 
+def written(bundle: Bundle, out: Path) -> dict[str, str]:
+    """Return what --json says of every bundle that a command writes (docs/bundle-format.md, section 6)."""
+    return {"bundle": bundle.ident, "path": str(out), "fingerprint": bundle.fingerprint.hex()}
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> None:
     """Print a table on stdout; the first `left` columns are text, the others are flush right."""
-    table = Table(title=Text(legible(title)), title_justify="left", header_style="bold")
+    table = Table(header_style="bold")
     for place, column in enumerate(columns):
         table.add_column(column, justify="left" if place < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(legible(str(cell))) for cell in row))  # text, not markup: a box is "[car] 66 %"
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(Text(legible(title), style="table.title"))  # the table's own breaks at its edge
+    console.print(table)
 
 
 @contextlib.contextmanager
 def progress(*, every_s: float = 30.0) -> Iterator[Progress]:
     """Show a progress bar on stderr; where that is no terminal, one plain line every `every_s` seconds and no other."""
     console = Console(stderr=True)
+    console.soft_wrap = not console.is_terminal  # a log's lines are broken by whoever reads it
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from splitcodec.cli.show import DEFAULT_BUNDLE, BundleOption, JsonOption, no_train, print_json, progress
+from splitcodec.cli.show import DEFAULT_BUNDLE, BundleOption, JsonOption, no_train, print_json, progress, written
 
 
 def add_to(app: typer.Typer) -> None:
@@ -102,10 +102,9 @@ def export_task(
 
     made = export(run, open_bundle(bundle), out, name=name, version=version)
     facts = {
-        "bundle": made.ident,
+        **written(made, out),
         "folder": str(out),
         "tasks": list(made.manifest.tasks),
-        "fingerprint": made.fingerprint.hex(),
         "files": {file: entry.bytes for file, entry in made.manifest.files.items()},
     }
     if json_:

@@ -24,6 +24,7 @@ from splitcodec.cli.show import (
     LevelOption,
     ThreadsOption,
     TimeoutOption,
+    TokenFileOption,
     TopOption,
     check_finite,
     checked_encoder,
@@ -95,6 +96,7 @@ def watch(
     settle: Annotated[
         float, typer.Option("--settle", min=0.0, metavar="S", help="Seconds without change that make a file whole.")
     ] = 1.0,
+    token_file: TokenFileOption = None,
     encoder: EncoderOption = "tuned",
     threads: ThreadsOption = None,
     json_: JsonOption = False,
@@ -102,8 +104,8 @@ def watch(
     """Encode pictures as they appear, keep packets until the edge has answered, write one line for each answer.
 
     Survives a link that is away, a full disk and a loss of power; see docs/field.md. The average rate is kept by the
-    time at which pictures are encoded; a picture that has to wait stays where it is. A bearer token is read from
-    SPLITCODEC_TOKEN. With --json the status is printed, one object a line.
+    time at which pictures are encoded; a picture that has to wait stays where it is. With --json the status is printed,
+    one object a line.
     """
     from splitcodec.device.budget import RateKeeper
     from splitcodec.device.client import Device
@@ -130,12 +132,12 @@ def watch(
             "--window-s": window_s,
         }
     )
-    place = spool or _default_spool(folder)
+    place = _spool(spool, folder=folder, camera=camera)
     wanted = [task.strip() for task in tasks.split(",") if task.strip()]
     shown, stop = _Shown(json_=json_), threading.Event()
     keeper = None if kbit_per_s is None else RateKeeper(kbit_per_s, window_s=10.0 if window_s is None else window_s)
     with contextlib.ExitStack() as closing:
-        link = open_link(url, tasks=wanted, top=top, timeout_s=timeout, retries=0, token=read_token(None))
+        link = open_link(url, tasks=wanted, top=top, timeout_s=timeout, retries=0, token=read_token(token_file))
         closing.callback(link.close)
         source = _source(folder, camera=camera, every=every, after=after, settle=settle)
         closing.callback(source.close)
@@ -184,26 +186,27 @@ def watch(
         raise typer.Exit(2)
 
 
-def _default_spool(folder: Path | None) -> Path:
+def _spool(given: Path | None, *, folder: Path | None, camera: str | None) -> Path:
+    """Return where packets wait. Raises SettingsError without a folder or a camera, or for both."""
     from splitcodec.errors import SettingsError
 
+    if (folder is None) == (camera is None):
+        raise SettingsError("expected a folder of pictures or --camera; give one of the two")
+    if given is not None:
+        return given
     if folder is None:
-        raise SettingsError("no --spool; with --camera, say where packets shall wait")
+        raise SettingsError("no --spool DIR; with --camera, say where packets shall wait")
     return folder / ".splitcodec"
 
 
 def _source(folder: Path | None, *, camera: str | None, every: float, after: str, settle: float) -> Source:
-    from splitcodec.errors import SettingsError
-
-    if (folder is None) == (camera is None):
-        raise SettingsError("expected a folder or --camera; give one of the two")
     if camera is not None:
         from splitcodec.device.camera import Camera
 
         return Camera(camera, every_s=every)
     from splitcodec.device.source import Folder
 
-    assert folder is not None  # noqa: S101 - the line above says so, in words that mypy does not read
+    assert folder is not None  # noqa: S101 - `_spool` has refused neither, in words that mypy does not read
     return Folder(folder, after=after, settle_s=settle)
 
 

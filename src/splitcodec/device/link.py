@@ -19,7 +19,7 @@ from urllib.request import getproxies
 
 import httpx
 
-from splitcodec.device.outgoing import OneWrite
+from splitcodec.device.outgoing import OneWrite, trusted
 from splitcodec.device.status import shown_address
 from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError
 from splitcodec.wire.answer import MAX_BYTES
@@ -30,6 +30,7 @@ Link = Callable[[bytes], bytes]
 
 LONGEST_WAIT_S = 30.0  # whatever Retry-After says
 _PASSING = frozenset({429, 502, 503, 504})
+_HINTS = {401: "; give --token-file, or set SPLITCODEC_TOKEN (a bridge: --server-token-file)"}
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
 # A proxy from the environment is for the world outside: never send loopback through it.
 _LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
@@ -125,10 +126,7 @@ class HttpLink:
             if turn + 1 < self._tries:
                 self._sleep(wait_s)
         tries = "1 try" if self._tries == 1 else f"{self._tries} tries"
-        raise LinkDown(
-            f"{self.url} does not answer after {tries} ({trouble}); "
-            "check the address, and that `splitcodec serve` is running there"
-        )
+        raise LinkDown(f"{self.url} does not answer after {tries} ({trouble}); {_advice(trouble)}")
 
     def close(self) -> None:
         """Close the connection."""
@@ -168,15 +166,13 @@ class HttpLink:
 
     def _refusal(self, status: int, headers: httpx.Headers, body: bytes) -> LinkRefused | LinkGarbled:
         if detail := _detail(headers, body):
-            return LinkRefused(f"{self.url} refused the packet ({status}): {detail}", status=status)
+            told = f"{self.url} refused the packet ({status}): {detail}{_HINTS.get(status, '')}"
+            return LinkRefused(told, status=status)
         if 300 <= status < 400:
             place = headers.get("location", "nowhere")[:200]
             return LinkGarbled(f"{self.url} answered {status} and points to {place}; give that address instead")
         kind = headers.get("content-type", "no content type")[:80]
-        return LinkGarbled(
-            f"{self.url} answered {status} with {kind}, expected JSON from an edge; "
-            "check the address, and that `splitcodec serve` is running there"
-        )
+        return LinkGarbled(f"{self.url} answered {status} with {kind}, expected JSON from an edge; {_advice(kind)}")
 
 
 def page(url: str, *, token: str | None = None, timeout_s: float = 10.0) -> Callable[[], str]:
@@ -186,17 +182,17 @@ def page(url: str, *, token: str | None = None, timeout_s: float = 10.0) -> Call
     """
     address = _checked_url(url)
     place = shown_address(address)
-    client = httpx.Client(headers=_authorization(token), timeout=timeout_s, trust_env=False)
+    context = trusted() if httpx.URL(address).scheme == "https" else False
+    client = httpx.Client(headers=_authorization(token), timeout=timeout_s, trust_env=False, verify=context)
 
     def get() -> str:
         try:
             response = client.get(address)
         except httpx.HTTPError as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise LinkDown(f"{place}: {reason}; check the address, and that an edge is running there") from None
-        if response.status_code != 200:
-            hint = "; give --token-file, or set SPLITCODEC_TOKEN" if response.status_code == 401 else ""
-            raise LinkRefused(f"{place} answered {response.status_code}{hint}", status=response.status_code)
+            raise LinkDown(f"{place}: {reason}; {_advice(reason)}") from None
+        if (status := response.status_code) != 200:
+            raise LinkRefused(f"{place} answered {status}{_HINTS.get(status, '')}", status=status)
         return response.text
 
     weakref.finalize(get, client.close)
@@ -242,7 +238,7 @@ def _authorization(token: str | None) -> dict[str, str]:
 
 def _client(headers: dict[str, str], timeout_s: float, *, tls: bool) -> httpx.Client:
     try:
-        direct = OneWrite(httpx.create_ssl_context() if tls else None)
+        direct = OneWrite(trusted() if tls else None)
         if getproxies():
             return httpx.Client(headers=headers, timeout=timeout_s, mounts=dict.fromkeys(_LOOPBACK, direct))
         return httpx.Client(headers=headers, timeout=timeout_s, transport=direct)
@@ -251,6 +247,12 @@ def _client(headers: dict[str, str], timeout_s: float, *, tls: bool) -> httpx.Cl
         raise SettingsError(
             f"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names a proxy of no use ({hint}); correct it, or unset it"
         ) from None
+
+
+def _advice(trouble: str) -> str:
+    if "CERTIFICATE_VERIFY_FAILED" in trouble:
+        return "name a PEM file with the authority that signed its certificate in SSL_CERT_FILE"
+    return "check the address, and that `splitcodec serve` is running there"
 
 
 def _checked_url(url: str) -> str:

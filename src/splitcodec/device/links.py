@@ -8,6 +8,7 @@ from typing import Protocol
 
 from splitcodec.device.link import http
 from splitcodec.device.udp import udp
+from splitcodec.errors import SettingsError
 
 
 class KeyedLink(Protocol):
@@ -42,6 +43,11 @@ def open_link(
     if url.startswith("udp://"):
         return udp(url, tasks=tasks, top=top, timeout_s=timeout_s, retries=retries, token=token)
     if not url.startswith(("mqtt://", "mqtts://")):
+        if not url.lower().startswith(("http://", "https://")):
+            shown = url.rpartition("@")[2][:200]  # of a wrong address nobody knows what the password is
+            raise SettingsError(
+                f"{shown!r} is no address of an edge; expected one like http://host:8080, mqtt://host/topic or udp://host"
+            )
         return http(url, tasks=tasks, top=top, timeout_s=timeout_s, retries=retries, token=token)
     from splitcodec.device.mqtt import mqtt
 

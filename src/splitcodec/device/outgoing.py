@@ -14,6 +14,18 @@ from typing import Any, cast, final
 import httpcore
 import httpx
 
+from splitcodec.errors import SettingsError
+
+
+def trusted() -> ssl.SSLContext:
+    """Return what TLS trusts: authorities in SSL_CERT_FILE or SSL_CERT_DIR, else certifi's. Raises SettingsError."""
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        raise SettingsError(
+            f"SSL_CERT_FILE or SSL_CERT_DIR: {error.strerror or error}; name a PEM file of authorities, or unset it"
+        ) from None
+
 
 @final
 class OneWrite(httpx.BaseTransport):

@@ -85,7 +85,7 @@ class Folder:
         wall: Callable[[], float] = time.time,
     ) -> None:
         if after not in (KEEP, DELETE, MOVE):
-            raise SettingsError(f"after {after!r}; expected keep, delete or move")
+            raise SettingsError(f"--after {after!r}; expected keep, delete or move")
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; make it, or give another")
         self.folder = folder

@@ -64,7 +64,7 @@ class Watch:
         tell: Callable[[dict[str, Any] | None], None] = lambda _: None,
     ) -> None:
         if when_full not in (REFUSE, DROP_OLDEST, DROP_NEWEST):
-            raise SettingsError(f"when full {when_full!r}; expected refuse, drop-oldest or drop-newest")
+            raise SettingsError(f"--when-full {when_full!r}; expected refuse, drop-oldest or drop-newest")
         self._encode = encode
         self._send = send
         self._source = source

@@ -8,15 +8,17 @@ docs/server.md is for those who run it, docs/security.md says what is guarded an
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-
-from fastapi import FastAPI
-from starlette.types import ASGIApp
+from typing import TYPE_CHECKING
 
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.app import create_app
 from splitcodec.edge.listen import BackgroundServer, is_loopback, run_app
 from splitcodec.edge.settings import Settings, default_settings, read_settings
 from splitcodec.errors import SettingsError
+
+if TYPE_CHECKING:  # where they are missing, app.py says so and names the extra
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp
 
 __all__ = ["BackgroundServer", "Settings", "check_guarded", "create_app", "default_settings", "read_settings", "serve"]
 

@@ -6,7 +6,10 @@ from a file or the environment alone: a command line is read by everybody on the
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, final
 
@@ -18,6 +21,11 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtra(f"the server needs {error.name}; install it with: pip install 'splitcodec[edge]'") from None
 
+_log = logging.getLogger("splitcodec.edge")
+_PREFIX = "SPLITCODEC_"
+# what other commands, docs/field.md and the tests have beside it
+_OTHERS = ("TOKEN", "SERVER_TOKEN", "MQTT_USERNAME", "MQTT_PASSWORD", "MQTT_CA", "CACHE", "URL", "REQUIRE")
+
 
 @final
 class Settings(BaseSettings):
@@ -27,7 +35,7 @@ class Settings(BaseSettings):
     (none: its choice), `max_symbols` lowers the bundles' own limit (none: that limit). 0 turns a rate limit off.
     """
 
-    model_config = SettingsConfigDict(env_prefix="SPLITCODEC_", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, populate_by_name=True)
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8080, ge=0, le=65_535)
@@ -68,8 +76,10 @@ class Settings(BaseSettings):
 def read_settings(options: Mapping[str, object] | None = None) -> Settings:
     """Return the settings: `options` before the environment before the defaults; an option that is None is left out.
 
-    Raises SettingsError naming what is wrong.
+    A variable that begins like a setting and is none is warned of. Raises SettingsError naming what is wrong.
     """
+    for name, meant in _misspelt(os.environ):
+        _log.warning("%s is no setting of the server and does nothing%s", name, f"; {meant} is one" if meant else "")
     given: dict[str, Any] = {name: value for name, value in (options or {}).items() if value is not None}
     try:
         settings = Settings(**given)
@@ -83,6 +93,13 @@ def read_settings(options: Mapping[str, object] | None = None) -> Settings:
 def default_settings() -> Settings:
     """Return the defaults, whatever the environment says: for a server that only its own process asks."""
     return Settings.model_construct()
+
+
+def _misspelt(environment: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return names that begin like a setting's and are nobody's, each with the likeliest setting, if any."""
+    known = [_PREFIX + name.upper() for name in (*Settings.model_fields, *_OTHERS)]
+    strange = sorted(name for name in environment if name.startswith(_PREFIX) and name not in known)
+    return [(name, next(iter(get_close_matches(name, known, n=1, cutoff=0.9)), "")) for name in strange]
 
 
 def complaints(errors: Any) -> str:

@@ -96,8 +96,10 @@ class Bundle:
         """
         entry = self.manifest.files.get(file_name)
         if entry is None:
-            half = "the device's half of a bundle" if self.is_device_half else "a bundle"
-            raise BundlePart(f"{self.ident}: {half} without {file_name}; use one that holds it")
+            half, what = "a bundle", "one that holds it"
+            if self.is_device_half:
+                half, what = "the device's half of a bundle", "the whole one; the wheel for devices has halves alone"
+            raise BundlePart(f"{self.ident}: {half} without {file_name}; use {what}")
         data = read_checked(self.source, file_name, entry=entry)
         if file_name.endswith(".onnx"):
             check_graph(data, name=f"{self.ident}: {file_name}")

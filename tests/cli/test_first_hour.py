@@ -1,0 +1,190 @@
+"""What somebody new meets first: a missing extra, a mistyped address, the same facts under the same names."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from splitcodec.cli import app
+from splitcodec.cli.show import print_table, progress
+from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
+from splitcodec.evaluation.golden import FILE, make_golden
+from splitcodec.wire.bundle import Bundle, open_bundle, write_bundle
+from tests.cli.test_cli import refused
+
+ROOT = Path(__file__).parents[2]
+PAGES = {
+    page.name: page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md"))
+    if page.name not in ("LOG.md", "results.md")
+}
+SERVER = ("fastapi", "starlette", "uvicorn", "pydantic_settings", "prometheus_client")
+
+
+def run(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for k in range(10):
+        Image.effect_noise((80, 80), 20 + 5 * k).convert("RGB").save(folder / f"{k}.png")
+    return folder
+
+
+@pytest.fixture
+def whole(tiny: Bundle, photos: Path, tmp_path: Path) -> Path:
+    """Return a bundle that brings golden vectors."""
+    files = {name: tiny.read(name) for name in tiny.manifest.files}
+    files[FILE] = make_golden(Device(tiny), Edge(tiny), sorted(photos.iterdir())[:2])
+    return write_bundle(tmp_path / "whole", tiny.manifest, files=files).path
+
+
+@pytest.mark.parametrize(
+    ("words", "missing"),
+    [
+        *((["serve"], missing) for missing in SERVER),
+        *((words, "fastapi") for words in (["serve", "--demo"], ["serve", "--engine", "ray"], ["demo"])),
+    ],
+)
+def test_without_the_server_s_packages_the_extra_is_named(words: list[str], missing: str, tmp_path: Path) -> None:
+    """The first thing that a plain `pip install` gave on `splitcodec serve` was a traceback."""
+    code = f"import sys; sys.modules[{missing!r}] = None; sys.argv = ['splitcodec', *{words}]; "
+    command = [sys.executable, "-c", code + "from splitcodec.cli import main; main()"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
+    done.stdout = ""  # `demo` has said what it is about to do
+    refused(done, "MissingExtra", f"needs {missing}", "splitcodec[edge]")
+
+
+def test_every_bundle_that_is_written_is_told_alike(whole: Path, photos: Path, tmp_path: Path) -> None:
+    """Some commands called the same thing `path`, others `folder`, and some left the fingerprint out."""
+    given = ["--photos", photos]
+    for words in (
+        ["bundle", "pack", whole],
+        ["bundle", "split", whole],
+        ["bundle", "join", whole, "--edge", whole],
+        ["calibrate", "-b", whole, *given],
+        ["levels", whole, *given, "--bytes", "60"],
+    ):
+        out = tmp_path / "-".join(map(str, words[:2])).replace("/", "")
+        done = run(*words, "-o", out, "--json")
+        assert done.exit_code == 0, (words, done.output, done.exception)
+        told, made = json.loads(done.stdout), open_bundle(out)
+        assert {key: told[key] for key in ("bundle", "path", "fingerprint")} == facts(made, out), words
+
+
+def test_exports_are_told_alike(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr("splitcodec.training.export.export", lambda *_, **__: tiny)
+    monkeypatch.setattr("splitcodec.training.task_export.export_task", lambda *_, **__: tiny)
+    (tmp_path / "recipe.yaml").touch()
+    for words in (["export", tmp_path], ["export-task", tmp_path, "-b", tiny.path]):
+        told = json.loads(run(*words, "-o", tmp_path / "out", "--json").stdout)
+        assert {key: told[key] for key in ("bundle", "path", "fingerprint")} == facts(tiny, tmp_path / "out"), words
+
+
+def test_what_is_no_run_is_not_asked_for_a_recipe(tmp_path: Path) -> None:
+    """`export` of the wrong folder said to give a YAML file."""
+    pytest.importorskip("torch")
+    done = run("export", tmp_path, "-o", tmp_path / "out")
+    assert f"{tmp_path} holds no run of `splitcodec train`" in str(done.exception)
+
+
+def facts(bundle: Bundle, out: Path) -> dict[str, str]:
+    return {"bundle": bundle.ident, "path": str(out), "fingerprint": bundle.fingerprint.hex()}
+
+
+@pytest.mark.parametrize("url", ["ftp://me:s3cret@edge", "edge:8080", "", "s3cret@edge"])
+@pytest.mark.parametrize("command", ["ask", "watch"])
+def test_an_address_of_no_kind_names_all_kinds(command: str, url: str, tiny_folder: Path, tmp_path: Path) -> None:
+    done = run(command, tmp_path, "--url", url, "-b", tiny_folder)
+    for word in ("http://host:8080", "mqtt://host/topic", "udp://host"):
+        assert word in str(done.exception)
+    assert "s3cret" not in str(done.exception)
+
+
+def test_watch_without_a_folder_or_a_camera_asks_for_one(tiny_folder: Path) -> None:
+    """It asked for a spool."""
+    done = run("watch", "--url", "http://127.0.0.1:9", "-b", tiny_folder)
+    assert "a folder of pictures or --camera" in str(done.exception)
+
+
+def test_watch_takes_a_token_file_as_ask_does(tiny_folder: Path, tmp_path: Path) -> None:
+    done = run("watch", tmp_path, "--url", "http://127.0.0.1:9", "-b", tiny_folder, "--token-file", tmp_path / "none")
+    assert f"token file {tmp_path / 'none'}" in str(done.exception)
+
+
+def test_ask_says_what_was_forced(tiny_folder: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/device.md promised `side` and `dropped` of --json; `encode` alone gave them."""
+    edge = Edge(tiny_folder)
+
+    class Link:
+        url = "http://edge"
+
+        def __call__(self, packet: bytes) -> bytes:
+            return edge.respond(packet)
+
+        def close(self) -> None:
+            """Close nothing."""
+
+    monkeypatch.setattr("splitcodec.device.links.open_link", lambda *_, **__: Link())
+    words = ["ask", photos / "9.png", "--url", "http://edge", "-b", tiny_folder, "--json", "--max-bytes"]
+    forced = json.loads(run(*words, 30, "--force-fit").stdout)
+    assert (forced["bytes"] <= 30, forced["side"] <= 64, forced["dropped"] >= 0) == (True, True, True)
+    assert not {"side", "dropped"} & set(json.loads(run(*words, 60_000).stdout))
+
+
+def test_a_title_stays_on_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    """`tune` broke the processor's name at the edge of its narrow table."""
+    print_table("efficientnet-lite0@8 on a processor with a long name", ["ms"], [["1"]])
+    assert capfd.readouterr().out.splitlines()[0] == "efficientnet-lite0@8 on a processor with a long name"
+
+
+def test_what_a_run_says_is_one_line_of_its_log(capfd: pytest.CaptureFixture[str]) -> None:
+    said = "stage1: agreement held out: " + ", ".join(f"{k} % at {k} kB" for k in range(30))
+    with progress() as bar:
+        bar.console.print(said)
+    assert capfd.readouterr().err == said + "\n"
+
+
+def commands(group: Any, *name: str) -> Iterator[tuple[str, set[str]]]:
+    """Give every command's words and its options."""
+    if not hasattr(group, "commands"):
+        yield " ".join(name), {option for parameter in group.params for option in parameter.opts if option[0] == "-"}
+    for word, command in getattr(group, "commands", {}).items():
+        yield from commands(command, *name, word)
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+def test_every_option_that_a_page_gives_a_command_exists() -> None:
+    lines = 0
+    for page, text in PAGES.items():
+        for name, rest in re.findall(rf"splitcodec ({'|'.join(sorted(COMMANDS, reverse=True))}) ([^`\n#|]*)", text):
+            given = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest))
+            assert given <= COMMANDS[name], (page, name, rest)
+            lines += bool(given)
+    assert lines > 50
+
+
+def test_every_option_is_on_a_page() -> None:
+    """What a page does not name is found by those alone who read the help of every command."""
+    text = "\n".join(PAGES.values())
+    for name, options in COMMANDS.items():
+        for option in options:
+            if option.startswith("--"):
+                assert re.search(rf"{option}(?![\w-])", text), (name, option)
