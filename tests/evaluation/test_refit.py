@@ -96,3 +96,15 @@ def test_rows_without_counts_stay(tiny: Bundle) -> None:
 def test_other_codings_are_refused(tiny: Bundle) -> None:
     with pytest.raises(SettingsError, match=r"codings \[0, 3\]; expected 0 and 2"):
         Counts(replace(tiny, manifest=replace(tiny.manifest, codings=(0, 3))))
+
+
+def test_a_row_that_one_half_never_saw_is_priced_by_the_old_tables(tiny: Bundle) -> None:
+    """It cost infinitely much at every strength, so the first of them was taken, with a warning of NumPy's."""
+    counts = Counts(tiny)
+    for latent_chw in latents(40):
+        counts.add(latent_chw)
+    row = int(np.flatnonzero(counts.half_ks[1].any(axis=1))[0])
+    counts.half_ks[0][row] = 0
+    found = best_strength(counts)
+    counts.half_ks[1][row] = 0  # nor does the other half see it: what it cost did not depend on the strength
+    assert found == best_strength(counts)

@@ -167,11 +167,11 @@ def _steps(
 def _posterior(
     count_ks: NDArray[np.int64], tables: Tables, *, photographs: int, strength: float
 ) -> NDArray[np.float64]:
-    """Return the mean of each row's posterior; rows without counts, and columns after a row's size, are zero."""
+    """Return the mean of each row's posterior: of rows without counts the old ones, zero after a row's size."""
     symbols_k1 = count_ks.sum(axis=1, keepdims=True)
     share_ks = count_ks / np.maximum(symbols_k1, 1)
     mean_ks = (photographs * share_ks + strength * (tables.freq_ks / TOTAL)) / (max(photographs, 1) + strength)
-    return np.asarray(np.where(symbols_k1 > 0, mean_ks, 0.0))
+    return np.asarray(np.where(symbols_k1 > 0, mean_ks, tables.freq_ks / TOTAL))  # as `refit` leaves them
 
 
 def _bits(count_ks: NDArray[np.int64], mass_ks: NDArray[np.float64]) -> float:
