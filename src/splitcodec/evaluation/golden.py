@@ -125,7 +125,8 @@ def _made(image_bhwc: NDArray[np.uint8], bundle: Bundle, *, encoder: Precision) 
     symbols_lnchw = symbols_of(device, image_bhwc)
     packet_ln = [[device.pack(chw, level=level) for chw in row] for level, row in enumerate(symbols_lnchw)]
     top_ln = np.array([[top_of(edge, packet) for packet in row] for row in packet_ln])
-    return _written(image_bhwc if encoder == "fp32" else None, symbols_lnchw, packet_ln, top_ln)
+    pictures = image_bhwc if encoder == "fp32" and not bundle.has(PICTURES) else None
+    return _written(pictures, symbols_lnchw, packet_ln, top_ln)
 
 
 def _written(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+from torch import Tensor
+
 from splitcodec.model.parts import TableNeck
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves
@@ -23,8 +25,7 @@ def place(recipe: Recipe, student: Student, *, halves: Halves, paths: list[Path]
     """Move levels to the sizes that the recipe asks for, if it does."""
     if recipe.levels.kilobytes is None:
         return
-    some, size = paths[:: max(1, len(paths) // PLACED_ON)], recipe.teacher
-    crops = centre_crops(some, resize=size.resize, crop=size.crop).image_u8
+    crops = _crops(recipe, paths, about=PLACED_ON)
     places = place_levels(student, halves, crops=crops, kilobytes=recipe.levels.kilobytes)
     run.log({"stage": "placed", "places": places})
 
@@ -34,8 +35,12 @@ def end(
 ) -> dict[str, Any]:
     """Count symbols (none for a student without tables), write weights and the final report; returns the report."""
     if isinstance(student.bottleneck, TableNeck):
-        some, size = paths[:: max(1, len(paths) // COUNTED)], recipe.teacher
-        crops = centre_crops(some, resize=size.resize, crop=size.crop).image_u8
-        run.keep_counts(dump_counts(count(student, halves, crops=crops)))
+        run.keep_counts(dump_counts(count(student, halves, crops=_crops(recipe, paths, about=COUNTED))))
     run.finish(student.state_dict(), final)
     return final
+
+
+def _crops(recipe: Recipe, paths: list[Path], *, about: int) -> Tensor:
+    """Return crops of some photographs, as the device would make them: uint8 (N, 3, H, W)."""
+    some, size = paths[:: max(1, len(paths) // about)], recipe.teacher
+    return centre_crops(some, resize=size.resize, crop=size.crop).image_u8
