@@ -19,10 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from outcome import exit_code
+
 import numpy as np
 from numpy.typing import NDArray
 
-from outcome import exit_code
 from report import ready, save
 from splitcodec.cli.show import complain, progress
 from splitcodec.device.client import Device

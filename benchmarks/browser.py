@@ -18,11 +18,12 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
+from outcome import exit_code
+
 import numpy as np
 from numpy.typing import NDArray
 
 from chromium import chromium
-from outcome import exit_code
 from report import at_least_one, ready, save
 from splitcodec import Device, Edge
 from splitcodec.cli.show import complain, progress

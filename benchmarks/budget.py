@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from outcome import exit_code
+
 import numpy as np
 
-from outcome import exit_code
 from pages.device import BUDGET, budget_row
 from report import at_least_one, ready, write
 from splitcodec.cli.show import complain, print_table, progress

@@ -26,10 +26,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from outcome import exit_code
+
 import numpy as np
 from numpy.typing import NDArray
 
-from outcome import exit_code
 from report import at_least_one, pictures_of, ready, write
 from splitcodec.cli.show import print_table
 from splitcodec.device.client import Device

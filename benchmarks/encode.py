@@ -24,12 +24,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from outcome import exit_code
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from latency_parts.choose import Choice, Rates
-from outcome import exit_code
 from report import at_least_one, pictures_of, ready, write
 from splitcodec.cli.show import print_table
 from splitcodec.device.client import Device

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from outcome import exit_code
+
 from report import ready, write
 from splitcodec.cli.show import print_table
 from splitcodec.demo.photos import PHOTOGRAPHS

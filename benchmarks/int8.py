@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from outcome import exit_code
+
 from report import at_least_one, ready, write
 from splitcodec.cli.show import print_table, progress
 from splitcodec.errors import SettingsError

@@ -17,10 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from outcome import exit_code
+
 import numpy as np
 from PIL import Image
 
-from outcome import exit_code
 from report import at_least_one, pictures_of, ready, write
 from splitcodec.cli.show import print_table
 from splitcodec.device.client import Device

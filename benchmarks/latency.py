@@ -20,6 +20,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from outcome import exit_code
+
 from latency_parts.body import block, strategy_json, target
 from latency_parts.choose import Rates
 from latency_parts.cores import Cores
@@ -30,7 +32,6 @@ from latency_parts.power import Rapl, watts
 from latency_parts.shaped import check_link
 from latency_parts.show import show
 from latency_parts.timing import run
-from outcome import exit_code
 from report import files_of, ready, write
 from splitcodec.cli.show import progress
 from splitcodec.device.client import Device

@@ -21,12 +21,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from outcome import exit_code
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from outcome import exit_code
 from report import ready, save
 from splitcodec.cli.show import complain, progress
 from splitcodec.device.client import Device

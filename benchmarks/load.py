@@ -20,8 +20,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import combinations
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
+
+from outcome import exit_code
 
 import numpy as np
 from PIL import Image
@@ -29,8 +30,7 @@ from PIL import Image
 from loading.clients import Generators, Job, Told, ask, differs
 from loading.options import check, command, parsed
 from loading.raw import Raw
-from loading.servers import Served, Unbatched, cpu_s, free_port, get, resident_bytes, scrape
-from outcome import exit_code
+from loading.servers import Served, Unbatched, cpu_s, free_port, get, logged, resident_bytes, scrape
 from report import save
 from splitcodec import Device, Edge
 from splitcodec.demo.photos import PHOTOGRAPHS
@@ -63,8 +63,7 @@ def _measure(options: argparse.Namespace) -> int:
     latents = [decoder.latent_chw(decoder.symbols(one), one.level) for one in map(unpack, packets)]
     raw = Raw(bundle, latents, threads=tuple(sorted({1, cores()})))
     job = Job(free_port(), packets, expected, requests=options.requests, clients=options.clients)
-    with TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
+    with logged() as log:
         raw.round(seconds=options.raw_seconds / 2)
         loaded, metrics = _load(job, options, log)
         raw.round(seconds=options.raw_seconds / 2)
@@ -185,7 +184,7 @@ def _ratios(loaded: dict[str, Any], rows: list[dict[str, Any]]) -> dict[str, Any
 def _one_at_a_time(job: Job, options: argparse.Namespace, log: Path) -> dict[str, Any]:
     """Ask the server and the same without its batcher in turns, so that what else the machine does hits both."""
     batched, port = _server(job.port, options, log), free_port()
-    plain = Unbatched(port, options.bundle, threads=options.threads)
+    plain = Unbatched(port, options.bundle, threads=options.threads, log=log)
     try:
         cpu = [cpu_s(batched.pid), cpu_s(plain.pid)]
         ms = asyncio.run(_turns((job.port, port), job, options.alone))

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from outcome import deaf, exit_code
+
 from report import ready, save
 from splitcodec.errors import OutputError
 from splitcodec.evaluation.machine import commit, machine

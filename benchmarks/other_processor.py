@@ -26,10 +26,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from outcome import exit_code
+
 import numpy as np
 
 import splitcodec
-from outcome import exit_code
 from report import pictures_of, ready, write
 from splitcodec.cli.show import print_json
 from splitcodec.device.client import Device

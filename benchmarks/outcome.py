@@ -33,6 +33,11 @@ def exit_code(work: Callable[[], int | None]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         _complain(f"{error.filename or 'the system'}: {error.strerror or error}; mend that and try again")
+    except ImportError as error:  # what an interrupt is by the time that compiled code has failed to load
+        if not _came_of_interrupt(error):
+            raise
+        _interrupted()
+        return 130
     else:
         return code
     return 2
@@ -63,13 +68,22 @@ def _complain(error: object) -> None:
 
 
 def _interrupted() -> None:
-    print("interrupted", file=sys.stderr)
+    print("interrupted", file=sys.stderr, flush=True)
+
+
+def _came_of_interrupt(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
     """Do as Python does with what nobody catches, but for interrupts: the shell then sees 130, or the signal."""
     if issubclass(kind, KeyboardInterrupt):
         _interrupted()
+    elif _came_of_interrupt(error):
+        _interrupted()
+        os._exit(130)  # Python would end with 1
     else:
         sys.__excepthook__(kind, error, trace)
 

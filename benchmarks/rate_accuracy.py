@@ -23,6 +23,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from outcome import exit_code
+
 from results import summary_table
 from splitcodec.cli.show import complain, progress
 from splitcodec.evaluation.drawing import check_plots

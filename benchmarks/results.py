@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from outcome import exit_code
+
 from latency_parts.page import section as latency_section
 from loading.page import page
-from outcome import exit_code
 from pages.blocks import blocks
 from pages.marked import with_blocks
 from pages.reports import read_report
@@ -43,7 +44,7 @@ def _write_or_check() -> int:
     wanted = {
         "docs/results.md": results(rate),
         "docs/load.md": page(load, mutations),
-        **{name: with_blocks(_read(name), lines) for name, lines in marked.items()},
+        **{name: with_blocks(_read(name), lines, name=name) for name, lines in marked.items()},
     }
     stale = [name for name, text in wanted.items() if _read(name) != text]
     if "--check" in sys.argv[1:]:

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from chromium import chromium
 from outcome import exit_code
+
+from chromium import chromium
 from splitcodec.demo.assets import find_ort
 from splitcodec.demo.web import mount
 from splitcodec.edge.answer import Edge

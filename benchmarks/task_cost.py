@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from outcome import exit_code
+
 from report import pictures_of, ready, write
 from splitcodec.cli.show import print_table
 from splitcodec.device.client import Device

@@ -22,6 +22,8 @@ from typing import Any
 
 from outcome import deaf
 
+from splitcodec.errors import OutputError
+
 TOLERANCE = 1e-6  # of probabilities; docs/server.md says why batches may differ in the last bits
 GIVE_UP_S = 120.0  # a request that is not answered by then is lost
 _CONTEXT = multiprocessing.get_context("spawn")
@@ -94,12 +96,12 @@ class Generators:
         return any(process.is_alive() for process in self._processes) and self._told.empty()
 
     def told(self) -> Told:
-        """Wait for all and return what they saw together; `wall_s` is the longest, `cpu_s` the sum."""
+        """Wait for all, return what they saw together; `wall_s` is the longest, `cpu_s` the sum. Raises OutputError."""
         whole = Told()
         for _ in self._processes:
             while self._told.empty():
                 if any(process.exitcode for process in self._processes):
-                    raise SystemExit("a load generator failed; its traceback is above")
+                    raise OutputError("a load generator failed; what it says is above")
                 time.sleep(0.01)
             one: Told = self._told.get()
             whole.latency_s += one.latency_s

@@ -5,18 +5,24 @@ from __future__ import annotations
 import atexit
 import multiprocessing
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from outcome import deaf
+
 from splitcodec.edge.scrape import Scrape, parse_metrics
+from splitcodec.errors import OutputError, SplitcodecError
 
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -26,6 +32,23 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as one:
         port: int = one.getsockname()[1]
         return port
+
+
+@contextmanager
+def logged() -> Iterator[Path]:
+    """Give servers a log while they are needed. What fails meanwhile is told with the log's last line, as OutputError.
+
+    The log itself goes: it has a line for every request.
+    """
+    with TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        try:
+            yield log
+        except (SplitcodecError, OSError, EOFError) as error:
+            lines = log.read_text(encoding="utf-8", errors="replace").split("\n") if log.exists() else []
+            words = (line.strip("│ ") for line in reversed(lines))  # wrong options stand in a box
+            last = next((line for line in words if re.search(r"\w", line)), "nothing")
+            raise OutputError(f"{error}; the server's log ends in: {last[:400]}") from error
 
 
 class Served:
@@ -52,17 +75,17 @@ class Served:
 
 
 def wait_ready(port: int, *, alive: Any, within_s: float = 120.0) -> None:
-    """Wait until /readyz says 200."""
+    """Wait until /readyz says 200. Raises OutputError."""
     end = time.monotonic() + within_s
     while time.monotonic() < end:
         if not alive():
-            raise SystemExit("the server ended before it was ready; its log says why")
+            raise OutputError("the server ended before it was ready")
         try:
             if get(port, "/readyz"):
                 return
         except OSError:
             time.sleep(0.05)
-    raise SystemExit(f"the server was not ready within {within_s:g} s")
+    raise OutputError(f"the server was not ready within {within_s:g} s")
 
 
 def get(port: int, path: str) -> bytes:
@@ -92,10 +115,10 @@ def resident_bytes(pid: int) -> int:
 class Unbatched:
     """The same application with each packet given straight to a worker thread: what a batcher is compared with."""
 
-    def __init__(self, port: int, bundle: str, *, threads: int | None) -> None:
+    def __init__(self, port: int, bundle: str, *, threads: int | None, log: Path) -> None:
         self.port = port
         self._process = multiprocessing.get_context("spawn").Process(
-            target=_serve_unbatched, args=(port, bundle, threads), daemon=True
+            target=_serve_unbatched, args=(port, bundle, threads, log), daemon=True
         )
         with deaf():
             self._process.start()
@@ -127,15 +150,19 @@ class _Straight:
         self._pool.shutdown()
 
 
-def _serve_unbatched(port: int, bundle: str, threads: int | None) -> None:
+def _serve_unbatched(port: int, bundle: str, threads: int | None, log: Path) -> None:
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 2)
+
     from splitcodec.edge.answer import Edge
     from splitcodec.edge.listen import run_app
     from splitcodec.edge.server import create_app, read_settings
 
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
+    def ready(_: str) -> None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+
     settings = read_settings({"port": port, "symbols_per_s": 0, "requests_per_s": 0})
     app = create_app(Edge(bundle, threads=threads), settings)
     service = app.state.service
     service._batcher = _Straight(service._run)
-    run_app(app, settings)
+    run_app(app, settings, announce=ready)

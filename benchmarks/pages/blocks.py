@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +40,7 @@ def blocks(root: Path) -> dict[str, dict[str, list[str]]]:
 
 def _learned(zoo: Path) -> dict[str, Any]:
     """Return what the bundles of a zoo say of their contexts, by their names with their versions."""
-    manifests = {path.parent.name: json.loads(path.read_bytes()) for path in sorted(zoo.glob("*/manifest.json"))}
+    paths = sorted(zoo.glob("*/manifest.json"))
+    manifests = {path.parent.name: read_report(path, writer="`splitcodec contexts`") for path in paths}
     found = {ident: manifest["provenance"].get("contexts") for ident, manifest in manifests.items()}
     return {ident: one for ident, one in found.items() if one is not None}

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from splitcodec.errors import DataError
 
-def with_blocks(page: str, blocks: Mapping[str, Sequence[str]]) -> str:
+
+def with_blocks(page: str, blocks: Mapping[str, Sequence[str]], *, name: str = "the page") -> str:
     """Return the page with each block's lines between its markers.
 
-    Raises ValueError for a block whose markers the page does not have exactly once.
+    Raises DataError for a block whose markers the page, by its name, does not have exactly once.
     """
-    for name, lines in blocks.items():
-        marks = re.compile(rf"(<!-- {re.escape(name)}: [^\n]*-->\n).*?(<!-- end of {re.escape(name)} -->)", re.S)
+    for block, lines in blocks.items():
+        marks = re.compile(rf"(<!-- {re.escape(block)}: [^\n]*-->\n).*?(<!-- end of {re.escape(block)} -->)", re.S)
         if len(marks.findall(page)) != 1:
-            raise ValueError(f"the page has no markers of the block {name!r}, or has them twice")
+            raise DataError(f"{name} has no markers of the block {block!r}, or has them twice; put them back")
         found = marks.search(page)
         assert found is not None
         page = page[: found.end(1)] + "".join(f"{line}\n" for line in lines) + page[found.start(2) :]

@@ -8,6 +8,7 @@ from typing import Any
 
 from pages.marked import table
 from splitcodec.edge.settings import default_settings
+from splitcodec.errors import DataError
 
 ALL = "classify,detect,segment"
 
@@ -64,12 +65,15 @@ def _of_crop(report: Mapping[str, Any]) -> float:
 
 
 def _symbols(metrics: str) -> float:
-    """Return the symbols of a packet, on average, that a server counted."""
+    """Return the symbols of a packet, on average, that a server counted. Raises DataError."""
     total, packets = (
         re.search(rf"^splitcodec_{name} (\S+)$", metrics, re.M) for name in ("symbols_total", "packet_bytes_count")
     )
     if total is None or packets is None:
-        raise ValueError("the server's metrics do not say how many symbols came in how many packets")
+        raise DataError(
+            "reports/load_metrics.txt: the server's metrics do not say how many symbols came in how many packets; "
+            "have benchmarks/load.py write it again"
+        )
     return float(total[1]) / float(packets[1])
 
 

@@ -123,7 +123,8 @@ def test_calibrate(tiny_folder: Path, photos: Path, tmp_path: Path) -> None:
     done = run("calibrate", "--bundle", tiny_folder, "--photos", photos, "-o", out, "--json")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["bundle"] == "tiny@1"
+    assert result["bundle"] == result["bundle_before"] == "tiny@1"
+    assert open_bundle(out).manifest.provenance["calibrated"]["from"] == "tiny@1"
     assert result["fingerprint"] == open_bundle(out).fingerprint.hex() != result["fingerprint_before"]
     assert (result["photographs"], result["held_out"]) == (8, 2)
     for one in result["levels"]:
@@ -141,6 +142,28 @@ def test_calibrate_for_people(tiny_folder: Path, photos: Path, tmp_path: Path) -
     assert done.returncode == 0, done.stderr
     assert "fitted on 8 photographs, measured on 2 others" in done.stdout
     assert "both shores need" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["calibrate", "--bundle", "TINY", "--photos", "PHOTOS"], ["bundle", "join", "TINY", "--edge", "TINY"]]
+)
+def test_a_bundle_that_keeps_its_name_says_so(
+    words: list[str], tiny_folder: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Two bundles of one name and version were told apart by their fingerprints alone."""
+    places = {"TINY": tiny_folder, "PHOTOS": photos}
+    command = [places.get(word, word) for word in words]
+    kept = run(*command, "-o", tmp_path / "kept")
+    line = "It is still called tiny@1, so logs and answers do not tell the two apart; --name or --version does."
+    assert line in kept.stdout.splitlines()
+    for given, ident in ((["--version", 2], "tiny@2"), (["--name", "mine"], "mine@1")):
+        done = run(*command, *given, "-o", tmp_path / ident)
+        assert done.returncode == 0, done.stderr
+        assert f": {ident}" in done.stdout
+        assert "still called" not in done.stdout
+        assert open_bundle(tmp_path / ident).ident == ident
+    refused(run(*command, "--name", "My Bundle", "-o", tmp_path / "x"), "BundleFormat", "'My Bundle'", "lower-case")
+    assert not (tmp_path / "x").exists()
 
 
 def test_calibrate_without_photographs(tiny_folder: Path, tmp_path: Path) -> None:

@@ -126,6 +126,31 @@ def test_ask_over_http(server: str, tiny_folder: Path, photos: list[Path]) -> No
     assert len(one["answers"]["classify"]) == 1 < len(answer["answers"]["classify"])
 
 
+def test_what_failed_is_in_the_json_too(server: str, tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None:
+    """A single picture or packet that failed gave `[]`; of several, nothing said which."""
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"not a picture")
+    packet = tmp_path / "p.spc"
+    packet.write_bytes(Device(tiny_folder).encode(photos[0]))
+    asking = (["ask"], photos[0], "image", ["--url", server], "PictureUnreadable")
+    for command, good, key, words, kind in (asking, (["answer"], packet, "packet", [], "PacketChecksum")):
+        alone = run(*command, bad, *words, "-b", tiny_folder, "--json")
+        told = json.loads(alone.stdout)
+        assert (told[key], told["error"]["type"], set(told)) == (str(bad), kind, {key, "error"})
+        alone.stdout = ""
+        refused(alone, kind, "bad.jpg")
+        several = run(*command, good, bad, good, *words, "-b", tiny_folder, "--json")
+        assert several.returncode == 2
+        first, failed, last = json.loads(several.stdout)
+        assert failed == told
+        assert "error" not in first
+        assert (first[key], first["answers"]) == (last[key], last["answers"]) == (str(good), first["answers"])
+        shown = run(*command, good, bad, *words, "-b", tiny_folder)
+        assert shown.returncode == 2
+        assert good.name in shown.stdout
+        assert bad.name not in shown.stdout
+
+
 def test_top_looks_once(server: str) -> None:
     told = json.loads(run("top", "--url", server, "--once", "--json").stdout)
     assert told["ready"] is True
@@ -142,7 +167,12 @@ def test_a_token_from_a_file_or_the_environment(
     file.write_text(f"# mine\n{token}\n")
     with BackgroundServer(create_app(Edge(tiny_folder), Settings(tokens=SecretStr(token)))) as server:
         asking = ("ask", photos[0], "--url", server.url, "-b", tiny_folder, "--json")
-        refused(run(*asking), "LinkRefused", "401")
+        turned_away = run(*asking)
+        told = json.loads(turned_away.stdout)
+        assert (told["image"], told["error"]["type"]) == (str(photos[0]), "LinkRefused")
+        assert "401" in told["error"]["detail"]
+        turned_away.stdout = ""
+        refused(turned_away, "LinkRefused", "401")
         refused(run("top", "--url", server.url, "--once"), "401", "SPLITCODEC_TOKEN")
         assert json.loads(run(*asking, "--token-file", file).stdout)["bundle"] == "tiny@1"
         monkeypatch.setenv("SPLITCODEC_TOKEN", token)
@@ -229,6 +259,11 @@ def test_evaluate(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None
         (["answer", "PACKET", "-b", "TINY", "--tasks", "juggle"], ["TaskError", "juggle"]),
         (["ask", "PHOTO", "-b", "TINY", "--url", "http://127.0.0.1:9", "--retries", "0"], ["LinkDown", "127.0.0.1:9"]),
         (["ask", "PHOTO", "-b", "TINY", "--url", "ftp://x"], ["ftp://x"]),
+        (
+            ["ask", "PHOTO", "-b", "TINY", "--url", "http://127.0.0.1:9", "--tasks", ","],
+            ["SettingsError", "--tasks ','"],
+        ),
+        (["answer", "PACKET", "-b", "TINY", "--tasks", ""], ["SettingsError", "--tasks ''", "classify,detect"]),
         (["ask", "PHOTO", "-b", "TINY", "--url", "udp://a..b"], ["SettingsError", "udp://a..b"]),
         (["evaluate", "-b", "TINY", "--data", "EMPTY"], ["DataError", "empty"]),
         (["evaluate", "-b", "TINY", "--data", "EMPTY", "--codecs", "gif"], ["SettingsError", "gif", "jpeg"]),

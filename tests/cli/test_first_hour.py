@@ -94,13 +94,16 @@ def test_exports_are_told_alike(tiny: Bundle, tmp_path: Path, monkeypatch: pytes
     for words in (["export", tmp_path], ["export-task", tmp_path, "-b", tiny.path]):
         told = json.loads(run(*words, "-o", tmp_path / "out", "--json").stdout)
         assert {key: told[key] for key in ("bundle", "path", "fingerprint")} == facts(tiny, tmp_path / "out"), words
+    kept = run("export-task", tmp_path, "-b", tiny.path, "-o", tmp_path / "out").stdout
+    assert kept.splitlines()[-1].startswith("It is still called tiny@1, ")
 
 
-def test_what_is_no_run_is_not_asked_for_a_recipe(tmp_path: Path) -> None:
-    """`export` of the wrong folder said to give a YAML file."""
+def test_what_is_no_run_is_not_asked_for_a_recipe(tiny: Bundle, tmp_path: Path) -> None:
+    """`export` and `bundle redecode` of the wrong folder said to give a YAML file."""
     pytest.importorskip("torch")
-    done = run("export", tmp_path, "-o", tmp_path / "out")
-    assert f"{tmp_path} holds no run of `splitcodec train`" in str(done.exception)
+    for words in (["export", tmp_path], ["bundle", "redecode", tiny.path, "--run", tmp_path]):
+        done = run(*words, "-o", tmp_path / "out")
+        assert f"{tmp_path} holds no run of `splitcodec train`" in str(done.exception), words
 
 
 def facts(bundle: Bundle, out: Path) -> dict[str, str]:

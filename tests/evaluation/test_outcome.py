@@ -102,10 +102,12 @@ def test_nowhere_to_write_is_said_before_measuring(
     assert line.startswith("splitcodec: OutputError: ")
 
 
-def test_an_interrupt_while_a_benchmark_imports_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "numpy.py").write_text("raise KeyboardInterrupt")  # imported by everything behind outcome.py
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_an_interrupt_while_a_benchmark_imports_is_one_line(name: str, tmp_path: Path) -> None:
+    for large in ("numpy", "torch", "PIL"):  # whatever comes first: outcome.py has to come before it
+        (tmp_path / f"{large}.py").write_text("raise KeyboardInterrupt")
     done = subprocess.run(
-        [sys.executable, BENCHMARKS / "mutations.py"],
+        [sys.executable, BENCHMARKS / f"{name}.py"],
         capture_output=True,
         text=True,
         check=False,
@@ -114,6 +116,28 @@ def test_an_interrupt_while_a_benchmark_imports_is_one_line(tmp_path: Path) -> N
     )
     assert done.returncode in (130, -signal.SIGINT)  # a shell says 130 of either
     assert done.stderr == "interrupted\n"
+
+
+def test_an_interrupt_while_compiled_code_is_loaded_is_one_line(
+    load: Callable[[str], ModuleType], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What loads it says ImportError, because of a KeyboardInterrupt."""
+    (tmp_path / "numpy.py").write_text("raise ImportError('initialization failed') from KeyboardInterrupt()")
+    done = subprocess.run(
+        [sys.executable, BENCHMARKS / "coder.py"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+    def work() -> None:
+        raise ImportError("initialization failed") from KeyboardInterrupt()
+
+    assert load("outcome").exit_code(work) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from splitcodec.errors import DataError
+
 ROOT = Path(__file__).parents[2]
 NETWORK = "encode {}, constriction"
 
@@ -74,6 +76,54 @@ def test_a_page_follows_a_renewed_report(
     assert "| 0.99 [" in changed
 
 
+@pytest.mark.parametrize(
+    ("name", "way"),
+    [
+        ("reports/load.json", ["load", "memory_mb", "highest"]),
+        ("reports/rate_accuracy/rd.json", ["teacher_top1"]),
+        ("reports/mutations.json", ["packets", 0, "bundle"]),
+        ("reports/latency.json", ["strategies", 1, "kind"]),
+        ("src/splitcodec/zoo/efficientnet-lite0@8/manifest.json", ["provenance", "contexts", "held_out"]),
+    ],
+)
+def test_a_report_that_lacks_a_key_is_named_with_it(
+    name: str,
+    way: list[Any],
+    results: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    checkout: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It was a traceback that ended in a KeyError."""
+    report = checkout / name
+    body = inner = json.loads(report.read_bytes())
+    for step in way[:-1]:
+        inner = inner[step]
+    del inner[way[-1]]
+    report.write_text(json.dumps(body))
+    assert run(results, monkeypatch) == 2
+    told = capsys.readouterr()
+    writer = "`splitcodec contexts`" if "zoo" in name else "its benchmark"
+    assert told.err == (
+        f"splitcodec: DataError: {report}: no {'.'.join(map(str, way))}, which the pages tell; have {writer} write it "
+        "again\n"
+    )
+
+
+def test_what_is_no_report_or_no_page_is_one_line(
+    results: ModuleType, monkeypatch: pytest.MonkeyPatch, checkout: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = checkout / "docs" / "device.md"
+    page.write_text(page.read_text().replace("<!-- end of int8 -->", ""))
+    assert run(results, monkeypatch, "--check") == 2
+    assert capsys.readouterr().err == (
+        "splitcodec: DataError: docs/device.md has no markers of the block 'int8', or has them twice; put them back\n"
+    )
+    (checkout / "reports" / "footprint.json").write_text("[]")
+    assert run(results, monkeypatch) == 2
+    assert "footprint.json: list, expected an object; have its benchmark write it again" in capsys.readouterr().err
+
+
 def test_a_block_stays_between_its_markers(results: ModuleType) -> None:
     page = "before\n<!-- a: from x -->\nold\n<!-- end of a -->\nbetween\n<!-- b: from y -->\n<!-- end of b -->\nafter\n"
     written = results.with_blocks(page, {"b": [r"new \1"], "a": ["1", "", "2"]})
@@ -82,7 +132,7 @@ def test_a_block_stays_between_its_markers(results: ModuleType) -> None:
         "<!-- b: from y -->\nnew \\1\n<!-- end of b -->\nafter\n"
     )
     for lost in (page.replace("end of a", "end of c"), page + page):
-        with pytest.raises(ValueError, match="no markers of the block 'a'"):
+        with pytest.raises(DataError, match="no markers of the block 'a', or has them twice; put them back"):
             results.with_blocks(lost, {"a": []})
 
 
@@ -164,7 +214,7 @@ def test_sizing_counts_symbols_and_tasks(results: ModuleType) -> None:
     assert "| a full queue (`--max-queue 256`) on one core | 4.0 s |" in text
     assert "processor time | 4.3 times that of `classify` |" in text
     assert "of the device's own link | 111, 112 |" in text
-    with pytest.raises(ValueError, match="do not say how many symbols"):
+    with pytest.raises(DataError, match=r"load_metrics\.txt: .* do not say how many symbols"):
         sizing(report, metrics="", cost=tasks, latency=heads)
     told = "\n".join(cost(tasks))
     assert "`detect` took 1.8 (30 x 44 places) to 3.6 times (14 x 14)," in told

@@ -26,6 +26,9 @@ def test_from_photographs_to_answers(photos: Path, recipe_data: Callable[[], dic
     said = trained.stderr.splitlines()
     assert all(line.startswith(("stage1: ", "stage2: ")) for line in said), said  # no empty line, nothing of Fabric's
     assert json.loads(trained.stdout)["images"] == 16 + 12
+    other = run("train", recipe, "--photos", photos, "--out", out)
+    assert (other.returncode, len(other.stderr.splitlines())) == (2, 1)
+    assert "another recipe: stage1.images (was 16, is 24); go on with the recipe and the --set" in other.stderr
     exported = run("export", out, "-o", bundle)
     assert exported.returncode == 0, exported.stderr
     assert run("check", bundle).returncode == 0

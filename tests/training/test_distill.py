@@ -196,7 +196,7 @@ def test_no_photographs_and_another_run_s_folder_are_refused(
 ) -> None:
     with pytest.raises(DataError, match="no photographs below"):
         train(recipe, photos=[tmp_path], out=tmp_path / "run", report=_quiet)
-    with pytest.raises(RunError, match="another recipe"):
+    with pytest.raises(RunError, match=r"another recipe: seed \(was 0, is 5\); go on with"):
         train(_changed(recipe_data, seed=5), photos=[photos], out=finished, report=_quiet)
 
 

@@ -36,6 +36,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "thinned": {
         "share": [1, 2],
         "until": None,
+        "between": None,
         "hidden": None,
         "widths": [12],
         "halvings": 1,
@@ -200,6 +201,26 @@ def test_teacher_s_layers_with_fewer_hidden_channels(recipe_data: Make, photos: 
     assert facts["parameters"] < sum(one.numel() for one in whole.parameters())
     with pytest.raises(RecipeError, match=r"student\.hidden: 33 hidden channels at blocks\.0\.0\.conv_dw; it has 32"):
         build_student(_lite(recipe_data, [33, 96]), build_teacher(recipe))
+
+
+def test_teacher_s_layers_with_fewer_channels_between_blocks(recipe_data: Make, photos: Path, tmp_path: Path) -> None:
+    data = _lite(recipe_data, [20]).model_dump(mode="json")
+    data["student"].update(until="blocks.1.0.bn2", between=[10], widths=[], halvings=0)
+    recipe = Recipe.model_validate(data)
+    assert train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None)["finished"]
+    weights = Run(tmp_path / "run").weights()
+    assert weights["squeeze.stem.blocks.0.0.conv_pw.weight"].shape == (10, 20, 1, 1)
+    assert weights["squeeze.stem.blocks.1.0.conv_pw.weight"].shape == (96, 10, 1, 1)
+    assert sorted(name for name in weights if name.startswith("squeeze.squeeze")) == [
+        "squeeze.squeeze.layers.0.bias",
+        "squeeze.squeeze.layers.0.weight",
+    ]
+    export(tmp_path / "run", tmp_path / "bundle", golden=lambda _: b"")
+    bundle = open_bundle(tmp_path / "bundle")
+    assert "20 hidden channels and 10 between blocks" in bundle.read("MODEL_CARD.md").decode()
+    data["student"]["between"] = [10, 10]
+    with pytest.raises(RecipeError, match=r"student\.between: 2 counts of channels between blocks; these .* have 1"):
+        build_student(Recipe.model_validate(data), build_teacher(recipe))
 
 
 def test_an_encoder_of_its_own(recipe_data: Make, photos: Path, tmp_path: Path) -> None:

@@ -110,6 +110,14 @@ def test_quantise_adds_an_encoder_and_changes_nothing_else(
     assert (told["path"], told["fingerprint"]) == (str(bundle.path), bundle.fingerprint.hex())
 
 
+def test_a_name_is_kept_or_given(plain: Bundle, photos: Path, tmp_path: Path) -> None:
+    command = ["quantise", str(plain.path), "--photos", str(photos), "--threads", "1", "--levels", "0"]
+    kept = CliRunner().invoke(app, [*command, "-o", str(tmp_path / "kept")])
+    assert kept.stdout.splitlines()[-1].startswith("It is still called tiny@1, "), kept.output
+    told = CliRunner().invoke(app, [*command, "--version", "2", "-o", str(tmp_path / "told"), "--json"])
+    assert json.loads(told.stdout)["bundle"] == open_bundle(tmp_path / "told").ident == "tiny@2"
+
+
 def test_symbols_are_close_and_packets_are_answered(made: tuple[Bundle, dict[str, object]], photos: Path) -> None:
     bundle, edge = made[0], Edge(made[0])
     fp32, int8 = Device(bundle, threads=1), Device(bundle, threads=1, encoder="int8")
@@ -198,6 +206,7 @@ def test_agreement_of_an_encoder_with_itself_is_whole(plain: Bundle, photos: Pat
     assert [one.symbols_equal for one in found.levels] == [100.0] * 3
     assert all(one.bytes[0] == one.bytes[1] and one.agreement[0] == one.agreement[1] for one in found.levels)
     assert (found.photographs, len(found.skipped)) == (12, 1)
+    assert [Path(one["photograph"]).name for one in found.to_json()["skipped"]] == ["broken.jpg"]  # as `calibrate` says
     assert found.own_tables == found.refitted
     with pytest.raises(SettingsError, match="0 to 2"):
         agreement(same, [], levels=[3])

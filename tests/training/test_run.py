@@ -132,8 +132,19 @@ def test_another_recipe_in_the_same_folder_is_refused(tmp_path: Path, recipe: Re
     run.begin(recipe, photographs=5, folders=["photos"])
     run.begin(recipe, photographs=5, folders=["photos"])
     assert run.recipe() == recipe
-    with pytest.raises(RunError, match="holds a run of another recipe; choose another --out"):
-        run.begin(recipe.model_copy(update={"seed": 1}), photographs=5, folders=["photos"])
+    changed = recipe.model_dump(mode="json") | {"seed": 1}
+    changed["student"]["widths"] = list(range(1, 33))
+    changed["stage1"] |= {"images": 99, "batch": 2, "learning_rate": 0.5}
+    with pytest.raises(RunError) as caught:
+        run.begin(Recipe.model_validate(changed), photographs=5, folders=["photos"])
+    assert str(caught.value) == (
+        f"{tmp_path} holds a run of another recipe: student.widths (was [12, 12], is [1, 2, 3, 4, 5, 6, 7, 8, 9, "
+        f"10, 11, 1...), stage1.images (was {recipe.stage1.images}, is 99), stage1.batch (was {recipe.stage1.batch}, "
+        f"is 2), stage1.learning_rate (was {recipe.stage1.learning_rate}, is 0.5) and 1 more; go on with the recipe "
+        "and the --set that it began with, choose another --out, or remove it"
+    )
+    with pytest.raises(RunError, match=r"another recipe: stage2 \(was \{.*\.\.\., is null\); go on with"):
+        run.begin(recipe.model_copy(update={"stage2": None}), photographs=5, folders=["photos"])
 
 
 def test_provenance_holds_no_paths(tmp_path: Path, recipe: Recipe) -> None:

@@ -524,7 +524,7 @@ def test_what_does_not_fit_is_refused(
         make("segment", head={"kind": "fcos"})
     with pytest.raises(RecipeError, match=r"head\.width"):
         make("detect", head={"kind": "fcos", "width": 0})
-    with pytest.raises(RunError, match="holds a run of another recipe"):
+    with pytest.raises(RunError, match=r'holds a run of another recipe: .*task \(was "detect", is "segment"\).*--set'):
         train_task(make("segment"), data=data["segment"], bundle=base, out=runs["detect"], report=lambda _: None)
     teacher = {**make("detect").teacher.model_dump(mode="json"), "cut": "blocks.0"}
     other = make("detect", teacher=teacher, layers=["blocks.1", "blocks.2"])

@@ -19,6 +19,7 @@ from splitcodec.wire.bundle import (
     device_half,
     fingerprint_of,
     open_bundle,
+    renamed,
     split_device,
     write_bundle,
     write_folder,
@@ -125,6 +126,21 @@ def test_a_derived_bundle_is_the_old_one_but_for_what_was_given(tiny: Bundle, tm
     assert contents(written) == contents(new)
     with pytest.raises(BundleFormat):
         derive(tiny, tiny.manifest, files={"tables.npz": b"no tables"})
+
+
+def test_a_renamed_bundle_says_so_in_its_card(tiny: Bundle) -> None:
+    titled = derive(tiny, tiny.manifest, files={"MODEL_CARD.md": b"# tiny@1\n\nmade of # tiny@1\n"})
+    new = renamed(titled, "other", 3)
+    assert (new.ident, new.fingerprint) == ("other@3", tiny.fingerprint)
+    assert contents(new) == {**contents(tiny), "MODEL_CARD.md": b"# other@3\n\nmade of # tiny@1\n"}
+    assert [renamed(titled, *given).ident for given in ((None, None), (None, 2), ("b", None))] == [
+        "tiny@1",
+        "tiny@2",
+        "b@1",
+    ]
+    for given in (("My Bundle", None), (None, 0)):
+        with pytest.raises(BundleFormat, match="expected"):
+            renamed(titled, *given)
 
 
 def test_the_devices_half_can_be_zipped(tiny: Bundle, tmp_path: Path) -> None:

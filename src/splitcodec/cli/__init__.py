@@ -10,6 +10,8 @@ import io
 import os
 import sys
 
+from splitcodec.cli.interrupts import INTERRUPTED, came_of_interrupt, say_interrupted
+
 import typer
 
 from splitcodec.cli import arena, bridge, bundles, contexts, device, edge, models, quantise, tasks, top, watch
@@ -38,24 +40,30 @@ def _top(version: bool = typer.Option(False, "--version", help="Print the versio
 
 
 def main() -> None:
-    """Run the command line; every refusal becomes one line on stderr and exit code 2."""
+    """Run the command line; every refusal becomes one line on stderr and exit code 2, an interrupt one line and 130."""
     # before NumPy is loaded: matrices here are small, and threads for them would spin beside ONNX Runtime's
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be of the terminal's letters
     try:
         app()
-    except SystemExit as left:  # 1: nobody reads stdout any more, or a question was not answered
-        sys.exit(2 if left.code == 1 else left.code)
-    except SplitcodecError as error:
+    except BaseException as error:
+        sys.exit(_ended(error))
+
+
+def _ended(error: BaseException) -> int | str | None:
+    """Say why a command ended, unless that is said already; return its exit code. Raises what is a fault of ours."""
+    if came_of_interrupt(error):  # typer's own exit because of one, too
+        say_interrupted()
+        return INTERRUPTED
+    if isinstance(error, SystemExit):  # 1: nobody reads stdout any more, or a question was not answered
+        return 2 if error.code == 1 else error.code
+    if isinstance(error, SplitcodecError):
         complain(error)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
+    elif isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(2)
-    except OSError as error:
+    elif isinstance(error, OSError):
         complain(f"{error.filename or 'the system'}: {error.strerror or error}; mend that and try again")
-        sys.exit(2)
+    else:
+        raise error
+    return 2

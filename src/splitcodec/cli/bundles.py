@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitcodec.cli.show import BundleArgument, JsonOption, no_train, print_json, written
+from splitcodec.cli.show import (
+    BundleArgument,
+    JsonOption,
+    NewNameOption,
+    NewVersionOption,
+    no_train,
+    print_json,
+    tell_kept,
+    written,
+)
 from splitcodec.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -141,14 +150,19 @@ def join(
     keep_decoder: Annotated[
         bool, typer.Option("--keep-decoder", help="Head, tails and tasks alone; both must have one teacher, cut alike.")
     ] = False,
+    name: NewNameOption = None,
+    version: NewVersionOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Give a bundle's encoder the decoder, tails and tasks of another, which it learned beside."""
     from splitcodec.evaluation.join import join as write
     from splitcodec.wire.bundle import open_bundle
 
-    joined = write(open_bundle(bundle), open_bundle(edge), out, keep_decoder=keep_decoder)
+    opened = open_bundle(bundle)
+    joined = write(opened, open_bundle(edge), out, keep_decoder=keep_decoder, name=name, version=version)
     _tell(joined, out, json_=json_)
+    if not json_:
+        tell_kept(opened.ident, joined)
 
 
 def add(

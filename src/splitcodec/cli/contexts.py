@@ -61,7 +61,7 @@ def contexts(
 
     from splitcodec.errors import DataError, OutputError, SettingsError
     from splitcodec.evaluation.calibrate import shuffled
-    from splitcodec.evaluation.contextual import contexts_of, recounted, savings, with_contexts
+    from splitcodec.evaluation.contextual import check_whole, contexts_of, recounted, savings, with_contexts
     from splitcodec.wire.bundle import open_bundle, write_folder
 
     if like is not None and start is not None:
@@ -69,6 +69,12 @@ def contexts(
     if out.exists():  # said before minutes of work rather than after
         raise OutputError(f"{out} exists; choose another folder or remove it first")
     opened, paths = open_bundle(bundle), shuffled(photos)
+    check_whole(opened)
+    other = None if like is None else open_bundle(like)
+    if other is None:
+        _check_training()
+    else:
+        contexts_of(other)
     earlier = None if start is None else open_bundle(start)
     begun, place = None if earlier is None else contexts_of(earlier), out.with_name(f".{out.name}.learned")
     with progress() as bar:
@@ -78,8 +84,7 @@ def contexts(
             raise DataError(f"{len(latents)} of {len(paths)} photographs can be read, expected at least {_HELD_OUT}")
         note: dict[str, Any] = {"photographs": len(latents) - held}
         task = bar.add_task("learning", total=None, note="")
-        if like is not None:
-            other = open_bundle(like)
+        if other is not None:
             made, note["like"] = recounted(other, opened, latents[held:]), other.ident
         else:
             some, tell = np.stack(latents[held:]), partial(_tell, bar, task)
@@ -197,6 +202,13 @@ def _tell(bar: Progress, task: TaskID, done: int, total: int) -> None:
     bar.update(task, completed=done, total=total)
 
 
+def _check_training() -> None:
+    try:
+        import splitcodec.training.contexts  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"this needs {error.name}; install it with: pip install 'splitcodec[train]'") from None
+
+
 def _learned(
     latent_nchw: NDArray[np.float32],
     bundle: Bundle,
@@ -207,12 +219,10 @@ def _learned(
     memory: Path,
     tell: Callable[[int, int], None],
 ) -> Contexts:
-    try:
-        import torch
+    import torch
 
-        from splitcodec.training.contexts import fit
-    except ModuleNotFoundError as error:
-        raise MissingExtra(f"this needs {error.name}; install it with: pip install 'splitcodec[train]'") from None
+    from splitcodec.training.contexts import fit
+
     torch.set_num_threads(threads)
     gain_lc = bundle.tables[0].gain_lc
     return fit(latent_nchw.astype("float16"), gain_lc, steps=steps, start=start, memory=memory, progress=tell)

@@ -41,7 +41,9 @@ from splitcodec.cli.show import (
     leave,
     print_json,
     print_table,
+    problem,
     read_token,
+    task_names,
 )
 from splitcodec.errors import OutputError, SettingsError
 
@@ -161,8 +163,9 @@ def ask(
     """Encode photographs here, send the packets to a server, print its answers.
 
     One packet gets the answers to all tasks. Boxes and label maps come in pixels of the photograph. With --json one
-    photograph gives one object, several give a list. --deadline-ms without --kbit-per-s measures the link by what it
-    carries; the first photograph is then also sent at the lowest and the highest level.
+    photograph gives one object, several give a list; one that failed has "error" in place of its answer. --deadline-ms
+    without --kbit-per-s measures the link by what it carries; the first photograph is then also sent at the lowest and
+    the highest level.
     """
     import time
 
@@ -173,7 +176,7 @@ def ask(
     from splitcodec.wire.answer import parse_answer
 
     check_finite({"--timeout": timeout})
-    wanted = [task.strip() for task in tasks.split(",") if task.strip()]
+    wanted = task_names(tasks)
     link = open_link(url, tasks=wanted, top=top, timeout_s=timeout, retries=retries, token=read_token(token_file))
     if draw is not None and len(images) != 1:
         raise SettingsError(f"--draw {draw} with {len(images)} pictures; give one")
@@ -206,13 +209,15 @@ def ask(
         return {**answer, "ms": ms, "image": str(image), "bytes": len(encoded.packet), **forced}
 
     try:
-        done, failures = each(images, one, what="asking")
+        done, failures = each(
+            images, one, what="asking", failed=lambda image, error: {"image": str(image), **problem(error)}
+        )
     finally:
         link.close()
     if json_:
-        print_json(done[0] if len(images) == 1 and done else done)
-    elif done:
-        rows = [(d["image"], guesses(d), d["bytes"], d["level"], f"{sum(d['ms'].values()):.1f}") for d in done]
+        print_json(done[0] if len(images) == 1 else done)
+    elif answered := [d for d in done if "error" not in d]:
+        rows = [(d["image"], guesses(d), d["bytes"], d["level"], f"{sum(d['ms'].values()):.1f}") for d in answered]
         print_table(f"{device.bundle.ident} at {link.url}", ("image", "answer", "bytes", "level", "ms"), rows, left=2)
     if draw is not None and drawn:  # after the answer is told: disks get full
         _write_drawing(images[0], drawn[0], draw)

@@ -21,6 +21,8 @@ from splitcodec.cli.show import (
     leave,
     print_json,
     print_table,
+    problem,
+    task_names,
 )
 from splitcodec.errors import FileTooLarge, PacketError
 from splitcodec.wire.answer import GUESSES, MOST_GUESSES
@@ -52,12 +54,12 @@ def answer(
 ) -> None:
     """Answer packets in this process, as the edge does.
 
-    With --json one packet gives one object, several give a list.
+    With --json one packet gives one object, several give a list; one that failed has "error" in place of its answer.
     """
     from splitcodec.edge.answer import Edge
 
     edge = Edge(*(bundle or [DEFAULT_BUNDLE]), threads=threads)
-    wanted = [task.strip() for task in tasks.split(",") if task.strip()]
+    wanted = task_names(tasks)
 
     def one(path: Path) -> dict[str, Any]:
         try:
@@ -73,11 +75,13 @@ def answer(
             )
         return {**edge.answer(data, tasks=wanted, top=top), "packet": str(path)}
 
-    done, failures = each(packets, one, what="answering")
+    done, failures = each(
+        packets, one, what="answering", failed=lambda path, error: {"packet": str(path), **problem(error)}
+    )
     if json_:
-        print_json(done[0] if len(packets) == 1 and done else done)
-    elif done:
-        rows = [(d["packet"], guesses(d), d["level"], f"{sum(d['ms'].values()):.1f}") for d in done]
+        print_json(done[0] if len(packets) == 1 else done)
+    elif answered := [d for d in done if "error" not in d]:
+        rows = [(d["packet"], guesses(d), d["level"], f"{sum(d['ms'].values()):.1f}") for d in answered]
         print_table(", ".join(b.ident for b in edge.bundles), ("packet", "answer", "level", "ms"), rows, left=2)
     leave(failures)
 

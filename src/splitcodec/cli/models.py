@@ -13,12 +13,15 @@ from splitcodec.cli.show import (
     BundleArgument,
     BundleOption,
     JsonOption,
+    NewNameOption,
+    NewVersionOption,
     ThreadsOption,
     complain,
     no_train,
     print_json,
     print_table,
     progress,
+    tell_kept,
     written,
 )
 
@@ -192,13 +195,16 @@ def calibrate(
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The new bundle's folder.")],
     bundle: BundleOption = DEFAULT_BUNDLE,
+    name: NewNameOption = None,
+    version: NewVersionOption = None,
     threads: ThreadsOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Refit a bundle's integer tables to your own photographs, without training, and say what that saves.
 
-    Graphs, symbols and answers stay what they are; packets get shorter. Both shores need the new bundle. A fifth of the
-    photographs is only measured; those that cannot be read are listed and left out.
+    Graphs, symbols and answers stay what they are; packets get shorter. Both shores need the new bundle, which keeps
+    name and version unless others are given. A fifth of the photographs is only measured; those that cannot be read are
+    listed and left out.
     """
     from splitcodec.evaluation.calibrate import calibrate as fit
 
@@ -208,6 +214,8 @@ def calibrate(
             bundle,
             photos,
             out,
+            name=name,
+            version=version,
             progress=lambda now, total: bar.update(task, completed=now, total=total),
             threads=threads,
         )
@@ -223,5 +231,6 @@ def calibrate(
         f"{done.change:+.1f} %. The old tables weigh as much as {done.strength:g} photographs."
     )
     print(f"{out}: {done.bundle.ident} with fingerprint {done.bundle.fingerprint.hex()[:8]}..., which both shores need")
+    tell_kept(done.made_of, done.bundle)
     if done.change >= 0:
         print("Nothing is saved: keep the old bundle, or give more photographs.")

@@ -11,13 +11,16 @@ from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleArgument,
     JsonOption,
+    NewNameOption,
+    NewVersionOption,
     complain,
     print_json,
     print_table,
     progress,
+    tell_kept,
     written,
 )
-from splitcodec.errors import DataError, GoldenMismatch, MissingExtra, OutputError
+from splitcodec.errors import BundlePart, DataError, GoldenMismatch, MissingExtra, OutputError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +68,8 @@ def quantise(
     reduce_range: Annotated[
         bool, typer.Option("--reduce-range", help="7-bit weights, for x86 processors without VNNI.")
     ] = False,
+    name: NewNameOption = None,
+    version: NewVersionOption = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="Pictures at a time.")] = None,
     json_: JsonOption = False,
 ) -> None:
@@ -82,11 +87,14 @@ def quantise(
     from splitcodec.evaluation.agreement import agreement, check_levels
     from splitcodec.evaluation.calibrate import shuffled
     from splitcodec.evaluation.int8 import with_int8
-    from splitcodec.wire.bundle import open_bundle, write_folder
+    from splitcodec.wire.bundle import open_bundle, renamed, write_folder
 
     if out.exists():  # said before minutes of work rather than after
         raise OutputError(f"{out} exists; choose another folder or remove it first")
     opened = open_bundle(bundle)
+    if opened.is_device_half:
+        raise BundlePart(f"{opened.ident} is the device's half, whose loss cannot be measured; take the whole bundle")
+    was, opened = opened.ident, renamed(opened, name, version)
     wanted = _numbers("--levels", levels) if levels is not None else None
     check_levels(opened, wanted)
     calibration, measured_on = shuffled(photos), shuffled(held_out) if held_out else []
@@ -143,6 +151,7 @@ def quantise(
         f"{out}: {made.ident} with an INT8 encoder of {len(int8.graph):,} bytes; "
         f"next, on the device: splitcodec tune {out}"
     )
+    tell_kept(was, made)
 
 
 def tune(

@@ -62,6 +62,13 @@ EncoderOption = Annotated[
     typer.Option("--encoder", metavar="E", help="fp32, int8, or tuned: what `splitcodec tune` chose here, else fp32."),
 ]
 
+NewNameOption = Annotated[
+    str | None, typer.Option("--name", metavar="NEW", help="The new bundle's name; else that of the one it is made of.")
+]
+NewVersionOption = Annotated[
+    int | None, typer.Option("--version", min=1, metavar="N", help="Its version; else that of the one it is made of.")
+]
+
 _MOST = 1e9  # of any unit; waits of more seconds overflow
 T = TypeVar("T")
 R = TypeVar("R")
@@ -72,6 +79,14 @@ def checked_encoder(text: str) -> Literal["fp32", "int8", "tuned"]:
     if text not in ("fp32", "int8", "tuned"):
         raise SettingsError(f"--encoder {text}; expected fp32, int8 or tuned")
     return cast(Literal["fp32", "int8", "tuned"], text)
+
+
+def task_names(text: str) -> list[str]:
+    """Return the value of --tasks. Raises SettingsError for none."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise SettingsError(f"--tasks {text!r}; expected names with commas between them, such as classify,detect")
+    return names
 
 
 def check_finite(options: Mapping[str, float | None]) -> None:
@@ -100,6 +115,12 @@ def print_json(value: Any) -> None:
 def written(bundle: Bundle, out: Path) -> dict[str, str]:
     """Return what --json says of every bundle that a command writes (docs/bundle-format.md, section 6)."""
     return {"bundle": bundle.ident, "path": str(out), "fingerprint": bundle.fingerprint.hex()}
+
+
+def tell_kept(was: str, made: Bundle) -> None:
+    """Say on stdout where a new bundle has the name@version of the one it was made of, and how to give it another."""
+    if made.ident == was:
+        print(f"It is still called {was}, so logs and answers do not tell the two apart; --name or --version does.")
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> None:
@@ -155,8 +176,17 @@ def _plain(task: Task) -> str:
     return f"{task.description}: {task.completed:,.0f}{of}" + (f", {note}" if note else "")
 
 
-def each(items: Sequence[T], do: Callable[[T], R], *, what: str) -> tuple[list[R], int]:
-    """Do all items, also when some are refused; complain of those. Returns the results and the number of failures."""
+def each(
+    items: Sequence[T],
+    do: Callable[[T], R],
+    *,
+    what: str,
+    failed: Callable[[T, SplitcodecError], R] | None = None,
+) -> tuple[list[R], int]:
+    """Do all items, also when some are refused; complain of those. Returns the results and the number of failures.
+
+    What is refused has no result, or, in its place, what `failed` makes of it.
+    """
     done: list[R] = []
     failures = 0
     with progress() as bar:
@@ -167,8 +197,15 @@ def each(items: Sequence[T], do: Callable[[T], R], *, what: str) -> tuple[list[R
             except SplitcodecError as error:
                 failures += 1
                 complain(type(error)(f"{_named(item)}: {error}" if str(item) not in str(error) else str(error)))
+                if failed is not None:
+                    done.append(failed(item, error))
             bar.advance(task)
     return done, failures
+
+
+def problem(error: SplitcodecError) -> dict[str, dict[str, str]]:
+    """Return what --json says of an item in place of its answer: which refusal, and what it says."""
+    return {"error": {"type": type(error).__name__, "detail": " ".join(str(error).split())}}
 
 
 def leave(failures: int) -> None:

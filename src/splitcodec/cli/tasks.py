@@ -7,7 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from splitcodec.cli.show import DEFAULT_BUNDLE, BundleOption, JsonOption, no_train, print_json, progress, written
+from splitcodec.cli.show import (
+    DEFAULT_BUNDLE,
+    BundleOption,
+    JsonOption,
+    NewNameOption,
+    NewVersionOption,
+    no_train,
+    print_json,
+    progress,
+    tell_kept,
+    written,
+)
 
 
 def add_to(app: typer.Typer) -> None:
@@ -89,8 +100,8 @@ def export_task(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A folder written by `train-task`.")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The new bundle's folder.")],
     bundle: BundleOption = DEFAULT_BUNDLE,
-    name: Annotated[str | None, typer.Option("--name", metavar="NEW", help="Another name for the bundle.")] = None,
-    version: Annotated[int | None, typer.Option("--version", min=1, metavar="N", help="Another version.")] = None,
+    name: NewNameOption = None,
+    version: NewVersionOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Write a bundle with the run's task added. The fingerprint stays, so devices in the field need nothing new."""
@@ -100,7 +111,8 @@ def export_task(
         raise no_train(error) from None
     from splitcodec.wire.bundle import open_bundle
 
-    made = export(run, open_bundle(bundle), out, name=name, version=version)
+    opened = open_bundle(bundle)
+    made = export(run, opened, out, name=name, version=version)
     facts = {
         **written(made, out),
         "folder": str(out),
@@ -109,7 +121,6 @@ def export_task(
     }
     if json_:
         print_json(facts)
-    else:
-        print(
-            f"{out}: {made.ident} answers {', '.join(made.manifest.tasks)}; fingerprint {made.fingerprint.hex()[:8]}..."
-        )
+        return
+    print(f"{out}: {made.ident} answers {', '.join(made.manifest.tasks)}; fingerprint {made.fingerprint.hex()[:8]}...")
+    tell_kept(opened.ident, made)

@@ -31,6 +31,7 @@ from splitcodec.cli.show import (
     complain,
     guesses,
     read_token,
+    task_names,
 )
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ def watch(
         }
     )
     place = _spool(spool, folder=folder, camera=camera)
-    wanted = [task.strip() for task in tasks.split(",") if task.strip()]
+    wanted = task_names(tasks)
     shown, stop = _Shown(json_=json_), threading.Event()
     keeper = None if kbit_per_s is None else RateKeeper(kbit_per_s, window_s=10.0 if window_s is None else window_s)
     with contextlib.ExitStack() as closing:

@@ -66,7 +66,7 @@ class Agreement:
         return {
             **asdict(self),
             "levels": [asdict(one) for one in self.levels],
-            "skipped": [{"photo": path, "why": why} for path, why in self.skipped],
+            "skipped": [{"photograph": path, "why": why} for path, why in self.skipped],
         }
 
 

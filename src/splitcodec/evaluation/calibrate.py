@@ -23,7 +23,7 @@ from splitcodec.errors import DataError, OutputError, PictureError, SettingsErro
 from splitcodec.evaluation.golden import remade
 from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.refit import ContextCounts, Counts, best_strength, refit, refit_contexts
-from splitcodec.wire.bundle import Bundle, derive, open_bundle, write_folder
+from splitcodec.wire.bundle import Bundle, derive, open_bundle, renamed, write_folder
 from splitcodec.wire.contexts import FILE as CONTEXTS
 from splitcodec.wire.contexts import Contexts
 from splitcodec.wire.tables import Tables
@@ -59,13 +59,14 @@ class LevelBytes:
 @final
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The new bundle, the old one's fingerprint, how many photographs were counted and held out, and what it saves.
+    """The new bundle, the old one's name@version and fingerprint, photographs counted and held out, what it saves.
 
     `strength` is the weight that the old tables kept, in photographs; `skipped` are the photographs that could not be
     read, each with the reason.
     """
 
     bundle: Bundle
+    made_of: str
     was: bytes
     photographs: int
     held_out: int
@@ -84,6 +85,7 @@ class Calibration:
             "bundle": self.bundle.ident,
             "path": str(self.bundle.path),
             "fingerprint": self.bundle.fingerprint.hex(),
+            "bundle_before": self.made_of,
             "fingerprint_before": self.was.hex(),
             "photographs": self.photographs,
             "held_out": self.held_out,
@@ -108,14 +110,17 @@ def calibrate(
     photos: Sequence[str | Path],
     out: str | Path,
     *,
+    name: str | None = None,
+    version: int | None = None,
     progress: Progress | None = None,
     threads: int | None = None,
 ) -> Calibration:
     """Refit a bundle's tables to the photographs below some folders and write it as a new bundle folder `out`.
 
     A fifth of them, at most 500, are only measured. Those that cannot be read are left out and listed. A device's half
-    will do, but its edge needs the same tables. `threads` photographs are read at a time (none: as many as there are
-    cores); `progress` is told (done, all). Nothing is written before the end.
+    will do, but its edge needs the same tables. `name` and `version` are the new bundle's (none: the old ones').
+    `threads` photographs are read at a time (none: as many as there are cores); `progress` is told (done, all). Nothing
+    is written before the end.
 
     Raises DataError without at least two photographs, OutputError, SettingsError, BundleError, GraphError.
     """
@@ -124,6 +129,7 @@ def calibrate(
     if Path(out).exists():  # said before minutes of work rather than after
         raise OutputError(f"{out} exists; choose another folder or remove it first")
     old = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    named = renamed(old, name, version)
     counts, paths = Counts(old), shuffled(photos)
     by_context = None if old.contexts is None else ContextCounts(old.contexts, old.tables[0])
     both = [one for one in (counts, by_context) if one is not None]
@@ -154,13 +160,14 @@ def calibrate(
         "photographs": counts.photographs,
         "held_out": quota,
         "strength": strength,
+        "from": old.ident,
         "fingerprint_before": old.fingerprint.hex(),
         "splitcodec": splitcodec.__version__,
     }
     contexts = None
     if by_context is not None and old.contexts is not None:
         contexts = refit_contexts(old.contexts, by_context, strength=best_strength(by_context))
-    new = _calibrated(old, refit(counts, strength=strength), contexts, note=note)
+    new = _calibrated(named, refit(counts, strength=strength), contexts, note=note)
     after, sizes_nl2 = Device(new, threads=1), []
     for done, latent_chw in enumerate(held[:quota], 1):
         sizes_nl2.append(_sizes_l2(before, after, latent_chw))
@@ -168,6 +175,7 @@ def calibrate(
     sizes_l2 = np.mean(sizes_nl2, axis=0)
     return Calibration(
         bundle=write_folder(new, out),
+        made_of=old.ident,
         was=old.fingerprint,
         photographs=counts.photographs,
         held_out=quota,

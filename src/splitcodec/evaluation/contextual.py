@@ -51,8 +51,7 @@ def with_contexts(bundle: Bundle, contexts: Contexts, *, note: Mapping[str, Any]
     `note` goes into the manifest's provenance, `version` is the new one (none: the next). Both shores need the new
     bundle, for the fingerprint is another. Raises BundlePart for a device's half, BundleFormat for contexts of another.
     """
-    if bundle.is_device_half:
-        raise BundlePart(f"{bundle.ident} is the device's half; contexts are for both, so take the whole bundle")
+    check_whole(bundle)
     number = bundle.manifest.version + 1 if version is None else version
     files = {FILE: contexts.dump()}
     if bundle.has(_CARD):
@@ -69,6 +68,12 @@ def with_contexts(bundle: Bundle, contexts: Contexts, *, note: Mapping[str, Any]
     manifest = replace(bundle.manifest, codings=codings, version=number, provenance=provenance)
     new = derive(bundle, manifest, files=files)
     return derive(new, new.manifest, files=remade(bundle, new))
+
+
+def check_whole(bundle: Bundle) -> None:
+    """Refuse the device's half of a bundle. Raises BundlePart."""
+    if bundle.is_device_half:
+        raise BundlePart(f"{bundle.ident} is the device's half; contexts are for both, so take the whole bundle")
 
 
 def contexts_of(bundle: Bundle) -> Contexts:

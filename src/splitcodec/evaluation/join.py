@@ -17,7 +17,7 @@ from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import BundlePart, OutputError, SettingsError
 from splitcodec.evaluation.golden import remade
 from splitcodec.session import Graph
-from splitcodec.wire.bundle import Bundle, derive, device_half, write_folder
+from splitcodec.wire.bundle import Bundle, derive, device_half, renamed, write_folder
 
 CLOSE = 1e-3
 """Largest relative squared difference between what both decoders make of the same latents."""
@@ -25,10 +25,19 @@ _CARD = "MODEL_CARD.md"
 _ALIKE = ("colour", "stride", "resize", "crop", "channels", "classes")
 
 
-def join(device: Bundle, edge: Bundle, out: str | Path, *, keep_decoder: bool = False) -> Bundle:
+def join(
+    device: Bundle,
+    edge: Bundle,
+    out: str | Path,
+    *,
+    keep_decoder: bool = False,
+    name: str | None = None,
+    version: int | None = None,
+) -> Bundle:
     """Write `device` with the decoder, head, tails and tasks of `edge` as a new folder `out`; the fingerprint stays.
 
-    `keep_decoder`: with its own decoder; the teachers must be the same, cut alike. Raises BundlePart for a device's
+    `keep_decoder`: with its own decoder; the teachers must be the same, cut alike. `name` and `version` are the new
+    bundle's (none: those of `device`). Raises BundleFormat for others than a manifest takes, BundlePart for a device's
     half, SettingsError where crops, channels or classes differ, where `device` has tasks that `edge` lacks or where the
     decoders, or else the teachers' heads, differ, OutputError.
     """
@@ -80,7 +89,7 @@ def join(device: Bundle, edge: Bundle, out: str | Path, *, keep_decoder: bool = 
         if keep_decoder:
             told = f"Head, tails and tasks are those of `{edge.ident}`."
         files[_CARD] = device.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
-    new = derive(device, manifest, files=files)
+    new = renamed(derive(device, manifest, files=files), name, version)
     return write_folder(derive(new, new.manifest, files=remade(device, new)), out)
 
 

@@ -37,15 +37,25 @@ class Hidden(NamedTuple):
     """The value that comes out of the convolution behind."""
 
 
+class Narrow(NamedTuple):
+    """Some layers with fewer channels between their blocks, and the matrices that take the old ones to them.
+
+    By the name of the convolution that makes them, each (fewer, channels).
+    """
+
+    stem: fx.GraphModule
+    down: dict[str, Tensor]
+
+
 def hidden_layers(stem: fx.GraphModule) -> list[Hidden]:
     """Return the hidden channels of a traced network with batch norm folded, in order."""
     found = []
     for node in stem.graph.nodes:
-        layer = _conv(stem, node)
+        layer = conv_of(stem, node)
         if layer is None or layer.groups == 1 or layer.groups != layer.in_channels != 1:
             continue
         before, behind = _back(stem, node), _on(stem, node)
-        if before is None or behind is None or _conv(stem, behind).kernel_size != (1, 1):  # type: ignore[union-attr]
+        if before is None or behind is None or conv_of(stem, behind).kernel_size != (1, 1):  # type: ignore[union-attr]
             continue
         last, add = behind, None
         while len(last.users) == 1:
@@ -53,7 +63,7 @@ def hidden_layers(stem: fx.GraphModule) -> list[Hidden]:
             if user.op != "call_module":
                 add = user if user.op == "call_function" and len(user.all_input_nodes) == 2 else None
                 break
-            if _conv(stem, user) is not None:
+            if conv_of(stem, user) is not None:
                 break
             last = user
         other = next((n for n in add.all_input_nodes if n is not last), None) if add is not None else None
@@ -77,7 +87,7 @@ def pruned(stem: fx.GraphModule, counts: Sequence[int]) -> fx.GraphModule:
     if len(counts) != len(layers):
         raise ValueError(f"{len(counts)} counts of hidden channels; these layers have {len(layers)} blocks")
     for count, layer in zip(counts, layers, strict=True):
-        whole = _layer(out, layer.depthwise).in_channels
+        whole = layer_of(out, layer.depthwise).in_channels
         if count > whole:
             raise ValueError(f"{count} hidden channels at {layer.depthwise}; it has {whole}")
         if count < whole:
@@ -86,29 +96,42 @@ def pruned(stem: fx.GraphModule, counts: Sequence[int]) -> fx.GraphModule:
 
 
 @torch.no_grad()
-def fitted(stem: fx.GraphModule, counts: Sequence[int], images: Tensor) -> fx.GraphModule:
-    """Return what `pruned` returns, with the channels that matter most for some images (B, 3, H, W), and refitted."""
-    out = copy.deepcopy(stem)
+def fitted(
+    stem: fx.GraphModule, counts: Sequence[int], images: Tensor, *, narrow: Narrow | None = None
+) -> fx.GraphModule:
+    """Return what `pruned` returns, with the channels that matter most for some images (B, 3, H, W), and refitted.
+
+    `narrow` is the stem with fewer channels between its blocks; see `model.narrowing`.
+    """
+    out = copy.deepcopy(stem if narrow is None else narrow.stem)
     for count, layer in zip(counts, hidden_layers(stem), strict=True):
-        if count == _layer(out, layer.depthwise).in_channels:
+        down = None if narrow is None else narrow.down.get(layer.behind)
+        if count == layer_of(out, layer.depthwise).in_channels and down is None:
             continue
-        kept, weight_ok, bias_o = _regressed(*_samples(stem, out, layer, images), count=count)
+        kept, weight_ok, bias_o = _regressed(*_samples(stem, out, layer, images, down=down), count=count)
         _keep(out, layer, kept)
-        behind = _layer(out, layer.behind)
+        behind = layer_of(out, layer.behind)
         behind.weight.copy_(weight_ok[:, :, None, None])
         if behind.bias is not None:
             behind.bias.copy_(bias_o)
     return out
 
 
-def _samples(whole: fx.GraphModule, thin: fx.GraphModule, layer: Hidden, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what goes into the layer behind (N, K), and what should come out of it (N, O), float64."""
+def _samples(
+    whole: fx.GraphModule, thin: fx.GraphModule, layer: Hidden, images: Tensor, *, down: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Return what goes into the layer behind (N, K), and what should come out of it (N, O), float64.
+
+    `down` takes what comes out of the whole one's to O channels.
+    """
     ins: list[Tensor] = []
     outs: list[Tensor] = []
     draw = torch.Generator().manual_seed(0)
     for part in torch.split(images, _BATCH):
-        wanted = _values(whole, part, (layer.sum or layer.target,))[layer.sum or layer.target]
-        given = _values(thin, part, (layer.source, *([layer.shortcut] if layer.shortcut else ())))
+        wanted = values_of(whole, part, (layer.sum or layer.target,))[layer.sum or layer.target]
+        if down is not None:
+            wanted = torch.einsum("kc,bchw->bkhw", down, wanted)
+        given = values_of(thin, part, (layer.source, *([layer.shortcut] if layer.shortcut else ())))
         if layer.shortcut is not None:
             wanted = wanted - given[layer.shortcut]
         places = torch.randint(wanted.shape[2] * wanted.shape[3], (PLACES,), generator=draw).to(part.device)
@@ -154,14 +177,15 @@ class _Recorder(fx.Interpreter):
         return value
 
 
-def _values(module: fx.GraphModule, images: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+def values_of(module: fx.GraphModule, images: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """Run a graph on some images and return values of it, by their names."""
     recorder = _Recorder(module, names)
     recorder.run(images)
     return recorder.found
 
 
 def _keep(stem: fx.GraphModule, layer: Hidden, index: Tensor) -> None:
-    before, depthwise, behind = (_layer(stem, name) for name in layer[:3])
+    before, depthwise, behind = (layer_of(stem, name) for name in layer[:3])
     for conv in (before, depthwise):
         conv.weight = nn.Parameter(conv.weight[index].clone())
         if conv.bias is not None:
@@ -173,14 +197,16 @@ def _keep(stem: fx.GraphModule, layer: Hidden, index: Tensor) -> None:
         behind.bias = nn.Parameter(torch.zeros_like(behind.weight[:, 0, 0, 0]))
 
 
-def _layer(stem: fx.GraphModule, name: str) -> nn.Conv2d:
+def layer_of(stem: fx.GraphModule, name: str) -> nn.Conv2d:
+    """Return a convolution by its name. Raises TypeError."""
     layer = stem.get_submodule(name)
     if not isinstance(layer, nn.Conv2d):
         raise TypeError(f"{name} is no convolution")
     return layer
 
 
-def _conv(stem: fx.GraphModule, node: fx.Node) -> nn.Conv2d | None:
+def conv_of(stem: fx.GraphModule, node: fx.Node) -> nn.Conv2d | None:
+    """Return the convolution that a node calls."""
     layer = stem.get_submodule(str(node.target)) if node.op == "call_module" else None
     return layer if isinstance(layer, nn.Conv2d) else None
 
@@ -191,7 +217,7 @@ def _back(stem: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         (node,) = node.all_input_nodes
         if len(node.users) != 1 or node.op != "call_module":
             return None
-        if (layer := _conv(stem, node)) is not None:
+        if (layer := conv_of(stem, node)) is not None:
             return node if layer.groups == 1 else None
     return None
 
@@ -202,6 +228,6 @@ def _on(stem: fx.GraphModule, node: fx.Node) -> fx.Node | None:
         (node,) = node.users
         if node.op != "call_module" or len(node.all_input_nodes) != 1:
             return None
-        if (layer := _conv(stem, node)) is not None:
+        if (layer := conv_of(stem, node)) is not None:
             return node if layer.groups == 1 else None
     return None

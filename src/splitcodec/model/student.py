@@ -115,7 +115,7 @@ class Student(nn.Module):
     def _linear(self) -> nn.Conv2d | None:
         """Return the encoder's linear path."""
         squeeze = self._squeeze()
-        return None if squeeze is None else squeeze.linear
+        return None if squeeze is None else squeeze.straight()
 
     def _taken(self, stem_bchw: Tensor) -> Tensor:
         """Return what the linear path takes."""

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor, fx, nn
 
+from splitcodec.model.narrowing import narrow_to
 from splitcodec.model.pruning import fitted
 from splitcodec.model.transforms import Squeeze
 
@@ -41,12 +42,15 @@ class Thinned(nn.Module):
         return _resized(self.stem(small), rows // self.stride, cols // self.stride)
 
     @torch.no_grad()
-    def refit(self, whole: fx.GraphModule, hidden: Sequence[int], image_bchw: Tensor) -> None:
-        """Begin with the hidden channels of the whole stem that matter most for some scaled images."""
+    def refit(
+        self, whole: fx.GraphModule, hidden: Sequence[int], image_bchw: Tensor, *, between: Sequence[int] | None = None
+    ) -> None:
+        """Begin with the channels of the whole stem that matter most for some scaled images; see `ThinnedRecipe`."""
         above, below = self.share
         rows, cols = image_bchw.shape[2], image_bchw.shape[3]
         small = _resized(image_bchw, rows * above // below, cols * above // below) if above != below else image_bchw
-        self.stem.load_state_dict(fitted(whole, hidden, small).state_dict())
+        narrow = None if between is None else narrow_to(whole, between, small)
+        self.stem.load_state_dict(fitted(whole, hidden, small, narrow=narrow).state_dict())
 
     def forward(self, image_bchw: Tensor) -> Tensor:
         """Map scaled images to the latent before gain."""

@@ -7,7 +7,7 @@ since the edge is strong. Batch norm is folded away at export.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import final
+from typing import Any, final
 
 import torch
 import torch.nn.functional as nnf
@@ -69,7 +69,7 @@ class Squeeze(nn.Module):
     """The encoder above its stem: stem features (B, below, h, w) to the latent (B, channels, h / 2^k, w / 2^k).
 
     One 3 x 3 convolution per entry of `widths`; the first `halvings` of them have stride 2. With `linear`, a linear
-    path runs beside them; see `model.linear`.
+    path runs beside them; see `model.linear`. Without widths both would be the same: one 1 x 1 convolution.
     """
 
     def __init__(
@@ -77,20 +77,35 @@ class Squeeze(nn.Module):
     ) -> None:
         super().__init__()
         self.down = 1 << halvings
-        self.linear = nn.Conv2d(below, channels, self.down, stride=self.down) if linear else None
+        beside = linear and bool(widths)
+        self.linear = nn.Conv2d(below, channels, self.down, stride=self.down) if beside else None
         layers: list[nn.Module] = []
         for place, width in enumerate(widths):
             layers.append(conv(below, width, 3, stride=2 if place < halvings else 1))
             below = width
         last = nn.Conv2d(below, channels, 1)
         self.layers = nn.Sequential(*layers, last)
-        if linear:
+        if beside:
             _silence(last)
+
+    def straight(self) -> nn.Conv2d | None:
+        """Return the convolution that goes from stem features to the latent in one step."""
+        last = self.layers[-1]
+        return last if len(self.layers) == 1 and isinstance(last, nn.Conv2d) else self.linear
 
     def forward(self, x: Tensor) -> Tensor:
         """Map stem features to the latent before gain."""
         out: Tensor = self.layers(x)
         return out if self.linear is None else out + self.linear(x)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        """Add up two paths that are one here: earlier runs had both."""
+        if self.linear is None:
+            for kind in ("weight", "bias"):
+                beside, last = state_dict.pop(f"{prefix}linear.{kind}", None), f"{prefix}layers.0.{kind}"
+                if beside is not None and last in state_dict and beside.shape == state_dict[last].shape:
+                    state_dict[last] = state_dict[last] + beside
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 @final

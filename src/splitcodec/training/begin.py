@@ -28,7 +28,7 @@ def begin(
         return student.turn(stem, latent)
     encoder = student.squeeze
     if isinstance(recipe.student, ThinnedRecipe) and recipe.student.hidden is not None and isinstance(encoder, Thinned):
-        encoder.refit(whole_stem(teacher), recipe.student.hidden, stem)
+        encoder.refit(whole_stem(teacher), recipe.student.hidden, stem, between=recipe.student.between)
     by_answer = isinstance(recipe.student, SqueezeRecipe) and recipe.student.metric == "answer"
     lost = student.aim_at(stem, feature, tail=halves.tail if by_answer else None)
     if lead is None:

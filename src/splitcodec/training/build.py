@@ -16,6 +16,7 @@ from splitcodec.model import paper, pictures, reduced
 from splitcodec.model.bottleneck import Bottleneck
 from splitcodec.model.frozen import fast
 from splitcodec.model.hyperprior import Hyperprior
+from splitcodec.model.narrowing import narrowed
 from splitcodec.model.parts import FeatureDecoder, Neck
 from splitcodec.model.patch import Patch, PatchEncoder
 from splitcodec.model.pruning import pruned
@@ -162,10 +163,13 @@ def _check_sides(recipe: Recipe, sizes: ThinnedRecipe, *, stride: int) -> None:
 def _thinned(sizes: ThinnedRecipe, stem: fx.GraphModule) -> fx.GraphModule:
     if sizes.hidden is None:
         return stem
+    key = "between"
     try:
-        return pruned(stem, sizes.hidden)
+        narrow = stem if sizes.between is None else narrowed(stem, sizes.between)
+        key = "hidden"
+        return pruned(narrow, sizes.hidden)
     except ValueError as error:
-        raise RecipeError(f"student.hidden: {error}") from error
+        raise RecipeError(f"student.{key}: {error}") from error
 
 
 def _bottleneck(recipe: Recipe) -> Bottleneck:

@@ -1,8 +1,9 @@
-"""What all parts of a recipe share: strictness, and the choice between kinds by a key that may be left out."""
+"""What all parts of a recipe share: strictness, the choice between kinds by a key that may be left out, differences."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field
@@ -25,6 +26,20 @@ def by_kind(*kinds: str) -> Discriminator:
         custom_error_type="kind",
         custom_error_message=f"expected keys, `kind` among them one of {', '.join(kinds)} (or left out: {kinds[0]})",
     )
+
+
+def differences(was: BaseModel, now: BaseModel) -> list[str]:
+    """Return the keys whose values differ, as --set takes them, each with what it was and what it is."""
+    return list(_differences(was.model_dump(mode="json"), now.model_dump(mode="json"), ""))
+
+
+def _differences(was: Any, now: Any, key: str) -> Iterator[str]:
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in dict.fromkeys((*was, *now)):
+            yield from _differences(was.get(name), now.get(name), f"{key}.{name}" if key else name)
+    elif was != now:
+        before, after = (text if len(text) <= 40 else f"{text[:37]}..." for text in map(json.dumps, (was, now)))
+        yield f"{key} (was {before}, is {after})"
 
 
 def _kind(first: str) -> Callable[[Any], str | None]:

@@ -86,6 +86,8 @@ def together(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def _began(run: Run, bundle: Bundle) -> Bundle:
     """Return the bundle that a run began with, which has the same decoder. Raises RunError."""
+    if not is_run(run.folder):
+        raise RunError(f"{run.folder} holds no run of `splitcodec train`; give the folder of one")
     recipe = run.recipe()
     if not run.report().get("finished"):
         raise RunError(f"{run.folder}: the run has not finished; let it go to its end first")

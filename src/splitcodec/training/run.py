@@ -24,11 +24,13 @@ from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
 from splitcodec.errors import OutputError, RunError
+from splitcodec.training.keys import Strict, differences
 from splitcodec.training.recipe import Recipe, read_recipe
 from splitcodec.training.tabulate import load_counts
 from splitcodec.wire.tabulate import Counts
 
 _PLACES = ("checkpoint.a", "checkpoint.b")
+_MOST_NAMED = 4  # keys that differ between two recipes
 _FULL_DISK = (SafetensorError, RuntimeError)  # what safetensors and torch say in place of OSError
 
 
@@ -75,8 +77,8 @@ class Run:
         `names` is a hash of the photographs' names: with others, those held out would be others.
         """
         path = self.folder / "recipe.yaml"
-        if path.exists() and self.recipe() != recipe:
-            raise RunError(f"{self.folder} holds a run of another recipe; choose another --out, or remove it")
+        if path.exists():
+            check_same(self.folder, self.recipe(), recipe)
         known = self.provenance() if (self.folder / "provenance.json").exists() else {}
         if names and known.get("names") not in (None, names):
             raise RunError(
@@ -194,6 +196,18 @@ class Run:
             os.replace(part, self.folder / name)
         except OSError as error:
             raise OutputError(f"cannot write {self.folder / name}: {error}") from error
+
+
+def check_same(folder: Path, was: Strict, now: Strict) -> None:
+    """Raise RunError where a run's folder was begun by another recipe, by the keys that differ."""
+    if was == now:
+        return
+    found = differences(was, now)
+    more = f" and {len(found) - _MOST_NAMED} more" if len(found) > _MOST_NAMED else ""
+    raise RunError(
+        f"{folder} holds a run of another recipe: {', '.join(found[:_MOST_NAMED])}{more}; go on with the recipe and "
+        "the --set that it began with, choose another --out, or remove it"
+    )
 
 
 def provenance(recipe: str) -> dict[str, Any]:

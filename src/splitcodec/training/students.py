@@ -106,6 +106,9 @@ class ThinnedRecipe(Strict):
     hidden: tuple[PositiveInt, ...] | None = None
     """How many hidden channels each block of those layers keeps, in order: those that matter most on some photographs.
     Left out: all."""
+    between: tuple[PositiveInt, ...] | None = None
+    """How many channels run between those blocks, in order (shortcuts bind blocks together): those that tell the next
+    layers most. Beside `hidden`. Left out: all."""
     until: str | None = None
     """The teacher's last layer that the encoder has, by its name in timm: one before the cut. Left out: the cut's."""
     widths: tuple[PositiveInt, ...]
@@ -121,6 +124,8 @@ class ThinnedRecipe(Strict):
         above, below = self.share
         if above > below or (above == below and self.hidden is None):
             raise ValueError(f"share {above} / {below}; expected less than 1, or `hidden` as well")
+        if self.between is not None and self.hidden is None:
+            raise ValueError("between without hidden; expected both")
         return self
 
     def words(self) -> str:
@@ -129,6 +134,8 @@ class ThinnedRecipe(Strict):
         layers = f"the teacher's layers up to {self.until or 'the cut'}"
         if self.hidden is not None:
             layers += f", thinned to {', '.join(map(str, self.hidden))} hidden channels"
+        if self.between is not None:
+            layers += f" and {', '.join(map(str, self.between))} between blocks"
         if above != below:
             layers += f", at {above} / {below} of the picture's sides,"
         return f"{layers} and {len(self.widths) + 1} convolutions"

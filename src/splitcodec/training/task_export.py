@@ -26,7 +26,7 @@ from splitcodec.training.task_graphs import FcosTail, MapsTail, SegmentTail, fol
 from splitcodec.training.task_networks import Networks
 from splitcodec.training.task_recipe import TaskRecipe
 from splitcodec.training.task_run import TaskRun, put_weights
-from splitcodec.wire.bundle import Bundle, derive, write_folder
+from splitcodec.wire.bundle import Bundle, derive, renamed, write_folder
 from splitcodec.wire.task import TaskSpec, file_name
 
 
@@ -44,6 +44,7 @@ def export_task(
     run = TaskRun(run_folder)
     facts, recipe = run.facts(), run.recipe()
     _check_made_for(bundle, facts, run_folder)
+    bundle = renamed(bundle, name, version)
     fabric = Fabric(accelerator="cpu", devices=1)
     networks = Networks(recipe, bundle, fabric, classes=len(facts["classes"]), shares=None)
     parts = networks.trained(recipe)
@@ -90,12 +91,7 @@ def export_task(
     files[file_name(task)] = spec.to_json()
     if bundle.has("MODEL_CARD.md"):
         files["MODEL_CARD.md"] = _card(bundle.read("MODEL_CARD.md").decode(), spec).encode()
-    manifest = replace(
-        bundle.manifest,
-        name=bundle.manifest.name if name is None else name,
-        version=bundle.manifest.version if version is None else version,
-        tasks=tuple(dict.fromkeys((*bundle.manifest.tasks, task))),
-    )
+    manifest = replace(bundle.manifest, tasks=tuple(dict.fromkeys((*bundle.manifest.tasks, task))))
     return write_folder(derive(bundle, manifest, files=files), out)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from splitcodec.errors import OutputError, RunError
 from splitcodec.layouts.sample import DataSet
-from splitcodec.training.run import Run, provenance
+from splitcodec.training.run import Run, check_same, provenance
 from splitcodec.training.task_recipe import TaskRecipe, read_task_recipe
 from splitcodec.wire.bundle import Bundle
 
@@ -30,8 +30,8 @@ class TaskRun:
 
         A run whose student has not begun may go on with another bundle: its teacher has seen none.
         """
-        if (self.folder / "recipe.yaml").exists() and self.recipe() != recipe:
-            raise RunError(f"{self.folder} holds a run of another recipe; choose another --out, or remove it")
+        if (self.folder / "recipe.yaml").exists():
+            check_same(self.folder, self.recipe(), recipe)
         facts = {
             **provenance(recipe.name),
             "task": recipe.task,

@@ -37,6 +37,7 @@ from splitcodec.wire.task import TaskSpec, file_name
 _DEVICE = re.compile(
     r"tables(\.\d+)?\.npz|contexts\.npz|encoder(\..+)?\.onnx|golden/.+|task_[a-z0-9_]+\.json|MODEL_CARD\.md"
 )
+_CARD = "MODEL_CARD.md"
 
 __all__ = [
     "Bundle",
@@ -47,6 +48,7 @@ __all__ = [
     "device_half",
     "fingerprint_of",
     "open_bundle",
+    "renamed",
     "split_device",
     "write_bundle",
     "write_folder",
@@ -256,6 +258,21 @@ def derive(bundle: Bundle, manifest: Manifest, *, files: Mapping[str, bytes], wi
     merged = dict(sorted({**bundle.manifest.files, **entries}.items()))
     merged = {name: entry for name, entry in merged.items() if name not in without}
     return _opened(replace(manifest, files=merged), archive.Changed(bundle.source, files))
+
+
+def renamed(bundle: Bundle, name: str | None, version: int | None) -> Bundle:
+    """Return the bundle under another name or version (none: its own), the card's title too; nothing is written.
+
+    Raises BundleFormat for a name or version that no manifest takes.
+    """
+    old = bundle.manifest
+    manifest = replace(
+        old, name=old.name if name is None else name, version=old.version if version is None else version
+    )
+    files = {}
+    if bundle.has(_CARD):
+        files[_CARD] = bundle.read(_CARD).replace(f"# {old.ident}".encode(), f"# {manifest.ident}".encode(), 1)
+    return derive(bundle, manifest, files=files)
 
 
 def _opened(manifest: Manifest, files: archive.Source) -> Bundle:

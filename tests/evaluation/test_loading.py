@@ -1,0 +1,68 @@
+"""What benchmarks/load.py says of servers that fail it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from splitcodec.errors import OutputError, SettingsError
+
+BOX = "Usage: x\n╭─ Error ─╮\n│ no such │\n╰─────────╯\n".encode()
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("loading.servers")
+
+
+def told(servers: ModuleType, work: Callable[[Path], object]) -> str:
+    """Return what is said of work that fails, and see to it that its log has gone."""
+    logs: list[Path] = []
+
+    def logged() -> None:
+        with servers.logged() as log:
+            logs.append(log)
+            work(log)
+
+    with pytest.raises(OutputError) as caught:
+        logged()
+    assert not logs[0].exists()
+    return str(caught.value)
+
+
+def test_a_server_that_does_not_start_is_told_with_why(servers: ModuleType) -> None:
+    """The message named a log that was gone by then, or one that was never written."""
+    port, bundle = servers.free_port(), "no-such-bundle"
+    for said in (
+        told(servers, lambda log: servers.Served(port, "-b", bundle, log=log)),
+        told(servers, lambda log: servers.Unbatched(port, bundle, threads=1, log=log)),
+    ):
+        assert said.startswith("the server ended before it was ready; the server's log ends in: ")
+        assert "BundleNotFound: no-such-bundle: no such folder or zip" in said
+        assert "\n" not in said
+
+
+def test_the_log_s_last_line_is_told(servers: ModuleType) -> None:
+    def failing(written: bytes, error: Exception) -> Callable[[Path], None]:
+        def work(log: Path) -> None:
+            log.write_bytes(written)
+            raise error
+
+        return work
+
+    for written, last in (
+        (b"", "nothing"),
+        (b"first\nlast \xff\n\n", "last \ufffd"),
+        (b"x" * 999, "x" * 400),
+        (BOX, "no such"),
+    ):
+        assert told(servers, failing(written, SettingsError("no"))) == f"no; the server's log ends in: {last}"
+    gone = failing(b"end", FileNotFoundError(2, "gone", "/proc/1/stat"))
+    assert told(servers, gone) == "[Errno 2] gone: '/proc/1/stat'; the server's log ends in: end"
+    assert told(servers, failing(b"end", EOFError("0 bytes read"))) == "0 bytes read; the server's log ends in: end"

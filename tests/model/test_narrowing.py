@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from splitcodec.model.narrowing import narrow_to, narrowed, trunks
+from splitcodec.model.pruning import fitted, pruned
+
+
+class _Net(nn.Module):
+    """Two inverted residuals, the second with a shortcut, and the first half of a third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.first = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+        self.narrow = nn.Conv2d(8, 6, 1)
+        self.idle = nn.Identity()
+        self.wide = nn.Conv2d(6, 16, 1)
+        self.second = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+        self.back = nn.Conv2d(16, 6, 1)
+        self.last = nn.Conv2d(6, 12, 1)
+        self.act = nn.ReLU6()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.idle(self.narrow(self.act(self.first(self.act(self.stem(x))))))
+        x = x + self.back(self.act(self.second(self.act(self.wide(x)))))
+        out: Tensor = self.act(self.last(x))
+        return out
+
+
+class _Ended(_Net):
+    """What runs between blocks comes out as well."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.narrow(self.act(self.first(self.act(self.stem(x)))))
+        out: Tensor = x + self.back(self.act(self.second(self.act(self.wide(x)))))
+        return out
+
+
+@pytest.fixture
+def net() -> fx.GraphModule:
+    torch.manual_seed(4)
+    return fx.symbolic_trace(_Net()).eval().requires_grad_(requires_grad=False)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(40, 3, 24, 24, generator=torch.Generator().manual_seed(5))
+
+
+def _apart(one: fx.GraphModule, other: fx.GraphModule, images: Tensor) -> float:
+    with torch.no_grad():
+        first, second = one(images), other(images)
+    return float((first - second).square().mean() / first.var())
+
+
+def _shapes(net: fx.GraphModule) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(value.shape) for name, value in net.state_dict().items()}
+
+
+def test_what_runs_between_blocks_is_found_with_all_that_makes_and_takes_it(net: fx.GraphModule) -> None:
+    (trunk,) = trunks(net)
+    assert trunk.made_by == ("narrow", "back")
+    assert trunk.taken_by == (("wide", "idle"), ("last", "add"))
+
+
+def test_what_comes_out_of_the_layers_stays_as_wide_as_it_is() -> None:
+    assert trunks(fx.symbolic_trace(_Ended()).eval()) == []
+
+
+def test_narrowed_layers_are_smaller(net: fx.GraphModule, images: Tensor) -> None:
+    thin = narrowed(net, (4,))
+    changed = {name: shape[:2] for name, shape in _shapes(thin).items() if shape != _shapes(net)[name]}
+    assert changed == {
+        "narrow.weight": (4, 8),
+        "narrow.bias": (4,),
+        "wide.weight": (16, 4),
+        "back.weight": (4, 16),
+        "back.bias": (4,),
+        "last.weight": (12, 4),
+    }
+    assert thin(images).shape == net(images).shape
+    assert net.get_parameter("narrow.weight").shape[0] == 6  # the whole one stays as it is
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((4, 4), "2 counts of channels between blocks; these layers have 1"),
+        ((7,), "7 channels behind narrow; it has 6"),
+    ],
+)
+def test_counts_that_do_not_fit_are_refused(net: fx.GraphModule, counts: tuple[int, ...], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        narrowed(net, counts)
+
+
+def test_channels_that_others_tell_go_without_loss(net: fx.GraphModule, images: Tensor) -> None:
+    with torch.no_grad():  # six channels that are four
+        mix = torch.randn(6, 4) @ torch.randn(4, 6)
+        for name in ("narrow", "back"):
+            layer = net.get_submodule(name)
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
+            layer.weight.copy_(torch.einsum("ko,ocrs->kcrs", mix, layer.weight))
+            layer.bias.copy_(mix @ layer.bias)
+    narrow = narrow_to(net, (4,), images)
+    assert _shapes(narrow.stem) == _shapes(narrowed(net, (4,)))
+    assert _apart(net, narrow.stem, images) < 1e-6
+    assert set(narrow.down) == {"narrow", "back"}
+    assert narrow.down["narrow"].shape == (4, 6)
+
+
+def test_all_channels_are_left_alone(net: fx.GraphModule, images: Tensor) -> None:
+    narrow = narrow_to(net, (6,), images)
+    assert not narrow.down
+    assert _apart(net, narrow.stem, images) == 0
+
+
+def test_the_channels_that_tell_most_are_taken_and_regression_makes_good_the_rest(
+    net: fx.GraphModule, images: Tensor
+) -> None:
+    new = torch.randn(40, 3, 24, 24, generator=torch.Generator().manual_seed(6))
+    first, best = narrowed(net, (4,)), narrow_to(net, (4,), images)
+    assert _apart(net, best.stem, new) < 0.5 * _apart(net, first, new)
+    both = fitted(net, (6, 10), images, narrow=best)
+    assert _shapes(both) == _shapes(pruned(best.stem, (6, 10)))
+    assert _apart(net, both, new) < 0.5 * _apart(net, pruned(best.stem, (6, 10)), new)
