@@ -120,6 +120,23 @@ def test_aligned_channels_are_zeros_more(images: list[NDArray[np.uint8]]) -> Non
     assert [group_of(node) for node in model.graph.node if node.op_type == "Conv"] == [1, 28, 1, 1, 40, 1]  # untouched
 
 
+@pytest.mark.parametrize(("between", "wanted"), [(9, 16), (18, 32), (12, 12), (24, 24)])
+def test_channels_between_two_convolutions_are_multiples_of_four(
+    between: int, wanted: int, images: list[NDArray[np.uint8]]
+) -> None:
+    layers: list[Layer] = [
+        *MOBILE[:2],
+        ("pw", "", (between, 28, 1, 1), 1, NONE, 1),
+        ("expand", "Relu", (40, between, 1, 1), 1, NONE, 1),
+        *MOBILE[4:],
+    ]
+    model = network(layers)
+    made = aligned(model)
+    assert View(made).constant("pw_w").shape[0] == len(View(made).constant("pw_b")) == wanted  # type: ignore[arg-type,union-attr]
+    assert View(made).constant("expand_w").shape[1] == wanted  # type: ignore[union-attr]
+    assert all(np.allclose(run(made, image), run(model, image), atol=1e-4) for image in images)
+
+
 @pytest.mark.parametrize(
     "layers",
     [
