@@ -123,7 +123,8 @@ def test_committed_recipes_train_export_and_answer_in_small(
             export(tmp_path / "run", tmp_path / "bundle", golden=lambda _: b"")
         return
     if whole.lead is not None:
-        lead = _small(_first(whole), recipe_data)
+        first = _first(whole).model_copy(update={"levels": whole.levels})  # `splitcodec levels` gave it those since
+        lead = _small(first, recipe_data)
         train(lead, photos=[photos], out=tmp_path / "lead", report=lambda _: None)
         recipe = recipe.model_copy(update={"lead": tmp_path / "lead"})
     bundle = _bundle(recipe, photos, tmp_path)
