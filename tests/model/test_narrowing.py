@@ -128,3 +128,15 @@ def test_the_channels_that_tell_most_are_taken_and_regression_makes_good_the_res
     both = fitted(net, (6, 10), images, narrow=best)
     assert _shapes(both) == _shapes(pruned(best.stem, (6, 10)))
     assert _apart(net, both, new) < 0.5 * _apart(net, pruned(best.stem, (6, 10)), new)
+
+
+@torch.no_grad()
+def test_what_is_left_out_stays_at_its_mean(net: fx.GraphModule, images: Tensor) -> None:
+    net.get_parameter("narrow.bias").add_(8.0 * torch.randn(6))  # channels that hardly vary, far from nought
+    narrow = narrow_to(net, (3,), images)
+    taken: dict[fx.GraphModule, Tensor] = {}
+    for stem in (net, narrow.stem):
+        stem.get_submodule("wide").register_forward_hook(lambda *given, stem=stem: taken.update({stem: given[2]}))
+        stem(images)
+    means, spread = [one.mean((0, 2, 3)) for one in taken.values()], taken[net].std((0, 2, 3))
+    assert float(((means[0] - means[1]) / spread).abs().max()) < 0.2

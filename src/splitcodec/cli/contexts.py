@@ -204,7 +204,7 @@ def _tell(bar: Progress, task: TaskID, done: int, total: int) -> None:
 
 def _check_training() -> None:
     try:
-        import splitcodec.training.contexts  # noqa: F401
+        import splitcodec.training.contexts  # noqa: F401 - only to see whether its packages are there
     except ModuleNotFoundError as error:
         raise MissingExtra(f"this needs {error.name}; install it with: pip install 'splitcodec[train]'") from None
 

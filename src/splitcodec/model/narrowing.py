@@ -15,10 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from splitcodec.model.pruning import Narrow, conv_of, hidden_layers, layer_of, values_of
-
-_BATCH = 16
-_PLACES = 250
+from splitcodec.model.pruning import BATCH, PLACES, Narrow, conv_of, hidden_layers, layer_of, values_of
 
 
 class Trunk(NamedTuple):
@@ -132,9 +129,9 @@ def _sample(stem: fx.GraphModule, value: str, images: Tensor) -> Tensor:
     """Return some pixels of a value (N, channels), float64."""
     draw = torch.Generator().manual_seed(0)
     found = []
-    for part in torch.split(images, _BATCH):
+    for part in torch.split(images, BATCH):
         map_bchw = values_of(stem, part, (value,))[value]
-        places = torch.randint(map_bchw.shape[2] * map_bchw.shape[3], (_PLACES,), generator=draw).to(part.device)
+        places = torch.randint(map_bchw.shape[2] * map_bchw.shape[3], (PLACES,), generator=draw).to(part.device)
         found.append(map_bchw.flatten(2)[:, :, places].permute(0, 2, 1).flatten(0, 1).double())
     return torch.cat(found)
 

@@ -17,7 +17,8 @@ from torch import Tensor, fx, nn
 
 PLACES: Final = 250
 """Pixels of each picture that a layer is regressed on."""
-_BATCH: Final = 16
+BATCH: Final = 16
+"""Pictures at a time."""
 _RIDGE: Final = 1e-4
 _AT_ONCE: Final = 12  # a twelfth of what is still to go, goes at once
 
@@ -127,7 +128,7 @@ def _samples(
     ins: list[Tensor] = []
     outs: list[Tensor] = []
     draw = torch.Generator().manual_seed(0)
-    for part in torch.split(images, _BATCH):
+    for part in torch.split(images, BATCH):
         wanted = values_of(whole, part, (layer.sum or layer.target,))[layer.sum or layer.target]
         if down is not None:
             wanted = torch.einsum("kc,bchw->bkhw", down, wanted)
