@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from splitcodec.model.student import Student
 from splitcodec.training.losses import schedule, steps
-from splitcodec.training.stages import AdamRecipe, CosineRecipe, LatentsStage, SgdRecipe, Stage, StepsRecipe
+from splitcodec.training.muon import Muon
+from splitcodec.training.stages import AdamRecipe, CosineRecipe, LatentsStage, MuonRecipe, SgdRecipe, Stage, StepsRecipe
 
 
 def prepare(student: Student, stage: Stage, *, everything: bool) -> torch.optim.Optimizer:
@@ -28,6 +29,8 @@ def prepare(student: Student, stage: Stage, *, everything: bool) -> torch.optim.
     match stage.optimizer:
         case AdamRecipe() as adam:
             return torch.optim.Adam(groups, lr=stage.learning_rate, betas=adam.betas, weight_decay=adam.weight_decay)
+        case MuonRecipe() as muon:
+            return Muon(groups, lr=stage.learning_rate, momentum=muon.momentum, betas=muon.betas)
         case SgdRecipe() as sgd:
             return torch.optim.SGD(groups, lr=stage.learning_rate, momentum=sgd.momentum, weight_decay=sgd.weight_decay)
 

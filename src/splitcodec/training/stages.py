@@ -11,7 +11,7 @@ from splitcodec.training.keys import Share, Strict, Weight, by_kind
 
 _STAGES, _OPTIMIZERS, _SCHEDULES = (
     ("distill", "squares", "answers", "latents", "pixels"),
-    ("adam", "sgd"),
+    ("adam", "muon", "sgd"),
     ("cosine", "steps"),
 )
 STAGE_KINDS = (*_STAGES, *_OPTIMIZERS, *_SCHEDULES)
@@ -23,6 +23,14 @@ class AdamRecipe(Strict):
     kind: Literal["adam"] = "adam"
     betas: tuple[Share, Share] = (0.9, 0.99)
     weight_decay: Weight = 0.0
+
+
+class MuonRecipe(Strict):
+    """Muon for kernels of convolutions, Adam for the rest, steps of one size (see `muon.py`)."""
+
+    kind: Literal["muon"]
+    momentum: Share = 0.95
+    betas: tuple[Share, Share] = (0.9, 0.99)
 
 
 class SgdRecipe(Strict):
@@ -62,7 +70,8 @@ class _Common(Strict):
     do not mind. Null for the whole crop."""
     warmup: Share = 0.02
     optimizer: Annotated[
-        Annotated[AdamRecipe, Tag("adam")] | Annotated[SgdRecipe, Tag("sgd")], by_kind(*_OPTIMIZERS)
+        Annotated[AdamRecipe, Tag("adam")] | Annotated[MuonRecipe, Tag("muon")] | Annotated[SgdRecipe, Tag("sgd")],
+        by_kind(*_OPTIMIZERS),
     ] = AdamRecipe()
     schedule: Annotated[
         Annotated[CosineRecipe, Tag("cosine")] | Annotated[StepsRecipe, Tag("steps")], by_kind(*_SCHEDULES)
