@@ -34,7 +34,7 @@ def evened(matrix: Tensor) -> Tensor:
     """Return a matrix with the same singular vectors and singular values near 1 (of zeros: zeros)."""
     a, b, c = FACTORS
     tall = matrix.shape[0] > matrix.shape[1]
-    x = matrix.float().T if tall else matrix.float()
+    x: Tensor = matrix.float().T if tall else matrix.float()
     x = x / x.norm().clamp_min(1e-12)
     for _ in range(ROUNDS):
         square = x @ x.T
@@ -60,7 +60,8 @@ class Muon(torch.optim.Adam):
                     if kernel.grad is not None:
                         self._step(kernel, kernel.grad, rate=group["lr"])
                         kernel.grad = None
-        return super().step(closure)
+        lost: float | None = super().step(closure)
+        return lost
 
     def _step(self, kernel: nn.Parameter, gradient: Tensor, *, rate: float) -> None:
         state = self.state[kernel]
