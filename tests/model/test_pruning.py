@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from splitcodec.model.pruning import fitted, hidden_layers, pruned
+from splitcodec.model.pruning import ending, fitted, hidden_layers, pruned
 
 
 class _Net(nn.Module):
@@ -94,3 +94,63 @@ def test_regression_makes_good_what_pruning_lost(net: fx.GraphModule, images: Te
         name: value.shape for name, value in pruned(net, (5, 9)).state_dict().items()
     }
     assert _apart(net, thin, new) < 0.7 * _apart(net, pruned(net, (5, 9)), new)
+
+
+class _Open(_Net):
+    """It ends behind the second depthwise convolution."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.narrow(self.act(self.first(self.act(self.stem(x)))))
+        out: Tensor = self.act(self.second(self.act(self.wide(x))))
+        return out
+
+
+@pytest.fixture
+def open_net() -> fx.GraphModule:
+    torch.manual_seed(4)
+    return fx.symbolic_trace(_Open()).eval()
+
+
+def test_the_channels_that_layers_end_with_are_found(net: fx.GraphModule, open_net: fx.GraphModule) -> None:
+    end = ending(open_net)
+    assert end is not None
+    assert end[:2] == ("wide", "second")
+    assert len(hidden_layers(open_net)) == 1
+    assert ending(net) is None
+
+
+def test_the_channels_that_layers_end_with_go_too(open_net: fx.GraphModule, images: Tensor) -> None:
+    small = pruned(open_net, (5, 9))
+    assert {k: tuple(v.shape) for k, v in small.state_dict().items() if k.startswith(("wide", "second"))} == {
+        "wide.weight": (9, 6, 1, 1),
+        "wide.bias": (9,),
+        "second.weight": (9, 1, 3, 3),
+        "second.bias": (9,),
+    }
+    assert small(images[:1]).shape[1] == 9
+    assert pruned(open_net, (5,))(images[:1]).shape[1] == 16
+    with pytest.raises(ValueError, match="3 counts of hidden channels; these layers have 1 blocks and an end"):
+        pruned(open_net, (5, 9, 9))
+    with pytest.raises(ValueError, match="17 hidden channels at second; it has 16"):
+        pruned(open_net, (8, 17))
+
+
+def test_of_the_last_channels_those_stay_that_tell_all(open_net: fx.GraphModule, images: Tensor) -> None:
+    with torch.no_grad():
+        for name in ("wide", "second"):  # every second channel says again what the one before it says
+            layer = open_net.get_submodule(name)
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
+            layer.weight[1::2] = layer.weight[::2]
+            layer.bias.copy_(layer.bias[::2].repeat_interleave(2))
+        whole_nc = open_net(images).permute(0, 2, 3, 1).flatten(0, 2)
+
+    def untold(thin: fx.GraphModule) -> float:
+        with torch.no_grad():
+            out_nk = thin(images).permute(0, 2, 3, 1).flatten(0, 2)
+        with_one = torch.cat([out_nk, torch.ones_like(out_nk[:, :1])], 1).double()
+        found = with_one @ torch.linalg.pinv(with_one) @ whole_nc.double()
+        return float((found - whole_nc).square().mean() / whole_nc.var(0).mean())
+
+    assert untold(fitted(open_net, (8, 8), images)) < 1e-3
+    assert untold(pruned(open_net, (8, 8))) > 0.05

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from splitcodec.model.pruning import BATCH, PLACES, Narrow, conv_of, hidden_layers, layer_of, values_of
+from splitcodec.model.pruning import Narrow, conv_of, hidden_layers, layer_of, pixels_of
 
 
 class Trunk(NamedTuple):
@@ -70,7 +70,7 @@ def narrow_to(stem: fx.GraphModule, counts: Sequence[int], images: Tensor) -> Na
         means, square = {}, torch.zeros(whole, whole, dtype=torch.float64, device=images.device)
         covariance = torch.zeros_like(square)
         for name, value in trunk.taken_by:
-            x_nc = _sample(stem, value, images)
+            x_nc = pixels_of(stem, value, images)
             means[name] = x_nc.mean(0)
             centred = x_nc - means[name]
             weight_oc = layer_of(stem, name).weight.flatten(1).double()
@@ -123,17 +123,6 @@ def _spread(stem: fx.GraphModule, values: set[str], taken: list[tuple[str, str]]
 
 def _idle(stem: fx.GraphModule, node: fx.Node) -> bool:
     return node.op == "call_module" and isinstance(stem.get_submodule(str(node.target)), nn.Identity)
-
-
-def _sample(stem: fx.GraphModule, value: str, images: Tensor) -> Tensor:
-    """Return some pixels of a value (N, channels), float64."""
-    draw = torch.Generator().manual_seed(0)
-    found = []
-    for part in torch.split(images, BATCH):
-        map_bchw = values_of(stem, part, (value,))[value]
-        places = torch.randint(map_bchw.shape[2] * map_bchw.shape[3], (PLACES,), generator=draw).to(part.device)
-        found.append(map_bchw.flatten(2)[:, :, places].permute(0, 2, 1).flatten(0, 1).double())
-    return torch.cat(found)
 
 
 def _roots(square: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@ The hidden channels of an inverted residual lie around its depthwise convolution
 pointwise one behind takes them. Those that the others tell best go, one after the other (backward elimination: the
 squared error rises by W_i^2 / (G^-1)_ii, as in Hassibi and Stork's "Optimal brain surgeon", 1992), and the layer behind
 is regressed anew on those that stay. Blocks are done in order, so each makes good what the ones before it lost.
+A network may end behind a depthwise convolution; of its channels those stay that tell all of them best.
 """
 
 from __future__ import annotations
@@ -36,6 +37,15 @@ class Hidden(NamedTuple):
     shortcut: str | None
     target: str
     """The value that comes out of the convolution behind."""
+
+
+class Ending(NamedTuple):
+    """The hidden channels that a network ends with: names of the convolution that makes them, and the depthwise one."""
+
+    before: str
+    depthwise: str
+    value: str
+    """The graph's value that comes out."""
 
 
 class Narrow(NamedTuple):
@@ -82,11 +92,32 @@ def hidden_layers(stem: fx.GraphModule) -> list[Hidden]:
     return found
 
 
+def ending(stem: fx.GraphModule) -> Ending | None:
+    """Return the hidden channels that come out of a traced network, batch norm folded; None where it ends otherwise."""
+    (node,) = next(n for n in stem.graph.nodes if n.op == "output").all_input_nodes
+    value = node.name
+    while node.op == "call_module" and conv_of(stem, node) is None:
+        (node,) = node.all_input_nodes
+    layer = conv_of(stem, node)
+    if layer is None or layer.groups != layer.in_channels or layer.groups == 1:
+        return None
+    before = _back(stem, node)
+    return Ending(str(before.target), str(node.target), value) if before is not None else None
+
+
 def pruned(stem: fx.GraphModule, counts: Sequence[int]) -> fx.GraphModule:
-    """Return a copy with so many hidden channels in each block, the first ones. Raises ValueError."""
-    out, layers = copy.deepcopy(stem), hidden_layers(stem)
-    if len(counts) != len(layers):
-        raise ValueError(f"{len(counts)} counts of hidden channels; these layers have {len(layers)} blocks")
+    """Return a copy with so many hidden channels in each block, the first ones.
+
+    A count more is for those that the network ends with. Raises ValueError.
+    """
+    out = copy.deepcopy(stem)
+    blocks, end = hidden_layers(stem), ending(stem)
+    if len(counts) not in (len(blocks), len(blocks) + (end is not None)):
+        also = " and an end" if end is not None else ""
+        raise ValueError(f"{len(counts)} counts of hidden channels; these layers have {len(blocks)} blocks{also}")
+    layers: list[Hidden | Ending] = [*blocks]
+    if end is not None and len(counts) > len(blocks):
+        layers.append(end)
     for count, layer in zip(counts, layers, strict=True):
         whole = layer_of(out, layer.depthwise).in_channels
         if count > whole:
@@ -105,7 +136,7 @@ def fitted(
     `narrow` is the stem with fewer channels between its blocks; see `model.narrowing`.
     """
     out = copy.deepcopy(stem if narrow is None else narrow.stem)
-    for count, layer in zip(counts, hidden_layers(stem), strict=True):
+    for count, layer in zip(counts, hidden_layers(stem), strict=False):
         down = None if narrow is None else narrow.down.get(layer.behind)
         if count == layer_of(out, layer.depthwise).in_channels and down is None:
             continue
@@ -115,6 +146,10 @@ def fitted(
         behind.weight.copy_(weight_ok[:, :, None, None])
         if behind.bias is not None:
             behind.bias.copy_(bias_o)
+    end = ending(stem)
+    if end is not None and len(counts) > len(hidden_layers(stem)):
+        both = pixels_of(out, end.value, images), pixels_of(stem, end.value, images)
+        _keep(out, end, _regressed(*both, count=counts[-1])[0])
     return out
 
 
@@ -185,17 +220,32 @@ def values_of(module: fx.GraphModule, images: Tensor, names: tuple[str, ...]) ->
     return recorder.found
 
 
-def _keep(stem: fx.GraphModule, layer: Hidden, index: Tensor) -> None:
-    before, depthwise, behind = (layer_of(stem, name) for name in layer[:3])
-    for conv in (before, depthwise):
+def _keep(stem: fx.GraphModule, layer: Hidden | Ending, index: Tensor) -> None:
+    depthwise = layer_of(stem, layer.depthwise)
+    for conv in (layer_of(stem, layer.before), depthwise):
         conv.weight = nn.Parameter(conv.weight[index].clone())
         if conv.bias is not None:
             conv.bias = nn.Parameter(conv.bias[index].clone())
         conv.out_channels = len(index)
-    depthwise.in_channels = depthwise.groups = behind.in_channels = len(index)
+    depthwise.in_channels = depthwise.groups = len(index)
+    if isinstance(layer, Ending):
+        return
+    behind = layer_of(stem, layer.behind)
+    behind.in_channels = len(index)
     behind.weight = nn.Parameter(behind.weight[:, index].clone())
     if behind.bias is None:
         behind.bias = nn.Parameter(torch.zeros_like(behind.weight[:, 0, 0, 0]))
+
+
+def pixels_of(stem: fx.GraphModule, value: str, images: Tensor) -> Tensor:
+    """Return some pixels of a value (N, channels), float64."""
+    draw = torch.Generator().manual_seed(0)
+    found = []
+    for part in torch.split(images, BATCH):
+        map_bchw = values_of(stem, part, (value,))[value]
+        places = torch.randint(map_bchw.shape[2] * map_bchw.shape[3], (PLACES,), generator=draw).to(part.device)
+        found.append(map_bchw.flatten(2)[:, :, places].permute(0, 2, 1).flatten(0, 1).double())
+    return torch.cat(found)
 
 
 def layer_of(stem: fx.GraphModule, name: str) -> nn.Conv2d:

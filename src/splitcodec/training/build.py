@@ -19,7 +19,7 @@ from splitcodec.model.hyperprior import Hyperprior
 from splitcodec.model.narrowing import narrowed
 from splitcodec.model.parts import FeatureDecoder, Neck
 from splitcodec.model.patch import Patch, PatchEncoder
-from splitcodec.model.pruning import pruned
+from splitcodec.model.pruning import ending, layer_of, pruned
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import Layers, Teacher, imagenet_labels, load_teacher
 from splitcodec.model.thinned import Thinned
@@ -95,15 +95,16 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
             neck = _bottleneck(recipe)
             decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
         case ThinnedRecipe():
+            _check_sides(recipe, sizes, stride=_layers_below(teacher).stride)
+            stem_copy = _thinned(sizes, whole_stem(teacher)).requires_grad_(requires_grad=True)
+            end = ending(stem_copy)
             squeeze = Squeeze(
-                _layers_below(teacher).width,
+                _layers_below(teacher).width if end is None else layer_of(stem_copy, end.depthwise).out_channels,
                 channels,
                 widths=sizes.widths,
                 halvings=sizes.halvings,
                 linear=sizes.linear,
             )
-            _check_sides(recipe, sizes, stride=_layers_below(teacher).stride)
-            stem_copy = _thinned(sizes, whole_stem(teacher)).requires_grad_(requires_grad=True)
             encoder = Thinned(stem_copy, squeeze, share=sizes.share, stride=_layers_below(teacher).stride)
             neck = _bottleneck(recipe)
             decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)

@@ -105,7 +105,7 @@ class ThinnedRecipe(Strict):
     """What the picture's sides are multiplied by, a fraction: [5, 7] makes 160 of 224."""
     hidden: tuple[PositiveInt, ...] | None = None
     """How many hidden channels each block of those layers keeps, in order: those that matter most on some photographs.
-    Left out: all."""
+    One more for the channels that the layers end with, where `until` is a depthwise layer. Left out: all."""
     between: tuple[PositiveInt, ...] | None = None
     """How many channels run between those blocks, in order (shortcuts bind blocks together): those that tell the next
     layers most. Beside `hidden`. Left out: all."""
