@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
 from splitcodec.errors import RunError
-from splitcodec.training.processes import first_says, own_noise, together
+from splitcodec.training.processes import first_says, launched, own_noise, together
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -105,6 +105,11 @@ def test_alone_a_process_asks_nobody() -> None:
     with pytest.raises(RuntimeError, match="Connection closed") as found, together(fabric):
         raise RuntimeError("Connection closed by peer")
     assert not isinstance(found.value, RunError)
+
+
+def test_more_processes_than_cores_are_refused_before_any_starts() -> None:
+    with pytest.raises(RunError, match=r"--devices 100000: .*ask for fewer"):
+        launched(100_000, precision="32-true")
 
 
 def _helper_of(process: subprocess.Popen[str]) -> int:

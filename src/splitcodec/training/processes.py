@@ -6,6 +6,7 @@ The first process reads, refuses and writes; the others are the same command ove
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,6 +28,9 @@ def launched(devices: int, *, precision: str) -> Fabric:
         fabric = Fabric(accelerator="auto", devices=devices, precision=cast(_Precision, precision))
     except MisconfigurationException as error:
         raise RunError(f"--devices {devices}: {' '.join(str(error).split())}; ask for fewer") from error
+    cores = max(2, os.cpu_count() or 1)
+    if fabric.device.type == "cpu" and devices > cores:
+        raise RunError(f"--devices {devices}: this processor has {cores} cores, and a process takes one; ask for fewer")
     logging.getLogger("lightning_fabric.utilities.distributed").setLevel(logging.WARNING)
     # a depthwise weight has several layouts that are one; the copy that DDP warns of is of a few numbers
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
