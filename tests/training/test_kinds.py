@@ -48,7 +48,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "image": {"width": 8, "channels": 6},
     "hyperprior": {"width": 8, "channels": 6},
 }
-LARGE, SMALLER, TINY = "efficientnet_lite0_large", "efficientnet_lite0_small", "efficientnet_lite0_tiny_v4"
+LARGE, SMALLER, TINY = "efficientnet_lite0_large", "efficientnet_lite0_small", "efficientnet_lite0_tiny"
 ALL = {str(path.relative_to(COMMITTED).with_suffix("")): path for path in RECIPES}
 PATCHES = "[{width: 8, kernel: 5, stride: 4}, {width: 12, kernel: 3, stride: 2}]"
 
