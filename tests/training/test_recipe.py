@@ -76,7 +76,7 @@ def test_a_recipe_without_kinds_means_the_first_of_them(recipe: Recipe) -> None:
         ("stage1.kind=magic", "stage1: expected keys, `kind` among them one of distill, squares, answers"),
         ("stage1.kind=squares", "stage1.tail_from: unknown key"),
         ("stage1.hard=0.5", "stage1.hard: unknown key"),
-        ("stage1.optimizer={kind: lion}", "stage1.optimizer: expected keys, `kind` among them one of adam, sgd"),
+        ("stage1.optimizer={kind: lion}", "stage1.optimizer: expected keys, `kind` among them one of adam, muon, sgd"),
         ("stage1.optimizer={momentum: 0.5}", "stage1.optimizer.momentum: unknown key"),
         ("stage1.schedule={kind: steps}", "stage1.schedule.at: Field required"),
         ("stage1.tune=decoder", r"stage1\.tune: the decoder alone cannot learn"),
