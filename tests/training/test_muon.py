@@ -82,6 +82,23 @@ def test_rare_directions_are_learned_sooner_than_by_adam() -> None:
     assert _lost("muon", steps=200) < 0.5 * _lost("adam", steps=200)
 
 
+def test_a_step_remembers_the_gradients_before_it() -> None:
+    generator = torch.Generator().manual_seed(3)
+    first, second = torch.randn(2, 8, 4, 1, 1, generator=generator)
+
+    def last_step(*gradients: Tensor) -> Tensor:
+        kernel = nn.Parameter(torch.zeros(8, 4, 1, 1))
+        optimizer = Muon([{"params": [kernel]}], lr=0.1, momentum=0.95, betas=(0.9, 0.99))
+        before = kernel.detach().clone()
+        for gradient in gradients:
+            before = kernel.detach().clone()
+            kernel.grad = gradient.clone()
+            optimizer.step()
+        return kernel.detach() - before
+
+    assert not torch.allclose(last_step(first, second), last_step(second), atol=1e-3)
+
+
 def test_a_resume_goes_on_as_if_nothing_had_been() -> None:
     torch.manual_seed(0)
     through, broken = nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 3)
