@@ -35,6 +35,7 @@ from splitcodec.edge.answer import Edge
 from splitcodec.errors import DataError, PictureError, RecipeError
 from splitcodec.evaluation.labels import labelled_pictures
 from splitcodec.evaluation.machine import commit, machine
+from splitcodec.evaluation.rivals import held, total, trainings
 from splitcodec.model.hyperprior import SCALES, Hyperprior, Symbols
 from splitcodec.model.pictures import EightBitColours
 from splitcodec.model.student import Student
@@ -50,6 +51,7 @@ FRAME = 12  # bytes of header and checksum around the payload, as our packets ha
 REACH = 2047  # largest symbol that has a column
 TAIL = 1e-9  # mass of a distribution outside its table
 METHOD = "hyperprior"
+_TOTALS = {"images_seen": "images", "seconds": "seconds", "processor_seconds": "processor_seconds"}
 
 
 @dataclass(frozen=True)
@@ -220,22 +222,15 @@ def _cut(mass_s: NDArray[np.float64]) -> tuple[int, NDArray[np.float64]]:
 
 def encoder(codecs: Sequence[Codec]) -> dict[str, Any]:
     """Return what the largest encoder costs (both transforms that the device runs), and all the training."""
-    reports = {one.name: one.report for one in codecs}
-    others = {
-        earlier["recipe"]: earlier
-        for report in reports.values()
-        for earlier in report.get("builds_on", [])
-        if earlier["recipe"] not in reports
-    }
-    spent = [*reports.values(), *others.values()]
+    parts = trainings([(one.name, one.report) for one in codecs])
     prices = [price(one) for one in codecs]
     return {
         "macs": max(macs for macs, _ in prices),
         "parameters": max(parameters for _, parameters in prices),
         "bytes": max(2 * parameters for _, parameters in prices),
-        "images_seen": sum(report.get("images", 0) for report in spent),
-        "seconds": sum(report.get("seconds", 0.0) for report in spent),
-        "levelled": all(report.get("levelled") is True for report in reports.values()),
+        **{key: total(parts, told) for key, told in _TOTALS.items()},
+        "device_seconds": held(parts),
+        "levelled": all(one.report.get("levelled") is True for one in codecs),
     }
 
 

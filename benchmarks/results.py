@@ -60,6 +60,7 @@ def summary(rate: dict[str, Any]) -> str:
     undertrained = [name for name in _methods(rate) if _is_undertrained(rate, name)]
     target = "arena" if "command" in rate else "evaluate"
     words = ["Undertrained rivals are listed, but nothing is claimed against them."] if undertrained else []
+    drawn = ["In brackets: 95 % intervals over photographs drawn again."] if any(_intervals(rate).values()) else []
     return "\n".join(
         [
             f"Bytes per 224 x 224 photograph at equal top-1 accuracy: {rate['images']} ImageNet photographs,",
@@ -70,6 +71,7 @@ def summary(rate: dict[str, Any]) -> str:
             "",
             "BD-rate: bytes of ours against that method, on average over equal accuracy; BD-accuracy: points that ours",
             "scores more, on average over equal bytes.",
+            *drawn,
             *words,
             "",
             "The photographs are a one-per-class sample, probably of ImageNet's training split, so every score is",
@@ -86,7 +88,8 @@ def summary_table(rate: dict[str, Any]) -> str:
     head = ["method", *(["MACs"] if encoders else []), *(f"-{-row['top1_minus_teacher']:g}" for row in rows)]
     lines = [[*head, "BD-rate", "BD-accuracy"], ["---"] + ["---:"] * (len(head) + 1)]
     for method in _methods(rate):
-        percent, points = rate["bd_rate"].get(method), rate.get("bd_accuracy", {}).get(method)
+        percent = _signed(rate["bd_rate"].get(method), 0, " %") + _within(_intervals(rate).get(method))
+        points = rate.get("bd_accuracy", {}).get(method)
         label = _label(rate, method)
         silent = label != method
         lines.append(
@@ -94,7 +97,7 @@ def summary_table(rate: dict[str, Any]) -> str:
                 f"**{label}**" if method == OURS or _cost(rate, method).get("ours") else label,
                 *([_millions(_cost(rate, method).get("macs"))] if encoders else []),
                 *(_bytes(row["bytes"].get(method)) for row in rows),
-                "" if method == OURS else "no claim" if silent else _signed(percent, 0, " %"),
+                "" if method == OURS else "no claim" if silent else percent,
                 "" if method == OURS else "" if silent else _signed(points, 1),
             ]
         )
@@ -119,7 +122,7 @@ def results(rate: dict[str, Any]) -> str:
             "",
             *tasks(),
             *(without_prior(prior) if prior else []),
-            *(ablations(trained) if trained else []),
+            *(ablations(trained, rate) if trained else []),
             *(latency_section(latency) if latency else []),
         ]
     )
@@ -186,31 +189,46 @@ def without_prior(body: dict[str, Any]) -> list[str]:
     ]
 
 
-def ablations(body: dict[str, Any]) -> list[str]:
+def ablations(body: dict[str, Any], rate: dict[str, Any]) -> list[str]:
     """Return the section about trainings that leave something out, held against one that does not."""
-    rows = []
-    for method in body["encoders"]:
-        sizes = (row["bytes"].get(method) for row in body["bytes_at_equal_score"])
-        images, percent = body["encoders"][method].get("images_each"), body["bd_rate"].get(method)
-        name = "whole" if method == OURS else method
-        rows.append([name, _bytes(images), *(_bytes(size) for size in sizes), _signed(percent, 1, " %")])
+    shipped, rows = _cost(rate, OURS), []
+    for method, cost in body["encoders"].items():
+        silent = _is_undertrained(body, method)
+        rows.append(
+            [
+                "whole" if method == OURS else _label(body, method),
+                _bytes(cost.get("images_each")),
+                _share(cost.get("images_each"), shipped.get("images_each")),
+                *(_bytes(row["bytes"].get(method)) for row in body["bytes_at_equal_score"]),
+                "no claim" if silent else _signed(body["bd_rate"].get(method), 1, " %"),
+            ]
+        )
     points = [f"-{-row['top1_minus_teacher']:g}" for row in body["bytes_at_equal_score"]]
     return [
         "## Ablations: second stage, teacher, frozen encoder",
         "",
-        "Short trainings by `recipes/ablations/`, with about as many pictures each; `whole` leaves nothing out: the",
-        "teacher's features and soft answers in both stages, the decoder alone in the second. Bytes at points of top-1",
-        f"below the teacher ({body['teacher_top1']:.1f} %, {body['images']} pictures of `{body['data']}`), and the",
-        "bytes of `whole` against each over equal scores (BD-rate). A fifth of what the shipped bundle has seen, so",
-        "differences are those of short trainings.",
+        f"Short trainings by `recipes/ablations/`. `whole` is `{body['bundle']}`{_macs(_cost(body, OURS))} and leaves",
+        "nothing out: the teacher's features and soft answers in both stages, the decoder alone in the second. It is",
+        f"not the shipped `{rate.get('bundle')}`{_macs(shipped)}; the share is of the pictures that this one has seen,",
+        "so differences are those of short trainings. Bytes at points of top-1 below the teacher",
+        f"({body['teacher_top1']:.1f} %, {body['images']} pictures of `{body['data']}`), and the bytes of `whole`",
+        "against each over equal scores (BD-rate). No claim is made against what is undertrained.",
         "",
         f"Command: `{body['command']}` (commit {body['commit']}).",
         "",
-        f"| training | pictures | {' | '.join(points)} | BD-rate |",
-        f"|---|---:|{'---:|' * (len(points) + 1)}",
+        f"| training | pictures | share | {' | '.join(points)} | BD-rate |",
+        f"|---|---:|---:|{'---:|' * (len(points) + 1)}",
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
     ]
+
+
+def _macs(cost: dict[str, Any]) -> str:
+    return f" ({_millions(cost['macs'])} multiply-accumulates)" if cost.get("macs") else ""
+
+
+def _share(part: float | None, whole: float | None) -> str:
+    return "-" if part is None or not whole else f"{100 * part / whole:.1f} %"
 
 
 def _at(ours: dict[str, Any], point: dict[str, Any]) -> float | None:
@@ -245,6 +263,16 @@ def _millions(number: float | None) -> str:
 
 def _signed(value: float | None, digits: int, unit: str = "") -> str:
     return "-" if value is None else f"{value:+.{digits}f}{unit}"
+
+
+def _intervals(rate: dict[str, Any]) -> dict[str, list[float] | None]:
+    """Return the ends of BD-rate's interval per method; nothing for reports from before it was told."""
+    found: dict[str, list[float] | None] = rate.get("bd_rate_interval", {})
+    return found
+
+
+def _within(interval: list[float] | None) -> str:
+    return "" if interval is None else f" [{_signed(interval[0], 0)}, {_signed(interval[1], 0)}]"
 
 
 def _bytes(size: float | None) -> str:

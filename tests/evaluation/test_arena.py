@@ -82,6 +82,24 @@ def test_reports_from_before_encoders_were_told_still_read(results: ModuleType, 
     assert "undertrained" not in text
 
 
+def test_the_summary_shows_intervals_where_the_report_tells_them(results: ModuleType, arena: Report) -> None:
+    body: dict[str, Any] = arena.to_json()
+    body["bd_rate"]["jpeg"], body["bd_rate_interval"]["jpeg"] = -87.6, [-89.6, -86.2]
+    body["bd_rate"]["webp"], body["bd_rate_interval"]["webp"] = -80.0, None
+    text = results.summary(body)
+    assert " | -88 % [-90, -86] | " in text
+    assert " | -80 % | " in text
+    assert "In brackets: 95 % intervals" in text
+    for key in ("bd_rate_interval", "bd_rate_payload_interval", "bd_accuracy_interval", "bd_rate_matrix_interval"):
+        del body[key]
+    for row in body["bytes_at_equal_score"]:
+        del row["bytes_interval"]
+    older = results.summary(body)
+    assert " | -88 % | " in older
+    assert "brackets" not in older
+    assert "[-" not in older
+
+
 def test_results_show_both_pictures(results: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     folder = tmp_path / "reports" / "rate_accuracy"
     folder.mkdir(parents=True)
@@ -92,6 +110,37 @@ def test_results_show_both_pictures(results: ModuleType, monkeypatch: pytest.Mon
     assert (
         "## A\n\n![a](../reports/rate_accuracy/rd.png)\n\n### B\n\n![b](../reports/rate_accuracy/frontier.png)" in text
     )
+
+
+def test_ablations_say_what_they_are_of_and_claim_nothing_against_the_undertrained(
+    results: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("rate_accuracy", "ablations"):
+        (tmp_path / "reports" / name).mkdir(parents=True)
+    (tmp_path / "reports" / "rate_accuracy" / "report.md").write_text("# A\n")
+    monkeypatch.setattr(results, "ROOT", tmp_path)
+    short: dict[str, Any] = {"command": "python z", "commit": "c", "teacher_top1": 87.4, "images": 5, "data": "d"}
+    short["bundle"] = "lite0-whole@2"
+    short["encoders"] = {
+        "splitcodec": {"images_each": 12800, "macs": 143_976_896, "trained": "unknown"},
+        "no_teacher": {"images_each": 12800, "trained": "undertrained"},
+        "encoder_tuned": {"images_each": 9600, "trained": "trained"},
+    }
+    sizes = {"splitcodec": 2100.0, "no_teacher": None, "encoder_tuned": 1751.0}
+    short["bytes_at_equal_score"] = [{"top1_minus_teacher": -4.0, "bytes": sizes}]
+    short["bd_rate"] = {"no_teacher": -21.5, "encoder_tuned": 1.35}
+    (tmp_path / "reports" / "ablations" / "rd.json").write_text(json.dumps(short))
+    rate: dict[str, Any] = {"commit": "abc", "command": "python x", "bundle": "kin@9"}
+    rate["encoders"] = {"splitcodec": {"images_each": 640_000, "macs": 98_166_208}}
+    text = results.results(rate)
+    assert "| training | pictures | share | -4 | BD-rate |\n|---|---:|---:|---:|---:|" in text
+    assert "| whole | 12,800 | 2.0 % | 2,100 | - |" in text
+    assert "| no_teacher (undertrained) | 12,800 | 2.0 % | - | no claim |" in text
+    assert "| encoder_tuned | 9,600 | 1.5 % | 1,751 | +1.4 % |" in text
+    assert "`whole` is `lite0-whole@2` (144 M multiply-accumulates)" in text
+    assert "the shipped `kin@9` (98 M multiply-accumulates)" in text
+    del rate["encoders"]  # as reports were once
+    assert "| whole | 12,800 | - | 2,100 | - |" in results.results(rate)
 
 
 def test_results_tell_of_the_prior_where_it_was_measured(
@@ -106,16 +155,6 @@ def test_results_tell_of_the_prior_where_it_was_measured(
     other = {"method": "uniform, deflate", "setting": "8 steps", "bytes_mean": 3000.0, "top1": 71.0}
     ours = {**point, "method": "splitcodec", "bytes_mean": 1000.0}
     body = {"bundle": "b@1", "images": 5, "data": "d", "commit": "f", "points": [point, other], "ours": [ours]}
-    short = {"command": "python z", "commit": "c", "teacher_top1": 87.4, "images": 5, "data": "d"}
-    short["encoders"] = {"splitcodec": {"images_each": 12800}, "no_teacher": {"images_each": 12800}}
-    short["bytes_at_equal_score"] = [{"top1_minus_teacher": -4.0, "bytes": {"splitcodec": 2100.0, "no_teacher": None}}]
-    short["bd_rate"] = {"no_teacher": -21.5}
-    (tmp_path / "reports" / "ablations").mkdir(parents=True)
-    (tmp_path / "reports" / "ablations" / "rd.json").write_text(json.dumps(short))
-    trained = results.results(rate)
-    assert "| training | pictures | -4 | BD-rate |" in trained
-    assert "| whole | 12,800 | 2,100 | - |" in trained
-    assert "| no_teacher | 12,800 | - | -21.5 % |" in trained
     body["bd_rate"] = {"gains, deflate": -33.3, "uniform, deflate": None}
     (tmp_path / "reports" / "ablation_prior.json").write_text(json.dumps(body))
     text = results.results(rate)

@@ -163,6 +163,16 @@ def test_refusals(tiny: Bundle, photos: Path, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_anything_is_read(
+    tiny: Bundle, photos: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    told: list[int] = []
+    with pytest.raises(OutputError, match="cannot be made"):
+        calibrate(tiny, [photos], tmp_path / "file" / "mine", progress=lambda done, of: told.append(done))
+    assert not told
+
+
 def test_an_interrupted_run_leaves_nothing(tiny: Bundle, photos: Path, tmp_path: Path) -> None:
     def stop(now: int, _: int) -> None:
         if now == 5:

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from splitcodec.errors import OutputError
+from splitcodec.evaluation import memory
 from splitcodec.evaluation.codecs import Codec, Images, PillowCodec
+from splitcodec.evaluation.machine import machine
 from splitcodec.evaluation.memory import Memory
 from splitcodec.evaluation.rate import evaluate
 from splitcodec.evaluation.sweep import Setting
@@ -32,10 +34,10 @@ def test_what_was_kept_is_found_by_the_next_run_but_for_a_line_cut_off(tiny: Bun
 
 
 def test_a_name_depends_on_picture_setting_and_teacher(tiny: Bundle, like_tiny: Make, tmp_path: Path) -> None:
-    memory = Memory(tmp_path / "codecs", teacher=tiny)
+    first = Memory(tmp_path / "codecs", teacher=tiny)
     retrained = like_tiny("other", files={"head.onnx": tiny.read("encoder.onnx")})
     names = {
-        memory.key(image, codec=codec, value=value, side=side)
+        first.key(image, codec=codec, value=value, side=side)
         for image in (IMAGE, IMAGE + 1, IMAGE.reshape(4, 16, 3))
         for codec in ("jpeg", "webp")
         for value in (1, 2)
@@ -44,6 +46,21 @@ def test_a_name_depends_on_picture_setting_and_teacher(tiny: Bundle, like_tiny: 
     assert len(names) == 24
     assert Memory(tmp_path / "codecs", teacher=retrained).key(IMAGE, codec="jpeg", value=1, side=None) not in names
     assert Memory(tmp_path / "codecs", teacher=like_tiny("same")).key(IMAGE, codec="jpeg", value=1, side=4) in names
+
+
+def test_results_of_another_build_of_a_codec_do_not_count(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were found again after ffmpeg or libjxl had changed."""
+    name = Memory(tmp_path / "codecs", teacher=tiny).key(IMAGE, codec="hevc", value=1, side=None)
+    monkeypatch.setattr(memory, "codec_versions", lambda: {"ffmpeg": "another"})
+    assert Memory(tmp_path / "codecs", teacher=tiny).key(IMAGE, codec="hevc", value=1, side=None) != name
+
+
+def test_the_number_of_cores_changes_no_name(tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = Memory(tmp_path / "codecs", teacher=tiny).key(IMAGE, codec="hevc", value=1, side=None)
+    monkeypatch.setattr(memory, "machine", lambda: {**machine(), "cores": 1000})
+    assert Memory(tmp_path / "codecs", teacher=tiny).key(IMAGE, codec="hevc", value=1, side=None) == name
 
 
 def test_a_second_run_codes_nothing_again_and_finds_the_same(

@@ -113,6 +113,22 @@ def test_every_difference_has_an_interval_around_it(report: Report) -> None:
         assert (point.top1_ci95 is None) == (point.method == "other")
 
 
+def test_every_figure_of_measured_methods_may_have_an_interval_and_of_foreign_ones_none(report: Report) -> None:
+    body = json.loads(json.dumps(report.to_json(), allow_nan=False))
+    for key in ("bd_rate", "bd_rate_payload", "bd_accuracy"):
+        assert list(body[f"{key}_interval"]) == list(body[key]) == ["jpeg", "other"]
+        assert body[f"{key}_interval"]["other"] is None
+    assert {name: list(row) for name, row in body["bd_rate_matrix_interval"].items()} == {
+        name: list(row) for name, row in body["bd_rate_matrix"].items()
+    }
+    assert body["bd_rate_matrix_interval"]["splitcodec"] == body["bd_rate_interval"]
+    for row in body["bytes_at_equal_score"]:
+        assert list(row["bytes_interval"]) == list(row["bytes"])
+        assert row["bytes_interval"]["other"] is None
+        for method, interval in row["bytes_interval"].items():
+            assert interval is None or (row["bytes"][method] is not None and interval[0] <= interval[1])
+
+
 def test_threads_change_nothing_and_progress_reaches_the_end(tiny: Bundle, labelled: Path, report: Report) -> None:
     told: list[tuple[int, int]] = []
     again = evaluate(tiny, labelled, codecs=[], progress=lambda done, total: told.append((done, total)), threads=1)

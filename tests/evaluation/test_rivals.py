@@ -81,6 +81,8 @@ def test_what_encoders_cost_is_told(arena: Report, tiny: Bundle) -> None:
         "images_seen": 4000,
         "images_each": 3000,
         "seconds": 360_000.0,
+        "processor_seconds": None,
+        "device_seconds": {},
         "levelled": False,
         "trained": "undertrained",
         "ours": False,
@@ -137,6 +139,55 @@ def test_pictures_of_runs_that_others_began_from_count_once(tiny: Bundle, like_t
     alone = costs(open_entrants(tiny, [Rival((two,), "it")], taken=[]), {}, against_hevc={}, teachers={})["it"]
     assert (both.images_seen, both.images_each, both.seconds) == (2000, 2000, 20.0)
     assert (alone.images_seen, alone.images_each, alone.seconds) == (2000, 2000, 20.0)
+
+
+def _cost(tiny: Bundle, *rivals: Bundle) -> EncoderCost:
+    found = costs(open_entrants(tiny, [Rival(rivals, "it")], taken=[]), {}, against_hevc={}, teachers={})
+    return found["it"]
+
+
+def test_what_a_run_began_with_counts_though_it_has_the_same_name(tiny: Bundle, like_tiny: Make) -> None:
+    """As efficientnet-lite0-tiny@5 and -small@6 tell it: a run's folder by name, a bundle with its version."""
+    for name in ("tiny-x", "tiny-x@5"):
+        first = {"key": "start", "recipe": name, "images": 1_234_728, "seconds": 16847.1}
+        report = {"images": 36_000, "seconds": 963.7, "images_cumulative": 1_270_728, "seconds_cumulative": 17810.8}
+        cost = _cost(tiny, like_tiny("tiny-x", version=5, provenance={"report": {**report, "builds_on": [first]}}))
+        assert (cost.images_seen, cost.images_each) == (1_270_728, 1_270_728)
+        assert cost.seconds == pytest.approx(17810.8)
+
+
+def test_versions_of_one_bundle_all_count_and_do_not_vouch_for_each_other(tiny: Bundle, like_tiny: Make) -> None:
+    def version(number: int, **report: object) -> Bundle:
+        return like_tiny("x", version=number, provenance={"report": report})
+
+    before = {"key": "start", "recipe": "x", "images": 500, "seconds": 5.0}
+    one = version(1, images=1000, seconds=10.0, images_cumulative=1500, seconds_cumulative=15.0, builds_on=[before])
+    first = {"key": "start", "recipe": "x@1", "images": 1500, "seconds": 15.0}
+    told = {"images": 2000, "seconds": 20.0, "images_cumulative": 3500, "seconds_cumulative": 35.0}
+    two = version(2, **told, builds_on=[first], levelled=True)
+    for pair in ((one, two), (two, one)):
+        cost = _cost(tiny, *pair)
+        assert (cost.images_seen, cost.images_each, cost.seconds) == (3500, 3500, 35.0)
+        assert not cost.levelled
+    assert _cost(tiny, two).levelled
+    other = version(3, **told, builds_on=[{**first, "images": 1499}])  # began with another x@1 than the one here
+    assert _cost(tiny, one, other).images_seen == 1000 + 500 + 2000 + 1499
+
+
+def test_processor_time_is_told_where_every_run_counted_it(tiny: Bundle, like_tiny: Make) -> None:
+    def run(name: str, **report: object) -> Bundle:
+        return like_tiny(name, provenance={"report": {"images": 10, "seconds": 60.0, **report}})
+
+    gpu = run("gpu", processor_seconds=90.0, device_seconds={"H100": 60.0, "odd": "many"})
+    first = {"key": "start", "recipe": "first", "images": 5, "seconds": 6.0, "processor_seconds": 12.0}
+    later = run("later", processor_seconds=30.0, builds_on=[{**first, "device_seconds": {"H100": 6.0}}])
+    cost = _cost(tiny, gpu, later)
+    assert (cost.seconds, cost.processor_seconds) == (126.0, 132.0)
+    assert cost.device_seconds == {"H100": 66.0}
+    assert _cost(tiny, gpu, run("old")).processor_seconds is None
+    unknown = {key: value for key, value in first.items() if key != "processor_seconds"}
+    assert _cost(tiny, run("next", processor_seconds=30.0, builds_on=[unknown])).processor_seconds is None
+    assert _cost(tiny, run("odd", processor_seconds="30", device_seconds=[1])).processor_seconds is None
 
 
 def test_rivals_that_cannot_be_compared_are_refused(

@@ -12,19 +12,19 @@ from splitcodec.wire.bundle import Bundle
 from tests.evaluation.test_codecs import able, photo
 
 
-def test_a_lean_sweep_tries_a_few_settings_at_two_lower_resolutions() -> None:
+def test_a_lean_sweep_tries_a_few_settings_at_three_lower_resolutions() -> None:
     settings = lean_sweep(WEBP, 224)
     assert [one.value for one in settings if one.side is None] == list(WEBP.sweep)
     assert [(one.side, one.value) for one in settings if one.side] == [
-        (side, value) for side in (160, 112) for value in WEBP.few
+        (side, value) for side in (160, 112, 96) for value in WEBP.few
     ]
-    assert [one.words for one in settings][-1] == "quality 75, 112 px"
+    assert [one.words for one in settings][-1] == "quality 75, 96 px"
 
 
-def test_a_full_sweep_tries_all_at_three() -> None:
+def test_a_full_sweep_tries_all_at_four() -> None:
     settings = full_sweep(JPEG, 224)
-    assert len(settings) == 4 * len(JPEG.sweep) == len(set(settings))
-    assert {one.side for one in settings} == {None, 160, 112, 80}
+    assert len(settings) == 5 * len(JPEG.sweep) == len(set(settings))
+    assert {one.side for one in settings} == {None, 160, 112, 96, 80}
     assert {one.side for one in full_sweep(JPEG, 64)} == {None, 48, 32, 24}
     assert {one.side for one in full_sweep(JPEG, 8)} == {None}
 

@@ -41,7 +41,10 @@ def test_the_same_files_are_the_same_network(tiny: Bundle, like_tiny: Make) -> N
 
 def test_other_files_that_answer_alike_are_the_same_network(tiny: Bundle, like_tiny: Make) -> None:
     unknown = b"\xa2\x06\x00"  # an empty training_info of the model: other bytes, the same graph
-    assert _relation(like_tiny("x", files={"head.onnx": tiny.read("head.onnx") + unknown}), tiny) == ELSEWHERE
+    files = {name: tiny.read(name) + unknown for name in ("head.onnx", "tail_classify.onnx")}
+    assert _relation(like_tiny("x", files=files), tiny) == ELSEWHERE
+    del files["tail_classify.onnx"]
+    assert _relation(like_tiny("y", files=files), tiny) == SAME  # before the same tail: cut at the same layer
 
 
 def test_networks_that_answer_otherwise(arena: Report, tiny: Bundle) -> None:

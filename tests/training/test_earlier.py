@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,10 +14,11 @@ import torch
 from splitcodec.errors import RecipeError
 from splitcodec.training.build import build_student, build_teacher
 from splitcodec.training.distill import train
-from splitcodec.training.earlier import begin_from, earlier_runs
+from splitcodec.training.earlier import Earlier, begin_from, earlier_runs, totals
 from splitcodec.training.export import export
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
+from splitcodec.training.spent import Spent
 from splitcodec.wire.bundle import derive, write_folder
 
 Make = Callable[[], dict[str, Any]]
@@ -41,7 +44,32 @@ def test_a_run_begins_with_another_s_weights_and_counts_its_pictures(
     again = _next(recipe_data(), tmp_path / "next")
     report = train(again, photos=[photos], out=tmp_path / "again", report=lambda _: None)
     assert report["images_cumulative"] == 24 + 24 + 36
+    assert report["processor_seconds_cumulative"] == pytest.approx(
+        report["processor_seconds"] + report["builds_on"][0]["processor_seconds"]
+    )
+    told = Run(finished).report()
+    assert report["builds_on"][0]["processor_seconds"] > told["processor_seconds"] > 0
     assert "builds_on" not in Run(finished).report()
+
+
+def test_processor_time_is_not_told_where_an_earlier_run_did_not_count_it(
+    recipe_data: Make, finished: Path, tmp_path: Path
+) -> None:
+    old = tmp_path / "old"
+    shutil.copytree(finished, old)
+    report = Run(finished).report()
+    report = {key: value for key, value in report.items() if key != "processor_seconds"}
+    (old / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    (found,) = earlier_runs(_next(recipe_data(), old))
+    final = totals([found], images=4, spent=Spent(60.0, 90.0, {"H100": 60.0}))
+    assert (final["processor_seconds"], final["device_seconds"]) == (90.0, {"H100": 60.0})
+    assert final["seconds_cumulative"] == pytest.approx(60.0 + report["seconds"])
+    assert not {"processor_seconds_cumulative", "device_seconds_cumulative"} & final.keys()
+    assert "processor_seconds" not in final["builds_on"][0]
+    two = Earlier("start", "x", 1, Spent(1.0, 2.0, {"H100": 3.0, "A100": 1.0}))
+    final = totals([two], images=4, spent=Spent(60.0, 90.0, {"H100": 60.0}))
+    assert final["processor_seconds_cumulative"] == 92.0
+    assert final["device_seconds_cumulative"] == {"H100": 63.0, "A100": 1.0}
 
 
 def test_the_held_out_loss_goes_on_where_it_was(
@@ -134,4 +162,4 @@ def test_what_a_stranger_s_bundle_says_of_its_training_may_be_anything(
     told = replace(bundle.manifest, provenance={**bundle.manifest.provenance, "report": report})
     place = write_folder(derive(bundle, told, files={}), tmp_path / "told").path
     (found,) = earlier_runs(Recipe.model_validate({**recipe_data(), "start": str(place)}))
-    assert (found.images, found.seconds) == (0, 0.0)
+    assert (found.images, found.spent) == (0, Spent(0.0))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from splitcodec.model.teacher import Teacher
 from splitcodec.session import Graph
 from splitcodec.training.build import build_student, build_teacher
 from splitcodec.training.data import centre_crops, find_photographs
+from splitcodec.training.distill import train
 from splitcodec.training.export import export
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
@@ -143,3 +145,17 @@ def test_a_run_without_weights_is_refused(finished: Path, tmp_path: Path) -> Non
     with pytest.raises(RunError, match="holds no trained student"):
         export(tmp_path / "run", tmp_path / "out", golden=lambda _: b"")
     assert not (tmp_path / "out").exists()
+
+
+def test_photographs_in_a_folder_whose_name_is_no_text_make_a_bundle(
+    recipe: Recipe, photos: Path, tmp_path: Path
+) -> None:
+    """The run went to its end, and could not be exported then."""
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/fotos-\xe9"))
+    shutil.copytree(photos, folder)
+    brief = recipe.stage1.model_copy(update={"images": recipe.stage1.batch})
+    recipe = recipe.model_copy(update={"stage1": brief, "stage2": None})
+    assert train(recipe, photos=[folder], out=tmp_path / "run", report=lambda _: None)["finished"]
+    export(tmp_path / "run", tmp_path / "bundle", golden=_golden)
+    assert open_bundle(tmp_path / "bundle").manifest.provenance["folders"] == ["fotos-\\xe9"]
+    assert "fotos-\\xe9" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")

@@ -148,6 +148,8 @@ def test_of_several_decoders_the_mean_is_taken(recipe_data: Make, bundle: Bundle
     report = found.manifest.provenance["report"]
     assert report["images"] == 2 * stage["images"]
     assert report["images_cumulative"] == 36 + report["images"]  # what both build upon counts once
+    own = sum(Run(tmp_path / name).report()["processor_seconds"] for name in ("one", "two"))
+    assert report["processor_seconds"] == pytest.approx(own)
     assert "2 runs" in found.read("MODEL_CARD.md").decode()
     student = build_student(Run(runs[0]).recipe(), build_teacher(Run(runs[0]).recipe()))
     wanted = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -70,6 +71,18 @@ def test_points_are_those_that_the_arena_takes(
     assert encoders["hyperprior"].images_seen == 64
     assert (encoders["hyperprior"].macs or 0) > 1e5
     assert str(tmp_path) not in json.dumps(json.loads(out.read_bytes()))
+
+
+def test_what_a_run_began_with_counts_though_its_recipe_has_the_same_name(script: ModuleType, run: Path) -> None:
+    codec = script.load(run)
+    first = {"key": "start", "recipe": "hyper", "images": 1000, "seconds": 10.0, "processor_seconds": 20.0}
+    told = {"images": 64, "seconds": 1.0, "processor_seconds": 2.0, "levelled": True, "builds_on": [first]}
+    found = script.encoder([replace(codec, report=told)])
+    assert (found["images_seen"], found["seconds"], found["processor_seconds"]) == (1064, 11.0, 22.0)
+    assert found["levelled"]
+    other = replace(codec, name="other", report={"images": 5, "seconds": 1.0})
+    found = script.encoder([replace(codec, report=told), other])
+    assert (found["images_seen"], found["processor_seconds"], found["levelled"]) == (1069, None, False)
 
 
 def test_other_runs_are_refused_in_a_line(

@@ -52,6 +52,35 @@ def test_a_run_from_a_finished_one_may_be_level_by_its_first_step() -> None:
     assert _fall(restarted, before=4800) == pytest.approx(0.5 * 2.4094, rel=1e-3)  # a third more: far from doubled
 
 
+@pytest.mark.parametrize("before", [0, 1600, 9600, 1_000_000])
+def test_a_loss_that_rose_is_not_level(before: int) -> None:
+    found = judged(_readings(1.0, 1.3, 1.31), stages=["stage1"], before=before)
+    assert not found["levelled"]  # it counted as a fall of less than nothing
+    assert found["levelling"]["percent_of_last_doubling"] == {"stage1": pytest.approx(-0.763) if not before else None}
+    assert found["levelling"]["percent_above_lowest"] == {"stage1": pytest.approx(100 * 0.31 / 1.31, abs=1e-3)}
+
+
+def test_a_loss_that_fell_and_rose_again_is_not_level() -> None:
+    losses = [1.0] * 12 + [0.95, 0.9, 0.93, 0.97, 0.995]
+    assert _fall(_readings(*losses)) == pytest.approx(0.5, abs=0.01)
+    assert not judged(_readings(*losses), stages=["stage1"], before=0)["levelled"]
+
+
+def test_noise_is_no_rise() -> None:
+    noisy = _readings(1.0, 1.004, 0.998, 1.003, 1.001, 0.999, 1.002, 1.001, 1.003)
+    for before in (0, 1600, 4800):
+        found = judged(noisy, stages=["stage1"], before=before)
+        assert found["levelled"]
+        assert found["levelling"]["percent_above_lowest"]["stage1"] == pytest.approx(0.499)
+
+
+def test_a_short_run_that_ends_above_its_start_is_not_level_by_that() -> None:
+    """A hundredth of the pictures more and half a per cent up: -35 % for a doubling, which bounds nothing."""
+    found = judged(_readings(1.0, 1.02, 1.01, 1.008, 1.005), stages=["stage1"], before=160_000)
+    assert not found["levelled"]
+    assert found["levelling"]["percent_of_last_doubling"]["stage1"] > 30  # since the middle
+
+
 def test_every_stage_must_be_level_and_measured_to_its_end() -> None:
     level = _readings(1.0, 1.0, 1.0)
     falling = _readings(2.0, 1.5, 1.0, stage="stage2", begin=1600)

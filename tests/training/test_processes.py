@@ -50,6 +50,7 @@ def test_two_processes_make_one_run(start: Start, tmp_path: Path) -> None:
     assert process.returncode == 0, said
     final = json.loads(out)  # said once
     assert final["finished"]
+    assert final["processor_seconds"] > 0
     log = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert len([line for line in log if line.get("stage") == "stage1" and "holdout" in line]) == 1
     assert final["images"] == json.loads((tmp_path / "run" / "report.json").read_bytes())["images"]

@@ -21,6 +21,7 @@ WIDEST, NEAREST = 15.0, 0.5  # points below the teacher between which BD-rate lo
 FEWEST = 4  # hull points for piecewise cubic curves; fewer are joined by straight lines
 
 Method = Literal["pchip", "linear"]
+Interval = tuple[float, float]  # ends of the middle 95 % of what resampled photographs give (`resampled.py`)
 
 
 class Delta(NamedTuple):
@@ -32,6 +33,8 @@ class Delta(NamedTuple):
     """The scores (per cent) or bytes over which it is the average."""
     reason: str | None = None
     """Why there is none."""
+    interval: Interval | None = None
+    """Ends of its 95 % interval, in its unit."""
 
 
 class Bd(NamedTuple):

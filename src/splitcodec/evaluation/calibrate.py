@@ -22,6 +22,7 @@ from splitcodec.device.client import Device
 from splitcodec.errors import DataError, OutputError, PictureError, SettingsError
 from splitcodec.evaluation.golden import remade
 from splitcodec.evaluation.machine import cores
+from splitcodec.evaluation.output import made_folder
 from splitcodec.evaluation.refit import ContextCounts, Counts, best_strength, refit, refit_contexts
 from splitcodec.wire.bundle import Bundle, derive, open_bundle, renamed, write_folder
 from splitcodec.wire.contexts import FILE as CONTEXTS
@@ -61,8 +62,8 @@ class LevelBytes:
 class Calibration:
     """The new bundle, the old one's name@version and fingerprint, photographs counted and held out, what it saves.
 
-    `strength` is the weight that the old tables kept, in photographs; `skipped` are the photographs that could not be
-    read, each with the reason.
+    `strength` is the weight that the old tables kept, in photographs, `strength_by_context` that of the old rows of
+    contexts, where the bundle has some; `skipped` are the photographs that could not be read, each with the reason.
     """
 
     bundle: Bundle
@@ -71,6 +72,7 @@ class Calibration:
     photographs: int
     held_out: int
     strength: float
+    strength_by_context: float | None
     levels: tuple[LevelBytes, ...]
     skipped: tuple[tuple[str, str], ...]
 
@@ -90,6 +92,7 @@ class Calibration:
             "photographs": self.photographs,
             "held_out": self.held_out,
             "strength": self.strength,
+            "strength_by_context": self.strength_by_context,
             "change_percent": round(self.change, 2),
             "levels": [
                 {
@@ -128,6 +131,7 @@ def calibrate(
         raise SettingsError(f"threads {threads}; expected at least 1")
     if Path(out).exists():  # said before minutes of work rather than after
         raise OutputError(f"{out} exists; choose another folder or remove it first")
+    made_folder(Path(out).absolute().parent)
     old = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     named = renamed(old, name, version)
     counts, paths = Counts(old), shuffled(photos)
@@ -164,9 +168,11 @@ def calibrate(
         "fingerprint_before": old.fingerprint.hex(),
         "splitcodec": splitcodec.__version__,
     }
-    contexts = None
+    contexts, of_rows = None, None
     if by_context is not None and old.contexts is not None:
-        contexts = refit_contexts(old.contexts, by_context, strength=best_strength(by_context))
+        of_rows = best_strength(by_context)
+        contexts = refit_contexts(old.contexts, by_context, strength=of_rows)
+        note["strength_by_context"] = of_rows
     new = _calibrated(named, refit(counts, strength=strength), contexts, note=note)
     after, sizes_nl2 = Device(new, threads=1), []
     for done, latent_chw in enumerate(held[:quota], 1):
@@ -180,6 +186,7 @@ def calibrate(
         photographs=counts.photographs,
         held_out=quota,
         strength=strength,
+        strength_by_context=of_rows,
         levels=tuple(
             LevelBytes(level, float(old_size), float(new_size), counts.clipped(level))
             for level, (old_size, new_size) in enumerate(sizes_l2)

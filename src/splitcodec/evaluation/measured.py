@@ -11,7 +11,9 @@ import numpy as np
 from splitcodec.evaluation.bench import Read
 from splitcodec.evaluation.hull import upper_hull
 from splitcodec.evaluation.paired import difference
+from splitcodec.evaluation.resampled import Resampled
 from splitcodec.evaluation.result import OURS, TEACHER, Contrast, Point
+from splitcodec.evaluation.rivals import Entrant
 from splitcodec.evaluation.sweep import Setting
 
 
@@ -34,7 +36,8 @@ class Measured:
         self._encode_ms = encode_ms
         self._teacher_n = np.array([one.teacher for one in reads])
         self._right_ns = np.stack([one.right_s for one in reads])
-        self._bytes_s = np.stack([one.bytes_s for one in reads]).mean(axis=0)
+        self._bytes_ns = np.stack([one.bytes_s for one in reads])
+        self._bytes_s = self._bytes_ns.mean(axis=0)
         self._overhead_l = np.stack([one.overhead_l for one in reads]).mean(axis=0)
         self.teacher_top1 = 100.0 * float(self._teacher_n.mean())
 
@@ -61,21 +64,38 @@ class Measured:
         """Return the mean of packet bytes minus ideal code length, per level."""
         return [float(extra) for extra in self._overhead_l]
 
+    def resampled(self) -> Resampled:
+        """Return the photographs drawn again, a thousand times."""
+        methods = [setting.method for setting in self._settings]
+        return Resampled(self._right_ns, self._bytes_ns, self._teacher_n, methods=methods, floors=self._floors)
+
     def contrasts(self) -> list[Contrast]:
         """Return every level against the teacher, and against the nearest in bytes of what is on each other's hull."""
         levels = [s for s, setting in enumerate(self._settings) if setting.method == OURS]
-        rivals = [s for s, setting in enumerate(self._settings) if setting.method != OURS]
-        best = [self._on_hull(list(group)) for _, group in itertools.groupby(rivals, key=self._method)]
+        best = self._best([s for s, setting in enumerate(self._settings) if setting.method != OURS])
         found = []
         for s in levels:
             gap = difference(self._right_ns[:, s], self._teacher_n)
             found.append(Contrast(self._name(s), TEACHER, float(self._bytes_s[s]), None, *gap))
-            for group in best:
-                r = min(group, key=lambda one: abs(np.log(self._bytes_s[one] / self._bytes_s[s])))
-                gap = difference(self._right_ns[:, s], self._right_ns[:, r])
-                sizes = float(self._bytes_s[s]), float(self._bytes_s[r])
-                found.append(Contrast(self._name(s), self._name(r), *sizes, *gap, method_b=self._method(r)))
+            found += [self._nearest(s, group) for group in best]
         return found
+
+    def contrasts_of_kin(self) -> list[Contrast]:
+        """Return every level of our other bundles against the nearest in bytes on the hull of what is not ours."""
+        ours = [s for s, setting in enumerate(self._settings) if _is_ours(setting)]
+        best = self._best([s for s in range(len(self._settings)) if s not in ours])
+        kin = [s for s in ours if self._method(s) != OURS]
+        return [self._nearest(s, group) for s in kin for group in best]
+
+    def _best(self, settings: Sequence[int]) -> list[list[int]]:
+        """Return per method those of its settings that are on its hull."""
+        return [self._on_hull(list(group)) for _, group in itertools.groupby(settings, key=self._method)]
+
+    def _nearest(self, s: int, group: Sequence[int]) -> Contrast:
+        r = min(group, key=lambda one: abs(np.log(self._bytes_s[one] / self._bytes_s[s])))
+        gap = difference(self._right_ns[:, s], self._right_ns[:, r])
+        sizes = float(self._bytes_s[s]), float(self._bytes_s[r])
+        return Contrast(self._name(s), self._name(r), *sizes, *gap, method_b=self._method(r))
 
     def _on_hull(self, group: Sequence[int]) -> list[int]:
         points = {(float(self._bytes_s[s]), self._top1(s)): s for s in group}
@@ -89,3 +109,7 @@ class Measured:
 
     def _name(self, s: int) -> str:
         return f"{self._settings[s].method} {self._settings[s].words}"
+
+
+def _is_ours(setting: Setting) -> bool:
+    return isinstance(setting.source, Entrant) and setting.source.ours

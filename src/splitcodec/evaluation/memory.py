@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitcodec.errors import OutputError
-from splitcodec.evaluation import codecs, video
+from splitcodec.evaluation import codecs, sweep, video
 from splitcodec.evaluation.machine import machine
+from splitcodec.evaluation.versions import codec_versions
 from splitcodec.wire.bundle import Bundle
 
 _END = "ok"  # a line that was cut off by a kill does not end so
@@ -30,15 +31,17 @@ _TEACHER = ("head.onnx", "tail_classify.onnx")
 class Memory:
     """The lines of one file, safe to share between threads. Raises OutputError if the file cannot be read or written.
 
-    A result counts again only with the same teacher, processor, packages and code of the codecs.
+    A result counts again only with the same teacher, processor, packages, libraries of the codecs and code around them.
     """
 
     def __init__(self, path: str | Path, *, teacher: Bundle) -> None:
         files = teacher.manifest.files
-        code = [inspect.getsource(module).encode() for module in (codecs, video)]
+        code = [inspect.getsource(part).encode() for part in (codecs, video, sweep.scaled, sweep.resized)]
+        here = {name: said for name, said in machine().items() if name != "cores"}  # which change no result
         known = {
             "teacher": [files[name].sha256 for name in _TEACHER if name in files],
-            "machine": machine(),
+            "machine": here,
+            "codecs": codec_versions(),
             "code": [hashlib.sha256(data).hexdigest() for data in code],
         }
         self._salt = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).digest()

@@ -1,7 +1,8 @@
 """Points that other scripts measured on the same pictures, and what their encoders cost.   used by: rate.py
 
     {"images": 500, "points": [{"method", "setting", "bytes_mean", "top1", "encode_ms", "payload_mean"}],
-     "encoders": {method: {"macs", "parameters", "bytes", "images_seen", "seconds", "levelled"}}}
+     "encoders": {method: {"macs", "parameters", "bytes", "images_seen", "seconds",
+    "processor_seconds", "levelled"}}}
 
 All but points, method, setting, bytes_mean and top1 may be left out. A method with an encoder was trained, so it counts
 only when it is trained (`rivals.py`).
@@ -19,7 +20,8 @@ from splitcodec.evaluation.result import EncoderCost, Point
 
 MAX_POINTS_FILE = 16 << 20
 _MOST = 1e18  # an integer of hundreds of digits is no float
-_COSTS = ("macs", "parameters", "bytes", "images_seen", "seconds")
+_TIMES = ("seconds", "processor_seconds")
+_COSTS = ("macs", "parameters", "bytes", "images_seen", *_TIMES)
 
 
 def read_points(
@@ -96,7 +98,7 @@ def _cost(item: object, *, where: str) -> EncoderCost:
         value = number(item.get(key))
         if (value is None and item.get(key) is not None) or (value is not None and value < 0):
             raise DataError(f"{where}: {key} is {item[key]!r:.60}, expected a number of at least 0, or nothing")
-        found[key] = value if value is None or key == "seconds" else int(value)
+        found[key] = value if value is None or key in _TIMES else int(value)
     return EncoderCost(**found, levelled=item.get("levelled") is True)
 
 

@@ -12,26 +12,26 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from splitcodec.errors import DataError, SettingsError
-from splitcodec.evaluation.bd import Bd, bd_accuracy, bd_rate
 from splitcodec.evaluation.bench import Bench, Read
 from splitcodec.evaluation.codecs import CODECS, Codec, codecs_named
-from splitcodec.evaluation.hull import Hull, bytes_at, upper_hull
+from splitcodec.evaluation.compared import Compared
 from splitcodec.evaluation.labels import Labelled, labelled_pictures
 from splitcodec.evaluation.machine import commit, cores, machine
 from splitcodec.evaluation.measured import Measured
 from splitcodec.evaluation.memory import Memory
 from splitcodec.evaluation.points import read_points
-from splitcodec.evaluation.result import OURS, EqualScore, Point, Report
+from splitcodec.evaluation.resampled import DRAWS, MOST_LACKING
+from splitcodec.evaluation.result import OURS, Report
 from splitcodec.evaluation.rivals import Entrant, Rival, costs, open_entrants
 from splitcodec.evaluation.sweep import Setting, Sweep, lean_sweep
 from splitcodec.evaluation.teachers import teachers
+from splitcodec.evaluation.versions import codec_versions
 from splitcodec.wire.bundle import Bundle, open_bundle
 
 Progress = Callable[[int, int], None]
 
 TIMED = 20  # pictures whose encoding is timed, one at a time, while nothing else runs
 HELD = 3  # pictures whose packets are held against Device.encode
-BELOW_TEACHER = (1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 15.0)
 DATA_NOTE = (
     "The scores are of these pictures alone. On pictures of the training split, as the one-picture-per-class sample of "
     "ImageNet probably is, they are higher than on the validation split; differences and bytes are what to read."
@@ -40,6 +40,11 @@ PAYLOAD_NOTE = (
     "Bytes are the whole file or packet. Payload leaves out what carries no picture: of a codec's file, the bytes of a "
     "flat grey picture of that size at that setting (headers and container, which could be agreed on beforehand); of a "
     "packet, its 12 bytes of header and checksum."
+)
+INTERVAL_NOTE = (
+    f"Intervals of BD-rate, BD-accuracy and bytes at equal score: the middle 95 % of {DRAWS:,} draws of the pictures "
+    "with replacement, the same pictures for the teacher and every method; means, hulls and curves anew in each. None "
+    f"where more than {100 * MOST_LACKING:g} % of the draws give no figure, and for methods read from a file."
 )
 RESOLUTION_NOTE = (
     "Settings with a size in pixels: the crop scaled down to it before coding and up again before the network, both "
@@ -93,15 +98,10 @@ def evaluate(
     encode_ms = bench.encode_ms(timed)
     measured = Measured(settings, reads, encode_ms, floors=bench.floors(), crop=opened.manifest.crop)
     points = measured.points() + foreign
-    methods = list(dict.fromkeys(one.method for one in points))
-    hulls = {name: upper_hull((one.bytes_mean, one.top1) for one in points if one.method == name) for name in methods}
-    bare = {name: _payload_hull([one for one in points if one.method == name]) for name in methods}
-    teacher = measured.teacher_top1
-    against_hevc = {
-        name: bd_rate(hulls["hevc"], hulls[name], teacher=teacher).value for name in methods if "hevc" in hulls
-    }
+    compared = Compared(points, measured.resampled(), teacher=measured.teacher_top1)
     networks = teachers(entrants, [one.path for one in pictures])
-    encoders = costs(entrants, foreign_costs, against_hevc=against_hevc, teachers=networks)
+    encoders = costs(entrants, foreign_costs, against_hevc=compared.against("hevc"), teachers=networks)
+    matrix = compared.matrix(encoders)
     levels = [setting.words for setting in settings if setting.method == OURS]
     elsewhere = [codec.name for codec in CODECS if any(point.method == codec.name for point in foreign)]
     notes = _notes(settings, chosen, entrants, timed=len(timed), recalled=memory.recalled if memory else 0)
@@ -111,33 +111,19 @@ def evaluate(
         bundle=opened.ident,
         data=Path(data).resolve().name,
         images=len(reads),
-        teacher_top1=teacher,
+        teacher_top1=measured.teacher_top1,
         points=tuple(points),
-        bd={
-            name: Bd(
-                bd_rate(hulls[name], hulls[OURS], teacher=teacher),
-                bd_rate(bare[name], bare[OURS], teacher=teacher),
-                bd_accuracy(hulls[name], hulls[OURS]),
-            )
-            for name in methods
-            if name != OURS
-        },
-        bd_rate_matrix={
-            name: {other: bd_rate(hulls[other], hulls[name], teacher=teacher) for other in methods if other != name}
-            for name in methods
-            if name in encoders
-        },
+        bd=compared.ours(matrix[OURS]),
+        bd_rate_matrix=matrix,
         encoders=encoders,
         codecs=(*(codec.name for codec in chosen), *elsewhere),
-        equal_score=tuple(
-            EqualScore(below, teacher - below, {name: bytes_at(hull, teacher - below) for name, hull in hulls.items()})
-            for below in BELOW_TEACHER
-        ),
+        equal_score=compared.equal_score(),
         contrasts=tuple(measured.contrasts()),
+        contrasts_of_kin=tuple(measured.contrasts_of_kin()),
         overhead_bytes=dict(zip(levels, measured.overhead(), strict=True)),
         skipped=tuple(skipped),
         notes=notes,
-        machine=machine(),
+        machine={**machine(), "codecs": codec_versions()},
         commit=commit(),
         seconds=time.monotonic() - begin,
     )
@@ -147,7 +133,7 @@ def _notes(
     settings: Sequence[Setting], codecs: Sequence[Codec], entrants: Sequence[Entrant], *, timed: int, recalled: int
 ) -> tuple[str, ...]:
     """Return what the report says of how it was measured."""
-    notes = [DATA_NOTE, PAYLOAD_NOTE]
+    notes = [DATA_NOTE, PAYLOAD_NOTE, INTERVAL_NOTE]
     if any(setting.side is not None for setting in settings):
         notes.append(RESOLUTION_NOTE)
     if len(entrants) > 1:
@@ -188,11 +174,3 @@ def _read_all(
     if not reads:
         raise DataError(f"none of {len(pictures)} pictures can be read; the first: {skipped[0][1]}")
     return [reads[place] for place in sorted(reads)], [skipped[place] for place in sorted(skipped)]
-
-
-def _payload_hull(points: Sequence[Point]) -> Hull:
-    """Return the hull over payloads, of at least one byte; an empty one if any point does not say its payload."""
-    payloads = [one.payload_mean for one in points]
-    if None in payloads:
-        return upper_hull([])
-    return upper_hull((max(size or 0.0, 1.0), one.top1) for size, one in zip(payloads, points, strict=True))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from splitcodec.evaluation.bd import FEWEST, NEAREST, WIDEST, Delta
 from splitcodec.evaluation.output import legible, write_whole
 from splitcodec.evaluation.pictures import curves, frontier
+from splitcodec.evaluation.resampled import DRAWS, MOST_LACKING
 from splitcodec.evaluation.result import FRONTIER, OURS, TEACHER, Contrast, EncoderCost, Report
+from splitcodec.evaluation.tables import count, gap, millions, signed, size, table
 
 
 def write_report(report: Report, folder: str | Path) -> list[Path]:
@@ -43,7 +44,7 @@ def markdown(report: Report) -> str:
         "",
         "Differences from the teacher are paired, with bootstrap 95 % intervals (10,000 resamples).",
         "",
-        *_table(
+        *table(
             ("method", "setting", "bytes", "payload", "top-1 %", "minus teacher", "encode ms"),
             (
                 (
@@ -52,7 +53,7 @@ def markdown(report: Report) -> str:
                     f"{one.bytes_mean:,.0f}",
                     "" if one.payload_mean is None else f"{one.payload_mean:,.0f}",
                     f"{one.top1:.2f}",
-                    _gap(one.top1 - report.teacher_top1, one.top1_ci95),
+                    gap(one.top1 - report.teacher_top1, one.top1_ci95),
                     "" if one.encode_ms is None else f"{one.encode_ms:.1f}",
                 )
                 for method in report.methods
@@ -62,12 +63,19 @@ def markdown(report: Report) -> str:
         "",
         "## Bytes at equal score",
         "",
-        "Read off the upper hulls by linear interpolation; a dash where a hull does not reach.",
+        "Read off the upper hulls by linear interpolation; a dash where a hull does not reach. In brackets 95 %",
+        f"intervals over {DRAWS:,} draws of the pictures, the same for every method and for the teacher, whose score",
+        f"varies with them; none where more than {100 * MOST_LACKING:g} % of the draws do not reach, and for methods",
+        "read from a file.",
         "",
-        *_table(
+        *table(
             ("below teacher", "top-1 %", *(report.label(one) for one in report.methods)),
             (
-                (f"{row.below_teacher:g}", f"{row.top1:.2f}", *(_bytes(row.bytes_of[one]) for one in report.methods))
+                (
+                    f"{row.below_teacher:g}",
+                    f"{row.top1:.2f}",
+                    *(size(row.bytes_of[one], row.interval_of[one]) for one in report.methods),
+                )
                 for row in report.equal_score
             ),
         ),
@@ -78,26 +86,27 @@ def markdown(report: Report) -> str:
         *_matrix(report),
         "## Against the setting nearest in bytes",
         "",
-        *_table(
+        *table(
             ("ours", "bytes", "theirs", "bytes", "top-1 difference"),
             (
                 (
                     one.a,
                     f"{one.bytes_a:,.0f}",
                     _their_name(report, one),
-                    _bytes(one.bytes_b),
-                    _gap(one.top1, (one.low, one.high)),
+                    size(one.bytes_b),
+                    gap(one.top1, (one.low, one.high)),
                 )
                 for one in report.contrasts
                 if one.b != TEACHER
             ),
         ),
         "",
+        *_kin(report),
         "## Overhead",
         "",
         "Mean of packet bytes minus the ideal code length under the integer tables.",
         "",
-        *_table(("level", "bytes"), ((name, f"{extra:.2f}") for name, extra in report.overhead_bytes.items())),
+        *table(("level", "bytes"), ((name, f"{extra:.2f}") for name, extra in report.overhead_bytes.items())),
         "",
         "## How it was measured",
         "",
@@ -139,12 +148,12 @@ def _encoders(report: Report) -> list[str]:
     rows = [
         (
             report.label(method),
-            _millions(cost.macs),
-            _count(cost.parameters),
-            _count(cost.bytes),
-            _count(cost.images_seen) + _runs(cost),
-            _count(cost.images_each),
-            "-" if cost.seconds is None else f"{cost.seconds / 60:,.0f}",
+            millions(cost.macs),
+            count(cost.parameters),
+            count(cost.bytes),
+            count(cost.images_seen) + _runs(cost),
+            count(cost.images_each),
+            _minutes(cost),
             cost.trained,
             "ours" if cost.ours and cost.teacher is None else cost.teacher or "not known",
         )
@@ -153,7 +162,7 @@ def _encoders(report: Report) -> list[str]:
     corners = [
         (
             report.label(one.method),
-            "none" if one.method in report.codecs else _millions(one.macs),
+            "none" if one.method in report.codecs else millions(one.macs),
             f"{one.bytes:,.0f}",
             f"{one.top1 - report.teacher_top1:+.2f}",
         )
@@ -163,9 +172,10 @@ def _encoders(report: Report) -> list[str]:
         "## Encoders",
         "",
         "Of a method of several bundles, one per rate, the largest encoder counts, and the training of all of them (a",
-        "run that others began from counts once).",
+        "run that others began from counts once). Where processor time was not counted, minutes are those of the clock",
+        "(wall), on machines that differ.",
         "",
-        *_table(
+        *table(
             (
                 "method",
                 "MACs",
@@ -173,7 +183,7 @@ def _encoders(report: Report) -> list[str]:
                 "bytes",
                 "images seen",
                 "by one model",
-                "training minutes",
+                "training, processor minutes",
                 "state",
                 "network",
             ),
@@ -186,7 +196,7 @@ def _encoders(report: Report) -> list[str]:
         "",
         "![encoder size, data size, accuracy](frontier.png)",
         "",
-        *_table(("method", "encoder MACs", "bytes", "top-1 minus teacher"), corners),
+        *table(("method", "encoder MACs", "bytes", "top-1 minus teacher"), corners),
         "",
     ]
 
@@ -204,16 +214,17 @@ def _bd(report: Report) -> list[str]:
         "teacher or as much of that as both hulls cover (the column scores); log bytes. Negative: fewer bytes.",
         f"Payload: the same without headers and container. BD-accuracy: points of top-1 that {OURS} scores more at",
         "equal bytes, on average over the bytes (log) that both hulls cover. Curves are piecewise cubic (PCHIP) where",
-        f"both have {FEWEST} points or more, else straight lines from point to point.",
+        f"both have {FEWEST} points or more, else straight lines from point to point. In brackets 95 % intervals over",
+        "the same draws of the pictures; hulls, curves, and the scores and bytes that they cover, vary with them.",
         "",
-        *_table(
+        *table(
             ("against", "bytes", "payload", "top-1", "scores, %", "curves"),
             (
                 (
                     report.label(name),
-                    _signed(found.rate.value, " %"),
-                    _signed(found.payload.value, " %"),
-                    _signed(found.accuracy.value),
+                    _rate(found.rate),
+                    _rate(found.payload),
+                    signed(found.accuracy.value, "", found.accuracy.interval),
                     _scores(found.rate),
                     found.rate.method or "-",
                 )
@@ -236,13 +247,34 @@ def _matrix(report: Report) -> list[str]:
     return [
         "BD-rate of every method with an encoder (rows) against every method (columns):",
         "",
-        *_table(
+        *table(
             ("bytes of", *(report.label(one) for one in report.methods)),
             (
-                (report.label(method), *(_signed(row[one].value, " %") if one in row else "" for one in report.methods))
+                (report.label(method), *(_rate(row[one]) if one in row else "" for one in report.methods))
                 for method, row in report.bd_rate_matrix.items()
             ),
         ),
+        "",
+    ]
+
+
+def _rate(found: Delta) -> str:
+    return signed(found.value, " %", found.interval)
+
+
+def _kin(report: Report) -> list[str]:
+    """Return our other bundles' levels against what is not ours, a row each; nothing where there are no others."""
+    rivals = list(dict.fromkeys(one.method_b for one in report.contrasts_of_kin))
+    rows: dict[str, list[str]] = {}
+    for one in report.contrasts_of_kin:  # of a level, one per rival, in their order
+        row = rows.setdefault(one.a, [one.a, f"{one.bytes_a:,.0f}"])
+        row.append(f"{gap(one.top1, (one.low, one.high))} at {size(one.bytes_b)}")
+    if not rows:
+        return []
+    return [
+        "Our other bundles, against each rival's setting nearest in bytes: top-1 difference, and its bytes.",
+        "",
+        *table(("level", "bytes", *(report.label(one) for one in rivals)), rows.values()),
         "",
     ]
 
@@ -251,35 +283,13 @@ def _their_name(report: Report, contrast: Contrast) -> str:
     return report.label(contrast.method_b) + contrast.b.removeprefix(contrast.method_b)
 
 
+def _minutes(cost: EncoderCost) -> str:
+    """Return how long the training took: processors, and accelerators by name; else by the clock, which it says."""
+    if cost.processor_seconds is None:
+        return "-" if cost.seconds is None else f"{cost.seconds / 60:,.0f} (wall)"
+    held = (f" + {seconds / 60:,.0f} of {name}" for name, seconds in cost.device_seconds.items())
+    return f"{cost.processor_seconds / 60:,.0f}{''.join(held)}"
+
+
 def _runs(cost: EncoderCost) -> str:
     return f" ({len(cost.bundles)} runs)" if len(cost.bundles) > 1 else ""
-
-
-def _millions(number: float | None) -> str:
-    return "-" if number is None else f"{number / 1e6:,.1f} M"
-
-
-def _count(number: float | None) -> str:
-    return "-" if number is None else f"{number:,.0f}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    ruled = "|" + "|".join("---" if k == 0 else "---:" for k in range(len(head))) + "|"
-    first, *others = (f"| {' | '.join(_cell(cell) for cell in row)} |" for row in (head, *rows))
-    return [first, ruled, *others]
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", "\\|").split())
-
-
-def _gap(points: float, interval: tuple[float, float] | None) -> str:
-    return f"{points:+.2f}" + ("" if interval is None else f" [{interval[0]:+.2f}, {interval[1]:+.2f}]")
-
-
-def _signed(value: float | None, unit: str = "") -> str:
-    return "-" if value is None else f"{value:+.1f}{unit}"
-
-
-def _bytes(size: float | None) -> str:
-    return "-" if size is None else f"{size:,.0f}"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, final
 
-from splitcodec.evaluation.bd import Bd, Delta
+from splitcodec.evaluation.bd import Bd, Delta, Interval
 from splitcodec.evaluation.hull import bytes_at, upper_hull
 
 OURS = "splitcodec"
@@ -90,11 +91,16 @@ class Contrast:
 @final
 @dataclass(frozen=True, slots=True)
 class EqualScore:
-    """Bytes that each method's hull needs for one score; None where it does not reach it."""
+    """Bytes that each method's hull needs for one score, None where it does not reach it, and their 95 % intervals.
+
+    An interval is of the bytes so many points below the teacher, whose score is resampled as well; None where there is
+    none.
+    """
 
     below_teacher: float
     top1: float
     bytes_of: dict[str, float | None]
+    interval_of: dict[str, Interval | None]
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON values."""
@@ -102,6 +108,7 @@ class EqualScore:
             "top1_minus_teacher": -self.below_teacher,
             "top1": _rounded(self.top1, 4),
             "bytes": {method: _rounded(size, 1) for method, size in self.bytes_of.items()},
+            "bytes_interval": {method: _ends(found, 1) for method, found in self.interval_of.items()},
         }
 
 
@@ -111,9 +118,11 @@ class EncoderCost:
     """What a method's encoder costs the device, and cost to train; None where that is not known.
 
     `images_seen` and `seconds` are those of all its runs, and of the runs that these began from; `images_each` is what
-    the one that saw most has seen. `levelled` is the run's own word that its validation loss had levelled off,
-    `trained` the verdict (`rivals.py`), `ours` says that the method is one of our bundles, `teacher` how its network
-    relates to ours (`teachers.py`; None: not known).
+    the one that saw most has seen. `seconds` is wall time, of machines that differ. `processor_seconds` is what all
+    processes took, None where a run has not counted it; `device_seconds` how long accelerators were held, by name.
+    `levelled` is the run's own word that its validation loss had levelled off, `trained` the verdict (`rivals.py`),
+    `ours` says that the method is one of our bundles, `teacher` how its network relates to ours (`teachers.py`; None:
+    not known).
     """
 
     macs: int | None
@@ -127,6 +136,8 @@ class EncoderCost:
     trained: str = UNKNOWN
     images_each: float | None = None
     teacher: str | None = None
+    processor_seconds: float | None = None
+    device_seconds: Mapping[str, float] = field(default_factory=dict)
 
     def judged(self, verdict: str) -> EncoderCost:
         """Return the same with a verdict."""
@@ -141,6 +152,8 @@ class EncoderCost:
             "images_seen": self.images_seen,
             "images_each": self.images_each,
             "seconds": _rounded(self.seconds, 1),
+            "processor_seconds": _rounded(self.processor_seconds, 1),
+            "device_seconds": {name: round(held, 1) for name, held in self.device_seconds.items()},
             "levelled": self.levelled,
             "trained": self.trained,
             "ours": self.ours,
@@ -163,8 +176,9 @@ class Corner(NamedTuple):
 class Report:
     """All that one evaluation found. Scores in per cent, bytes per picture, milliseconds.
 
-    `bd` is ours against every method, `bd_rate_matrix` every method with an encoder against every other;
-    `codecs` are the image codecs, `command` is what repeats the run, where a script ran it.
+    `bd` is ours against every method, `bd_rate_matrix` every method with an encoder against every other; `contrasts`
+    are of the main bundle's levels, `contrasts_of_kin` of our other bundles' against what is not ours. `codecs` are
+    the image codecs, `command` is what repeats the run, where a script ran it.
     """
 
     bundle: str
@@ -175,6 +189,7 @@ class Report:
     bd: dict[str, Bd]
     equal_score: tuple[EqualScore, ...]
     contrasts: tuple[Contrast, ...]
+    contrasts_of_kin: tuple[Contrast, ...]
     overhead_bytes: dict[str, float]
     skipped: tuple[tuple[str, str], ...]
     notes: tuple[str, ...]
@@ -235,18 +250,26 @@ class Report:
             "teacher_top1": _rounded(self.teacher_top1, 4),
             "points": [one.to_json(teacher_top1=self.teacher_top1) for one in self.points],
             "bd_rate": {method: _rounded(found.rate.value, 2) for method, found in self.bd.items()},
+            "bd_rate_interval": {method: _ends(found.rate.interval, 2) for method, found in self.bd.items()},
             "bd_rate_payload": {method: _rounded(found.payload.value, 2) for method, found in self.bd.items()},
+            "bd_rate_payload_interval": {method: _ends(found.payload.interval, 2) for method, found in self.bd.items()},
             "bd_accuracy": {method: _rounded(found.accuracy.value, 3) for method, found in self.bd.items()},
+            "bd_accuracy_interval": {method: _ends(found.accuracy.interval, 3) for method, found in self.bd.items()},
             "bd_method": {method: found.rate.method for method, found in self.bd.items()},
-            "bd_range": {method: _span(found.rate) for method, found in self.bd.items()},
+            "bd_range": {method: _ends(found.rate.span, 2) for method, found in self.bd.items()},
             "bd_reason": {method: found.rate.reason for method, found in self.bd.items() if found.rate.reason},
             "bd_rate_matrix": {
                 method: {anchor: _rounded(found.value, 2) for anchor, found in row.items()}
                 for method, row in self.bd_rate_matrix.items()
             },
+            "bd_rate_matrix_interval": {
+                method: {anchor: _ends(found.interval, 2) for anchor, found in row.items()}
+                for method, row in self.bd_rate_matrix.items()
+            },
             "encoders": {method: cost.to_json() for method, cost in self.encoders.items()},
             "bytes_at_equal_score": [row.to_json() for row in self.equal_score],
             "differences": [one.to_json() for one in self.contrasts],
+            "differences_of_kin": [one.to_json() for one in self.contrasts_of_kin],
             "overhead_bytes": {setting: _rounded(extra, 3) for setting, extra in self.overhead_bytes.items()},
             "data": self.data,
             "skipped": [{"image": name, "reason": reason} for name, reason in self.skipped],
@@ -258,8 +281,8 @@ class Report:
         }
 
 
-def _span(found: Delta) -> list[float] | None:
-    return None if found.span is None else [round(end, 2) for end in found.span]
+def _ends(interval: Interval | None, digits: int) -> list[float] | None:
+    return None if interval is None else [round(end, digits) for end in interval]
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

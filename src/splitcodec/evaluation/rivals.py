@@ -20,6 +20,7 @@ from splitcodec.evaluation.result import OURS, TEACHER, TRAINED, UNDERTRAINED, U
 from splitcodec.wire.bundle import Bundle, open_bundle
 
 HEAD, TAIL = "head.onnx", "tail_classify.onnx"
+_FIGURES = ("images", "seconds")
 SAVES = -40.0  # per cent against HEVC, at which a rival counts as trained; the published one saves about as much
 _METHOD = re.compile(r"([A-Za-z0-9][A-Za-z0-9 ._+-]{0,79})=(.+)")
 _RATE = re.compile(r"(.+)_[A-Za-z]*[0-9][0-9.]*")
@@ -147,30 +148,65 @@ def _verdict(cost: EncoderCost, percent: float | None) -> str:
 
 def _cost(group: Sequence[Entrant], *, teacher: str | None) -> EncoderCost:
     encoders = [one.bundle.manifest.encoder for one in group]
-    reports = {one.bundle.manifest.name: report_of(one.bundle.manifest.provenance) for one in group}
-    images, seconds = (_spent(reports, key) for key in ("images", "seconds"))
-    each = [_number(report.get("images_cumulative", report.get("images"))) for report in reports.values()]
+    reports = [report_of(one.bundle.manifest.provenance) for one in group]
+    parts = trainings([(one.bundle.manifest.name, report) for one, report in zip(group, reports, strict=True)])
+    each = [_number(report.get("images_cumulative", report.get("images"))) for report in reports]
     return EncoderCost(
         macs=max(one["macs"] for one in encoders),
         parameters=max(one["parameters"] for one in encoders),
         bytes=max(one["bytes"] for one in encoders),
-        images_seen=images,
+        images_seen=total(parts, "images"),
         images_each=None if None in each else max(one or 0 for one in each),
-        seconds=seconds,
-        levelled=all(report.get("levelled") is True for report in reports.values()),
+        seconds=total(parts, "seconds"),
+        processor_seconds=total(parts, "processor_seconds"),
+        device_seconds=held(parts),
+        levelled=all(report.get("levelled") is True for report in reports),
         ours=group[0].ours,
         bundles=tuple(one.bundle.ident for one in group),
         teacher=teacher,
     )
 
 
-def _spent(reports: Mapping[str, Mapping[str, Any]], key: str) -> float | None:
-    """Return what all runs took, and the runs that they build upon which are not among them, each once."""
-    values = [_number(report.get(key)) for report in reports.values()]
-    built_on = [report.get("builds_on") for report in reports.values()]
-    earlier = [one for some in built_on if isinstance(some, list) for one in some if isinstance(one, dict)]
-    others = {str(one.get("recipe")): one for one in earlier if one.get("recipe") not in reports}
-    return _sum([*values, *(_number(one.get(key)) for one in others.values())])
+def trainings(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
+    """Return what adds up to all the training of some runs, (name, report) each: their reports, and earlier runs'.
+
+    What a run builds upon is told by name (a bundle's with its version), with all that it took. It often has the run's
+    own name, or that of a later version of another one. So it is one of the others only if its pictures and seconds
+    are that one's, too; else it is added, once for all that began from it.
+    """
+    earlier: dict[tuple[object, ...], Mapping[str, Any]] = {}
+    for k, (_, report) in enumerate(runs):
+        built_on = report.get("builds_on")
+        for one in built_on if isinstance(built_on, list) else ():
+            if not isinstance(one, dict):
+                continue
+            name, figures = str(one.get("recipe")), tuple(_number(one.get(key)) for key in _FIGURES)
+            if (name.partition("@")[0], figures) not in [(n, _whole(told)) for n, told in (*runs[:k], *runs[k + 1 :])]:
+                earlier[name, *figures] = one
+    return [*(report for _, report in runs), *earlier.values()]
+
+
+def _whole(report: Mapping[str, Any]) -> tuple[float | None, ...]:
+    """Return pictures and seconds of a run and all that it builds upon, as a run that builds upon it tells them."""
+    return tuple(_number(report.get(f"{key}_cumulative", report.get(key))) for key in _FIGURES)
+
+
+def total(parts: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    """Return the sum of a number over `trainings`; None where one of them does not tell it."""
+    values = [_number(one.get(key)) for one in parts]
+    known = [value for value in values if value is not None]
+    return sum(known) if len(known) == len(values) else None
+
+
+def held(parts: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return for how many seconds `trainings` held accelerators, by their names; empty where none tells of any."""
+    found: dict[str, float] = {}
+    for one in parts:
+        told = one.get("device_seconds")
+        for name, value in told.items() if isinstance(told, dict) else ():
+            if (seconds := _number(value)) is not None:
+                found[name] = found.get(name, 0.0) + seconds
+    return found
 
 
 def report_of(provenance: Mapping[str, Any] | None) -> Mapping[str, Any]:
@@ -182,11 +218,6 @@ def report_of(provenance: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def _number(value: object) -> float | None:
     right = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
     return value if right else None  # type: ignore[return-value]  # `right` says that it is a number
-
-
-def _sum(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if len(known) == len(values) else None
 
 
 def _check_whole(bundle: Bundle) -> None:

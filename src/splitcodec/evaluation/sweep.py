@@ -17,8 +17,8 @@ from splitcodec.evaluation.codecs import Codec
 from splitcodec.evaluation.rivals import Entrant
 from splitcodec.wire.packet import OVERHEAD
 
-LEAN_SIDES = (5 / 7, 1 / 2)  # of the crop's side: 160 and 112 of 224
-FULL_SIDES = (5 / 7, 1 / 2, 5 / 14)
+LEAN_SIDES = (5 / 7, 1 / 2, 3 / 7)  # of the crop's side: 160, 112 and 96 of 224
+FULL_SIDES = (*LEAN_SIDES, 5 / 14)
 MULTIPLE = 8  # a side that block codecs need not pad
 GREY = 128
 
@@ -46,13 +46,13 @@ Sweep = Callable[[Codec, int], list[Setting]]
 
 
 def lean_sweep(codec: Codec, crop: int) -> list[Setting]:
-    """Return every setting on a whole crop, and a few at two lower resolutions."""
+    """Return every setting on a whole crop, and a few at three lower resolutions."""
     lower = (one for side in _sides(crop, LEAN_SIDES) for one in _at(codec, codec.few, side))
     return [*_at(codec, codec.sweep, None), *lower]
 
 
 def full_sweep(codec: Codec, crop: int) -> list[Setting]:
-    """Return every setting on a whole crop and at three lower resolutions."""
+    """Return every setting on a whole crop and at four lower resolutions."""
     lower = (one for side in _sides(crop, FULL_SIDES) for one in _at(codec, codec.sweep, side))
     return [*_at(codec, codec.sweep, None), *lower]
 
@@ -68,12 +68,13 @@ def floor_bytes(setting: Setting, *, crop: int) -> int:
 
 def scaled(images: Sequence[NDArray[np.uint8]], side: int | None) -> list[NDArray[np.uint8]]:
     """Return pictures, uint8 (H, W, 3), as squares of that side, bicubic; None leaves them as they are."""
-    return [image_hwc if side is None else _resized(image_hwc, side) for image_hwc in images]
+    return [image_hwc if side is None else resized(image_hwc, side) for image_hwc in images]
 
 
-def _resized(image_hwc: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    resized = Image.fromarray(image_hwc).resize((side, side), Image.Resampling.BICUBIC)
-    return np.asarray(resized, dtype=np.uint8)
+def resized(image_hwc: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Return a picture, uint8 (H, W, 3), as a square of that side, bicubic."""
+    picture = Image.fromarray(image_hwc).resize((side, side), Image.Resampling.BICUBIC)
+    return np.asarray(picture, dtype=np.uint8)
 
 
 def _sides(crop: int, shares: Sequence[float]) -> list[int]:

@@ -1,7 +1,8 @@
 """Whether a rival stands on the same network as ours: a comparison between two networks would say nothing of codecs.
 
 Equal hashes of head and tail settle it. A rival that is cut elsewhere, as the paper's student is, has other graphs of
-the same network: then both networks must give the same answers to uncompressed pictures. One whose tail was tuned
+the same network: then both networks must give the same answers to uncompressed pictures (so must a head whose file is
+another before the same tail). One whose tail was tuned
 answers otherwise by intent: then all weights of its head must occur among those of our head and tail.
 """
 
@@ -45,7 +46,7 @@ def relation(rival: Bundle, main: Bundle, *, edges: tuple[Edge, Edge], crops: Se
     if theirs[0] == ours[0]:
         return TUNED
     if crops and all(_alike(edges, image_hwc) for image_hwc in crops):
-        return ELSEWHERE
+        return SAME if theirs[1] == ours[1] else ELSEWHERE  # the same tail: cut at the same layer
     known = weights_of(main.read(HEAD), name=HEAD) | weights_of(main.read(TAIL), name=TAIL)
     head = weights_of(rival.read(HEAD), name=HEAD)
     return TUNED if head and head <= known else ANOTHER

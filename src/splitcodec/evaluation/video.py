@@ -156,11 +156,23 @@ def _ffmpeg() -> str:
 
 
 @cache
+def ffmpeg_version() -> str:
+    """Return ffmpeg's version, which settles those of its libraries. Raises MissingExtra, SettingsError."""
+    words = _asked(_ffmpeg(), "-version").split()
+    return " ".join(words[2:3])  # ffmpeg version N
+
+
+@cache
 def _coders(ffmpeg: str, kind: str) -> frozenset[str]:
     """Return the names of ffmpeg's -encoders or -decoders."""
+    lines = [line.split() for line in _asked(ffmpeg, "-hide_banner", kind).splitlines()]
+    return frozenset(words[1] for words in lines if len(words) > 1)
+
+
+def _asked(ffmpeg: str, *arguments: str) -> str:
+    """Return what ffmpeg prints when asked about itself. Raises SettingsError."""
     try:
-        done = subprocess.run([ffmpeg, "-hide_banner", kind], capture_output=True, timeout=60, check=False)
+        done = subprocess.run([ffmpeg, *arguments], capture_output=True, timeout=60, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SettingsError(f"ffmpeg does not run ({type(error).__name__}); leave hevc and vvc out") from None
-    lines = [line.split() for line in done.stdout.decode(errors="replace").splitlines()]
-    return frozenset(words[1] for words in lines if len(words) > 1)
+    return done.stdout.decode(errors="replace")

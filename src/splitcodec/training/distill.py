@@ -45,6 +45,7 @@ from splitcodec.training.processes import first_says, launched, own_noise, toget
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.resident import Resident, resident
 from splitcodec.training.run import Run, State
+from splitcodec.training.spent import Clock
 from splitcodec.training.stages import AnswersStage, LatentsStage, Stage
 from splitcodec.training.validate import validate
 
@@ -94,7 +95,7 @@ def train(
     teacher = build_teacher(recipe)
     student = _placed(build_student(recipe, teacher), fabric.device)
     if fabric.is_global_zero:
-        run.begin(recipe, photographs=len(paths), folders=[p.resolve().name for p in photos], names=names)
+        run.begin(recipe, photographs=len(paths), folders=[_legible(p) for p in photos], names=names)
     halves = Halves(fabric, recipe, teacher=teacher)
     crop = recipe.teacher.crop
     labels = labels_for(recipe, training)
@@ -141,7 +142,7 @@ def train(
         return {}
     place(recipe, student, halves=halves, paths=training, run=run)
     final = {
-        **totals(earlier, images=state.images, seconds=state.seconds),
+        **totals(earlier, images=state.images, spent=state.spent()),
         "photographs": len(training),
         **({} if labels is None else {"labelled": sum(label >= 0 for label in labels)}),
         **judged(state.readings, stages=[one for one, _ in recipe.stages()], before=sum(one.images for one in earlier)),
@@ -149,6 +150,11 @@ def train(
         "holdout": validate(student, halves, check=check.image_u8, autocast=fabric.autocast),
     }
     return end(recipe, student, halves=halves, paths=training, run=run, final={"finished": True, **final})
+
+
+def _legible(folder: Path) -> str:
+    """Return a folder's name; what of it is no UTF-8 becomes \\xe9 and the like, for a bundle's files are text."""
+    return folder.resolve().name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _placed(student: Student, device: torch.device) -> Student:
@@ -216,7 +222,7 @@ class _Trainer:
         if state.step == 0:
             state.devices = fabric.world_size
             self._measure(name, stage, lose, check=check, state=state, share=0.0)
-        clock, saved, since = time.monotonic(), time.monotonic(), (state.step, time.monotonic())
+        clock, saved, since = Clock(fabric), time.monotonic(), (state.step, time.monotonic())
         last, window = pace.last_step(state), stage.window
         for image_u8, label_b in source.batches(state.step, last, batch=stage.batch, stream=stream, window=window):
             done = pace.done(state)
@@ -228,9 +234,8 @@ class _Trainer:
             if stage.clip is not None:
                 fabric.clip_gradients(model, optimizer, max_norm=stage.clip, error_if_nonfinite=False)
             optimizer.step()
-            now = time.monotonic()
-            state.advance(images=images_each, seconds=now - clock)
-            clock, over = now, pace.over(state)
+            state.advance(images=images_each, spent=clock.lap())
+            now, over = time.monotonic(), pace.over(state)
             if state.step % 20 == 0 or over:
                 speed = (state.step - since[0]) * images_each / max(now - since[1], 1e-6)
                 since = (state.step, now)
@@ -244,6 +249,7 @@ class _Trainer:
             if now - saved > CHECKPOINT_SECONDS or late or over:
                 saved = now
                 if fabric.is_global_zero:
+                    state.count_processors(clock.of_others())
                     trainer = {"optimizer": optimizer.state_dict(), **random_state(fabric.device)}
                     self.run.save(student.state_dict(), trainer, state)
                 if late and not over:

@@ -7,9 +7,9 @@ What they have seen was seen for this run too, so their pictures and seconds are
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, final
 
 from torch import Tensor
 
@@ -18,14 +18,13 @@ from splitcodec.model.student import Student
 from splitcodec.training.from_bundle import begin_from_bundle, check_teacher, opened
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
-
-_MOST: Final = 1e18  # pictures or seconds; an integer of hundreds of digits is no float
+from splitcodec.training.spent import Spent, all_of, number, spent_of
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Earlier:
-    """A finished run: its recipe's name; pictures and seconds, those of the runs that it builds upon included.
+    """A finished run: its recipe's name; pictures and time, those of the runs that it builds upon included.
 
     Of a bundle: its name@version, and what its run said.
     """
@@ -33,7 +32,11 @@ class Earlier:
     key: str
     recipe: str
     images: int
-    seconds: float
+    spent: Spent
+
+    def told(self) -> dict[str, Any]:
+        """Return what a report says of it."""
+        return {"key": self.key, "recipe": self.recipe, "images": self.images, **self.spent.told()}
 
 
 def earlier_runs(recipe: Recipe) -> list[Earlier]:
@@ -58,13 +61,8 @@ def _earlier(key: str, place: Path) -> Earlier:
         name, report = run.recipe().name, run.report()
         if not report.get("finished"):
             raise RecipeError(f"{key}: the run in {place} has not finished; let it go to its end first")
-    images, seconds = (_number(report.get(f"{what}_cumulative", report.get(what))) for what in ("images", "seconds"))
-    return Earlier(key, name, int(images), seconds)
-
-
-def _number(value: object) -> float:
-    """Return a number of a report; 0 for what is none."""
-    return float(value) if isinstance(value, int | float) and 0 <= value < _MOST else 0.0
+    images = number(report.get("images_cumulative", report.get("images"))) or 0
+    return Earlier(key, name, int(images), spent_of(report, "_cumulative" if "seconds_cumulative" in report else ""))
 
 
 def begin_from(
@@ -111,14 +109,14 @@ def _tail(state: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name.startswith("tail.")}
 
 
-def totals(earlier: list[Earlier], *, images: int, seconds: float) -> dict[str, Any]:
-    """Return what a report says of pictures seen and seconds spent: its own, and with all that it builds upon."""
-    own = {"images": images, "seconds": round(seconds, 1)}
+def totals(earlier: list[Earlier], *, images: int, spent: Spent) -> dict[str, Any]:
+    """Return what a report says of pictures seen and time spent: its own, and with all that it builds upon."""
+    own = {"images": images, **spent.told()}
     if not earlier:
         return own
     return {
         **own,
         "images_cumulative": images + sum(one.images for one in earlier),
-        "seconds_cumulative": round(seconds + sum(one.seconds for one in earlier), 1),
-        "builds_on": [asdict(one) for one in earlier],
+        **all_of([spent, *(one.spent for one in earlier)]).told("_cumulative"),
+        "builds_on": [one.told() for one in earlier],
     }

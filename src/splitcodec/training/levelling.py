@@ -7,6 +7,11 @@ with a schedule of its own, would have come lower. Returns diminish, so the next
 run that began from a finished one gives a second bound: the fall since its first step, for there the learning rate had
 already come down once. The smaller of the two counts.
 
+A rise is no bound. A loss that ends more than a per cent above the lowest reading of its stage is not level: the run
+has harmed its student, or has not come back from a learning rate that was too high. And a bound below minus one per
+cent is left out: that a run ends above where it began says nothing of what the next doubling would bring. Less than
+that is noise, a few tenths of a per cent between neighbouring readings.
+
 Where this fails: a learning rate too low to move anything looks level from the start, and a loss that stands still for
 long may fall again later.
 """
@@ -29,7 +34,7 @@ TIMES: Final = 16
 MOST: Final = 256
 """Crops that are measured on."""
 LIMIT: Final = 1.0
-"""Per cent of the loss that a doubling of the pictures seen may still bring."""
+"""Per cent of the loss that a doubling of the pictures seen may still bring, and that it may end above its lowest."""
 
 Reading = dict[str, Any]
 """Of one measurement: `stage`, `share` of it that was done, `images` seen by then, `loss` and its `parts`."""
@@ -79,18 +84,25 @@ def _middle(image_u8: Tensor, window: int | None) -> Tensor:
 
 
 def judged(readings: Sequence[Reading], *, stages: Sequence[str], before: int) -> dict[str, Any]:
-    """Return `levelled`, true or false, and `levelling`, why: what the last doubling brought at most, stage by stage.
+    """Return `levelled`, true or false, and `levelling`, why: for each stage what the last doubling brought at most,
+    and how far above its lowest reading it ended.
 
     `before` counts the pictures that earlier runs had seen from whose weights this one began.
     """
-    falls = {name: _fall([one for one in readings if one["stage"] == name], before=before) for name in stages}
-    level = all(fall is not None and fall <= LIMIT for fall in falls.values())
-    shown = {name: None if fall is None else round(fall, 3) for name, fall in falls.items()}
-    return {"levelled": level, "levelling": {"limit_percent": LIMIT, "percent_of_last_doubling": shown}}
+    of = {name: [one for one in readings if one["stage"] == name] for name in stages}
+    falls = {name: _fall(some, before=before) for name, some in of.items()}
+    rises = {name: _rise(some) for name, some in of.items()}
+    level = all(found is not None and found <= LIMIT for found in (*falls.values(), *rises.values()))
+    told = {"percent_of_last_doubling": _shown(falls), "percent_above_lowest": _shown(rises)}
+    return {"levelled": level, "levelling": {"limit_percent": LIMIT, **told}}
+
+
+def _shown(found: dict[str, float | None]) -> dict[str, float | None]:
+    return {name: None if percent is None else round(percent, 3) for name, percent in found.items()}
 
 
 def _fall(readings: Sequence[Reading], *, before: int) -> float | None:
-    """Return the smaller bound, in per cent of the last loss; None where too little was measured."""
+    """Return the smaller bound, in per cent of the last loss; None where too little was measured, or the loss rose."""
     if not readings or readings[-1]["share"] < 1:
         return None
     first, last = readings[0], readings[-1]
@@ -102,9 +114,20 @@ def _fall(readings: Sequence[Reading], *, before: int) -> float | None:
         bounds.append(_doubling(one["loss"], last["loss"], ratio=seen / (before + (seen - before) / 2)))
     if before and first["share"] == 0:
         bounds.append(_doubling(first["loss"], last["loss"], ratio=seen / before))
-    return min(bounds, default=None)
+    return min((bound for bound in bounds if bound >= -LIMIT), default=None)
+
+
+def _rise(readings: Sequence[Reading]) -> float | None:
+    """Return how far the last loss lies above the lowest, in per cent of the last; None where none was measured."""
+    if not readings:
+        return None
+    return abs(_percent(min(float(one["loss"]) for one in readings), readings[-1]["loss"]))
 
 
 def _doubling(earlier: float, later: float, *, ratio: float) -> float:
     """Return the fall in per cent, for a doubling where the pictures seen grew by another ratio."""
-    return 100 * (earlier - later) / max(abs(later), 1e-12) * math.log(2) / math.log(ratio)
+    return _percent(earlier, later) * math.log(2) / math.log(ratio)
+
+
+def _percent(earlier: float, later: float) -> float:
+    return 100 * (earlier - later) / max(abs(later), 1e-12)

@@ -22,6 +22,7 @@ from splitcodec.training.earlier import is_run
 from splitcodec.training.from_bundle import opened
 from splitcodec.training.graphs import folded, to_onnx
 from splitcodec.training.run import Run
+from splitcodec.training.spent import all_of, spent_of
 from splitcodec.wire.bundle import Bundle, derive, write_folder
 
 DECODER = "decoder.onnx"
@@ -66,17 +67,18 @@ def redecode(
 
 
 def together(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return one report of runs side by side: pictures and seconds of all; what several build upon counts once."""
+    """Return one report of runs side by side: pictures and time of all; what several build upon counts once."""
     if len(reports) == 1:
         return reports[0]
-    below = {one["recipe"]: one for report in reports for one in report.get("builds_on", ())}
-    images, seconds = sum(one["images"] for one in reports), sum(one["seconds"] for one in reports)
+    earlier = [one for report in reports for one in report.get("builds_on", ())]
+    below = {(one["recipe"], one["images"], one["seconds"]): one for one in earlier}
+    images, spent = sum(one["images"] for one in reports), all_of([spent_of(one) for one in reports])
     return {
         "finished": all(one["finished"] for one in reports),
         "images": images,
-        "seconds": round(seconds, 1),
+        **spent.told(),
         "images_cumulative": images + sum(one["images"] for one in below.values()),
-        "seconds_cumulative": round(seconds + sum(one["seconds"] for one in below.values()), 1),
+        **all_of([spent, *(spent_of(one) for one in below.values())]).told("_cumulative"),
         "builds_on": list(below.values()),
         "photographs": max(one["photographs"] for one in reports),
         "levelled": all(one["levelled"] for one in reports),

@@ -27,6 +27,7 @@ from splitcodec.model.fcos import Boxes
 from splitcodec.training.distill import CHECKPOINT_SECONDS, Progress
 from splitcodec.training.optimise import random_state, set_random_state
 from splitcodec.training.run import State
+from splitcodec.training.spent import Clock
 from splitcodec.training.task_check import check
 from splitcodec.training.task_data import MULTIPLE, LabelledPictures
 from splitcodec.training.task_from_bundle import take_teacher
@@ -85,7 +86,7 @@ def train_task(
     final = {
         "finished": True,
         "images": state.images,
-        "seconds": round(state.seconds, 1),
+        **state.spent().told(),
         "pictures": pictures.count,
         "task_epochs": recipe.task_epochs,
         "distil_epochs": recipe.distil_epochs,
@@ -135,7 +136,7 @@ class _Trainer:
             set_random_state(resumed, self.fabric.device)
         batches = self.pictures.batches(state.step, count, batch=stage.batch, stream=STAGES.index(name))
         every = max(1, round(recipe.check_every * self.pictures.count / stage.batch))
-        clock, saved, since = time.monotonic(), time.monotonic(), (state.step, time.monotonic())
+        clock, saved, since = Clock(self.fabric), time.monotonic(), (state.step, time.monotonic())
         for image_u8, truth in batches:
             done = state.step / count
             for group in optimizer.param_groups:
@@ -149,11 +150,9 @@ class _Trainer:
             if stage.clip is not None:
                 nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], stage.clip)
             optimizer.step()
-            state.step += 1
-            state.images += stage.batch
-            average(averaged, learning, share=share_kept(stage.average, state.step))
+            average(averaged, learning, share=share_kept(stage.average, state.step + 1))
+            state.advance(images=stage.batch, spent=clock.lap())
             now = time.monotonic()
-            state.seconds, clock = state.seconds + now - clock, now
             if state.step % 10 == 0 or state.step == count:
                 speed = (state.step - since[0]) * stage.batch / max(now - since[1], 1e-6)
                 since = (state.step, now)
@@ -161,8 +160,7 @@ class _Trainer:
             last = state.step == count
             if last or state.step % every == 0:
                 self._check(name, state=state, stage=stage, count=count)
-                clock = time.monotonic()
-                since = (state.step, clock)
+                since = (state.step, clock.restart())
             if now - saved > CHECKPOINT_SECONDS or now > deadline or last:
                 saved = now
                 trainer = {
