@@ -161,11 +161,16 @@ class LinkDown(LinkError):
 
 
 class LinkRefused(LinkError):
-    """The edge answered that it refuses this packet; `status` is HTTP's, also over other links (none: not known)."""
+    """The edge answered that it refuses this packet.
 
-    def __init__(self, message: str, *, status: int | None = None) -> None:
+    `status` is HTTP's, also over other links (none: not known); `reason` is the name that the edge gives its refusal,
+    such as "PacketBundle" ("": none).
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, reason: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.reason = reason
 
 
 class LinkGarbled(LinkError):

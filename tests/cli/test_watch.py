@@ -17,10 +17,14 @@ from PIL import Image
 from splitcodec.cli import main
 from splitcodec.cli.show import DEFAULT_BUNDLE
 from splitcodec.device.client import Device
+from splitcodec.device.link import http
 from splitcodec.device.overlay import in_picture
+from splitcodec.device.spool import Spool
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.server import BackgroundServer, Settings, create_app
+from splitcodec.errors import LinkRefused
 from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.problem import may_pass
 
 COMMAND = [sys.executable, "-m", "splitcodec.cli", "watch"]
 
@@ -88,6 +92,23 @@ def test_nobody_there_then_somebody(run: Run, url: str, tiny_folder: Path, tmp_p
     assert len((tmp_path / "in" / ".splitcodec" / "answers.jsonl").read_text().splitlines()) == 1
 
 
+def test_answers_that_lost_their_last_line_while_packets_wait_are_told_of(
+    run: Run, url: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    shoot(tmp_path / "in", "a.png")
+    options = ("-b", tiny_folder, "--settle", 0, "--once")
+    assert run(tmp_path / "in", "--url", url, *options).returncode == 0
+    shoot(tmp_path / "in", "b.png")
+    away = run(tmp_path / "in", "--url", "http://127.0.0.1:9", *options)
+    answers = tmp_path / "in" / ".splitcodec" / "answers.jsonl"
+    answers.write_bytes(b"")  # as copytruncate does
+    lost = run(tmp_path / "in", "--url", url, *options)
+    words = f"splitcodec: {answers}: the last line that was written is not there"
+    assert words not in away.stderr
+    assert words in lost.stderr
+    assert [json.loads(line)["picture"] for line in answers.read_text().splitlines()] == ["b.png"]
+
+
 def test_sigterm_ends_it_cleanly(url: str, tiny_folder: Path, tmp_path: Path) -> None:
     shoot(tmp_path / "in", "a.png")
     command = [*COMMAND, str(tmp_path / "in"), "--url", url, "-b", str(tiny_folder), "--settle", "0", "--poll", "0.05"]
@@ -118,6 +139,8 @@ def test_refusals_are_one_line(run: Run, tiny_folder: Path, tmp_path: Path) -> N
         ((tmp_path, *url, "--kbit-per-s", "0"), "more than 0"),
         ((tmp_path, *url, "--kbit-per-s", "1e10", "--window-s", "1e308"), "--kbit-per-s 10000000000.0; expected"),
         ((tmp_path, *url, "--kbit-per-s", "nan"), "--kbit-per-s nan; expected"),
+        ((tmp_path, *url, "--tasks", "classify,classfy", "--once"), "--tasks 'classfy'; tiny@1 has classify"),
+        ((tmp_path, *url, "--level", "99", "--once"), "level 99; tiny@1 has levels 0 to 2"),
         *(
             ((tmp_path, *url, option, "inf"), f"{option} inf; expected a number of at most 1,000,000,000")
             for option in ("--max-spool-mb", "--every", "--poll", "--settle", "--timeout", "--kbit-per-s")
@@ -129,6 +152,58 @@ def test_refusals_are_one_line(run: Run, tiny_folder: Path, tmp_path: Path) -> N
         assert "Traceback" not in done.stderr
         told = [line for line in done.stderr.splitlines() if line.startswith("splitcodec:")]
         assert len(told) == 1, done.stderr
+
+
+def test_a_level_that_the_bundle_lacks_is_refused_before_anything_is_said(tiny_folder: Path, tmp_path: Path) -> None:
+    """It said "watching" and died at the first picture, under systemd again and again."""
+    words = [str(tmp_path), "--url", "http://127.0.0.1:9", "-b", str(tiny_folder), "--level", "99"]
+    done = subprocess.run([*COMMAND, *words], capture_output=True, text=True, check=False, timeout=90)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "splitcodec: SettingsError: level 99; tiny@1 has levels 0 to 2\n"
+    assert not (tmp_path / ".splitcodec").exists()
+
+
+def test_an_edge_with_another_bundle_costs_no_packet(run: Run, url: str, tiny_folder: Path, tmp_path: Path) -> None:
+    shoot(tmp_path / "in", "a.png", "b.png")
+    options = ("-b", tiny_folder, "--settle", 0, "--once", "--after", "move")
+    with BackgroundServer(create_app(Edge(DEFAULT_BUNDLE), Settings())) as other:
+        wrong = run(tmp_path / "in", "--url", other.url, *options)
+    assert wrong.returncode == 2
+    assert "refused the packet (400): made with a bundle of fingerprint" in wrong.stderr
+    assert "2 waiting" in wrong.stderr
+    assert not list((tmp_path / "in").glob("failed/*"))
+    right = run(tmp_path / "in", "--url", url, *options)
+    assert right.returncode == 0, right.stderr
+    assert sorted(path.name for path in (tmp_path / "in" / "done").iterdir()) == ["a.png", "b.png"]
+
+
+def test_an_unknown_task_is_refused_by_name(url: str, tiny: Bundle, tmp_path: Path) -> None:
+    shoot(tmp_path / "in", "a.png")
+    with http(url, tasks=["detect"]) as link, pytest.raises(LinkRefused) as caught:
+        link(Device(tiny).encode(tmp_path / "in" / "a.png"))
+    assert (caught.value.status, caught.value.reason, may_pass(caught.value)) == (404, "TaskError", True)
+
+
+def test_packets_that_wait_while_the_options_change_ask_for_what_they_were_made_for(
+    run: Run, url: str, tiny: Bundle, tiny_folder: Path, tmp_path: Path
+) -> None:
+    """The edge had answered one whose answer was lost, and refused its key for another question (422)."""
+    shoot(tmp_path / "in", "a.png")
+    answers = tmp_path / "answers.jsonl"
+    options = ("-b", tiny_folder, "--settle", 0, "--once", "--answers", answers)
+    assert run(tmp_path / "in", "--url", "http://127.0.0.1:9", *options, "--top", 1).returncode == 2
+    spool = Spool(tmp_path / "in" / ".splitcodec")
+    entry = spool.read(spool.waiting()[0])
+    spool.close()
+    with http(url, tasks=["classify"], top=1) as link:
+        link(entry.packet, idempotency_key=entry.key)
+    shoot(tmp_path / "in", "b.png")
+    done = run(tmp_path / "in", "--url", url, *options, "--top", 2)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in answers.read_text().splitlines()]
+    asked = {line["picture"]: len(line["answers"]["classify"]) for line in lines}
+    assert (len(lines), asked["a.png"], asked["b.png"]) == (2, 1, 2)
+    assert entry.place == Device(tiny).encode_timed(tmp_path / "in" / "a.png").place
 
 
 def test_an_empty_token_is_none_and_a_password_is_not_shown(

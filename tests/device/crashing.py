@@ -1,5 +1,7 @@
 """Die at the Nth thing that a watch does to the disk, for every N; go on; count lines. A process of its own: it forks.
 
+The answers are moved away after every other death, as somebody does who rotates them while nothing runs.
+
 python -m tests.device.crashing FOLDER short|ROUNDS     prints one object: faults, captures, lost, doubled, crossed
 """
 
@@ -20,8 +22,9 @@ from splitcodec.device.source import Folder
 from splitcodec.device.spool import Spool
 from splitcodec.device.watch import Watch
 from splitcodec.errors import LinkDown, LinkRefused, PictureUnreadable
+from splitcodec.wire.request import Wanted
 
-STEPS = ("fsync", "replace", "unlink", "pwrite", "ftruncate", "truncate", "mkdir", "open")
+STEPS = ("fsync", "replace", "unlink", "pwrite", "ftruncate", "truncate", "mkdir", "open", "link")
 KILLED = 9
 PICTURES = {"a.jpg": b"one", "b.jpg": b"bad", "c.jpg": b"hated", "d.jpg": b"four", "e.jpg": b"five"}
 
@@ -38,7 +41,7 @@ def encode(picture: Any) -> tuple[bytes, int, None]:
 
 
 def flaky(chance: random.Random, *, trouble: float) -> Any:
-    def send(packet: bytes, _: str) -> bytes:
+    def send(packet: bytes, _: Wanted) -> bytes:
         if chance.random() < trouble:
             raise LinkDown("the connection broke")
         if packet == b"hated":
@@ -91,6 +94,7 @@ def run(folder: Path, *, die: int | None, seed: int, trouble: float, after: str)
         spool=spool,
         journal=journal,
         max_bytes=1_000_000,
+        asking=Wanted(("classify",)),
     )
     watch.once(threading.Event())
     left = watch.status.waiting
@@ -112,11 +116,13 @@ def main(place: Path, rounds: int, *, short: bool) -> dict[str, int]:
                 chance = random.Random(f"{seed} {after} {step}")
                 deaths = int(run(folder, die=step, seed=chance.randrange(1 << 30), trouble=0.0, after=after) == KILLED)
                 ended = 0 if deaths else ended + 1
+                rotate(folder, chance)
                 for _ in range(1 if short else 2):  # and again while it picks up the pieces, with a link that breaks
                     again = run(
                         folder, die=chance.randrange(1, 14), seed=chance.randrange(1 << 30), trouble=0.3, after=after
                     )
                     deaths += again == KILLED
+                    rotate(folder, chance)
                 turns = 0
                 while run(folder, die=None, seed=chance.randrange(1 << 30), trouble=0.3, after=after) and turns < 60:
                     turns += 1
@@ -126,8 +132,13 @@ def main(place: Path, rounds: int, *, short: bool) -> dict[str, int]:
     return dict(total)
 
 
+def rotate(folder: Path, chance: random.Random) -> None:
+    if (folder / "answers.jsonl").exists() and chance.random() < 0.5:
+        (folder / "answers.jsonl").rename(folder / f"answers-{len(list(folder.glob('answers*')))}.jsonl")
+
+
 def judge(folder: Path) -> Counter[str]:
-    lines = [json.loads(line) for line in (folder / "answers.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for file in folder.glob("answers*.jsonl") for line in file.read_text().splitlines()]
     seen = Counter(line["picture"] for line in lines)
     wrong = sum(
         expected(line["picture"])

@@ -235,12 +235,15 @@ def test_a_deadline_leaves_what_the_link_carries_in_time() -> None:
     assert deadline.bytes_left(0.0) == 600
     assert deadline.bytes_left(20.0) == 400
     assert deadline.bytes_left(1000.0) == 0
+    laden = Deadline(100.0, kbit_per_s=80.0, rtt_ms=30.0, edge_ms=10.0, around=150)
+    assert [laden.bytes_left(spent_ms) for spent_ms in (0.0, 20.0, 50.0, 1000.0)] == [450, 250, 0, 0]
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"ms": 0}, {"ms": float("nan")}, {"kbit_per_s": -1}, {"rtt_ms": -1}, {"edge_ms": float("inf")}]
+    "wrong",
+    [{"ms": 0}, {"ms": float("nan")}, {"kbit_per_s": -1}, {"rtt_ms": -1}, {"edge_ms": float("inf")}, {"around": -1}],
 )
-def test_a_wrong_deadline_is_refused(wrong: dict[str, float]) -> None:
+def test_a_wrong_deadline_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
         Deadline(**{"ms": 10.0, "kbit_per_s": 10.0, **wrong})
 

@@ -180,6 +180,25 @@ def test_a_camera_that_is_unplugged_is_opened_again(cv2: MadeUp) -> None:
     assert len(cv2.opened) == 3
 
 
+def test_a_picture_that_failed_stays_due(cv2: MadeUp) -> None:
+    """It was tried again an hour later, and meanwhile an unplugged camera gave no pictures and no trouble."""
+    clock = Clock()
+    camera = Camera("0", every_s=3600.0, clock=clock)
+    cv2.opens = cv2.gives = False
+    for second in range(5):
+        clock.now = float(second)
+        with pytest.raises(CameraError):
+            camera.take(never)
+    cv2.opens = cv2.gives = True
+    clock.now = 5.0
+    assert len(camera.take(never)) == 1
+    assert camera.take(never) == []
+    clock.now = 3599.0
+    assert camera.take(never) == []
+    clock.now = 3600.0  # the hours are where they were
+    assert len(camera.take(never)) == 1
+
+
 def test_without_opencv(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(MissingExtra, match=r"splitcodec\[camera\]"):

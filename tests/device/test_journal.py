@@ -9,6 +9,7 @@ import pytest
 
 from splitcodec.device import journal as journals
 from splitcodec.device.journal import Journal, Outcome, problem_line
+from splitcodec.device.spool import lock_file
 from splitcodec.errors import LinkRefused, OutputError, SpoolError
 
 LINE = {"picture": "a.jpg"}
@@ -66,6 +67,89 @@ def test_a_line_without_a_mark_gets_it(tmp_path: Path, line: dict[str, object]) 
     journal.settle("a", outcome, line)
     journal.close()
     assert captures(tmp_path) == ["a"]
+
+
+def killed_before_the_mark(folder: Path, *, torn: int = 0) -> None:
+    """Leave two lines and the mark of the first, as a kill does; `torn` bytes of the second line are missing."""
+    journal = opened(folder)
+    journal.settle("a", Outcome.ANSWERED, LINE)
+    journal.settle("b", Outcome.ANSWERED, LINE)
+    journal.close()
+    os.truncate(folder / "ledger", 17)
+    os.truncate(folder / "answers.jsonl", (folder / "answers.jsonl").stat().st_size - torn)
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("torn", [0, 5])
+def test_answers_that_were_moved_after_a_kill_are_still_looked_at(tmp_path: Path, torn: int, linked: bool) -> None:
+    """The line that had no mark was written a second time, into the new file."""
+    if linked:
+        (tmp_path / "disk").mkdir()
+        (tmp_path / "answers.jsonl").symlink_to("disk/answers.jsonl")
+    killed_before_the_mark(tmp_path, torn=torn)
+    (tmp_path / "answers.jsonl").resolve().rename(tmp_path / "answers.1")
+    for _ in range(2):
+        journal = opened(tmp_path)
+        assert (journal.outcome("b") is None) is bool(torn)
+        assert journal.unsure == ""
+        journal.close()
+    journal = opened(tmp_path)
+    journal.settle("b", Outcome.ANSWERED, LINE)
+    journal.settle("c", Outcome.ANSWERED, LINE)
+    journal.close()
+    assert captures(tmp_path) == (["b", "c"] if torn else ["c"])
+    old = [json.loads(line)["capture"] for line in (tmp_path / "answers.1").read_text().splitlines()]
+    assert old == (["a"] if torn else ["a", "b"])
+
+
+def test_other_answers_after_a_kill_do_not_get_the_line_again(tmp_path: Path) -> None:
+    killed_before_the_mark(tmp_path)
+    journal = Journal(tmp_path / "others.jsonl", tmp_path / "ledger")
+    assert (journal.outcome("b"), journal.unsure) == (Outcome.ANSWERED, "")
+    journal.settle("c", Outcome.ANSWERED, LINE)
+    journal.close()
+    assert (tmp_path / "ledger.answers").samefile(tmp_path / "others.jsonl")
+    assert (tmp_path / "answers.jsonl").stat().st_nlink == 1
+
+
+def test_answers_that_another_process_writes_by_now_are_left_alone(tmp_path: Path) -> None:
+    killed_before_the_mark(tmp_path, torn=5)
+    held = lock_file(tmp_path / "answers.jsonl")
+    size = (tmp_path / "answers.jsonl").stat().st_size
+    Journal(tmp_path / "others.jsonl", tmp_path / "ledger").close()
+    os.close(held)
+    assert (tmp_path / "answers.jsonl").stat().st_size == size
+
+
+@pytest.mark.parametrize("names", ["truncated", "no second names", "somebody else's"])
+def test_where_the_last_line_is_not_to_be_found_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    if names == "no second names":  # as on FAT
+        monkeypatch.setattr(os, "link", none)
+    journal = opened(tmp_path)
+    assert journal.unsure == ""
+    journal.settle("a", Outcome.ANSWERED, LINE)
+    journal.close()
+    journal = opened(tmp_path)
+    assert journal.unsure == ""
+    journal.close()
+    if names == "truncated":
+        os.truncate(tmp_path / "answers.jsonl", 0)
+    else:
+        (tmp_path / "answers.jsonl").rename(tmp_path / "answers.1")
+    if names == "somebody else's":
+        (tmp_path / "answers.1").write_text("notes\n")
+    journal = opened(tmp_path)
+    assert "answers.jsonl: the last line that was written is not there" in journal.unsure
+    journal.settle("b", Outcome.ANSWERED, LINE)
+    journal.close()
+    journal = opened(tmp_path)
+    assert journal.unsure == ""
+    journal.close()
 
 
 @pytest.mark.parametrize("torn", [1, 10, 30])

@@ -221,9 +221,18 @@ def test_a_lost_connection_is_tried_again(edge: Edge) -> None:
 @pytest.mark.parametrize("status", [400, 404, 413, 500])
 def test_problem_documents_are_refusals_and_not_tried_again(edge: Edge, status: int) -> None:
     edge.replies = [problem(status, "level 9,\nexpected 0 to 5")]
-    with http(edge.url) as link, pytest.raises(LinkRefused, match=f"{status}.: level 9, expected 0 to 5"):
+    with http(edge.url) as link, pytest.raises(LinkRefused, match=f"{status}.: level 9, expected 0 to 5") as caught:
         link(b"x")
     assert len(edge.seen) == 1
+    assert (caught.value.status, caught.value.reason) == (status, "")
+
+
+def test_a_refusal_bears_the_name_that_the_edge_gives_it(edge: Edge) -> None:
+    document = {"type": "urn:splitcodec:TaskError", "title": "TaskError", "status": 404, "detail": "no such task"}
+    edge.replies = [(404, {"content-type": "application/problem+json"}, json.dumps(document).encode())]
+    with http(edge.url) as link, pytest.raises(LinkRefused, match="no such task") as caught:
+        link(b"x")
+    assert caught.value.reason == "TaskError"
 
 
 @pytest.mark.parametrize(

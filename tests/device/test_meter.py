@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
-from splitcodec.device.meter import LinkMeter
+from splitcodec.device.links import AROUND_HTTP, AROUND_UDP, around
+from splitcodec.device.meter import ANSWER_BYTES, EDGE_MS, LinkMeter
 from splitcodec.errors import LinkDown, SettingsError
 from splitcodec.wire.answer import Answer, dump_answer
+from splitcodec.wire.brief import shorten
 
 
 class Radio:
@@ -42,6 +47,27 @@ def test_one_size_promises_too_little_rather_than_too_much() -> None:
     deadline = meter.deadline(500.0)
     assert deadline.rtt_ms == 0.0
     assert deadline.bytes_left(0.0) < (500 - 50) / 0.2
+
+
+def test_over_a_known_link_edge_and_answer_are_what_trips_have_shown() -> None:
+    radio = Radio()
+    meter = LinkMeter(radio, clock=radio.clock)
+    before = meter.deadline_at(500.0, kbit_per_s=40.0, rtt_ms=40.0, around=100)
+    assert (before.edge_ms, before.around) == (EDGE_MS, 100 + ANSWER_BYTES)
+    answer = shorten(meter(bytes(200)))
+    after = meter.deadline_at(500.0, kbit_per_s=40.0, rtt_ms=40.0, around=100)
+    assert after.edge_ms == pytest.approx(10.0)
+    assert after.around == 100 + len(answer)
+    assert after.bytes_left(50.0) == pytest.approx(2000 - 100 - len(answer), abs=1)
+    assert after.bytes_left(449.0) == 0
+
+
+def test_what_carriers_put_around_a_packet_is_what_the_guide_says() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "field.md").read_text(encoding="utf-8")
+    udp, http = re.search(r"UDP puts (\d+) bytes on the link.*?HTTP over TCP puts (\d+) there", text, re.S).groups()  # type: ignore[union-attr]
+    assert (around("udp://host"), around("http://host:8080")) == (AROUND_UDP, AROUND_HTTP)
+    assert abs(AROUND_UDP - (int(udp) - 57)) < 10
+    assert abs(AROUND_HTTP - (int(http) - 57)) < 10
 
 
 def test_the_latest_trips_count() -> None:

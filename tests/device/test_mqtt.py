@@ -104,7 +104,7 @@ def test_refusals_and_faults_come_back_by_name(broker: Mosquitto) -> None:
     with Bridge(parse_broker(broker.url), Asked()), mqtt(broker.url, retries=0) as link:
         with pytest.raises(LinkRefused, match="another bundle") as caught:
             link(b"bad")
-        assert caught.value.status == 400
+        assert (caught.value.status, caught.value.reason) == (400, "PacketBundle")
         with pytest.raises(LinkRefused, match="its log says why") as caught:
             link(b"fails")
         assert caught.value.status == 500
@@ -298,6 +298,25 @@ def test_passwords(tmp_path: Path) -> None:
             assert caught.value.status == 401
         with pytest.raises(LinkDown, match="user and password"):
             Bridge(parse_broker(broker.url), Asked()).__enter__()
+
+
+def test_a_wrong_password_is_named_every_time_and_a_broker_that_is_gone_too(tmp_path: Path) -> None:
+    passwords = tmp_path / "passwords"
+    subprocess.run([require("mosquitto_passwd"), "-b", "-c", passwords, "camera7", "s3cret"], check=True)
+    broker = Mosquitto(tmp_path, f"allow_anonymous false\npassword_file {passwords}\n")
+    with mqtt(broker.url, username="camera7", password="wrong", retries=0, timeout_s=2.0) as link:
+        with broker.running():
+            for _ in range(3):
+                with pytest.raises(LinkRefused, match="check user and password") as caught:
+                    link(b"x")
+                assert caught.value.status == 401
+        deadline = time.monotonic() + 40
+        told = "password"
+        while "password" in told and time.monotonic() < deadline:
+            with pytest.raises((LinkRefused, LinkDown)) as other:
+                link(b"x")
+            told = str(other.value)
+        assert "check that the broker runs" in told
 
 
 # paho leaves the socket of a failed handshake to the garbage collector

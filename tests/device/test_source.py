@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +183,58 @@ def test_a_picture_that_has_changed_is_not_deleted(tmp_path: Path) -> None:
     write(tmp_path / "a.jpg", b"a new picture of the same name")
     folder.done(capture.ident, capture.picture, Outcome.ANSWERED)
     assert (tmp_path / "a.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("after", "outcome", "call", "words"),
+    [
+        ("move", Outcome.ANSWERED, "replace", "moved to .*done"),
+        ("move", Outcome.UNREADABLE, "mkdir", "moved to .*failed"),
+        ("delete", Outcome.ANSWERED, "unlink", "deleted from "),
+    ],
+)
+def test_what_cannot_be_moved_or_deleted_is_told_in_one_way_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str, outcome: Outcome, call: str, words: str
+) -> None:
+    """Nobody was told: the pictures stayed, and the disk filled."""
+    for name in ("a.jpg", "b.jpg"):
+        write(tmp_path / name)
+    folder = folder_of(tmp_path, Clock(), after=after)
+
+    def settled(ident: str, picture: str) -> bool:
+        folder.done(ident, picture, outcome)
+        return True
+
+    def denied(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, call, denied)
+        told = set()
+        for _ in range(2):
+            assert folder.take(settled) == []
+            told.add(folder.trouble)
+    (trouble,) = told
+    assert re.match(rf"pictures cannot be {words}.*\(Permission denied\)", trouble)
+    assert "a.jpg" not in trouble
+    folder.take(settled)
+    assert folder.trouble == ""
+    assert sorted(path.name for path in tmp_path.glob("*.jpg")) == []
+
+
+def test_a_file_in_the_way_of_done_is_told(tmp_path: Path) -> None:
+    write(tmp_path / "a.jpg")
+    (tmp_path / "done").write_text("a note")
+    folder = folder_of(tmp_path, Clock(), after="move")
+    (capture,) = folder.take(none)
+    folder.done(capture.ident, capture.picture, Outcome.ANSWERED)
+    assert "done (File exists)" in folder.trouble
+    folder.done("b.jpg@1+1", "b.jpg", Outcome.ANSWERED)  # gone already: no trouble of its own
+    (tmp_path / "done").unlink()
+    folder.take(none)
+    folder.done(capture.ident, capture.picture, Outcome.ANSWERED)
+    assert folder.trouble == ""
+    assert (tmp_path / "done" / "a.jpg").exists()
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -10,13 +10,14 @@ import pytest
 
 from splitcodec.device import spool as spools
 from splitcodec.device.placed import Letterbox
-from splitcodec.device.spool import Entry, Spool, idempotency_key
+from splitcodec.device.spool import Entry, Spool, entry_of, idempotency_key
 from splitcodec.errors import OutputError, SpoolError
+from splitcodec.wire.request import Wanted
 
 
 def entry(number: int, *, size: int = 100) -> Entry:
     packet = bytes([number % 256]) * size
-    return Entry(f"{number}.jpg@1+2", f"{number}.jpg", idempotency_key(packet, str(number)), 3, packet)
+    return Entry(f"{number}.jpg@1+2", f"{number}.jpg", f"{number:032}", 3, packet)
 
 
 def test_what_is_added_is_read_in_order_also_by_the_next_process(tmp_path: Path) -> None:
@@ -44,6 +45,26 @@ def test_where_a_picture_lies_waits_beside_its_packet_and_older_packets_have_non
         place.write_bytes(head + zlib.crc32(head).to_bytes(4, "little"))
         with pytest.raises(SpoolError, match="damaged"):
             spool.read(place)
+    spool.close()
+
+
+def test_what_to_ask_for_waits_beside_its_packet_and_older_packets_ask_for_what_is_wanted_today(tmp_path: Path) -> None:
+    spool, today = Spool(tmp_path), Wanted(("segment",), 4)
+    place = Letterbox((400, 300), 320, 240, 224, 224, 48, 8)
+    for wanted in (Wanted(("classify",), 1), Wanted(("classify", "detect"), None), Wanted()):
+        made = entry_of("a@0", "a", made=(b"packet", 3, place), wanted=wanted)
+        assert spool.read(spool.add(made)) == made
+        assert made.wanted(today) == wanted._replace(key=made.key)
+        assert (made.place, made.level, made.packet) == (place, 3, b"packet")
+    old = spool.add(entry(2))
+    assert b"tasks" not in old.read_bytes()
+    assert spool.read(old) == entry(2)
+    assert entry(2).wanted(today) == Wanted(("segment",), 4, f"{2:032}")
+    for bad in (b'"classify","top":1', b'["classify"],"top":"x"', b'["classify"],"top":[]', b"7", b"null"):
+        head = b'{"capture":"a","picture":"a","key":"k","level":3,"tasks":' + bad + b"}\n"
+        old.write_bytes(head + zlib.crc32(head).to_bytes(4, "little"))
+        with pytest.raises(SpoolError, match="damaged"):
+            spool.read(old)
     spool.close()
 
 
@@ -131,12 +152,18 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     spool.close()
 
 
-def test_keys_tell_captures_and_packets_apart() -> None:
+def test_keys_tell_captures_packets_and_what_is_asked_for_apart() -> None:
+    """An edge refuses another question under the key of one that it has answered."""
+    one = Wanted(("classify",))
     keys = {
-        idempotency_key(b"a", "b"),
-        idempotency_key(b"ab", ""),
-        idempotency_key(b"", "ab"),
-        idempotency_key(b"a", "c"),
+        idempotency_key(b"a", "b", wanted=one),
+        idempotency_key(b"ab", "", wanted=one),
+        idempotency_key(b"", "ab", wanted=one),
+        idempotency_key(b"a", "c", wanted=one),
+        idempotency_key(b"a", "b", wanted=Wanted(("classify",), 1)),
+        idempotency_key(b"a", "b", wanted=Wanted(("classify", "detect"))),
+        idempotency_key(b"a", "b", wanted=Wanted()),
     }
-    assert len(keys) == 4
+    assert len(keys) == 7
     assert {len(key) for key in keys} == {32}
+    assert idempotency_key(b"a", "b", wanted=one._replace(key="k")) in keys

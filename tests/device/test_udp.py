@@ -155,13 +155,109 @@ def test_a_bridge_that_comes_back_is_found_again() -> None:
     link.close()
 
 
+@contextmanager
+def silent() -> Iterator[socket.socket]:
+    """Somebody who listens and says nothing."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        yield one
+
+
+def resolve_to(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
+    """Let names have several addresses: these ports of this machine."""
+    found = [(socket.AF_INET, socket.SOCK_DGRAM, 0, "", ("127.0.0.1", port)) for port in ports]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: found)
+
+
+def nobody() -> int:
+    with silent() as one:
+        port: int = one.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("token", [None, KEY])
+def test_an_edge_that_has_moved_is_found_again(monkeypatch: pytest.MonkeyPatch, token: str | None) -> None:
+    alive = threading.Event()
+    alive.set()
+    asked = Echo()
+    with (
+        UdpBridge("127.0.0.1", 0, asked, token=token) as bridge,
+        relay(bridge.port, lambda data: [data] if alive.is_set() else []) as old,
+        relay(bridge.port, lambda data: [data]) as new,
+    ):
+        resolve_to(monkeypatch, old)
+        with udp("udp://edge", timeout_s=1.0, retries=0, token=token) as link:
+            assert link(b"\x14a") == b"answer to \x14a"
+            alive.clear()
+            resolve_to(monkeypatch, new)
+            with pytest.raises(LinkDown, match="no answer"):
+                link(b"\x14b", idempotency_key="b")
+            assert link(b"\x14b", idempotency_key="b") == b"answer to \x14b"
+    assert [packet for packet, _ in asked.seen] == [b"\x14a", b"\x14b"]
+
+
+def test_a_packet_computed_for_an_address_that_was_left_is_answered_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the first try had computed goes to a socket that is closed; the second gets an answer of its own."""
+    asked = Echo(delay_s=1.5)
+    with UdpBridge("127.0.0.1", 0, asked) as bridge:
+        resolve_to(monkeypatch, bridge.port, bridge.port)
+        with udp("udp://edge", timeout_s=1.0, retries=0) as link:
+            with pytest.raises(LinkDown, match="no answer"):
+                link(b"\x14a", idempotency_key="a")
+            time.sleep(0.8)  # the answer that nobody waits for
+            asked.delay_s = 0.0
+            assert link(b"\x14a", idempotency_key="a") == b"answer to \x14a"
+            assert link(b"\x14b", idempotency_key="b") == b"answer to \x14b"
+
+
+def test_of_several_addresses_one_that_is_silent_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    with UdpBridge("127.0.0.1", 0, Echo()) as bridge, silent() as mute:
+        resolve_to(monkeypatch, mute.getsockname()[1], bridge.port)
+        with udp("udp://edge", timeout_s=1.0, retries=1) as link:
+            assert link(b"\x14a") == b"answer to \x14a"
+            assert link(b"\x14b") == b"answer to \x14b"
+            assert link._line._turn == 1, "the address that answers keeps its turn"
+
+
+def test_of_several_addresses_one_where_nobody_listens_costs_no_try(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`localhost` with ::1 first, and a bridge on 0.0.0.0."""
+    with UdpBridge("127.0.0.1", 0, Echo()) as bridge:
+        resolve_to(monkeypatch, nobody(), nobody(), bridge.port)
+        with udp("udp://edge", retries=0) as link:
+            assert link(b"\x14a") == b"answer to \x14a"
+    with udp("udp://edge", retries=0) as link, pytest.raises(LinkDown, match="nobody listens there"):
+        link(b"\x14a")
+
+
+def test_an_address_of_a_family_that_this_machine_lacks_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    with UdpBridge("127.0.0.1", 0, Echo()) as bridge:
+        here = (socket.AF_INET, socket.SOCK_DGRAM, 0, "", ("127.0.0.1", bridge.port))
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [(9999, socket.SOCK_DGRAM, 0, "", ()), here])
+        with udp("udp://edge", retries=0) as link:
+            assert link(b"\x14a") == b"answer to \x14a"
+
+
+def test_a_bridge_without_its_server_is_not_left_for_another_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    def respond(_: bytes, __: Wanted) -> bytes:
+        raise LinkDown("its server is away")
+
+    with UdpBridge("127.0.0.1", 0, respond) as bridge, silent() as mute:
+        resolve_to(monkeypatch, bridge.port, mute.getsockname()[1])
+        mute.setblocking(False)
+        with udp("udp://edge", timeout_s=2.0, retries=1) as link, pytest.raises(LinkDown, match="cannot reach an edge"):
+            link(b"\x14a")
+        with pytest.raises(BlockingIOError):
+            mute.recv(1)
+
+
 def test_a_refusal_is_one() -> None:
     def respond(_: bytes, __: Wanted) -> bytes:
         raise SettingsError("not like that")
 
     with UdpBridge("127.0.0.1", 0, respond) as bridge, udp(f"udp://127.0.0.1:{bridge.port}") as link:
-        with pytest.raises(LinkRefused, match="SettingsError"):
+        with pytest.raises(LinkRefused, match="SettingsError") as caught:
             link(b"\x14a")
+        assert (caught.value.status, caught.value.reason) == (400, "SettingsError")
         with (
             udp(f"udp://127.0.0.1:{bridge.port}", brief=False) as bare,
             pytest.raises(LinkRefused, match=rf"127.0.0.1:{bridge.port} refused the packet \(400\): PacketError"),

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -15,13 +16,16 @@ from typing import Any
 
 import pytest
 
+from splitcodec.device.camera import Camera
 from splitcodec.device.journal import Journal, Outcome
 from splitcodec.device.placed import Letterbox
 from splitcodec.device.source import Capture, Folder, Known
-from splitcodec.device.spool import Spool
+from splitcodec.device.spool import Entry, Spool
 from splitcodec.device.status import Backoff
 from splitcodec.device.watch import DROP_NEWEST, DROP_OLDEST, REFUSE, Watch
 from splitcodec.errors import DataError, LinkDown, LinkError, LinkGarbled, LinkRefused, PictureUnreadable, SettingsError
+from splitcodec.wire.request import Wanted
+from tests.device.test_camera import Clock, MadeUp
 
 
 def answer_to(packet: bytes) -> bytes:
@@ -43,6 +47,7 @@ class Made:
         self.captures: list[Capture] = []
         self.ended: list[tuple[str, Outcome]] = []
         self.pending = False
+        self.trouble = ""
 
     def add(self, *names: str, data: bytes | None = None) -> None:
         for name in names:
@@ -64,7 +69,8 @@ class Bench:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.source = Made()
-        self.sent: list[tuple[bytes, str]] = []
+        self.sent: list[tuple[bytes, Wanted]] = []
+        self.asking = Wanted(("classify",))
         self.trouble: list[LinkError] = []
         self.hated: set[bytes] = set()
         self.reserve_bytes = 0
@@ -73,8 +79,8 @@ class Bench:
         self.when_full = REFUSE
         self.again()
 
-    def send(self, packet: bytes, key: str) -> bytes:
-        self.sent.append((packet, key))
+    def send(self, packet: bytes, wanted: Wanted) -> bytes:
+        self.sent.append((packet, wanted))
         if self.trouble:
             raise self.trouble.pop(0)
         if packet in self.hated:
@@ -92,6 +98,7 @@ class Bench:
             spool=self.spool,
             journal=self.journal,
             max_bytes=self.max_bytes,
+            asking=self.asking,
             when_full=self.when_full,
         )
         return self.watch
@@ -126,7 +133,7 @@ def test_pictures_are_answered_in_order_with_all_that_is_known(bench: Bench) -> 
     assert bench.told() == [("a", "a"), ("b", "b"), ("c", "c")]
     line = bench.lines()[0]
     assert set(line) == {"capture", "picture", "key", "bytes", "level", "bundle", "answers", "ms"}
-    assert (line["capture"], line["key"], line["bytes"]) == ("a@0", bench.sent[0][1], 1)
+    assert (line["capture"], line["key"], line["bytes"]) == ("a@0", bench.sent[0][1].key, 1)
     assert bench.source.ended == [(name, Outcome.ANSWERED) for name in "abc"]
     assert bench.watch.status.answered == 3
     bench.again().once(threading.Event())
@@ -137,7 +144,7 @@ def test_boxes_come_in_pixels_of_the_picture_also_after_a_restart(bench: Bench) 
     place = Letterbox((400, 200), 320, 160, 320, 192)
     bench.encode = lambda picture: (bytes(picture), 3, place if picture == b"a" else None)
 
-    def send(packet: bytes, _: str) -> bytes:
+    def send(packet: bytes, _: Wanted) -> bytes:
         box = {"index": 0, "label": "car", "score": 0.5, "box": [0.25, 0.0, 0.5, 0.5]}
         return json.dumps({"bundle": "b@1", "level": 3, "answers": {"detect": [box]}, "ms": {}}).encode()
 
@@ -211,6 +218,10 @@ def test_a_packet_is_sent_while_the_next_picture_still_waits_for_its_turn(bench:
         LinkDown("away"),
         LinkGarbled("a captive portal"),
         *(LinkRefused("later", status=status) for status in (401, 403, 408, 409, 429, 500, 503, None)),
+        LinkRefused("the edge was started with another bundle", status=400, reason="PacketBundle"),
+        LinkRefused("the edge is an older one", status=400, reason="PacketVersion"),
+        LinkRefused("no task 'classfy'", status=404, reason="TaskError"),
+        LinkRefused("the address has a path too many", status=404, reason="Not Found"),
     ],
 )
 def test_trouble_that_may_pass_keeps_the_packet_and_its_key(bench: Bench, trouble: LinkError) -> None:
@@ -224,13 +235,63 @@ def test_trouble_that_may_pass_keeps_the_packet_and_its_key(bench: Bench, troubl
     assert bench.sent[0] == bench.sent[1]
 
 
+def test_an_edge_that_was_set_up_wrong_costs_no_packet(bench: Bench) -> None:
+    """It refused the whole backlog at full speed, and of more than 1,000 packets most were gone."""
+    bench.source.add(*"abcdefgh")
+    bench.trouble = [LinkRefused("another bundle", status=400, reason="PacketBundle") for _ in range(100)]
+    for _ in range(3):
+        bench.watch.once(threading.Event())
+    assert (len(bench.sent), bench.watch.status.link, bench.watch.status.waiting) == (3, "another bundle", 8)
+    assert not bench.source.ended
+    assert not (bench.folder / "spool" / "refused").exists()
+    bench.trouble = []
+    bench.watch.once(threading.Event())
+    assert bench.told() == [(name, name) for name in "abcdefgh"]
+    assert (bench.watch.status.link, bench.watch.status.refused) == ("", 0)
+
+
+def test_a_packet_always_asks_for_what_it_was_made_for(bench: Bench) -> None:
+    bench.asking = Wanted(("classify",), 1)
+    bench.again()
+    bench.source.add("a")
+    bench.trouble = [LinkDown("the answer was lost")]
+    bench.watch.once(threading.Event())
+    bench.asking = Wanted(("classify", "detect"))
+    bench.source.add("b")
+    bench.again().once(threading.Event())
+    assert bench.told() == [("a", "a"), ("b", "b")]
+    first, again, other = (wanted for _, wanted in bench.sent)
+    assert first == again == Wanted(("classify",), 1, bench.lines()[0]["key"])
+    assert other == Wanted(("classify", "detect"), None, bench.lines()[1]["key"])
+
+
+def test_a_packet_that_an_older_version_left_asks_for_what_is_wanted_today(bench: Bench) -> None:
+    bench.spool.add(Entry("a@0", "a", "0123", 3, b"a"))
+    bench.again().once(threading.Event())
+    assert bench.told() == [("a", "a")]
+    assert bench.sent == [(b"a", Wanted(("classify",), None, "0123"))]
+
+
+def test_a_capture_that_is_encoded_anew_for_other_tasks_has_another_key(bench: Bench) -> None:
+    bench.source.add("a")
+    bench.trouble = [LinkDown("the answer was lost")]
+    bench.watch.once(threading.Event())
+    bench.spool.waiting()[0].unlink()  # and somebody begins with an empty spool
+    bench.asking = Wanted(("segment",))
+    bench.again().once(threading.Event())
+    (packet, first), (same, second) = bench.sent
+    assert packet == same
+    assert first.key != second.key
+
+
+@pytest.mark.parametrize("reason", ["", "PacketChecksum"])
 @pytest.mark.parametrize("status", [400, 404, 413, 422])
-def test_a_refusal_for_good_is_recorded_and_set_aside(bench: Bench, status: int) -> None:
+def test_a_refusal_for_good_is_recorded_and_set_aside(bench: Bench, status: int, reason: str) -> None:
     bench.source.add("a", "b")
-    bench.trouble = [LinkRefused("another bundle", status=status)]
+    bench.trouble = [LinkRefused("damaged", status=status, reason=reason)]
     bench.watch.once(threading.Event())
     assert bench.told() == [("a", "refused"), ("b", "b")]
-    assert bench.lines()[0]["error"] == {"outcome": "refused", "type": "LinkRefused", "detail": "another bundle"}
+    assert bench.lines()[0]["error"] == {"outcome": "refused", "type": "LinkRefused", "detail": "damaged"}
     (aside,) = (bench.folder / "spool" / "refused").iterdir()
     assert bench.spool.read(aside).packet == b"a"
     bench.again().once(threading.Event())
@@ -286,11 +347,11 @@ def test_what_is_on_its_way_is_not_dropped(bench: Bench) -> None:
     bench.trouble = []
     plain = bench.send
 
-    def send(packet: bytes, key: str) -> bytes:
+    def send(packet: bytes, wanted: Wanted) -> bytes:
         if packet == b"d":
             bench.source.add("i")
             bench.watch.gather()
-        return plain(packet, key)
+        return plain(packet, wanted)
 
     bench.watch._send = send
     bench.watch.once(threading.Event())
@@ -525,6 +586,51 @@ def test_waits_double_up_to_a_bound_and_begin_again() -> None:
         assert most / 2 <= wait <= most
     backoff.reset()
     assert backoff.next_s() <= 1.0
+
+
+def test_pictures_that_cannot_be_moved_are_told_of_once_and_hold_up_nobody(bench: Bench) -> None:
+    folder = bench.folder / "pictures"
+    folder.mkdir()
+    (folder / "done").write_text("a note, where a folder is to be made")
+    bench.source = Folder(folder, settle_s=0.0, after="move")  # type: ignore[assignment]
+    watch, told = bench.again(), list[str]()
+    watch._tell = lambda _: told.append(watch.status.source)
+    for name in ("a.jpg", "b.jpg"):
+        (folder / name).write_bytes(name.encode())
+        watch.once(threading.Event())
+        assert watch.gather() is False, "nothing that time mends: the next look comes as soon as always"
+    assert bench.told() == [("a.jpg", "a.jpg"), ("b.jpg", "b.jpg")]
+    assert f"moved to {folder / 'done'} (File exists)" in watch.status.source
+    assert set(told) <= {"", watch.status.source}
+    again = bench.again()
+    again._tell = lambda _: told.append("again")
+    assert again.gather() is False
+    assert again.gather() is False
+    assert told.count("again") == 1
+    (folder / "done").unlink()
+    again.gather()
+    assert again.status.source == ""
+    assert sorted(path.name for path in (folder / "done").iterdir()) == ["a.jpg", "b.jpg"]
+
+
+def test_a_camera_that_fails_is_in_the_status_until_a_picture_comes(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2, clock = MadeUp(), Clock()
+    monkeypatch.setitem(sys.modules, "cv2", cv2)
+    bench.source = Camera("0", every_s=3600.0, clock=clock)  # type: ignore[assignment]
+    bench.encode = lambda _: (b"frame", 3, None)
+    watch = bench.again()
+    cv2.gives = cv2.opens = False
+    for second in range(4):
+        clock.now = float(second)
+        assert watch.gather() is True
+        assert "camera 0" in watch.status.source
+    cv2.gives = cv2.opens = True
+    assert watch.gather() is False
+    assert (watch.status.source, watch.status.taken) == ("", 1)
+    assert watch.gather() is False
+    assert watch.status.taken == 1
 
 
 def test_a_policy_that_is_none_is_refused(bench: Bench) -> None:

@@ -170,7 +170,7 @@ def ask(
     import time
 
     from splitcodec.device.client import Device
-    from splitcodec.device.links import open_link
+    from splitcodec.device.links import around, open_link
     from splitcodec.device.meter import LinkMeter
     from splitcodec.device.overlay import in_picture
     from splitcodec.wire.answer import parse_answer
@@ -183,9 +183,8 @@ def ask(
     shown: Fit = fit.value if fit is not None else "crop" if wanted == ["classify"] else "letterbox"
     _check_side(side, shown)
     meter = LinkMeter(link)
-    allowed = Allowances(
-        Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s), measured=meter.deadline
-    )
+    limits = Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s)
+    allowed = Allowances(limits, meter=meter, around=around(url))
     device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
     start = time.monotonic()
     drawn: list[Answer] = []
@@ -195,9 +194,9 @@ def ask(
             for probe in (0, 0, device.bundle.manifest.levels - 1):  # the first opens the connection
                 meter(device.encode(image, level=probe, fit=shown, side=side))
             meter.forget(1)
-        limits = allowed.next()
+        asked = allowed.next()
         time.sleep(max(0.0, start + allowed.due_s - time.monotonic()))
-        encoded = device.encode_timed(image, level=level, fit=shown, side=side, **limits)
+        encoded = device.encode_timed(image, level=level, fit=shown, side=side, **asked)
         allowed.spent(len(encoded.packet))
         begin = time.perf_counter()
         sent = parse_answer(meter(encoded.packet))

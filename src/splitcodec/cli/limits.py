@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, final
 
@@ -12,6 +11,7 @@ from splitcodec.errors import BudgetTooSmall, SettingsError
 
 if TYPE_CHECKING:
     from splitcodec.device.budget import Deadline
+    from splitcodec.device.meter import LinkMeter
 
 MaxBytesOption = Annotated[
     int | None,
@@ -79,16 +79,19 @@ class Limits:
 
 @final
 class Allowances:
-    """What each picture of a run may cost, by its limits; pictures are taken in order."""
+    """What each picture of a run may cost, by its limits; pictures are taken in order.
 
-    def __init__(self, limits: Limits, *, measured: Callable[[float], Deadline] | None = None) -> None:
+    `meter` is the link that packets take, if any, `around` what that adds to packet and answer, in bytes.
+    """
+
+    def __init__(self, limits: Limits, *, meter: LinkMeter | None = None, around: int = 0) -> None:
         from splitcodec.device.budget import Deadline, RateKeeper
 
-        limits.check(measures_link=measured is not None)
+        limits.check(measures_link=meter is not None)
         if limits.deadline_ms is not None:  # a wrong one is refused once, not for each picture
             rate = 1.0 if limits.kbit_per_s is None else limits.kbit_per_s
             Deadline(limits.deadline_ms, kbit_per_s=rate, rtt_ms=limits.rtt_ms or 0.0)
-        self._limits, self._measured, self._picture = limits, measured, -1
+        self._limits, self._meter, self._around, self._picture = limits, meter, around, -1
         self._keeper = None
         if limits.fps is not None and limits.kbit_per_s is not None:
             window_s = 10.0 if limits.window_s is None else limits.window_s
@@ -123,9 +126,11 @@ class Allowances:
     def _deadline(self) -> Deadline | None:
         from splitcodec.device.budget import Deadline
 
-        limits = self._limits
-        if limits.deadline_ms is None:
+        ms, rate, rtt_ms = self._limits.deadline_ms, self._limits.kbit_per_s, self._limits.rtt_ms or 0.0
+        if ms is None:
             return None
-        if limits.kbit_per_s is not None:
-            return Deadline(limits.deadline_ms, kbit_per_s=limits.kbit_per_s, rtt_ms=limits.rtt_ms or 0.0)
-        return self._measured(limits.deadline_ms) if self._measured is not None else None
+        if self._meter is None:  # nothing is sent, so the packet's own bytes alone are known
+            return None if rate is None else Deadline(ms, kbit_per_s=rate, rtt_ms=rtt_ms)
+        if rate is None:
+            return self._meter.deadline(ms)
+        return self._meter.deadline_at(ms, kbit_per_s=rate, rtt_ms=rtt_ms, around=self._around)

@@ -226,9 +226,11 @@ def calibrate(
         return
     rows = [(one.level, f"{one.before:,.0f}", f"{one.after:,.0f}", f"{one.change:+.1f} %") for one in done.levels]
     print_table("mean bytes of a packet", ("level", "before", "after", "change"), rows, left=0)
+    by_context = done.strength_by_context
+    rows_too = "" if by_context is None else f", the old rows of contexts as {by_context:g}"
     print(
         f"Tables fitted on {done.photographs} photographs, measured on {done.held_out} others: mean change "
-        f"{done.change:+.1f} %. The old tables weigh as much as {done.strength:g} photographs."
+        f"{done.change:+.1f} %. The old tables weigh as much as {done.strength:g} photographs{rows_too}."
     )
     print(f"{out}: {done.bundle.ident} with fingerprint {done.bundle.fingerprint.hex()[:8]}..., which both shores need")
     tell_kept(done.made_of, done.bundle)

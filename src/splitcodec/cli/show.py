@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextCol
 from rich.table import Table
 from rich.text import Text
 
-from splitcodec.errors import MissingExtra, SettingsError, SplitcodecError
+from splitcodec.errors import MissingExtra, SettingsError, SplitcodecError, TaskError
 from splitcodec.wire.answer import GUESSES, MOST_GUESSES
 
 if TYPE_CHECKING:
@@ -87,6 +87,16 @@ def task_names(text: str) -> list[str]:
     if not names:
         raise SettingsError(f"--tasks {text!r}; expected names with commas between them, such as classify,detect")
     return names
+
+
+def check_tasks(bundle: Bundle, names: Sequence[str]) -> None:
+    """Refuse a task that the bundle does not list. One that lists none does not say what an edge answers.
+
+    Raises TaskError.
+    """
+    known = bundle.manifest.tasks
+    if unknown := [name for name in names if known and name not in known]:
+        raise TaskError(f"--tasks {unknown[0][:40]!r}; {bundle.ident} has {', '.join(known)}, give some of these")
 
 
 def check_finite(options: Mapping[str, float | None]) -> None:

@@ -27,6 +27,7 @@ from splitcodec.cli.show import (
     TokenFileOption,
     TopOption,
     check_finite,
+    check_tasks,
     checked_encoder,
     complain,
     guesses,
@@ -35,10 +36,13 @@ from splitcodec.cli.show import (
 )
 
 if TYPE_CHECKING:
-    from splitcodec.device.client import Encoded
+    from splitcodec.device.budget import RateKeeper
+    from splitcodec.device.client import Device, Encoded
     from splitcodec.device.placed import Letterbox
     from splitcodec.device.source import Source
     from splitcodec.device.status import Status
+    from splitcodec.device.view import Fit
+    from splitcodec.wire.request import Wanted
 
 _INTERRUPTED = 130
 
@@ -111,12 +115,12 @@ def watch(
     from splitcodec.device.budget import RateKeeper
     from splitcodec.device.client import Device
     from splitcodec.device.journal import Journal
-    from splitcodec.device.links import open_link
-    from splitcodec.device.pace import Pace
+    from splitcodec.device.links import Links
     from splitcodec.device.spool import Spool
     from splitcodec.device.status import shown_address
     from splitcodec.device.watch import Watch
     from splitcodec.errors import SettingsError
+    from splitcodec.wire.request import Wanted
 
     if force_fit and max_bytes is None and kbit_per_s is None:
         raise SettingsError("--force-fit: to what? Add --max-bytes or --kbit-per-s")
@@ -134,37 +138,34 @@ def watch(
         }
     )
     place = _spool(spool, folder=folder, camera=camera)
-    wanted = task_names(tasks)
+    asking = Wanted(tuple(task_names(tasks)), top)
     shown, stop = _Shown(json_=json_), threading.Event()
     keeper = None if kbit_per_s is None else RateKeeper(kbit_per_s, window_s=10.0 if window_s is None else window_s)
     with contextlib.ExitStack() as closing:
-        link = open_link(url, tasks=wanted, top=top, timeout_s=timeout, retries=0, token=read_token(token_file))
-        closing.callback(link.close)
+        links = Links(url, timeout_s=timeout, retries=0, token=read_token(token_file))
+        closing.callback(links.close)
+        address = shown_address(links.asking(asking).url)
         source = _source(folder, camera=camera, every=every, after=after, settle=settle)
         closing.callback(source.close)
         device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
+        encode = _encoding(
+            device, asking, level=level, max_bytes=max_bytes, force_fit=force_fit, keeper=keeper, stop=stop
+        )
         packets = Spool(place)
         closing.callback(packets.close)
         journal = Journal(answers or place / "answers.jsonl", place / "ledger")
         closing.callback(journal.close)
-
-        whole = wanted != ["classify"]
-        encoding = partial(device.encode_timed, level=level, fit="letterbox" if whole else "crop")
-        limited: Callable[[Any], Encoded | None] = partial(encoding, max_bytes=max_bytes, force_fit=force_fit)
-        if keeper is not None:
-            limited = Pace(encoding, keeper, wait=stop.wait, max_bytes=max_bytes, force_fit=force_fit)
-
-        def encode(picture: Any) -> tuple[bytes, int, Letterbox | None] | None:
-            encoded = limited(picture)
-            return None if encoded is None else (encoded.packet, encoded.level, encoded.place if whole else None)
+        if journal.unsure and len(packets):
+            complain(journal.unsure)
 
         watching = Watch(
             encode=encode,
-            send=lambda packet, key: link(packet, idempotency_key=key),
+            send=links,
             source=source,
             spool=packets,
             journal=journal,
             max_bytes=int(max_spool_mb * 1e6),
+            asking=asking,
             when_full=when_full,
             tell=lambda line: shown.line(line, watching.status),
         )
@@ -174,11 +175,8 @@ def watch(
             watching.once(stop)
         else:
             what = folder if camera is None else shown_address(camera)
-            print(
-                f"watching {what} for {device.bundle.ident} at {shown_address(link.url)}, spool {place}",
-                file=sys.stderr,
-                flush=True,
-            )
+            told = f"watching {what} for {device.bundle.ident} at {address}, spool {place}"
+            print(told, file=sys.stderr, flush=True)
             watching.run(stop, poll_s=poll if camera is None else min(poll, every / 4))
     if signal.SIGINT in got:
         raise typer.Exit(_INTERRUPTED)
@@ -198,6 +196,34 @@ def _spool(given: Path | None, *, folder: Path | None, camera: str | None) -> Pa
     if folder is None:
         raise SettingsError("no --spool DIR; with --camera, say where packets shall wait")
     return folder / ".splitcodec"
+
+
+def _encoding(
+    device: Device,
+    asking: Wanted,
+    *,
+    level: int | None,
+    max_bytes: int | None,
+    force_fit: bool,
+    keeper: RateKeeper | None,
+    stop: threading.Event,
+) -> Callable[[Any], tuple[bytes, int, Letterbox] | None]:
+    """Return what makes packets of pictures. Raises SettingsError, TaskError for what the bundle has not got."""
+    from splitcodec.device.pace import Pace
+
+    device.checked_level(level)
+    check_tasks(device.bundle, asking.tasks)
+    fit: Fit = "crop" if asking.tasks == ("classify",) else "letterbox"
+    encoding = partial(device.encode_timed, level=level, fit=fit)
+    limited: Callable[[Any], Encoded | None] = partial(encoding, max_bytes=max_bytes, force_fit=force_fit)
+    if keeper is not None:
+        limited = Pace(encoding, keeper, wait=stop.wait, max_bytes=max_bytes, force_fit=force_fit)
+
+    def encode(picture: Any) -> tuple[bytes, int, Letterbox] | None:
+        encoded = limited(picture)
+        return None if encoded is None else (encoded.packet, encoded.level, encoded.place)
+
+    return encode
 
 
 def _source(folder: Path | None, *, camera: str | None, every: float, after: str, settle: float) -> Source:

@@ -35,13 +35,15 @@ class Deadline:
     """An answer within `ms` milliseconds of the picture's arrival, over a link of `kbit_per_s` (1000 bits a second).
 
     `rtt_ms` is the link's round trip and `edge_ms` what the edge needs; both, and the time that encoding took, are
-    taken off before bytes are counted. Raises SettingsError.
+    taken off before bytes are counted. `around` are the bytes that the link carries beside the packet: the answer, and
+    what a protocol puts around both. Raises SettingsError.
     """
 
     ms: float
     kbit_per_s: float
     rtt_ms: float = 0.0
     edge_ms: float = 0.0
+    around: int = 0
 
     def __post_init__(self) -> None:
         for name, value, least in (("deadline", self.ms, 0), ("rate in kbit/s", self.kbit_per_s, 0)):
@@ -50,10 +52,12 @@ class Deadline:
         for name, value in (("round trip", self.rtt_ms), ("time at the edge", self.edge_ms)):
             if not (math.isfinite(value) and value >= 0):
                 raise SettingsError(f"a {name} of {value} ms; expected 0 or more")
+        if self.around < 0:
+            raise SettingsError(f"{self.around} bytes around a packet; expected 0 or more")
 
     def bytes_left(self, spent_ms: float) -> int:
-        """Return how many bytes still arrive in time when `spent_ms` are gone; 0 where none do."""
-        return max(0, int((self.ms - spent_ms - self.rtt_ms - self.edge_ms) * self.kbit_per_s / 8))
+        """Return how many bytes a packet may have to arrive in time when `spent_ms` are gone; 0 where none does."""
+        return max(0, int((self.ms - spent_ms - self.rtt_ms - self.edge_ms) * self.kbit_per_s / 8) - self.around)
 
 
 class Fitted(NamedTuple):

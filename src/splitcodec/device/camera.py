@@ -56,15 +56,20 @@ class Camera:
         """Return False: there is no picture before its moment."""
         return False
 
+    @property
+    def trouble(self) -> str:
+        """Return "": what hinders a camera, `take` raises."""
+        return ""
+
     def take(self, known: Known) -> list[Capture]:
-        """Return the picture of this moment if one is due. Raises CameraError if the camera gives none."""
+        """Return the picture of this moment if one is due. Raises CameraError if there is none; it stays due."""
         now = self._clock()
         if now < self._due:
             return []
+        image_hwc = self._read()
         self._due += self._every_s
         if self._due <= now:
             self._due = now + self._every_s
-        image_hwc = self._read()
         self._count += 1
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
         ident = f"camera {self._shown}@{moment}#{self._session}-{self._count}"

@@ -118,7 +118,7 @@ class Device:
         self, picture: Picture, *, level: int | None = None, fit: Fit = "crop", side: int | None = None
     ) -> NDArray[np.int32]:
         """Return the picture's symbols at a level (none: the bundle's default): int32 (C, rows, columns)."""
-        level = self._level(level)
+        level = self.checked_level(level)
         image_bhwc, _ = self.view(picture, fit=fit, side=side)
         return self.bundle.tables[0].quantise(self.encoder.latent_chw(image_bhwc), level)
 
@@ -127,14 +127,14 @@ class Device:
 
         Raises SettingsError, TablesError, or PacketGrid for more symbols than the bundle allows.
         """
-        return self._packing.pack(symbols_chw, self._level(level))
+        return self._packing.pack(symbols_chw, self.checked_level(level))
 
     def pack_latent(self, latent_chw: NDArray[np.float32], *, level: int) -> bytes:
         """Return the packet of a latent, float32 (C, rows, columns): that of its symbols, in less time.
 
         Raises SettingsError, TablesError, or PacketGrid for more symbols than the bundle allows.
         """
-        return self._packing.pack_latent(latent_chw, self._level(level))
+        return self._packing.pack_latent(latent_chw, self.checked_level(level))
 
     def prices(self, picture: Picture) -> list[int]:
         """Return the length of the picture's packet at every level, in bytes; the encoder runs once."""
@@ -180,7 +180,7 @@ class Device:
         """Do as `encode`, and say how long each stage took, and what level and how many symbols the limit cost."""
         limited = max_bytes is not None or deadline is not None
         most = None if max_bytes is None else checked_max_bytes(max_bytes)
-        level = self.bundle.manifest.levels - 1 if limited and level is None else self._level(level)
+        level = self.bundle.manifest.levels - 1 if limited and level is None else self.checked_level(level)
         begin = time.perf_counter()
         seen = View(self.bundle, picture, specs=self._specs, fit=fit, side=side)
         image_bhwc = seen.pixels_bhwc(seen.side)
@@ -286,7 +286,8 @@ class Device:
     def _specs(self) -> list[TaskSpec]:
         return task_specs(self.bundle)
 
-    def _level(self, level: int | None) -> int:
+    def checked_level(self, level: int | None) -> int:
+        """Return a rate level (none: the bundle's default). Raises SettingsError for one that the bundle lacks."""
         manifest = self.bundle.manifest
         if level is None:
             return manifest.default_level

@@ -9,7 +9,8 @@ What is decided, so that two machines decide alike:
 - transparent pixels lie on white, as on a page;
 - 16-bit grey is divided by 257 and rounded (65535 -> 255); 16-bit colour files lose their low byte inside Pillow;
 - 32-bit "I" pictures count as 16-bit ones if they fit, since that is how Pillow opens 16-bit PGM; floats are refused;
-- CMYK goes to RGB by Pillow's formula; colour profiles are not applied; of an animation the first frame counts.
+- CMYK goes to RGB by Pillow's formula; colour profiles are not applied; of an animation the first frame counts;
+- HEIC and JPEG XL are read where their plugins are installed (`plugins.py`), JPEG XL as its own stream turns it.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from splitcodec.device.plugins import HEAD, foreign, jxl_size, learn, learnt_suffixes
 from splitcodec.errors import PictureError, PictureNotFound, PictureTooLarge, PictureUnreadable
 
 MAX_PIXELS = 64_000_000
@@ -90,6 +92,12 @@ def load_reduced(
     return _loaded(source, max_pixels=max_pixels, fits=lambda size: (max if longest else min)(size) >= least)
 
 
+def suffixes() -> frozenset[str]:
+    """Return the suffixes of files that can be opened here, in small letters: Pillow's and its installed plugins'."""
+    known = {suffix.lower() for suffix, kind in Image.registered_extensions().items() if kind in _FORMATS}
+    return learnt_suffixes() | known
+
+
 def _loaded(source: Picture, *, max_pixels: int, fits: Fits | None) -> tuple[Image.Image, int]:
     if isinstance(source, Image.Image):
         return _as_rgb(source, name="the PIL image", max_pixels=max_pixels), 1
@@ -114,7 +122,10 @@ def _loaded(source: Picture, *, max_pixels: int, fits: Fits | None) -> tuple[Ima
         raise PictureUnreadable(f"{source!s:.200}: cannot be read ({reason}); check the file") from None
 
 
-def _from_file(file: IO[bytes], *, name: str, max_pixels: int, fits: Fits | None) -> tuple[Image.Image, int]:
+def _from_file(
+    file: io.BufferedReader | io.BytesIO, *, name: str, max_pixels: int, fits: Fits | None
+) -> tuple[Image.Image, int]:
+    file = _understood(file, name=name, max_pixels=max_pixels)
     try:
         # Pillow warns of large pictures and odd metadata; the size is judged below, the rest does not matter here.
         with _warnings_lock, warnings.catch_warnings():
@@ -131,9 +142,30 @@ def _from_file(file: IO[bytes], *, name: str, max_pixels: int, fits: Fits | None
     with picture:
         if picture.format not in _FORMATS:
             raise PictureUnreadable(f"{name}: {picture.format} is not read here; expected JPEG, PNG, WebP or TIFF")
+        if picture.format == "JXL" and not getattr(picture, "jpeg", False):
+            picture.info.pop("exif", None)  # the stream says how the picture is turned, and was obeyed
         _check_size(*picture.size, name=name, max_pixels=max_pixels)
         times = 1 if fits is None or picture.format not in _SCALED else _reduced(picture, fits)
         return _as_rgb(picture, name=name, max_pixels=max_pixels), times
+
+
+def _understood(file: io.BufferedReader | io.BytesIO, *, name: str, max_pixels: int) -> io.BufferedReader | io.BytesIO:
+    """Return a file whose format Pillow knows, if need be by a plugin; it may come from a pipe.
+
+    Raises PictureUnreadable without that plugin, and PictureTooLarge where Pillow would learn the size too late.
+    """
+    kind = foreign(file.peek(HEAD)[:HEAD] if isinstance(file, io.BufferedReader) else bytes(file.getbuffer()[:HEAD]))
+    if kind is not None and kind not in Image.OPEN:
+        learn(kind, name=name)
+    if kind != "JXL":
+        return file
+    data = file.read()
+    try:
+        width, height = jxl_size(data)
+    except ValueError as error:
+        raise PictureUnreadable(f"{name}: not a readable picture ({error})") from None
+    _check_size(width, height, name=name, max_pixels=max_pixels)
+    return io.BytesIO(data)
 
 
 def _reduced(picture: Image.Image, fits: Fits) -> int:

@@ -3,7 +3,9 @@
 Two files. The answers, JSON lines, are for the user. The ledger, 17 bytes a capture in the spool's folder, says which
 captures are done and how, also when the answers have been moved away. A capture is done in this order, each step on the
 disk before the next: its line, its mark in the ledger, its packet removed. No line is written while the one before
-has no mark, so after a crash only the last line can lack one; `Journal` puts it in when it opens.
+has no mark, so after a crash only the last line can lack one; `Journal` puts it in when it opens. By then the user may
+have moved the answers, or named others: a second name (a hard link) beside the ledger keeps the file within reach until
+its last line has been looked at.
 """
 
 from __future__ import annotations
@@ -42,11 +44,16 @@ def problem_line(outcome: Outcome, error: SplitcodecError) -> dict[str, Any]:
 
 @final
 class Journal:
-    """The answers and the ledger. Raises SpoolError if another process writes there, OutputError if it cannot."""
+    """The answers and the ledger. Raises SpoolError if another process writes there, OutputError if it cannot.
+
+    `unsure` says, if anything, that the last line by the ledger is not there: the answers were truncated, or moved away
+    where they had no second name. If that was after a crash, one capture that has its line does not have its mark.
+    """
 
     def __init__(self, answers: Path, ledger: Path) -> None:
         self.answers = answers
         self._ledger = ledger
+        self._second = ledger.with_name(f"{ledger.name}.answers")
         try:
             answers.parent.mkdir(parents=True, exist_ok=True)
             self._file = lock_file(answers)
@@ -61,9 +68,19 @@ class Journal:
             os.close(self._file)
             raise OutputError(f"cannot write {ledger}: {error.strerror}; choose another --spool") from None
         self._records = len(self._done)
-        self._unmarked: tuple[str, Outcome] | None = self._last_line()
+        lasts = [self._moved_last_line(), self._last_line(self._file, self.answers)]
         self._end = os.fstat(self._file).st_size
-        self._mark()
+        self._unmarked: tuple[str, Outcome] | None = None
+        for self._unmarked in lasts:
+            self._mark()
+        found = {_name(last[0]) for last in lasts if last is not None}
+        self.unsure = ""
+        if self._done and next(reversed(self._done)) not in found:
+            self.unsure = (
+                f"{answers}: the last line that was written is not there. If it was taken away after `watch` had been "
+                "killed, one packet that waits may be of a picture that has its line, and gives it another"
+            )
+        self._named = False
 
     def outcome(self, capture: str) -> Outcome | None:
         """Return how a capture ended, or None if it has no line yet."""
@@ -76,6 +93,7 @@ class Journal:
             return
         data = json.dumps({"capture": capture, **line}, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         line_bytes = data.encode("utf-8", "backslashreplace") + b"\n"  # half a surrogate pair: as JSON escapes it
+        self._name_again()
         self._end = _append(self._file, line_bytes, at=self._end, name=self.answers)
         self._unmarked = (capture, outcome)
         self._mark()
@@ -109,17 +127,41 @@ class Journal:
             return {data[i : i + 16]: Outcome(data[i + 16 : i + 17]) for i in range(0, whole, _RECORD)}
         raise SpoolError(f"{self._ledger}: damaged; move the spool's folder away and begin a new one")
 
-    def _last_line(self) -> tuple[str, Outcome] | None:
+    def _moved_last_line(self) -> tuple[str, Outcome] | None:
+        """Return the capture of the last line of what the answers were before, if they are another file now."""
+        with contextlib.suppress(OSError, SpoolError):  # no longer there, no longer ours, or another's by now
+            if os.path.samestat(os.stat(self._second), os.fstat(self._file)):
+                return None
+            handle = lock_file(self._second)
+            try:
+                return self._last_line(handle, self._second)
+            finally:
+                os.close(handle)
+        return None
+
+    def _name_again(self) -> None:
+        """Give the answers their second name before the first line, where the disk has such names."""
+        if self._named:
+            return
+        self._named = True
+        with contextlib.suppress(OSError):
+            if not os.path.samestat(os.stat(self._second), os.fstat(self._file)):
+                self._second.unlink()
+        with contextlib.suppress(OSError):
+            os.link(os.path.realpath(self.answers), self._second)
+            sync_folder(self._second.parent)
+
+    def _last_line(self, handle: int, name: Path) -> tuple[str, Outcome] | None:
         """Return the capture of the last whole line, cutting off a torn one."""
-        size = os.fstat(self._file).st_size
+        size = os.fstat(handle).st_size
         begin = max(0, size - _LONGEST_LINE)
-        tail = os.pread(self._file, size - begin, begin)
+        tail = os.pread(handle, size - begin, begin)
         whole = tail.rfind(b"\n") + 1
         if whole < len(tail):
             if whole == 0 and begin > 0:
-                raise SpoolError(f"{self.answers}: its last line is longer than {_LONGEST_LINE} bytes; not ours")
-            os.ftruncate(self._file, begin + whole)
-            os.fsync(self._file)
+                raise SpoolError(f"{name}: its last line is longer than {_LONGEST_LINE} bytes; not ours")
+            os.ftruncate(handle, begin + whole)
+            os.fsync(handle)
         last = tail[:whole].rstrip(b"\n").rpartition(b"\n")[2]
         if not last:
             return None
@@ -129,9 +171,7 @@ class Journal:
             outcome = Outcome.ANSWERED if error is None else Outcome[str(error["outcome"]).upper()]
             return str(got["capture"]), outcome
         except (ValueError, KeyError, TypeError, AttributeError):
-            raise SpoolError(
-                f"{self.answers}: its last line is none that `watch` writes; choose another --answers"
-            ) from None
+            raise SpoolError(f"{name}: its last line is none that `watch` writes; choose another --answers") from None
 
 
 def _name(capture: str) -> bytes:

@@ -7,14 +7,13 @@ carries bytes (MQTT, a serial line) is written as one more such function.
 
 from __future__ import annotations
 
-import json
 import math
 import random
 import re
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any, final
+from typing import final
 from urllib.request import getproxies
 
 import httpx
@@ -24,6 +23,7 @@ from splitcodec.device.status import shown_address
 from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError
 from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.brief import MEDIA_TYPE, restore
+from splitcodec.wire.problem import Told, told_by
 from splitcodec.wire.request import BACKOFF_S, check_top
 
 Link = Callable[[bytes], bytes]
@@ -121,7 +121,7 @@ class HttpLink:
                     return self._answer(headers, body)
                 if not _passing(status, headers):
                     raise self._refusal(status, headers, body)
-                trouble = f"status {status}" + (f", {detail}" if (detail := _detail(headers, body)) else "")
+                trouble = f"status {status}" + (f", {told.detail}" if (told := _told(headers, body)).detail else "")
                 wait_s = _retry_after_s(headers.get("retry-after"), otherwise=wait_s)
             if turn + 1 < self._tries:
                 self._sleep(wait_s)
@@ -165,9 +165,9 @@ class HttpLink:
         return restore(body) if headers.get("content-type") == MEDIA_TYPE else body
 
     def _refusal(self, status: int, headers: httpx.Headers, body: bytes) -> LinkRefused | LinkGarbled:
-        if detail := _detail(headers, body):
-            told = f"{self.url} refused the packet ({status}): {detail}{_HINTS.get(status, '')}"
-            return LinkRefused(told, status=status)
+        if (told := _told(headers, body)).detail:
+            what = f"{self.url} refused the packet ({status}): {told.detail}{_HINTS.get(status, '')}"
+            return LinkRefused(what, status=status, reason=told.reason)
         if 300 <= status < 400:
             place = headers.get("location", "nowhere")[:200]
             return LinkGarbled(f"{self.url} answered {status} and points to {place}; give that address instead")
@@ -282,16 +282,9 @@ def _is_problem(headers: httpx.Headers) -> bool:
     return str(headers.get("content-type", "")).startswith("application/problem+json")
 
 
-def _detail(headers: httpx.Headers, body: bytes) -> str:
+def _told(headers: httpx.Headers, body: bytes) -> Told:
     """Return what a problem document (RFC 9457) says, or nothing if this is none."""
-    if not _is_problem(headers):
-        return ""
-    try:
-        problem: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        return ""
-    detail = problem.get("detail") or problem.get("title") if isinstance(problem, dict) else None
-    return " ".join(detail.split())[:500] if isinstance(detail, str) else ""
+    return told_by(body) if _is_problem(headers) else Told()
 
 
 def _retry_after_s(header: str | None, *, otherwise: float) -> float:

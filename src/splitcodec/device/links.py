@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Protocol
+from functools import partial
+from typing import Final, Protocol, final
 
 from splitcodec.device.link import http
 from splitcodec.device.udp import udp
 from splitcodec.errors import SettingsError
+from splitcodec.wire.request import Wanted
+
+AROUND_HTTP: Final = 380
+"""Bytes that HTTP over TCP puts around a packet in two segments and its answer, where a connection is open."""
+AROUND_UDP: Final = 120
+"""The same of two datagrams up and one down. Both by docs/field.md, less the answer of 57 bytes."""
 
 
 class KeyedLink(Protocol):
@@ -23,6 +30,11 @@ class KeyedLink(Protocol):
     def close(self) -> None:
         """Close the connection."""
         ...
+
+
+def around(url: str) -> int:
+    """Return the bytes that the link to `url` puts around a packet and its answer; MQTT is taken to put HTTP's."""
+    return AROUND_UDP if url.lower().startswith("udp://") else AROUND_HTTP
 
 
 def open_link(
@@ -61,3 +73,31 @@ def open_link(
         password=os.environ.get("SPLITCODEC_MQTT_PASSWORD"),
         ca_file=os.environ.get("SPLITCODEC_MQTT_CA"),
     )
+
+
+@final
+class Links:
+    """Links to the edge at `url`, one for each thing to ask for, opened when a packet wants it. Close them at the end.
+
+    What waits may have been made for other tasks than are asked for today, and a link asks for the same each time.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 10.0, retries: int = 2, token: str | None = None) -> None:
+        self._open = partial(open_link, url, timeout_s=timeout_s, retries=retries, token=token)
+        self._links: dict[Wanted, KeyedLink] = {}
+
+    def __call__(self, packet: bytes, wanted: Wanted) -> bytes:
+        """Send one packet, under its key, and return the answer. Raises LinkError, and as `open_link`."""
+        return self.asking(wanted)(packet, idempotency_key=wanted.key)
+
+    def asking(self, wanted: Wanted) -> KeyedLink:
+        """Return the link that asks for these tasks and guesses. Raises as `open_link`."""
+        query = wanted._replace(key=None)
+        if query not in self._links:
+            self._links[query] = self._open(tasks=query.tasks, top=query.top)
+        return self._links[query]
+
+    def close(self) -> None:
+        """Close the connections."""
+        for link in self._links.values():
+            link.close()

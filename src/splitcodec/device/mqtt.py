@@ -147,6 +147,7 @@ class _Session:
         self._client.reconnect_delay_set(min_delay=1, max_delay=30)
         self._client.connect_timeout = timeout_s
         self._client.on_connect = self._on_connect
+        self._client.on_connect_fail = self._on_connect_fail
         self._client.on_subscribe = self._on_subscribe
         self._client.on_disconnect = self._on_disconnect
         self._client.on_message = self._on_message
@@ -166,10 +167,11 @@ class _Session:
         """Publish once and wait for the answer. Raises LinkDown or LinkRefused."""
         deadline = time.monotonic() + timeout_s
         self._connect()
-        if not self._ready.wait(timeout_s):
-            raise LinkDown(f"not connected within {timeout_s:g} s; check that the broker runs")
-        if self._refusal is not None:
+        ready = self._ready.wait(timeout_s)
+        if self._refusal is not None:  # also where the broker has hung up since: it will say the same again
             raise self._refusal
+        if not ready:
+            raise LinkDown(f"not connected within {timeout_s:g} s; check that the broker runs")
         box = self._waiting.setdefault(correlation, queue.SimpleQueue())
         try:
             number = self._client.publish(self._broker.packets, packet, qos=1, properties=properties).mid
@@ -202,7 +204,7 @@ class _Session:
                 self._client.loop_stop()
                 # paho closes its last sockets when it is collected, so nothing may hold it in a circle
                 self._client.on_connect = self._client.on_subscribe = self._client.on_disconnect = None
-                self._client.on_message = self._client.on_publish = None
+                self._client.on_message = self._client.on_publish = self._client.on_connect_fail = None
 
     def _connect(self) -> None:
         with self._start:
@@ -224,6 +226,9 @@ class _Session:
             self._refused(f"lets nobody in: {reason}; check user and password", status=status)
             return
         client.subscribe(self.response_topic, qos=1)
+
+    def _on_connect_fail(self, *_: Any) -> None:
+        self._refusal = None  # what a broker said that is not there any more
 
     def _on_subscribe(self, _: Client, __: object, ___: int, reasons: list[ReasonCode], ____: object) -> None:
         if reasons and reasons[0].is_failure:

@@ -17,11 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, final
 
+from splitcodec.device.image import suffixes
 from splitcodec.device.journal import Outcome
 from splitcodec.errors import DataError, PictureNotFound, PictureTooLarge, PictureUnreadable, SettingsError
 
-_RASTER = ("avif", "bmp", "gif", "heic", "heif", "j2k", "jp2", "jpe", "jpeg", "jpg", "jxl", "mpo", "pcx", "pgm", "png")
-SUFFIXES = frozenset(f".{kind}" for kind in (*_RASTER, "ppm", "qoi", "tga", "tif", "tiff", "webp"))
 LARGEST_FILE = 256 << 20
 LONG_AGO_S = 60.0  # more than clocks differ, so that what is older at the first look is whole
 MOST_FAILURES = 5
@@ -58,7 +57,12 @@ class Source(Protocol):
         ...
 
     def done(self, ident: str, picture: str, outcome: Outcome) -> None:
-        """Do with the picture what is to be done once its line is written. Never raises."""
+        """Do with the picture what is to be done once its line is written. Never raises; see `trouble`."""
+        ...
+
+    @property
+    def trouble(self) -> str:
+        """Return why `done` could not do it, in words that are the same for every picture; "" if it could."""
         ...
 
     def close(self) -> None:
@@ -68,11 +72,12 @@ class Source(Protocol):
 
 @final
 class Folder:
-    """The pictures in a folder, by their suffix; hidden files and folders inside are left alone.
+    """The pictures in a folder, by the suffixes of what can be opened; hidden files and folders inside are left alone.
 
     A file counts once it has not changed for `settle_s` seconds between two looks, or where it was a minute older than
     that at the first look. `after` is "keep", "delete" (answered pictures) or "move" (into the folders `done` and
-    `failed` inside). A name that is not UTF-8 is given with backslashes. Raises DataError if there is no such folder.
+    `failed` inside); where that fails it is tried again at the next looks. A name that is not UTF-8 is given with
+    backslashes. Raises DataError if there is no such folder.
     """
 
     def __init__(
@@ -89,6 +94,7 @@ class Folder:
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; make it, or give another")
         self.folder = folder
+        self._suffixes = suffixes()
         self._after = after
         self._settle_s = settle_s
         self._clock = clock
@@ -98,17 +104,23 @@ class Folder:
         self._first_look = True
         self._raw: dict[str, str] = {}  # names as the file system has them, where they are not UTF-8
         self._failures: dict[str, int] = {}
+        self._trouble = ""
 
     @property
     def pending(self) -> bool:
         """Return whether files are there that may still be written."""
         return self._young
 
+    @property
+    def trouble(self) -> str:
+        """Return why pictures that have their line could not be deleted or moved; "" if they could."""
+        return self._trouble
+
     def take(self, known: Known) -> list[Capture]:
         """Return the pictures that are whole and not `known`, the oldest first. Raises DataError without the folder."""
         found: list[tuple[int, str, str]] = []
         unchanged: dict[str, tuple[str, float]] = {}
-        entries = self._entries()
+        entries, self._trouble = self._entries(), ""  # `known` has `done` tried again
         self._raw = {name: entry.name for name, entry in entries if name != entry.name}
         for name, entry in entries:
             with contextlib.suppress(OSError):
@@ -129,16 +141,25 @@ class Folder:
 
     def done(self, ident: str, picture: str, outcome: Outcome) -> None:
         """Keep, delete or move the picture; one that has changed in the meantime is another capture and is left."""
-        path = self._path(picture)
-        with contextlib.suppress(OSError):
-            if self._after == KEEP or _ident(picture, path.stat()) != ident:
+        if self._after == KEEP or (self._after == DELETE and outcome is not Outcome.ANSWERED):
+            return
+        path, target = self._path(picture), self.folder / ("done" if outcome is Outcome.ANSWERED else "failed")
+        try:
+            if _ident(picture, path.stat()) != ident:
                 return
             if self._after == MOVE:
-                target = self.folder / ("done" if outcome is Outcome.ANSWERED else "failed")
                 target.mkdir(exist_ok=True)
                 os.replace(path, _free(target / path.name))
-            elif outcome is Outcome.ANSWERED:
+            else:
                 path.unlink()
+        except FileNotFoundError:
+            pass  # somebody else has taken it away
+        except OSError as error:
+            what = f"moved to {target}" if self._after == MOVE else f"deleted from {self.folder}"
+            self._trouble = self._trouble or (
+                f"pictures cannot be {what} ({error.strerror}); see who may write there and what is in the way. "
+                "Their lines are written"
+            )
 
     def close(self) -> None:
         """Nothing is held."""
@@ -149,7 +170,7 @@ class Folder:
                 return [
                     (_printable(entry.name), entry)
                     for entry in entries
-                    if not entry.name.startswith(".") and Path(entry.name).suffix.lower() in SUFFIXES
+                    if not entry.name.startswith(".") and Path(entry.name).suffix.lower() in self._suffixes
                 ]
         except OSError as error:
             raise DataError(f"{self.folder}: {error.strerror}; is the disk there?") from None

@@ -18,6 +18,7 @@ from typing import Any, final
 
 from splitcodec.device.placed import Letterbox
 from splitcodec.errors import OutputError, SpoolError
+from splitcodec.wire.request import Wanted
 
 _SUFFIX = ".spool"
 _REFUSED = "refused"
@@ -31,7 +32,9 @@ RESERVE_BYTES = 1_000_000
 class Entry:
     """A packet that waits: of which capture and picture, its level, its idempotency key.
 
-    `place` is where the picture lies in what the network sees, if an answer's boxes are to be mapped to the picture.
+    `place` is where the picture lies in what the network sees, so that an answer's boxes find back to the picture.
+    `tasks` and `top` (none: the edge's default) are asked for whenever it is sent. Older versions stored neither
+    `tasks` (then None) nor the place of a crop.
     """
 
     capture: str
@@ -40,11 +43,29 @@ class Entry:
     level: int
     packet: bytes
     place: Letterbox | None = None
+    tasks: tuple[str, ...] | None = None
+    top: int | None = None
+
+    def wanted(self, today: Wanted) -> Wanted:
+        """Return what to ask for, and under which key; `today` is what packets are made for now."""
+        asked = today if self.tasks is None else Wanted(self.tasks, self.top)
+        return asked._replace(key=self.key)
 
 
-def idempotency_key(packet: bytes, capture: str) -> str:
-    """Return the key of a packet: the same for one capture however often it is sent, another for every other."""
-    return hashlib.sha256(len(packet).to_bytes(4, "little") + packet + capture.encode()).hexdigest()[:32]
+def entry_of(capture: str, picture: str, *, made: tuple[bytes, int, Letterbox | None], wanted: Wanted) -> Entry:
+    """Return the entry of a packet that was made now: (packet, level, place)."""
+    packet, level, place = made
+    key = idempotency_key(packet, capture, wanted=wanted)
+    return Entry(capture, picture, key, level, packet, place, wanted.tasks, wanted.top)
+
+
+def idempotency_key(packet: bytes, capture: str, *, wanted: Wanted) -> str:
+    """Return the key of a packet: the same for one capture however often it is sent, another for every other.
+
+    An edge gives one key one answer, so what is asked for is part of it.
+    """
+    rest = repr((capture, wanted.tasks, wanted.top)).encode()
+    return hashlib.sha256(len(packet).to_bytes(4, "little") + packet + rest).hexdigest()[:32]
 
 
 @final
@@ -216,6 +237,8 @@ def _dump(entry: Entry) -> bytes:
     }
     if entry.place is not None:
         head["place"] = asdict(entry.place)
+    if entry.tasks is not None:
+        head |= {"tasks": list(entry.tasks), "top": entry.top}
     content = json.dumps(head, separators=(",", ":")).encode() + b"\n" + entry.packet
     return content + zlib.crc32(content).to_bytes(4, "little")
 
@@ -233,6 +256,8 @@ def _parse(content: bytes, place: Path) -> Entry:
             level=int(got["level"]),
             packet=packet,
             place=_place(got["place"]) if "place" in got else None,
+            tasks=_tasks(got["tasks"]) if "tasks" in got else None,
+            top=None if got.get("top") is None else int(got["top"]),
         )
     except (ValueError, KeyError, TypeError) as error:
         raise SpoolError(f"{place}: damaged ({error}); the packet is set aside") from None
@@ -241,3 +266,9 @@ def _parse(content: bytes, place: Path) -> Entry:
 def _place(got: Any) -> Letterbox:
     width, height = got["picture"]
     return Letterbox(**{**got, "picture": (width, height)})
+
+
+def _tasks(got: Any) -> tuple[str, ...]:
+    if not isinstance(got, list):
+        raise TypeError("tasks are no list")
+    return tuple(str(task) for task in got)

@@ -5,6 +5,9 @@
 A packet goes up in as many datagrams as it needs and its answer comes down in one: no connection, no heads, no
 acknowledgement of every segment. What is lost is sent again (`wire/exchange.py`). With a token, every frame bears a tag
 under it; nothing is encrypted, so put UDP into a tunnel where strangers may read.
+
+A socket that is connected stays with the addresses that both shores had when it was opened. So where no answer comes,
+another is opened: the name is looked up anew, and of its addresses the next is taken if this one never said a word.
 """
 
 from __future__ import annotations
@@ -92,12 +95,10 @@ class UdpLink:
             if turn:
                 time.sleep(BACKOFF_S * 2**turn * (0.5 + random.random()))  # noqa: S311 - jitter, not a secret
             try:
-                with self._busy:
-                    return self._frames(packet, idempotency_key=idempotency_key)
+                return self._ask(packet, idempotency_key)
             except LinkDown as error:
                 trouble = error
             except OSError as error:
-                self._line.close()
                 reason = (
                     "nobody listens there" if isinstance(error, ConnectionRefusedError) else error.strerror or error
                 )
@@ -106,6 +107,19 @@ class UdpLink:
         raise LinkDown(
             f"{self.url} does not answer after {tries} ({trouble}); both shores need the same token, or none"
         )
+
+    def _ask(self, packet: bytes, idempotency_key: str | None) -> bytes:
+        """Try once, and at once again at the next address where one sends packets back. Raises LinkDown, OSError."""
+        with self._busy:
+            while True:
+                try:
+                    return self._frames(packet, idempotency_key=idempotency_key)
+                except LinkDown:
+                    self._line.leave()
+                    raise
+                except OSError:
+                    if not self._line.leave():
+                        raise
 
     def close(self) -> None:
         """Close the socket."""
@@ -126,6 +140,9 @@ class _Line:
         self._host, self._port = _place(url)
         self.seal = seal
         self._socket: socket.socket | None = None
+        self._turn = 0  # which of the name's addresses
+        self._addresses = 0  # how many it has, as long as one of them is tried
+        self._heard = False  # since the socket was opened
 
     @property
     def url(self) -> str:
@@ -135,7 +152,9 @@ class _Line:
     def send(self, frame: bytes) -> None:
         """Send a frame. Raises OSError."""
         if self._socket is None:
-            family, kind, protocol, _, address = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)[0]
+            found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)
+            self._addresses, self._heard = len(found), False
+            family, kind, protocol, _, address = found[self._turn % len(found)]
             self._socket = socket.socket(family, kind, protocol)
             self._socket.connect(address)
         self._socket.send(self.seal.close(frame))
@@ -146,12 +165,27 @@ class _Line:
             return None
         self._socket.settimeout(max(seconds, _SHORTEST_WAIT_S))
         try:
-            return self.seal.open(self._socket.recv(65_536))
+            frame = self.seal.open(self._socket.recv(65_536))
         except TimeoutError:
             return None
+        self._heard = self._heard or frame is not None
+        return frame
+
+    def leave(self) -> bool:
+        """Close the socket. Returns whether the next frame goes to an address that has not had its turn yet.
+
+        An address that has said a word since the socket was opened keeps its turn.
+        """
+        tried, heard = self._addresses, self._heard
+        self.close()
+        if not tried or heard:
+            return False
+        self._turn = (self._turn + 1) % tried
+        return self._turn > 0
 
     def close(self) -> None:
         """Close the socket; the next frame opens another."""
+        self._addresses = 0
         if self._socket is not None:
             self._socket.close()
             self._socket = None

@@ -18,14 +18,13 @@ from splitcodec.device.journal import Journal, Outcome, problem_line
 from splitcodec.device.overlay import in_picture
 from splitcodec.device.placed import Letterbox
 from splitcodec.device.source import Capture, Source
-from splitcodec.device.spool import Entry, Spool, entry_size, idempotency_key
+from splitcodec.device.spool import Entry, Spool, entry_of, entry_size
 from splitcodec.device.status import Backoff, Status, shown_address
 from splitcodec.errors import (
     BudgetTooSmall,
     CameraError,
     DataError,
     LinkError,
-    LinkRefused,
     OutputError,
     PictureError,
     PictureNotFound,
@@ -36,6 +35,7 @@ from splitcodec.errors import (
 )
 from splitcodec.wire.answer import Answer, parse_answer
 from splitcodec.wire.problem import may_pass
+from splitcodec.wire.request import Wanted
 
 REFUSE, DROP_OLDEST, DROP_NEWEST = "refuse", "drop-oldest", "drop-newest"
 
@@ -45,32 +45,30 @@ class Watch:
     """Takes captures from `source` into `spool` and their answers into `journal`.
 
     `encode(picture)` returns (packet, level, place), or None where it was stopped while it waited, so that the capture
-    stays where it is; `send(packet, key)` returns the answer's JSON, whose boxes are mapped by `place`, if any. The
-    spool holds at most `max_bytes`; where it is full, `when_full` is "refuse" (take no more pictures), "drop-oldest" or
-    "drop-newest" (write a line that says so). `tell` is called with every line that is written, and `None` when only
-    the status has changed.
+    stays where it is; `send(packet, wanted)` returns the answer's JSON, whose boxes are mapped by `place`, if any.
+    Packets are made to ask for `asking`, and do so whenever they are sent. The spool holds at most `max_bytes`; where
+    it is full, `when_full` is "refuse" (take no more pictures), "drop-oldest" or "drop-newest" (a line says so). `tell`
+    is called with every line that is written, and `None` when only the status has changed.
     """
 
     def __init__(
         self,
         *,
         encode: Callable[[Any], tuple[bytes, int, Letterbox | None] | None],
-        send: Callable[[bytes, str], bytes],
+        send: Callable[[bytes, Wanted], bytes],
         source: Source,
         spool: Spool,
         journal: Journal,
         max_bytes: int,
+        asking: Wanted,
         when_full: str = REFUSE,
         tell: Callable[[dict[str, Any] | None], None] = lambda _: None,
     ) -> None:
         if when_full not in (REFUSE, DROP_OLDEST, DROP_NEWEST):
             raise SettingsError(f"--when-full {when_full!r}; expected refuse, drop-oldest or drop-newest")
-        self._encode = encode
-        self._send = send
-        self._source = source
-        self._spool = spool
-        self._journal = journal
-        self._max_bytes = max_bytes
+        self._encode, self._send, self._source = encode, send, source
+        self._spool, self._journal = spool, journal
+        self._max_bytes, self._asking = max_bytes, asking
         self._when_full = when_full
         self._tell = tell
         self._lock = threading.RLock()
@@ -87,11 +85,13 @@ class Watch:
             captures = self._source.take(self._known)
         except (DataError, CameraError) as error:
             return not self._hindered("source", error)
-        self.status.source = ""
+        before, self.status.source = self.status.source, self._source.trouble
+        if self.status.source not in ("", before):
+            self._tell(None)
         for capture in captures:
             if (stop is not None and stop.is_set()) or not self._take(capture):
                 return True
-        return bool(self.status.source)
+        return self._blocked
 
     def deliver(self) -> bool | None:
         """Send the first packet that waits. Returns whether it is done with, or None if nothing waits."""
@@ -113,7 +113,7 @@ class Watch:
             while not stop.is_set():
                 self.gather(stop)
                 self._more.set()
-                if self.status.disk or self.status.source:
+                if self.status.disk or self._blocked:
                     stop.wait(resting.next_s())
                 else:
                     resting.reset()
@@ -122,15 +122,18 @@ class Watch:
     def once(self, stop: threading.Event, *, poll_s: float = 0.2) -> None:
         """Gather what is there and deliver it; leave in the spool what the link does not take now."""
         while not stop.is_set():
-            troubled = self.gather(stop)
-            delivered = 0
+            troubled, delivered = self.gather(stop), 0
             while not stop.is_set() and self.deliver():
                 delivered += 1
-            hindered = self.status.link or self.status.disk or self.status.source
+            hindered = self.status.link or self.status.disk or self._blocked
             if self._source.pending:
                 stop.wait(poll_s)
             elif hindered or not (troubled and delivered):
                 return
+
+    @property
+    def _blocked(self) -> bool:  # what has its line and cannot be moved away is in nobody's way
+        return self.status.source not in ("", self._source.trouble)
 
     def _keep_delivering(self, stop: threading.Event, backoff: Backoff) -> None:
         while not stop.is_set():
@@ -176,9 +179,7 @@ class Watch:
             return self._settle(capture, Outcome.UNREADABLE, problem_line(Outcome.UNREADABLE, large))
         if made is None:
             return False
-        packet, level, place = made
-        key = idempotency_key(packet, capture.ident)
-        entry = Entry(capture.ident, capture.picture, key, level, packet, place)
+        entry = entry_of(capture.ident, capture.picture, made=made, wanted=self._asking)
         with self._lock:
             if not self._make_room(entry_size(entry)):
                 if self._when_full == REFUSE:
@@ -240,11 +241,11 @@ class Watch:
         told = {"key": entry.key, "bytes": len(entry.packet), "level": entry.level}
         try:
             self.status.sent += 1
-            answer: Answer = parse_answer(self._send(entry.packet, entry.key))
+            answer: Answer = parse_answer(self._send(entry.packet, entry.wanted(self._asking)))
             if entry.place is not None:
                 answer = in_picture(answer, entry.place)
         except (LinkError, SettingsError) as error:
-            if isinstance(error, LinkError) and not (isinstance(error, LinkRefused) and not may_pass(error.status)):
+            if isinstance(error, LinkError) and may_pass(error):
                 return self._hindered("link", error)
             line = {**told, **problem_line(Outcome.REFUSED, error)}
             return self._settle(capture, Outcome.REFUSED, line, place=place)
@@ -278,6 +279,7 @@ class Watch:
             self._count()
         if ident:
             self._source.done(ident, picture, outcome)
+            self.status.source = self.status.source or self._source.trouble
         return True
 
     def _hindered(self, by: str, error: SplitcodecError) -> bool:

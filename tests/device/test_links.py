@@ -1,0 +1,57 @@
+"""One address, several things to ask for; and a refusal's name on its way through a bridge."""
+
+from __future__ import annotations
+
+import pytest
+from PIL import Image
+
+from splitcodec.cli.bridge import _over_http
+from splitcodec.device.client import Device
+from splitcodec.device.links import Links
+from splitcodec.edge.answer import Edge
+from splitcodec.edge.server import BackgroundServer, Settings, create_app
+from splitcodec.edge.udp import UdpBridge
+from splitcodec.errors import LinkRefused, SettingsError
+from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.problem import may_pass
+from splitcodec.wire.request import Wanted
+from tests.device import test_link
+
+edge = test_link.edge
+
+
+def test_each_packet_asks_for_what_is_wanted_of_it_over_a_link_that_is_kept(edge: test_link.Edge) -> None:
+    links = Links(edge.url, retries=0, token="t0ken")
+    few, many = Wanted(("classify",), 1, "k1"), Wanted(("classify", "detect"), None, "k2")
+    for wanted in (few, many, few._replace(key="k3")):
+        assert links(b"packet", wanted) == b"{}"
+    assert [path.partition("?")[2] for path, _, _ in edge.seen] == [
+        "tasks=classify&top=1&brief=1",
+        "tasks=classify%2Cdetect&brief=1",
+        "tasks=classify&top=1&brief=1",
+    ]
+    assert [headers["idempotency-key"] for _, headers, _ in edge.seen] == ["k1", "k2", "k3"]
+    assert all(headers["authorization"] == "Bearer t0ken" for _, headers, _ in edge.seen)
+    assert links.asking(few) is links.asking(Wanted(("classify",), 1)) is not links.asking(many)
+    links.close()
+
+
+def test_an_address_that_is_none_is_refused_when_it_is_first_asked() -> None:
+    with pytest.raises(SettingsError, match="no address of an edge"):
+        Links("ftp://a").asking(Wanted())
+
+
+def test_the_name_of_a_refusal_comes_through_a_bridge(tiny: Bundle, pictures: list[Image.Image]) -> None:
+    packet = Device(tiny).encode(pictures[4])
+    with BackgroundServer(create_app(Edge(tiny), Settings())) as server:
+        respond, _ = _over_http(server.url, 10.0, token=None)
+        with UdpBridge("127.0.0.1", 0, respond) as bridge:
+            links = Links(f"udp://127.0.0.1:{bridge.port}", retries=0)
+            for asked, reason, passes in (
+                (packet, "TaskError", True),
+                (packet[:-1] + bytes((packet[-1] ^ 1,)), "PacketChecksum", False),
+            ):
+                with pytest.raises(LinkRefused) as caught:
+                    links(asked, Wanted(("detect",)))
+                assert (caught.value.reason, may_pass(caught.value)) == (reason, passes)
+            links.close()
