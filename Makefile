@@ -61,7 +61,7 @@ results: $(VENV)/.dev  ## write docs/results.md, docs/load.md and the marked blo
 	$(BIN)/python benchmarks/results.py
 
 train: $(VENV)/.dev  ## train the shipped bundles again, each after what it is led by (PHOTOS=folder, RUNS=folder)
-	for size in _large "" _v1 _small_v1 _small _tiny_v1 _tiny_v4 _tiny; do \
+	for size in _large _medium "" _tiny; do \
 		MALLOC_MMAP_MAX_=0 MALLOC_TRIM_THRESHOLD_=100000000000 \
 		$(BIN)/splitcodec train recipes/efficientnet_lite0$$size.yaml --photos $(PHOTOS) --out $(RUNS)/efficientnet_lite0$$size || exit; \
 	done

@@ -51,8 +51,8 @@ def test_golden_vectors_replay(name: str) -> None:
     ("name", "macs"),
     [
         ("efficientnet-lite0-tiny", 25e6),
-        ("efficientnet-lite0-small", 60e6),
-        ("efficientnet-lite0", 100e6),
+        ("efficientnet-lite0", 60e6),
+        ("efficientnet-lite0-medium", 100e6),
         ("efficientnet-lite0-large", 150e6),
     ],
 )

@@ -89,7 +89,7 @@ def test_what_does_not_fit_is_refused(whole: Bundle, tmp_path: Path) -> None:
 
 
 def test_a_task_that_decodes_for_itself_goes_with_no_other_encoder(tmp_path: Path) -> None:
-    small, large = open_bundle("efficientnet-lite0-small"), open_bundle("efficientnet-lite0-large")
+    small, large = open_bundle("efficientnet-lite0"), open_bundle("efficientnet-lite0-large")
     spec = replace(large.task("detect"), decoder="decoder_detect")
     files = {"decoder_detect.onnx": large.graph("decoder"), "task_detect.json": spec.to_json()}
     with pytest.raises(SettingsError, match=r"detect of efficientnet-lite0-large@.* has a decoder of its own"):

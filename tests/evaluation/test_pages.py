@@ -60,7 +60,7 @@ def test_a_page_follows_a_renewed_report(
 ) -> None:
     assert run(results, monkeypatch) == 0
     assert run(results, monkeypatch, "--check") == 0
-    report = checkout / "reports" / "int8_small.json"
+    report = checkout / "reports" / "int8_large.json"
     body = json.loads(report.read_bytes())
     report.write_text(json.dumps({**body, "loss": 0.987}))
     capsys.readouterr()
@@ -72,7 +72,7 @@ def test_a_page_follows_a_renewed_report(
     after = (checkout / "docs" / "device.md").read_text()
     ours, theirs = before.splitlines(), after.splitlines()
     (changed,) = [new for old, new in zip(ours, theirs, strict=True) if old != new]
-    assert changed.startswith("| `efficientnet-lite0-small@")
+    assert changed.startswith("| `efficientnet-lite0-large@")
     assert "| 0.99 [" in changed
 
 
@@ -83,7 +83,7 @@ def test_a_page_follows_a_renewed_report(
         ("reports/rate_accuracy/rd.json", ["teacher_top1"]),
         ("reports/mutations.json", ["packets", 0, "bundle"]),
         ("reports/latency.json", ["strategies", 1, "kind"]),
-        ("src/splitcodec/zoo/efficientnet-lite0@8/manifest.json", ["provenance", "contexts", "held_out"]),
+        ("src/splitcodec/zoo/efficientnet-lite0@9/manifest.json", ["provenance", "contexts", "held_out"]),
     ],
 )
 def test_a_report_that_lacks_a_key_is_named_with_it(

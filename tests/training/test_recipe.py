@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,8 @@ import yaml
 
 from splitcodec.errors import RecipeError
 from splitcodec.training.recipe import LevelsRecipe, Recipe, read_recipe
-from tests.training.conftest import RECIPES
+from splitcodec.wire.bundle import open_bundle, zoo_names
+from tests.training.conftest import COMMITTED, RECIPES
 
 Make = Callable[[], dict[str, Any]]
 
@@ -23,6 +26,24 @@ def _read(folder: Path, data: object, *changes: str) -> Recipe:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
 def test_committed_recipes_are_valid(path: Path) -> None:
     assert read_recipe(path).name
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: p.stem)
+def test_a_recipe_led_by_what_ships_has_its_levels_and_channels(path: Path) -> None:
+    """The shipped default's had eight levels still when the large one that leads it had got ten: it was refused."""
+    recipe = read_recipe(path)
+    known = {name for ident in zoo_names() for name in (ident, ident.rpartition("@")[0])}
+    shipped = {str(recipe.lead), str(recipe.start if recipe.lead is None else None)} & known
+    for name in shipped:
+        manifest = open_bundle(name).manifest
+        assert (recipe.levels.count, recipe.student.channels) == (manifest.levels, manifest.channels)
+
+
+def test_make_trains_recipes_that_are_there() -> None:
+    makefile = (COMMITTED.parent / "Makefile").read_text(encoding="utf-8")
+    (sizes,) = re.findall(r"for size in (.*); do", makefile)
+    stems = {path.stem for path in RECIPES}
+    assert {f"efficientnet_lite0{size}" for size in shlex.split(sizes)} <= stems
 
 
 def test_a_recipe_without_kinds_means_the_first_of_them(recipe: Recipe) -> None:
