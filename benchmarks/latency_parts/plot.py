@@ -8,6 +8,13 @@ from latency_parts.show import labelled
 from splitcodec.evaluation.drawing import COOL, DARK, WARM, dress, figure, plain_numbers, png
 
 _MARKERS = ("o", "s", "^", "v", "D", "P", "X", "p")
+_WAYS = {
+    ("fp32", False): ("-", "o"),
+    ("fp32", True): ("--", "s"),
+    ("int8", False): ("-.", "^"),
+    ("int8", True): (":", "v"),
+}
+_TOGETHER = ("-", "*")  # several tasks of one packet
 _COLOURS = {"ours": WARM, "codec": COOL, "rival": DARK, "device": ("#555555", "#999999")}
 _STAGES = {  # on the device dark, at the edge light
     "preprocess": "#5c6f82",
@@ -45,17 +52,24 @@ def _lines(axes: Any, report: dict[str, Any], block: dict[str, Any]) -> None:
     count: dict[str, int] = {}
     for strategy, row in zip(report["strategies"], block["rows"], strict=True):
         kind = strategy["kind"]
-        place = count[kind] = count.get(kind, -1) + 1
         ours, hollow = kind == "ours", not strategy["claim"]
+        if ours:  # a colour for each bundle, a line and a marker for each way to run it
+            place = list(report["bundles"]).index(strategy["bundle"])
+            alone = len(strategy["tasks"]) == 1
+            line, marker = _WAYS[strategy["encoder"], strategy["coder"] == "plain"] if alone else _TOGETHER
+        else:
+            place = count[kind] = count.get(kind, -1) + 1
+            line = "--" if hollow or kind == "device" else "-"
+            marker = "" if kind == "device" else _MARKERS[place % len(_MARKERS)]
         colour = _COLOURS[kind][place % len(_COLOURS[kind])]
         axes.plot(
             rates,
             list(row["total_ms"].values()),
             color=colour,
-            linewidth=2.2 if ours else 1.3,
-            linestyle="--" if hollow or kind == "device" or strategy["coder"] == "plain" else "-",
-            marker="" if kind == "device" else _MARKERS[place % len(_MARKERS)],
-            markersize=5,
+            linewidth=1.8 if ours else 1.3,
+            linestyle=line,
+            marker=marker,
+            markersize=9 if marker == "*" else 5,
             markerfacecolor="white" if hollow else colour,
             label=labelled(strategy),
             zorder=4 if ours else 3,
@@ -95,8 +109,19 @@ def _bars(axes: Any, report: dict[str, Any]) -> None:
                 left += ms
     axes.set_yticks(range(len(strategies)), [_broken(labelled(one)) for one in strategies], fontsize=8)
     axes.set_xlabel("ms, without the link")
-    axes.legend(loc="center right", frameon=False, fontsize=8)
+    axes.legend(loc="center right", bbox_to_anchor=(1.0, _room(strategies)), frameon=False, fontsize=8)
     dress(axes, title="computing, measured here")
+
+
+def _room(strategies: list[dict[str, Any]]) -> float:
+    """Return the height, as a share, of the middle of the longest run of short bars: there is room beside them."""
+    ends = [sum(sum(strategy[shore].values()) for shore in ("device_ms", "edge_ms")) for strategy in strategies]
+    best, start = (0, 0), 0
+    for place, end in enumerate([*ends, max(ends)]):
+        if end > max(ends) / 2:
+            best, start = max(best, (place - start, start)), place + 1
+    length, start = best
+    return (start + length / 2) / len(ends)
 
 
 def _broken(text: str) -> str:
