@@ -267,6 +267,18 @@ def test_what_is_no_rd_json_is_refused(script: ModuleType, tmp_path: Path, text:
         script.Rates(path)
 
 
+def test_the_bars_legend_stands_beside_the_longest_run_of_short_bars(script: ModuleType) -> None:
+    """It lay over the bars of three tasks."""
+    from latency_parts.plot import _room
+
+    def bars(*ms: float) -> list[dict[str, Any]]:
+        return [{"device_ms": {"encoder": one / 2}, "edge_ms": {"tail": one / 2}} for one in ms]
+
+    assert _room(bars(9, 1, 2, 9, 1, 2, 1, 9, 1, 1)) == pytest.approx(5.5 / 10)
+    assert _room(bars(1, 1, 9)) == pytest.approx(1 / 3)
+    assert 0 <= _room(bars(9)) <= 1
+
+
 def test_a_video_codec_costs_what_a_picture_more_costs(script: ModuleType) -> None:
     from latency_parts.strategies import folded
 

@@ -157,5 +157,5 @@ def test_photographs_in_a_folder_whose_name_is_no_text_make_a_bundle(
     recipe = recipe.model_copy(update={"stage1": brief, "stage2": None})
     assert train(recipe, photos=[folder], out=tmp_path / "run", report=lambda _: None)["finished"]
     export(tmp_path / "run", tmp_path / "bundle", golden=_golden)
-    assert open_bundle(tmp_path / "bundle").manifest.provenance["folders"] == ["fotos-\\xe9"]
-    assert "fotos-\\xe9" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert open_bundle(tmp_path / "bundle").manifest.provenance["folders"] == ["fotos-\\udce9"]
+    assert "fotos-\\udce9" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text(encoding="utf-8")

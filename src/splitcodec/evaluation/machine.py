@@ -1,4 +1,4 @@
-"""Where and with what a number was measured.   used by: rate.py"""
+"""Where and with what a number was measured.   used by: rate.py, versions.py"""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def machine() -> dict[str, object]:
         "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in _PACKAGES if (found := package_version(name))},
     }
 
 
@@ -48,7 +48,8 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip()
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """Return the version of an installed package, or None."""
     try:
         return version(package)
     except PackageNotFoundError:

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 
 from splitcodec.errors import RunError
+from splitcodec.evaluation.output import legible
 from splitcodec.model.depthwise import quicken
 from splitcodec.model.student import Student
 from splitcodec.training.begin import begin
@@ -95,7 +96,7 @@ def train(
     teacher = build_teacher(recipe)
     student = _placed(build_student(recipe, teacher), fabric.device)
     if fabric.is_global_zero:
-        run.begin(recipe, photographs=len(paths), folders=[_legible(p) for p in photos], names=names)
+        run.begin(recipe, photographs=len(paths), folders=[legible(p.resolve().name) for p in photos], names=names)
     halves = Halves(fabric, recipe, teacher=teacher)
     crop = recipe.teacher.crop
     labels = labels_for(recipe, training)
@@ -150,11 +151,6 @@ def train(
         "holdout": validate(student, halves, check=check.image_u8, autocast=fabric.autocast),
     }
     return end(recipe, student, halves=halves, paths=training, run=run, final={"finished": True, **final})
-
-
-def _legible(folder: Path) -> str:
-    """Return a folder's name; what of it is no UTF-8 becomes \\xe9 and the like, for a bundle's files are text."""
-    return folder.resolve().name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
 def _placed(student: Student, device: torch.device) -> Student:
