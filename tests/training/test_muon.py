@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from splitcodec.training.keys import Strict
-from splitcodec.training.muon import SIZE, Muon, evened, is_kernel
+from splitcodec.training.muon import BROAD, SIZE, Muon, evened, is_kernel
 from splitcodec.training.stages import DistillStage, MuonRecipe
 
 
-@pytest.mark.parametrize("shape", [(8, 8), (6, 40), (40, 6), (1, 9)])
+@pytest.mark.parametrize("shape", [(8, 8), (6, 40), (40, 6), (1, 9), (128, 160), (200, 130)])
 def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
     generator = torch.Generator().manual_seed(0)
     matrix = torch.randn(shape, generator=generator)
@@ -22,6 +22,15 @@ def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
     assert values.max() < 1.3
     turned = evened(matrix).flatten() @ matrix.flatten()
     assert turned > 0  # still downhill
+
+
+def test_broad_matrices_are_evened_as_narrow_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    matrix = torch.randn((BROAD, 150), generator=torch.Generator().manual_seed(1))
+    rough = evened(matrix)
+    monkeypatch.setattr("splitcodec.training.muon.BROAD", BROAD + 1)
+    exact = evened(matrix)
+    assert rough.dtype == exact.dtype == torch.float32
+    assert 0 < (rough - exact).norm() < 0.05 * exact.norm()  # bfloat16 was used, and its digits are enough
 
 
 def test_a_gradient_of_nothing_moves_nothing() -> None:
