@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from splitcodec.errors import GraphError, SettingsError
-from splitcodec.session import Graph
+from splitcodec.session import Graph, JointGraph
 from splitcodec.wire.bundle import Bundle
-from tests.wire.protobuf import model, node
+from tests.wire.protobuf import model, node, part, text
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,15 @@ def test_an_unknown_operator_is_refused(capfd: pytest.CaptureFixture[str]) -> No
 def test_two_inputs_are_refused() -> None:
     with pytest.raises(GraphError, match="2 inputs, expected 1"):
         Graph(model(node("Abs", "x", "y"), inputs=("x", "w"), outputs=("y",)), name="x.onnx")
+
+
+def test_what_is_no_array_of_numbers_is_refused() -> None:
+    untyped = part(12, text(1, "y"))
+    graph = model(node("SequenceConstruct", "x", "y"), inputs=("x",), outputs=(), more=untyped)
+    with pytest.raises(GraphError, match=r"x\.onnx: y is no tensor of numbers"):
+        Graph(graph, name="x.onnx", threads=1)(np.zeros(2, np.float32))
+    with pytest.raises(GraphError, match=r"x\.onnx: y is no tensor of numbers"):
+        JointGraph(graph, name="x.onnx", threads=1).outputs({"x": np.zeros(2, np.float32)})
 
 
 @pytest.mark.parametrize("threads", [0, -1, 100_000])

@@ -7,7 +7,7 @@ themselves. Hence deterministic kernels and one optimisation level; threads do n
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -64,7 +64,7 @@ class Graph:
             came = f"{array.dtype} {array.shape}"
             takes = f"{self.input_type} {list(self.input_shape)}"
             raise GraphError(f"{self.name}: {came} came, the graph takes {takes}: {_one_line(error)}") from error
-        return {name: np.asarray(value) for name, value in zip(self.output_names, values, strict=True)}
+        return _arrays(self.output_names, values, graph=self.name)
 
 
 @final
@@ -85,7 +85,15 @@ class JointGraph:
             came = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
             takes = ", ".join(self.input_names)
             raise GraphError(f"{self.name}: {came} came, the graph takes {takes}: {_one_line(error)}") from error
-        return {name: np.asarray(value) for name, value in zip(self.output_names, values, strict=True)}
+        return _arrays(self.output_names, values, graph=self.name)
+
+
+def _arrays(names: Sequence[str], values: Sequence[Any], *, graph: str) -> dict[str, NDArray[Any]]:
+    """Return outputs by name. Raises GraphError for texts, sequences and whatever else is no array of numbers."""
+    for name, value in zip(names, values, strict=True):
+        if not isinstance(value, np.ndarray) or value.dtype.kind not in "fiub":
+            raise GraphError(f"{graph}: {name[:80]} is no tensor of numbers; the bundle is wrong, export it again")
+    return dict(zip(names, values, strict=True))
 
 
 def _open(model: bytes, *, name: str, threads: int | None) -> Any:

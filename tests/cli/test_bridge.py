@@ -118,6 +118,7 @@ def test_a_password_of_the_server_is_not_said() -> None:
         (["--udp", "8080", "--client-id", "x"], "are for --mqtt"),
         (["--udp", "host:port"], "expected a port such as 8080"),
         (["--udp", "99999"], "expected a port such as 8080"),
+        (["--udp", "1" * 5000], "expected a port such as 8080"),
         (["--udp", "nowhere.invalid:1"], "cannot listen on UDP port 1"),
         (["--udp", "8080", "--url", "http://h", "--bundle", "b"], "give one of the two"),
         (["--mqtt", "mqtt://host/topic", "--token-file", "x"], "the server at --url takes --server-token-file"),

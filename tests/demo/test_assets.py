@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -38,6 +39,17 @@ def tarball(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_none_were_fetched() -> None:
+    assert find_ort() is None
+
+
+def test_a_cache_that_may_not_be_looked_into_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd hides homes from a service: the page was refused, though the server can encode for it."""
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    for name in ("stat", "open"):
+        monkeypatch.setattr(Path, name, forbidden)
     assert find_ort() is None
 
 

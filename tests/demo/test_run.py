@@ -9,7 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from splitcodec.cli import app
 from splitcodec.demo.page import SHORES
 from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.demo.run import run_demo
@@ -99,6 +101,13 @@ def test_the_lines_name_bytes_answers_and_stages(result: DemoResult) -> None:
         assert f"{trip.packet_bytes:,} bytes" in text
         assert trip.guesses[0]["label"] in text
         assert all(stage in text for stage in trip.ms)
+
+
+def test_a_link_that_no_clock_can_wait_for_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    words = ["demo", "-b", str(tiny_folder), "-o", str(tmp_path), "--rtt-ms"]
+    for wait in ("1e20", "inf"):
+        with pytest.raises(SettingsError, match="--rtt-ms"):
+            CliRunner().invoke(app, [*words, wait], catch_exceptions=False, standalone_mode=False)
 
 
 def test_what_makes_no_sense_is_refused(tiny: Bundle, tmp_path: Path) -> None:

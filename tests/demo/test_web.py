@@ -86,6 +86,12 @@ def test_nothing_is_there_unasked(edge: Edge) -> None:
         assert client.post("/demo/encode", content=b"x").status_code == 404
 
 
+def test_a_slash_behind_the_page_leads_to_it_on_whatever_host(client: httpx.Client) -> None:
+    led = client.get("/demo/", headers={"host": "evil.example"})
+    assert (led.status_code, led.headers["location"]) == (307, "../demo")
+    assert "<title>splitcodec" in client.get("/demo/", follow_redirects=True).text
+
+
 def test_every_file_is_served_with_a_strict_policy(client: httpx.Client) -> None:
     static = [f"/demo/static/{one.name}" for one in files("splitcodec.demo").joinpath("static").iterdir()]
     photographs = [f"/demo/photos/{one.name}.jpg" for one in PHOTOGRAPHS]
@@ -292,7 +298,10 @@ def test_the_tables_have_the_form_of_the_pinned_ones(client: httpx.Client) -> No
 def test_the_command_mounts_it_and_says_who_encodes(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    def run(edge: Edge, settings: Settings, *, announce: Callable[[str], None], extend: Any, pages: Any) -> None:
+    def run(
+        edge: Edge, settings: Settings, *, announce: Callable[[str], None], extend: Any, pages: Any, ends_process: bool
+    ) -> None:
+        assert ends_process
         web = create_app(edge, settings, pages=pages)
         if extend is not None:
             extend(web)

@@ -30,6 +30,7 @@ from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, PacketBundle, 
 from splitcodec.wire.answer import parse_answer
 from splitcodec.wire.brief import shorten
 from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.problem import may_pass
 from splitcodec.wire.request import TOP, Wanted
 from splitcodec.wire.topic import parse_broker
 from tests.mosquitto import Mosquitto, free_port
@@ -434,3 +435,16 @@ def test_the_access_rules_of_the_guide(tmp_path: Path) -> None:
         with pytest.raises(LinkRefused, match="access rules") as caught:
             reader(b"x")
         assert caught.value.status == 403
+
+
+def test_a_packet_that_the_broker_would_hang_up_on_is_refused(tmp_path: Path) -> None:
+    """It was sent again after each connection, and none behind it arrived."""
+    broker = Mosquitto(tmp_path, lines="allow_anonymous true\nmax_packet_size 1000\n")
+    with broker.running(), Bridge(parse_broker(broker.url), Asked()), mqtt(broker.url, retries=0, timeout_s=5) as link:
+        assert link(b"one") == b"{one}"
+        with pytest.raises(LinkRefused, match="choose a lower level") as caught:
+            link(b"x" * 5000)
+        assert caught.value.status == 413
+        assert not may_pass(caught.value)
+        assert link(b"two") == b"{two}"
+    assert "oversize" not in (tmp_path / "log").read_text()

@@ -22,6 +22,7 @@ from starlette.responses import PlainTextResponse
 
 from splitcodec import Device, Edge
 from splitcodec.device.link import http
+from splitcodec.edge.limits import Buckets
 from splitcodec.edge.logs import JsonLines
 from splitcodec.edge.scrape import Scrape, parse_metrics
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
@@ -105,6 +106,15 @@ def test_a_prefix_before_the_paths_opens_nothing(edge: Edge, packets: list[bytes
         await app.state.service.close()
 
     asyncio.run(main())
+
+
+def test_nobody_is_led_to_where_the_host_header_says(serving: Callable[..., httpx.Client]) -> None:
+    client = serving(mounts={"/page": PlainTextResponse("hello")})
+    evil = {"host": "evil.example"}
+    assert client.get("/v1/bundle/", headers=evil).status_code == 404
+    led = client.get("/page?a=1", headers=evil)
+    assert (led.status_code, led.headers["location"]) == (307, "page/?a=1")
+    assert client.get("/page", follow_redirects=True).text == "hello"
 
 
 def test_the_link_brings_its_token(serving: Callable[..., httpx.Client], packets: list[bytes], tmp_path: Path) -> None:
@@ -207,6 +217,14 @@ def test_a_full_queue_is_503_with_retry_after(
         assert gate.wait(10)
         return real(questions)
 
+    charged: list[float] = []
+    take = Buckets.take
+
+    def counted_take(self: Buckets, client: str, amount: float = 1.0) -> None:
+        charged.append(amount)
+        take(self, client, amount)
+
+    monkeypatch.setattr(Buckets, "take", counted_take)
     monkeypatch.setattr(edge, "answer_all", gated)
     client = serving(workers=1, max_queue=2)
     with ThreadPoolExecutor(3) as pool:
@@ -222,6 +240,10 @@ def test_a_full_queue_is_503_with_retry_after(
             assert one.result().json()["answers"] == edge.answer(packet)["answers"]
     counted = scraped(client)
     assert counted.by("splitcodec_refusals_total", "reason") == {"EdgeBusy": 1}
+    symbols = [edge.read(packet).symbols for packet in packets[:3]]  # what was turned away pays nothing
+    assert sorted(n for n in charged if n > 1) == sorted(symbols)
+    assert counted.sum("splitcodec_symbols_total") == sum(symbols)
+    assert counted.sum("splitcodec_packet_bytes_count") == 3
     assert counted.sum("splitcodec_batch_size_count") == 2
     assert counted.sum("splitcodec_batch_size_sum") == 3
 

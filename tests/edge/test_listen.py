@@ -205,6 +205,45 @@ def test_sigterm_drains_and_ends_with_0(tiny_folder: Path, packet: bytes, monkey
     assert not any("Traceback" in line for line in lines)
 
 
+STUCK = """
+import sys, time
+from splitcodec.edge.answer import Edge
+from splitcodec.edge.server import read_settings, serve
+
+edge = Edge(sys.argv[1], threads=1)
+edge.answer_all = lambda questions: time.sleep(60)
+settings = read_settings({"port": 0, "linger_s": 0, "drain_s": 1})
+serve(edge, settings, announce=lambda url: print(url, flush=True), ends_process=True)
+"""
+
+
+@pytest.mark.parametrize(
+    ("signals", "code", "within_s"),
+    [([signal.SIGTERM], 0, 1 + 3), ([signal.SIGINT], 130, 1 + 3), ([signal.SIGTERM, signal.SIGTERM], 0, 1)],
+)
+def test_a_batch_that_never_ends_holds_nobody(
+    tiny_folder: Path, packet: bytes, signals: list[signal.Signals], code: int, within_s: float
+) -> None:
+    command = [sys.executable, "-c", STUCK, str(tiny_folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        with socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1]))) as asking:
+            asking.sendall(f"POST /v1/answer HTTP/1.1\r\nhost: x\r\ncontent-length: {len(packet)}\r\n\r\n".encode())
+            asking.sendall(packet)
+            while "batches_running 1.0" not in httpx.get(f"{url}/metrics", trust_env=False).text:
+                time.sleep(0.01)
+            for one in signals:
+                since = time.monotonic()
+                process.send_signal(one)
+                time.sleep(0.3)
+            try:
+                assert process.wait(20) == code
+            finally:
+                process.kill()
+            assert time.monotonic() - since < within_s + 2  # of Python's own, on a busy machine
+
+
 def test_tokens_turn_over_on_sighup_and_are_never_in_a_log(tiny_folder: Path, packet: bytes, tmp_path: Path) -> None:
     file, old, new = tmp_path / "tokens", "old-token-0123456789", "new-token-0123456789"
     file.write_text(f"{old}\n")

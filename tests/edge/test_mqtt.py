@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,3 +117,43 @@ def test_packets_that_the_broker_cannot_hold_back_are_bounded(
         assert one.answered(3) == [b"0", b"1", b"2"]
         one.publish(b"after", 0)
         assert b"after" in one.answered(4)
+
+
+def test_an_answer_that_the_broker_would_hang_up_on_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It was sent again after each connection, and nobody was answered any more."""
+    broker = Mosquitto(tmp_path, lines="allow_anonymous true\nmax_packet_size 1000\n")
+
+    def respond(packet: bytes, _: Wanted) -> bytes:
+        return packet * int(packet)
+
+    with (
+        broker.running(),
+        caplog.at_level(logging.WARNING, "splitcodec.edge"),
+        Bridge(parse_broker(broker.url), respond) as bridge,
+        publisher(broker, "me") as one,
+    ):
+        one.publish(b"300", 1)  # 900 bytes of answer
+        assert one.answered(1) == [b"300" * 300]
+        one.publish(b"333", 1)  # 999, and what is around them
+        one.answered(2)
+        one.publish(b"001", 1)
+        assert b"001" in one.answered(3)
+        refusal = next(json.loads(came) for came in one.answers if came.startswith(b"{"))
+        assert (refusal["title"], refusal["status"]) == ("SettingsError", 400)
+        assert "the broker takes 1000" in caplog.text
+        assert bridge._client.is_connected()
+    assert "oversize" not in (tmp_path / "log").read_text()
+
+
+def test_a_lost_connection_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    broker = Mosquitto(tmp_path)
+    with caplog.at_level(logging.WARNING, "splitcodec.edge"):
+        with broker.running():
+            bridge = Bridge(parse_broker(broker.url), echo).__enter__()
+        deadline = time.monotonic() + 10
+        while "the connection is lost" not in caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+        bridge.__exit__()
+    assert "the connection is lost" in caplog.text

@@ -12,11 +12,19 @@ from splitcodec.edge.metrics import Metrics
 from splitcodec.edge.scrape import parse_metrics, summary
 from splitcodec.errors import LinkGarbled
 
+BEGAN = 'splitcodec_ready 1\nprocess_start_time_seconds {}\nsplitcodec_answers_total{{bundle="a@1"}} {}\n'
 SAMPLE = st.from_regex(
     r"(splitcodec_ready|splitcodec_stage_seconds_(bucket|sum|count)|splitcodec_batch_size_sum)"
     r'(\{stage="(tail|read)"(,le="[0-9.eInf+]{0,6}")?\})? [0-9.eE+-]{1,12}',
     fullmatch=True,
 )
+
+
+def test_an_edge_that_began_anew_has_done_what_it_says() -> None:
+    before = parse_metrics(BEGAN.format(100, 1000), when=0.0)
+    told = summary(parse_metrics(BEGAN.format(200, 6), when=2.0), before)
+    assert told["answers"] == {"a@1": 6}
+    assert told["answers_per_s"] == 3.0
 
 
 def test_two_looks_tell_what_happened_between() -> None:

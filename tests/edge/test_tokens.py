@@ -97,6 +97,13 @@ def test_files_without_tokens_are_refused(tmp_path: Path, content: bytes) -> Non
         Tokens(file=tmp_path / "nowhere")
 
 
+def test_a_file_too_long_to_read_whole_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"#{'x' * ((1 << 20) - 2 - 20)}\n{40 * 'a'}\n")  # cut after 20 letters of the token
+    with pytest.raises(SettingsError, match="more than 1048576 bytes"):
+        Tokens(file=file)
+
+
 def test_an_empty_environment_is_refused_and_a_short_token_warned_of(caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(SettingsError, match="SPLITCODEC_TOKENS"):
         Tokens(" , ")

@@ -12,6 +12,7 @@ import pytest
 
 from splitcodec.errors import BundleFormat, BundleHash, BundleNotFound, BundlePart, BundleUnsafe, OutputError
 from splitcodec.wire import bundle as module
+from splitcodec.wire.archive import MAX_FILES
 from splitcodec.wire.bundle import (
     Bundle,
     Colour,
@@ -101,6 +102,16 @@ def test_a_zip_is_the_same_bundle(tiny: Bundle, tmp_path: Path) -> None:
     assert contents(zipped) == contents(tiny)
     assert (tmp_path / "again.zip").read_bytes() == (tmp_path / "deep" / "tiny.zip").read_bytes()
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_zip_holds_whatever_a_folder_does(tiny: Bundle, tmp_path: Path) -> None:
+    """A bundle of 64 files had 65 in its zip, and two megabytes of zeros looked like a bomb."""
+    files = {**contents(tiny), "golden/zeros.bin": bytes(2 << 20)}
+    files |= {f"golden/{number}.bin": b"" for number in range(MAX_FILES - len(files))}
+    written = write_bundle(tmp_path / "full", tiny.manifest, files=files)
+    write_zip(written, tmp_path / "full.zip")
+    assert len(written.manifest.files) == MAX_FILES
+    assert contents(open_bundle(tmp_path / "full.zip")) == files
 
 
 def test_the_devices_half(tiny: Bundle, tmp_path: Path) -> None:

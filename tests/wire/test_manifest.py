@@ -146,7 +146,7 @@ def test_what_is_no_json_is_refused(data: bytes, message: str) -> None:
 
 def test_half_a_character_is_refused(tiny: Bundle) -> None:
     for changed in ({"classes": ["\ud800"]}, {"provenance": {"x": "\udfff"}}):
-        with pytest.raises(BundleFormat, match="classes or provenance are not JSON"):
+        with pytest.raises(BundleFormat, match="not JSON in UTF-8"):
             Manifest.from_json(json.dumps({**body_of(tiny), **changed}).encode())
 
 

@@ -53,6 +53,11 @@ def test_a_number_of_guesses_is_checked(said: str) -> None:
         parse_request(bytes((0, len(words))) + words + b"\x14")
 
 
+def test_other_words_are_ignored() -> None:
+    words = b"idempotency-key=a%20b&top=2&more=1"
+    assert parse_request(bytes((0, len(words))) + words + b"\x14") == Request(b"\x14", Wanted((), 2))
+
+
 def test_too_many_tasks_are_refused_at_once() -> None:
     with pytest.raises(SettingsError, match="ask for fewer"):
         dump_request(b"\x14", tasks=["a" * 300])

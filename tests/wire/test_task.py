@@ -32,6 +32,8 @@ def test_round_trip() -> None:
     ("change", "message"),
     [
         ({"format": 2}, "format 2"),
+        ({"format": True}, "format True"),
+        ({"format": 1.0}, "format 1.0"),
         ({"task": "fly"}, "task is 'fly'"),
         ({"task": 1}, "task is 1"),
         ({"classes": []}, "classes is 0"),
@@ -54,6 +56,22 @@ def test_what_is_wrong_is_named(change: dict[str, Any], message: str) -> None:
     body = {**json.loads(SPEC.to_json()), **change}
     with pytest.raises(BundleFormat, match=message):
         TaskSpec.from_json(json.dumps(body).encode(), name="task_detect.json")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"cat"', rb'"\ud800"'),  # half a character, which no answer could be written with
+        (b'"recipe": "x"', b'"recipe": NaN'),
+        (b'"recipe": "x"', b'"recipe": 1e999'),
+        (b'"side": 384', b'"side": 384, "side": 64'),
+    ],
+)
+def test_what_only_some_readers_take_for_json_is_refused(old: bytes, new: bytes) -> None:
+    data = SPEC.to_json()
+    assert data.count(old) == 1
+    with pytest.raises(BundleFormat, match=r"task_detect\.json: not JSON"):
+        TaskSpec.from_json(data.replace(old, new), name="task_detect.json")
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"\xff", b"[" * 100_000, b"x" * ((1 << 20) + 1)])

@@ -69,6 +69,12 @@ def test_the_newest_version_answers_to_the_name(tiny: Bundle, zoo: Path) -> None
     assert open_bundle("tiny", zoo=zoo).ident == "tiny@10"
 
 
+def test_a_date_and_time_is_a_version_too(tiny: Bundle, zoo: Path) -> None:
+    for version in (202611280042, 99):
+        assert add_to_zoo(renamed(tiny, "tiny", version=version), zoo).bundle.manifest.version == version
+    assert open_bundle("tiny", zoo=zoo).ident == "tiny@202611280042"
+
+
 def test_foreign_folders_do_not_see_the_shared_graphs(zoo: Path) -> None:
     for source in (zoo / "tiny@1", str(zoo / "tiny@1")):
         with pytest.raises(BundlePart, match=r"(decoder|head)\.onnx is missing; .*by its name"):

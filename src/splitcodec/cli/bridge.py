@@ -114,7 +114,7 @@ def _from_udp(
     from splitcodec.errors import SettingsError
 
     host, _, port = place.rpartition(":")
-    if not (port.isascii() and port.isdigit() and int(port) < 65_536):
+    if not (port.isascii() and port.isdigit() and len(port) < 6 and int(port) < 65_536):
         raise SettingsError(f"--udp {place[:80]!r}; expected a port such as 8080, or 0.0.0.0:8080")
     host = host.strip("[]") or "127.0.0.1"
     bridge = UdpBridge(host, int(port), respond, concurrency=concurrency, token=token)

@@ -16,6 +16,7 @@ from splitcodec.cli.show import (
     JsonOption,
     LevelOption,
     ThreadsOption,
+    check_finite,
     each,
     guesses,
     leave,
@@ -248,7 +249,7 @@ def serve(
         if demo:
             print(f"the page: {url}{ROOT} ({way})", file=sys.stderr, flush=True)
 
-    run(edge, settings, announce=announce, extend=extend, pages=(ROOT,) if demo else ())
+    run(edge, settings, announce=announce, extend=extend, pages=(ROOT,) if demo else (), ends_process=True)
 
 
 def demo_assets(
@@ -273,6 +274,8 @@ def demo(
     """Show the whole trip: photographs, packets, a slow link, a server on loopback, answers; and the same as a page."""
     from splitcodec.demo.run import run_demo
     from splitcodec.demo.trip import Trip
+
+    check_finite({"--kbit-per-s": kbit_per_s, "--rtt-ms": rtt_ms})
 
     def tell(trip: Trip) -> None:
         if not json_:

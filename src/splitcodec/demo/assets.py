@@ -66,9 +66,10 @@ def find_ort() -> Ort | None:
     gzipped = {}
     for name, expected in _SHA256.items():
         path = folder / f"{name}.gz"
-        if not path.is_file():
+        try:
+            gzipped[name] = path.read_bytes()
+        except OSError:  # not there, or a home that this user or a service may not look into
             return None
-        gzipped[name] = path.read_bytes()
         if _unpacked_sha256(gzipped[name]) != expected:
             raise SettingsError(f"{path} was changed or damaged; run `splitcodec demo-assets` again")
     return Ort(gzipped)

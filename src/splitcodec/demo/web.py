@@ -180,6 +180,10 @@ def _add_files(app: FastAPI, bundle: Bundle, *, ort: Ort | None, limits: Limits,
     def page() -> Response:
         return _response(static["index.html"], _TYPES["html"])
 
+    @app.get("/demo/", include_in_schema=False)
+    def page_without_slash() -> Response:
+        return Response(status_code=307, headers={**_HEADERS, "location": "../demo"})
+
     @app.get("/demo/static/{name}", include_in_schema=False)
     def static_file(name: str) -> Response:
         return _file(static, name, _TYPES.get(name.rpartition(".")[2], ""))

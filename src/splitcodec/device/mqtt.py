@@ -25,7 +25,7 @@ from splitcodec.wire.brief import MEDIA_TYPE as BRIEF_TYPE
 from splitcodec.wire.brief import restore
 from splitcodec.wire.problem import MEDIA_TYPE, parse_problem
 from splitcodec.wire.request import BACKOFF_S, BRIEF, KEY, TASKS, TOP, check_top
-from splitcodec.wire.topic import ANSWER_TYPE, PACKET_TYPE, Broker, parse_broker
+from splitcodec.wire.topic import ANSWER_TYPE, LARGEST, PACKET_TYPE, Broker, parse_broker, published_bytes
 
 try:
     from paho.mqtt.client import Client, MQTTMessage
@@ -154,6 +154,7 @@ class _Session:
         self._client.on_publish = self._on_publish
         self._start = threading.Lock()
         self._started = False
+        self._largest = LARGEST  # of a packet that the broker takes, in bytes
         self._ready = threading.Event()
         self._refusal: LinkError | None = None
         self._waiting: dict[bytes, queue.SimpleQueue[MQTTMessage | ReasonCode]] = {}
@@ -172,6 +173,13 @@ class _Session:
             raise self._refusal
         if not ready:
             raise LinkDown(f"not connected within {timeout_s:g} s; check that the broker runs")
+        if (size := published_bytes(self._broker.packets, properties.pack(), packet)) > self._largest:
+            # the broker would hang up, and again each time that paho sends it again
+            raise LinkRefused(
+                f"{self._broker.url} takes {self._largest} bytes, the packet has {size} with all around it; choose a "
+                "lower level or --max-bytes, or raise the broker's limit",
+                status=413,
+            )
         box = self._waiting.setdefault(correlation, queue.SimpleQueue())
         try:
             number = self._client.publish(self._broker.packets, packet, qos=1, properties=properties).mid
@@ -220,7 +228,8 @@ class _Session:
             self._client.loop_start()
             self._started = True
 
-    def _on_connect(self, client: Client, _: object, __: object, reason: ReasonCode, ___: object) -> None:
+    def _on_connect(self, client: Client, _: object, __: object, reason: ReasonCode, told: Properties | None) -> None:
+        self._largest = getattr(told, "MaximumPacketSize", LARGEST)
         if reason.is_failure:
             status = 401 if reason.value in _LOG_IN else 503
             self._refused(f"lets nobody in: {reason}; check user and password", status=status)

@@ -72,7 +72,14 @@ def create_app(
         yield
         await service.close()
 
-    app = FastAPI(title="splitcodec edge", version="1", docs_url=None, redoc_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="splitcodec edge",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,  # to wherever the client's Host header says
+        lifespan=lifespan,
+    )
     app.state.service = service
     app.state.tokens = tokens
     app.state.settings = settings
@@ -92,7 +99,14 @@ def create_app(
     _add_rest(app, service, metrics)
     for path, mounted in (mounts or {}).items():
         app.mount(path, mounted)
+        app.add_route(path, _below, methods=["GET"], include_in_schema=False)
     return app
+
+
+async def _below(request: Request) -> Response:
+    """Send a browser from a mount's name to its root, whatever host it calls this."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    return Response(status_code=307, headers={"location": f"{request.url.path.rpartition('/')[2]}/{query}"})
 
 
 def _version() -> str:

@@ -116,10 +116,20 @@ class Batcher(Generic[Q, A]):
 
         Raises EdgeBusy if the queue is full, EdgeUnready after `close`, and what `run` gave or raised.
         """
+        self.check_room(question)
+        weight = self._weight(question)
+        outcome: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        place = _Place(question, weight, time.monotonic(), outcome)
+        self._queues.setdefault(self._kind(question), _Queue()).put(place)
+        self._load += max(1.0, weight)
+        self._dispatch()
+        return await outcome
+
+    def check_room(self, question: Q) -> None:
+        """Raise EdgeBusy or EdgeUnready if `answer` would, asked now."""
         if self._closed:
             raise EdgeUnready("the edge is shutting down; ask again in a moment", retry_after_s=1)
-        weight = self._weight(question)
-        load = max(1.0, weight)
+        load = max(1.0, self._weight(question))
         if (depth := self.depth) >= self._max_queue or (depth and self._load + load > self._max_queue):
             batches = self._load / self._max_batch / self._workers
             wait_s = min(60, max(1, round(self._spent_s * batches)))
@@ -127,12 +137,6 @@ class Batcher(Generic[Q, A]):
                 f"{depth} packets wait already and the queue has no room for this one; ask again in {wait_s} s",
                 retry_after_s=wait_s,
             )
-        outcome: asyncio.Future[A] = asyncio.get_running_loop().create_future()
-        place = _Place(question, weight, time.monotonic(), outcome)
-        self._queues.setdefault(self._kind(question), _Queue()).put(place)
-        self._load += load
-        self._dispatch()
-        return await outcome
 
     async def close(self, *, within_s: float = 5.0) -> None:
         """Take no more questions, answer those that wait, at most for `within_s`; the rest get EdgeUnready."""

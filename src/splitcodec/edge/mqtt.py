@@ -2,7 +2,8 @@
 
 A packet is confirmed to the broker after its answer is on its way, so a bridge that dies leaves its packets to the next
 one. Several bridges on a topic share the work. Answers are kept by idempotency key, the last 256 of them: a packet that
-comes twice costs one answer. A packet of QoS 0 is answered too, but there is nothing to confirm and the broker holds
+comes twice costs one answer. What the broker would not carry is refused here, for it would hang up, and again each time
+that the answer is sent again. A packet of QoS 0 is answered too, but there is nothing to confirm and the broker holds
 none back, so what comes while `UNHELD` of them wait is dropped.
 """
 
@@ -21,7 +22,7 @@ from splitcodec.wire.brief import MEDIA_TYPE as BRIEF_TYPE
 from splitcodec.wire.brief import shorten
 from splitcodec.wire.problem import MEDIA_TYPE, dump_problem
 from splitcodec.wire.request import BRIEF, MAX_PACKET, Respond, wanted_from
-from splitcodec.wire.topic import ANSWER_TYPE, Broker
+from splitcodec.wire.topic import ANSWER_TYPE, LARGEST, Broker, published_bytes
 
 try:
     from paho.mqtt.client import Client, MQTTMessage
@@ -38,6 +39,7 @@ ANSWERS_KEPT = 256
 UNHELD = 256
 ANSWER_EXPIRES_S = 60
 SESSION_EXPIRES_S = 86_400
+_ROOMY = 1024  # bytes, in which a refusal fits with its reason
 
 
 @final
@@ -67,12 +69,14 @@ class Bridge:
             self._client.tls_set_context(context)
         self._client.reconnect_delay_set(min_delay=1, max_delay=30)
         self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
         self._workers = ThreadPoolExecutor(concurrency, thread_name_prefix="splitcodec bridge")
         self._lock = threading.Lock()
         self._unconfirmed: deque[list[Any]] = deque()  # [number, QoS, done], in the order in which they came
         self._unheld = threading.Semaphore(UNHELD)
+        self._largest = LARGEST  # of a packet that the broker takes, in bytes
         self._kept: OrderedDict[bytes, bytes] = OrderedDict()
         self._ready = threading.Event()
         self._trouble: SplitcodecError | None = None
@@ -104,14 +108,20 @@ class Bridge:
         self._client.loop_stop()
         # paho closes its last sockets when it is collected, so nothing may hold it in a circle
         self._client.on_connect = self._client.on_subscribe = self._client.on_message = None
+        self._client.on_disconnect = None
 
-    def _on_connect(self, client: Client, _: object, __: object, reason: ReasonCode, ___: object) -> None:
+    def _on_connect(self, client: Client, _: object, __: object, reason: ReasonCode, told: Properties | None) -> None:
+        self._largest = getattr(told, "MaximumPacketSize", LARGEST)
         with self._lock:
             self._unconfirmed.clear()  # numbers of the connection before this one
         if reason.is_failure:
             self._refused(f"lets nobody in: {reason}; check user and password")
         else:
             client.subscribe(f"$share/splitcodec/{self._broker.packets}", qos=1)
+
+    def _on_disconnect(self, _: Client, __: object, ___: object, reason: ReasonCode, ____: object) -> None:
+        if reason.is_failure:
+            _log.warning("%s: the connection is lost (%s); trying again", self._broker.url, reason)
 
     def _on_subscribe(self, _: Client, __: object, ___: int, reasons: list[ReasonCode], ____: object) -> None:
         if reasons and reasons[0].is_failure:
@@ -146,7 +156,15 @@ class Bridge:
             if (correlation := getattr(message.properties, "CorrelationData", None)) is not None:
                 reply.CorrelationData = correlation
             reply.ContentType, body = self._answer(message)
-            self._client.publish(target, body, qos=1, properties=reply)
+            if (size := published_bytes(target, reply.pack(), body)) > self._largest:
+                refusal = SettingsError(
+                    f"an answer of {size} bytes with all around it; the broker takes {self._largest}: raise its limit, "
+                    "or ask for less"
+                )
+                _log.warning("%s", refusal)
+                reply.ContentType, body = MEDIA_TYPE, dump_problem(refusal, brief=self._largest < _ROOMY)
+            if published_bytes(target, reply.pack(), body) <= self._largest:
+                self._client.publish(target, body, qos=1, properties=reply)
         else:
             _log.warning("a packet without a response topic under %s; nobody can be answered", self._broker.answers)
         self._confirm(place)

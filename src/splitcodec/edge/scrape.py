@@ -13,6 +13,7 @@ from splitcodec.errors import LinkGarbled
 _SAMPLE = re.compile(r"(splitcodec_\w+|process_\w+)(?:\{([^}]*)\})? ([0-9.eE+-]+|[+-]?Inf|NaN)")
 _LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
 _LARGEST = 1e18
+_BEGAN = "process_start_time_seconds"
 _STAGES = ("read", "queue", "decode", "decoder", "tail", "backbone", "detect", "segment", "total")
 
 Labels = tuple[tuple[str, str], ...]
@@ -54,10 +55,13 @@ def parse_metrics(text: str, *, when: float) -> Scrape:
 def summary(now: Scrape, before: Scrape | None = None) -> dict[str, Any]:
     """Return the numbers of an edge: since `before`, or (none) since it started.
 
-    Rates are per second (None without `before`), stages in milliseconds: mean, and the bound below which 95 % lie (read
-    off the histogram, None above its last bound), memory in bytes.
+    Of an edge that began anew since, all that it did counts. Rates are per second (None without `before`), stages in
+    milliseconds: mean, and the bound below which 95 % lie (read off the histogram, None above its last bound), memory
+    in bytes.
     """
     past = before or Scrape(now.when, {})
+    if now.sum(_BEGAN) != past.sum(_BEGAN):
+        past = Scrape(past.when, {})
     seconds = now.when - past.when
 
     def grown(name: str, **labels: str) -> float:

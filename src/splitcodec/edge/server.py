@@ -7,6 +7,9 @@ docs/server.md is for those who run it, docs/security.md says what is guarded an
 
 from __future__ import annotations
 
+import logging
+import os
+import sys
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
@@ -20,6 +23,8 @@ if TYPE_CHECKING:  # where they are missing, app.py says so and names the extra
     from fastapi import FastAPI
     from starlette.types import ASGIApp
 
+_log = logging.getLogger("splitcodec.edge")
+
 __all__ = ["BackgroundServer", "Settings", "check_guarded", "create_app", "default_settings", "read_settings", "serve"]
 
 
@@ -31,19 +36,31 @@ def serve(
     mounts: Mapping[str, ASGIApp] | None = None,
     extend: Callable[[FastAPI], None] | None = None,
     pages: Collection[str] = (),
+    ends_process: bool = False,
 ) -> None:
     """Serve until SIGTERM or SIGINT; `announce` is called with the URL once packets are answered.
 
     All logs go to stderr. `mounts` and `pages`: see `create_app`; `extend` may add routes to the application. `edge`
     may be a function that opens one: until it has, /readyz says 503. Returns after SIGTERM, raises KeyboardInterrupt
-    after SIGINT. Raises SettingsError (among others for a public address without a token), and whatever kept the
+    after SIGINT; with `ends_process` it ends the process instead where a batch outlasts the drain, for Python would
+    wait for that. Raises SettingsError (among others for a public address without a token), and whatever kept the
     bundles from opening.
     """
     check_guarded(settings)
     app = create_app(edge, settings, mounts=mounts, pages=pages)
     if extend is not None:
         extend(app)
-    run_app(app, settings, announce=announce)
+    code = 0
+    try:
+        run_app(app, settings, announce=announce)
+    except KeyboardInterrupt:
+        code = 130
+    if ends_process and app.state.service.busy:
+        _log.warning("left while a batch was still being computed")
+        sys.stdout.flush()
+        os._exit(code)
+    if code:
+        raise KeyboardInterrupt
 
 
 def check_guarded(settings: Settings) -> None:

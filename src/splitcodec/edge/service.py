@@ -80,6 +80,11 @@ class Service:
         return "starting" if self._edge is None else "ready"
 
     @property
+    def busy(self) -> bool:
+        """Say whether a batch is with a worker: Python ends no process before its threads."""
+        return self._batcher.running > 0
+
+    @property
     def edge(self) -> Edge:
         """Return the opened edge. Raises EdgeUnready."""
         if self._edge is None:
@@ -144,6 +149,7 @@ class Service:
 
     async def _answer(self, packet: bytes, *, client: Client, tasks: Sequence[str] | None, top: int) -> bytes:
         question = self.edge.read(packet, tasks=tasks, top=top)
+        self._batcher.check_room(question)  # whoever is turned away pays nothing
         self._symbols.take(client.name, question.cost)
         self._metrics.admitted(packet_bytes=len(packet), symbols=question.symbols)
         answer = await self._batcher.answer(question)

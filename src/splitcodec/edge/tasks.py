@@ -184,7 +184,7 @@ class TaskTail:
     def chosen(self, maps: _Maps) -> list[NDArray[np.float32]]:
         """Return what the tail takes of a backbone's outputs: those named like its layers, else all in their order.
 
-        Raises GraphError for a classifier's graph without one of the layers.
+        Raises GraphError for a classifier's graph without one of the layers, and for what are no maps.
         """
         layers = self.spec.layers[int(self.spec.keeps_feature) :]
         named = all(layer in maps.later for layer in layers)
@@ -194,13 +194,19 @@ class TaskTail:
                 f"{JOINT}.onnx gives {gives}; {self.spec.task} takes {', '.join(layers)}: export the task again"
             )
         later = [maps.later[layer] for layer in layers] if named else list(maps.later.values())
-        return [maps.feature_bchw, *later] if self.spec.keeps_feature else later
+        taken = [maps.feature_bchw, *later] if self.spec.keeps_feature else later
+        if not taken or any(one.ndim != 4 for one in taken):
+            shapes = ", ".join(str(one.shape) for one in taken) or "none"
+            raise GraphError(f"{self._graph.name} takes maps (B, C, H, W), {shapes} came; export the task again")
+        return taken
 
     def boxes(self, maps: Sequence[NDArray[np.float32]], *, least: float = LEAST_SCORE) -> list[Found]:
         """Return the boxes of each picture in pixels of the network's input. Raises GraphError."""
         outputs = self._run(maps)
         size = self.size(maps)
         try:
+            if (classes := outputs["scores"].shape[2]) != len(self.spec.classes):
+                raise ValueError(f"{classes} classes, expected {len(self.spec.classes)}")
             return [
                 find_boxes(score_nk, edge_n4, size=size, strides=self.spec.strides, least=least)
                 for score_nk, edge_n4 in zip(outputs["scores"], outputs["edges"], strict=True)
@@ -211,7 +217,7 @@ class TaskTail:
     def label_maps(self, maps: Sequence[NDArray[np.float32]]) -> list[NDArray[np.uint8]]:
         """Return the label map of each picture's network input, uint8 (rows, cols). Raises GraphError."""
         logits = self._run(maps).get("logits")
-        if logits is None or logits.ndim != 4 or logits.shape[1] != len(self.spec.classes):
+        if logits is None or logits.ndim != 4 or logits.shape[1] != len(self.spec.classes) or not logits.size:
             raise GraphError(f"{self._graph.name} gives no logits of {len(self.spec.classes)} classes; export it again")
         return [label_map(logit_khw, size=self.size(maps)) for logit_khw in logits]
 
@@ -258,6 +264,6 @@ class TaskTail:
         named = {f"map_{place}": np.ascontiguousarray(one) for place, one in enumerate(maps)}
         outputs = self._graph.outputs(named)
         for name, value in outputs.items():
-            if len(value) != len(maps[0]) or not np.isfinite(value).all():
+            if value.shape[:1] != maps[0].shape[:1] or not np.isfinite(value).all():
                 raise GraphError(f"{self._graph.name}: {name} is not finite, or of another batch; export it again")
         return outputs

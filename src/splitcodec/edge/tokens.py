@@ -94,10 +94,13 @@ class Tokens:
             return ()
         try:
             with self._file.open("rb") as file:
-                lines = file.read(_LARGEST_FILE).decode("utf-8").splitlines()
+                data = file.read(_LARGEST_FILE + 1)
+            lines = data.decode("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise SettingsError(f"tokens file {self._file}: {reason}; give a file with one token a line") from None
+        if len(data) > _LARGEST_FILE:  # the last token may be cut, and what is left of it would be one
+            raise SettingsError(f"tokens file {self._file}: more than {_LARGEST_FILE} bytes; take out what is no token")
         tokens = [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]
         if not tokens:
             raise SettingsError(f"tokens file {self._file} holds no token; put one on each line")

@@ -18,8 +18,8 @@ from typing import Protocol, final
 from splitcodec.errors import BundleFormat, BundleHash, BundleNotFound, BundlePart, BundleUnsafe
 from splitcodec.wire.manifest import is_file_name
 
-MAX_FILES = 64
-MAX_TOTAL = 256 << 20  # bytes of all files together, unpacked
+MAX_FILES = 64  # beside the manifest
+MAX_TOTAL = 256 << 20  # bytes of all these files together, unpacked
 MAX_RATIO = 200  # unpacked to packed, of a zip's file; the weights of a graph hardly shrink
 _RATIO_FREE = 1 << 20  # a file below this size may shrink as much as it likes
 GET_AGAIN = "get the bundle again, from somebody you trust"
@@ -111,15 +111,16 @@ class Zip:
             raise BundleFormat(f"{self.path}: {name} does not unpack ({error}); get the bundle again") from error
 
     def _check(self, entries: list[zipfile.ZipInfo]) -> None:
-        if len(entries) > MAX_FILES:
-            raise BundleUnsafe(f"{self.path}: {len(entries)} files, at most {MAX_FILES} are allowed; {GET_AGAIN}")
         names = [entry.filename for entry in entries]
+        others = [entry for entry in entries if entry.filename != MANIFEST]
+        if len(others) > MAX_FILES:
+            raise BundleUnsafe(f"{self.path}: {len(others)} files, at most {MAX_FILES} are allowed; {GET_AGAIN}")
         if len(set(names)) != len(names):
             twice = next(name for name in names if names.count(name) > 1)
             raise BundleUnsafe(f"{self.path}: {twice[:100]!r} occurs twice; {GET_AGAIN}")
         for entry in entries:
             self._check_entry(entry)
-        total = sum(entry.file_size for entry in entries)
+        total = sum(entry.file_size for entry in others)
         if total > MAX_TOTAL:
             raise BundleUnsafe(f"{self.path}: unpacks to {total} bytes, at most {MAX_TOTAL} are allowed; {GET_AGAIN}")
 
@@ -191,6 +192,13 @@ class Changed:
         if name in self._files:
             return _bounded(self._files[name], limit=limit, name=name)
         return self._base.read(name, limit=limit)
+
+
+def packing(data: bytes) -> int:
+    """Return how a zip holds a file: stored where deflate would make it look like a bomb."""
+    if len(data) > _RATIO_FREE and len(data) * 2 > MAX_RATIO * len(zlib.compress(data)):
+        return zipfile.ZIP_STORED
+    return zipfile.ZIP_DEFLATED
 
 
 def is_shared(name: str) -> bool:

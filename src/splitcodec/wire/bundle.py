@@ -226,7 +226,7 @@ def write_zip(bundle: Bundle, path: str | Path) -> None:
         for name in (archive.MANIFEST, *bundle.manifest.files):
             data = bundle.manifest.to_json() if name == archive.MANIFEST else bundle.read(name)
             entry = zipfile.ZipInfo(name)  # 1980: no clock in the bytes
-            entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o100644 << 16
+            entry.compress_type, entry.external_attr = archive.packing(data), 0o100644 << 16
             out.writestr(entry, data)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -294,5 +294,5 @@ def _find(source: str | Path, zoo: Path) -> str | None:
 
 def _split_ident(text: str) -> tuple[str, int]:
     """Return (name, version) of name@version; version 0 where there is none."""
-    match = re.fullmatch(r"(.+)@([1-9]\d{0,8})", text)
+    match = re.fullmatch(r"(.+)@([1-9]\d{0,18})", text)
     return (match[1], int(match[2])) if match else (text, 0)

@@ -157,13 +157,11 @@ class Manifest:
         if len(data) > MAX_BYTES:
             raise BundleFormat(f"manifest: {len(data)} bytes, at most {MAX_BYTES} are read")
         try:
-            body = json.loads(data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+            body = strict_json(data)
         except (ValueError, RecursionError) as error:
             raise BundleFormat(f"manifest: not JSON in UTF-8 ({' '.join(str(error).split())[:120]})") from error
         found = _object(body, "manifest", keys=_KEYS)
-        manifest = Manifest(**{key: read(found[key], key) for key, read in _KEYS.items()})
-        manifest.to_json()  # JSON can spell half a character, which nobody could print
-        return manifest
+        return Manifest(**{key: read(found[key], key) for key, read in _KEYS.items()})
 
 
 def table_set_names(count: int) -> tuple[str, ...]:
@@ -279,6 +277,13 @@ def _is_number(value: object) -> bool:
 
 def _shown(value: object) -> str:
     return " ".join(repr(value).split())[:60]
+
+
+def strict_json(data: bytes) -> Any:
+    """Return what JSON in UTF-8 says, without doubled keys, NaN, infinities. Raises ValueError, RecursionError."""
+    found = json.loads(data.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+    json.dumps(found, ensure_ascii=False, allow_nan=False).encode()  # 1e999; half a character, which nobody could print
+    return found
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -75,6 +75,7 @@ def parse_request(message: bytes) -> Request:
         raise PacketError(
             f"a request for {message[2:end][:40]!r}; expected words such as tasks=classify&top=1"
         ) from None
+    given.pop(KEY, None)  # frames have numbers of their own
     return Request(_bounded(message[end:]), wanted_from(given), flags == _BRIEF)
 
 

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, final
 
 from splitcodec.errors import BundleFormat
+from splitcodec.wire.manifest import strict_json
 
 FORMAT: Final = 1
 MAX_BYTES: Final = 1 << 20
@@ -48,7 +49,7 @@ class TaskSpec:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        if self.format != FORMAT:
+        if type(self.format) is not int or self.format != FORMAT:
             raise BundleFormat(f"task file: format {self.format!r:.20}, expected {FORMAT}; update splitcodec")
         _need(self.task in KINDS, "task", self.task, f"one of {', '.join(KINDS)}")
         _need(1 <= len(self.classes) <= 255, "classes", len(self.classes), "1 to 255 labels")
@@ -93,9 +94,9 @@ class TaskSpec:
         if len(data) > MAX_BYTES:
             raise BundleFormat(f"{name}: {len(data)} bytes, at most {MAX_BYTES} are read")
         try:
-            body = json.loads(data.decode("utf-8"))
-        except (ValueError, RecursionError):
-            raise BundleFormat(f"{name}: not JSON in UTF-8") from None
+            body = strict_json(data)
+        except (ValueError, RecursionError) as error:
+            raise BundleFormat(f"{name}: not JSON in UTF-8 ({' '.join(str(error).split())[:120]})") from None
         keys = set(TaskSpec.__dataclass_fields__)
         if not isinstance(body, dict) or set(body) != keys:
             raise BundleFormat(f"{name}: expected an object with the keys {', '.join(sorted(keys))}")

@@ -17,6 +17,8 @@ from splitcodec.errors import SettingsError
 
 PACKET_TYPE = "application/octet-stream"
 ANSWER_TYPE = "application/json"
+LARGEST = 268_435_460
+"""Bytes of the largest MQTT packet there is: a broker that names no limit of its own (Maximum Packet Size) takes it."""
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _EXPECTED = "expected one like mqtt://host/topic or mqtts://user@host:8883/topic"
 
@@ -91,6 +93,12 @@ def parse_broker(
         password=unquote(parts.password) if parts.password else password,
         ca_file=None if ca_file is None else Path(ca_file),
     )
+
+
+def published_bytes(topic: str, properties: bytes, payload: bytes) -> int:
+    """Return the bytes of a PUBLISH of QoS 1, `properties` as they are packed: what a broker's limit counts."""
+    rest = 2 + len(topic.encode()) + 2 + len(properties) + len(payload)
+    return 1 + -(-rest.bit_length() // 7) + rest
 
 
 def _without_password(url: str) -> str:

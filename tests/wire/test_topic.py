@@ -1,0 +1,26 @@
+"""What a PUBLISH weighs, held against paho's own writing of it."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("paho.mqtt.client")
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from splitcodec.wire.topic import published_bytes
+
+
+@pytest.mark.parametrize("size", [1, 60, 61, 100, 5000, 16_350, 16_380, 70_000])
+def test_a_publish_is_as_large_as_paho_writes_it(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
+    properties = Properties(PacketTypes.PUBLISH)
+    properties.ContentType, properties.CorrelationData = "application/json", b"12345678"
+    written: list[bytes] = []
+    monkeypatch.setattr(client, "_sock", object())  # as if it were connected
+    monkeypatch.setattr(client, "_packet_queue", lambda _, packet, *__: written.append(packet))
+    client._send_publish(1, "site7/\u00e4".encode(), b"x" * size, qos=1, properties=properties)
+    assert published_bytes("site7/\u00e4", properties.pack(), b"x" * size) == len(written[0])
