@@ -60,6 +60,20 @@ def test_noise_is_for_training_alone_and_gradients_reach_every_layer(neck: Hyper
     assert math.isfinite(neck(1e4 * latent).bits_b.sum().item())
 
 
+def test_scales_that_begin_below_the_smallest_learn(neck: Hyperprior) -> None:
+    """The bound lets a gradient pass that leads back above it, as published; else half of the scales never move."""
+    last = neck.synthesis[-1]
+    assert isinstance(last, torch.nn.Conv2d)
+    for layer in last.parameters():
+        torch.nn.init.zeros_(layer)  # scales and means of 0, below the smallest scale
+    for symbol, wanted in ((1.0, -1.0), (0.0, 0.0)):  # up where symbols are larger, nowhere where they are not
+        neck.zero_grad()
+        neck(torch.full((1, 6, 8, 8), symbol), quantise="round").bits_b.sum().backward()
+        assert last.bias is not None
+        assert last.bias.grad is not None
+        assert last.bias.grad[:6].sign().tolist() == [wanted] * 6
+
+
 def test_all_that_learns_has_a_group(neck: Hyperprior) -> None:
     grouped = {*map(id, neck.prior_parameters()), *map(id, neck.layer_parameters()), *map(id, neck.gain_parameters())}
     assert grouped == {id(one) for one in neck.parameters()}

@@ -96,6 +96,13 @@ def test_unknown_and_untraceable_networks_are_refused() -> None:
         _teacher("test_vit", cut="blocks.1")
 
 
+def test_a_crop_at_which_the_halves_are_not_the_network_is_refused() -> None:
+    """TensorFlow's `same` padding differs between even and odd maps: 240 pixels are 15 at stride 16."""
+    assert load_teacher("tf_efficientnet_lite0", weights=PACKAGED, cut="blocks.3.0", crop=256).stride == 16
+    with pytest.raises(TeacherError, match=r"crop of 240 pixels .* multiple of its whole stride, mostly 32"):
+        load_teacher("tf_efficientnet_lite0", weights=PACKAGED, cut="blocks.3.0", crop=240)
+
+
 @pytest.mark.parametrize("ending", [".safetensors", ".pth", ".pt"])
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_own_weights_are_loaded(tmp_path: Path, ending: str, wrapped: bool) -> None:

@@ -184,6 +184,14 @@ def test_a_recipe_that_cannot_be_trained_is_refused_before_anything_is_written(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_whose_weights_are_no_numbers_is_refused(tmp_path: Path, recipe_data: Make, photos: Path) -> None:
+    """No checkpoint holds them, so the last one stays good."""
+    wanted = _changed(recipe_data, stage1__learning_rate=1e30, stage1__clip=None)
+    with pytest.raises(RunError, match=r"stage1: .* no numbers any more at step 6; lower stage1\.learning_rate"):
+        train(wanted, photos=[photos], out=tmp_path / "run", report=_quiet)
+    assert Run(tmp_path / "run").load() is None
+
+
 def test_an_empty_file_of_class_names_is_refused(tmp_path: Path, photos: Path, recipe_data: Make) -> None:
     (tmp_path / "names.txt").write_text("\n \n")
     wanted = _changed(recipe_data, teacher__classes=str(tmp_path / "names.txt"))

@@ -139,6 +139,12 @@ def test_an_existing_folder_is_refused(finished: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "file").read_text() == "mine"
 
 
+def test_what_a_killed_export_left_behind_is_no_obstacle(finished: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.draft").mkdir()
+    assert export(finished, tmp_path / "out", golden=_golden).ident == "tiny-run@1"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.draft"]
+
+
 def test_a_run_without_weights_is_refused(finished: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     shutil.copy(finished / "recipe.yaml", tmp_path / "run")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,6 +185,23 @@ def test_calibrator_bias_and_what_stays_float(plain: Bundle, crops: list[NDArray
     wide = np.zeros((1, 96, 160, 3), np.uint8)
     assert int8.encoder.latents_bchw(wide).shape == (1, 4, 6, 10)
     assert b"/" + b"tmp" not in whole.graph
+
+
+def test_photographs_that_are_measured_are_not_calibrated_on(plain: Bundle, photos: Path, tmp_path: Path) -> None:
+    """`--held-out` may lie within `--photos`."""
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos" / "held").mkdir()
+    for number in range(5):
+        (tmp_path / "photos" / f"{number}.png").rename(tmp_path / "photos" / "held" / f"{number}.png")
+    quantise = ["quantise", str(plain.path), "-o", str(tmp_path / "out"), "--photos", str(tmp_path / "photos")]
+    quantise += ["--threads", "1", "--json", "--held-out"]
+    done = CliRunner().invoke(app, [*quantise, str(tmp_path / "photos" / "held")])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)
+    assert (told["int8"]["photographs"], told["int8"]["agreement_lost"]["photographs"]) == (7, 5)
+    shutil.rmtree(tmp_path / "out")
+    done = CliRunner().invoke(app, [*quantise, str(tmp_path / "photos")])
+    assert "--held-out has every photograph of --photos" in str(done.exception)
 
 
 def test_what_cannot_be_quantised_is_refused(tiny: Bundle, plain: Bundle, crops: list[NDArray[np.uint8]]) -> None:

@@ -99,6 +99,8 @@ def test_a_recipe_without_kinds_means_the_first_of_them(recipe: Recipe) -> None:
         ("stage1.hard=0.5", "stage1.hard: unknown key"),
         ("stage1.optimizer={kind: lion}", "stage1.optimizer: expected keys, `kind` among them one of adam, muon, sgd"),
         ("stage1.optimizer={momentum: 0.5}", "stage1.optimizer.momentum: unknown key"),
+        ("stage1.optimizer={betas: [0.9, 1.0]}", "stage1.optimizer.betas.1: .*less than 1"),
+        ("stage1.learning_rate=.inf", "stage1.learning_rate: .*finite"),
         ("stage1.schedule={kind: steps}", "stage1.schedule.at: Field required"),
         ("stage1.tune=decoder", r"stage1\.tune: the decoder alone cannot learn"),
         ("stage2.tune=tail", "stage2.tune: .*'decoder', 'encoder' or 'all'"),

@@ -17,6 +17,8 @@ from splitcodec.errors import OutputError, RunError
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run, State
 from splitcodec.training.spent import Spent
+from splitcodec.training.tabulate import dump_counts
+from splitcodec.wire.tabulate import empty_counts
 
 
 def _save(run: Run, step: int) -> None:
@@ -249,6 +251,43 @@ def test_a_full_disk_at_the_end_and_in_the_log(tmp_path: Path, recipe: Recipe) -
         with pytest.raises(OutputError, match=r"cannot write .*symbols\.npz"):
             run.keep_counts(bytes(100))
     assert not (tmp_path / "student.safetensors").exists()
+
+
+def test_a_line_that_a_full_disk_cut_short_does_not_spoil_the_next(tmp_path: Path) -> None:
+    run = Run(tmp_path)
+    run.log({"step": 1})
+    with _full_disk(20), pytest.raises(OutputError, match=r"cannot write .*log\.jsonl"):
+        run.log({"step": 2})
+    assert not (tmp_path / "log.jsonl").read_bytes().endswith(b"\n")
+    for step in (3, 4):
+        run.log({"step": step})
+    first, _, *others = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line) for line in (first, *others)] == [{"step": 1}, {"step": 3}, {"step": 4}]
+
+
+def test_counts_are_those_of_the_final_weights_alone(tmp_path: Path) -> None:
+    """Levels are moved before symbols are counted; a checkpoint, which stands in for lost weights, has them unmoved."""
+    run = Run(tmp_path)
+    _save(run, 1)
+    run.keep_counts(dump_counts(empty_counts(1, 1)))
+    with _full_disk(50), pytest.raises(OutputError, match=r"cannot write .*student\.safetensors"):
+        run.keep("student.safetensors", {"w": torch.zeros(100)})
+    assert run.counts() is None
+    run.keep("student.safetensors", {"w": torch.zeros(100)})
+    assert run.counts() is not None
+
+
+def test_going_on_keeps_where_a_run_was_started(
+    tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(tmp_path)
+    monkeypatch.setattr("splitcodec.training.run._commit", lambda: "first")
+    run.begin(recipe, photographs=5, folders=["photos"], names="those")
+    begun = run.provenance()
+    monkeypatch.setattr("splitcodec.training.run._commit", lambda: "later")
+    run.begin(recipe, photographs=5, folders=["photos"], names="those")
+    assert run.provenance() == begun
+    assert begun["commit"] == "first"
 
 
 def test_a_folder_that_is_a_file_is_refused(tmp_path: Path, recipe: Recipe) -> None:

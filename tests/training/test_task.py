@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,7 @@ from splitcodec.training.run import Run
 from splitcodec.training.task_export import export_task
 from splitcodec.training.task_networks import Networks
 from splitcodec.training.task_recipe import TaskRecipe, read_task_recipe
-from splitcodec.training.task_run import put_weights
+from splitcodec.training.task_run import TaskRun, put_weights
 from splitcodec.training.task_train import train_task
 from splitcodec.wire.bundle import Bundle, derive, open_bundle, split_device, write_folder
 from tests.labelled import draw, write_camvid, write_coco, write_voc
@@ -438,6 +439,56 @@ def test_a_second_student_takes_over_the_teacher(
     assert {key.partition(".")[0] for key in found} == {"teacher", "head", "decoder", "backbone"}
     stages = {json.loads(line)["stage"] for line in (tmp_path / "log.jsonl").read_text().splitlines()}
     assert stages == {"distil", "learn"}
+
+
+def test_a_run_that_has_not_finished_cannot_lead(
+    base: Bundle, make: Make, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """Its teacher may not have learned yet."""
+    brief: dict[str, Any] = {"data": data["detect"], "bundle": base, "report": lambda _: None, "stop_after_s": 0.0}
+    train_task(make("detect"), out=tmp_path / "lead", **brief)
+    with pytest.raises(RecipeError, match=r"lead: the run in .*lead has not finished; let it go to its end first"):
+        train_task(make("detect", lead=str(tmp_path / "lead")), out=tmp_path / "run", **brief)
+
+
+def test_a_run_beyond_a_stage_stops_there_at_once(
+    base: Bundle, make: Make, runs: dict[str, Path], data: dict[str, Path], tmp_path: Path
+) -> None:
+    def go_on(out: Path, until: str) -> dict[str, Any]:
+        return train_task(make("detect"), data=data["detect"], bundle=base, out=out, report=lambda _: None, until=until)
+
+    assert not go_on(tmp_path / "run", "distil")["finished"]
+    before = _weights(tmp_path / "run")
+    assert not go_on(tmp_path / "run", "teach")["finished"]
+    after = _weights(tmp_path / "run")
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    shutil.copytree(runs["detect"], tmp_path / "done")
+    assert go_on(tmp_path / "done", "teach") == Run(runs["detect"]).report()
+
+
+def test_scores_behind_a_line_that_a_full_disk_cut_short_are_found(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text(
+        '{"stage": "teach", "scores": {"map": 1.0}}\n{"stage": "distil", "scor', "utf-8"
+    )
+    run = TaskRun(tmp_path)
+    run.run.log({"stage": "learn", "scores": {"map": 3.0}})
+    assert run.scores() == {"teach": {"map": 1.0}, "learn": {"map": 3.0}}
+
+
+def test_a_task_exported_again_leaves_the_other_tasks_of_the_card(
+    both: Bundle, runs: dict[str, Path], tmp_path: Path
+) -> None:
+    again = export_task(runs["detect"], both, tmp_path / "again")
+    titles = [line for line in again.read("MODEL_CARD.md").decode().splitlines() if line.startswith("## ")]
+    assert titles == ["## Task: detect", "## Task: segment"]
+    assert again.read("MODEL_CARD.md") == both.read("MODEL_CARD.md")
+
+
+@pytest.mark.parametrize("change", ["seed=-1", "levels=[]", "data.scale=[.inf, .inf]"])
+def test_values_that_no_run_can_use_are_refused(make: Make, tmp_path: Path, change: str) -> None:
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(make("segment").model_dump(mode="json")), encoding="utf-8")
+    with pytest.raises(RecipeError, match=change.partition("=")[0].replace(".", r"\.")):
+        read_task_recipe(tmp_path / "r.yaml", changes=(change,))
 
 
 @pytest.mark.parametrize("task", ["detect", "segment"])

@@ -97,10 +97,7 @@ def quantise(
     was, opened = opened.ident, renamed(opened, name, version)
     wanted = _numbers("--levels", levels) if levels is not None else None
     check_levels(opened, wanted)
-    calibration, measured_on = shuffled(photos), shuffled(held_out) if held_out else []
-    if not measured_on:
-        share = max(1, len(calibration) // 5)
-        measured_on, calibration = calibration[:share], calibration[share:]
+    calibration, measured_on = _apart(shuffled(photos), shuffled(held_out) if held_out else [])
     device, skipped = Device(opened, threads=1), list[str]()
     crops: list[NDArray[np.uint8]] = []
     with progress() as bar:
@@ -214,6 +211,18 @@ def tune(
             + (", --coding 0 above" if pays is not None else " (--coding 0)")
         )
     print("nothing recorded (--dry-run)" if found.recorded is None else f"recorded in {found.recorded}")
+
+
+def _apart(calibration: list[Path], held_out: list[Path]) -> tuple[list[Path], list[Path]]:
+    """Return photographs to calibrate on and others to measure on: those held out, or else a fifth."""
+    if not held_out:
+        share = max(1, len(calibration) // 5)
+        return calibration[share:], calibration[:share]
+    measured = {path.resolve() for path in held_out}  # one folder may lie in the other
+    left = [path for path in calibration if path.resolve() not in measured]
+    if not left:
+        raise DataError("--held-out has every photograph of --photos; give others to measure on, or leave it out")
+    return left, held_out
 
 
 def _tell(found: Agreement) -> None:

@@ -38,9 +38,14 @@ class _AtLeast(torch.autograd.Function):
         return grads[0] * ((x >= ctx.bound) | (grads[0] < 0)), None
 
 
+def at_least(x: Tensor, bound: float) -> Tensor:
+    """Return max(x, bound); a gradient that would bring a value below the bound up to it still passes."""
+    held: Tensor = _AtLeast.apply(x, bound)
+    return held
+
+
 def _positive(root: Tensor, least: float) -> Tensor:
-    held: Tensor = _AtLeast.apply(root, math.sqrt(least + _PEDESTAL))
-    return held.square() - _PEDESTAL
+    return at_least(root, math.sqrt(least + _PEDESTAL)).square() - _PEDESTAL
 
 
 @final

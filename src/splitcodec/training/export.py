@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -89,11 +90,8 @@ def export(run_folder: Path, out: Path, *, golden: Golden, maps: Sequence[str] =
         provenance=provenance,
     )
     files = {**graphs, "tables.npz": tables.getvalue(), "MODEL_CARD.md": _card(recipe, manifest).encode()}
-    draft = write_bundle(out.with_name(out.name + ".draft"), manifest, files=files)
-    try:
-        vectors = golden(draft)
-    finally:
-        _remove(draft.path)
+    with tempfile.TemporaryDirectory() as folder:
+        vectors = golden(write_bundle(Path(folder) / "draft", manifest, files=files))
     return write_bundle(out, manifest, files={**files, "golden/vectors.npz": vectors})
 
 
@@ -208,9 +206,3 @@ def _tail(recipe: Recipe) -> str:
     if recipe.own_tail():
         return "The tail was tuned as well: with `head.onnx` it is not quite the teacher."
     return "The tail is the teacher's own, untouched."
-
-
-def _remove(folder: Path) -> None:
-    for path in sorted(folder.rglob("*"), reverse=True):
-        path.rmdir() if path.is_dir() else path.unlink()
-    folder.rmdir()

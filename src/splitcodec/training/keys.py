@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Discriminator, Field
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Kept = Annotated[float, Field(ge=0.0, lt=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0)]
 
@@ -16,7 +17,7 @@ Count = Annotated[int, Field(ge=0)]
 class Strict(BaseModel):
     """Keys and values of which none may be unknown; cannot be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 def by_kind(*kinds: str) -> Discriminator:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from splitcodec.errors import RunError
 from splitcodec.model.student import Student
 from splitcodec.training.losses import schedule, steps
 from splitcodec.training.muon import Muon
@@ -61,6 +62,15 @@ def _groups(student: Student, stage: Stage, *, everything: bool) -> list[dict[st
 
 def _group(parameters: Any, times: float) -> dict[str, Any]:
     return {"params": list[nn.Parameter](parameters), "times": times}
+
+
+def check_finite(student: Student, *, stage: str, step: int) -> None:
+    """Raise RunError where weights are no numbers any more: nothing brings them back, no checkpoint may hold them."""
+    if not all(bool(one.isfinite().all()) for one in student.state_dict().values() if one.is_floating_point()):
+        raise RunError(
+            f"{stage}: the student's weights are no numbers any more at step {step}; lower {stage}.learning_rate, or "
+            "look for a key that makes the loss infinite, and begin again in another --out"
+        )
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:

@@ -105,14 +105,15 @@ class Run:
             )
 
     def begin(self, recipe: Recipe, *, photographs: int, folders: list[str], names: str | None = None) -> None:
-        """Write the recipe and where it was started. Raises RunError as `check` does."""
+        """Write the recipe and where it was started, which stays when it goes on. Raises RunError as `check` does."""
         self.check(recipe, photographs=photographs, names=names)
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         self._write("recipe.yaml", text.encode())
         facts = {**provenance(recipe.name), "photographs": photographs, "folders": folders}
         if names:
             facts["names"] = names
-        self._write("provenance.json", json.dumps(facts, indent=1).encode())
+        known = self.provenance() if (self.folder / "provenance.json").exists() else {}
+        self._write("provenance.json", json.dumps({**facts, **known}, indent=1).encode())
 
     def recipe(self) -> Recipe:
         """Read the recipe of this run."""
@@ -172,9 +173,10 @@ class Run:
         self._write("symbols.npz", data)
 
     def counts(self) -> Counts | None:
-        """Return what `keep_counts` kept, or None for a run still going on."""
+        """Return what `keep_counts` kept, or None for a run still going on, whose weights may have other gains."""
         path = self.folder / "symbols.npz"
-        return load_counts(path.read_bytes()) if path.exists() else None
+        whole = path.exists() and (self.folder / "student.safetensors").exists()
+        return load_counts(path.read_bytes()) if whole else None
 
     def report(self) -> dict[str, Any]:
         """Return the final report; empty for a run still going on."""
@@ -194,10 +196,12 @@ class Run:
         return found[0]
 
     def log(self, line: Mapping[str, object]) -> None:
-        """Append one line of JSON to log.jsonl."""
+        """Append one line of JSON to log.jsonl, never behind one that a full disk has cut short."""
         try:
-            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+            with (self.folder / "log.jsonl").open("ab+") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - 1))
+                torn = file.read(1) not in (b"", b"\n")
+                file.write(b"\n" * torn + json.dumps(line).encode() + b"\n")
         except OSError as error:
             raise OutputError(f"cannot write {self.folder / 'log.jsonl'}: {error}") from error
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from splitcodec.model.parts import Quantise
-from splitcodec.training.keys import Share, Strict, Weight, by_kind
+from splitcodec.training.keys import Kept, Share, Strict, Weight, by_kind
 
 _STAGES, _OPTIMIZERS, _SCHEDULES = (
     ("distill", "squares", "answers", "latents", "pixels"),
@@ -21,7 +21,7 @@ class AdamRecipe(Strict):
     """Adam (Kingma and Ba 2015)."""
 
     kind: Literal["adam"] = "adam"
-    betas: tuple[Share, Share] = (0.9, 0.99)
+    betas: tuple[Kept, Kept] = (0.9, 0.99)
     weight_decay: Weight = 0.0
 
 
@@ -30,7 +30,7 @@ class MuonRecipe(Strict):
 
     kind: Literal["muon"]
     momentum: Share = 0.95
-    betas: tuple[Share, Share] = (0.9, 0.99)
+    betas: tuple[Kept, Kept] = (0.9, 0.99)
 
 
 class SgdRecipe(Strict):

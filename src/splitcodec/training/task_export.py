@@ -176,7 +176,8 @@ def _macs(tail: nn.Module, maps: list[Tensor]) -> int:
 def _card(card: str, spec: TaskSpec) -> str:
     """Return the model card with a section on the task, in place of an older one."""
     title = f"## Task: {spec.task}"
-    before = card.split(f"\n{title}\n", maxsplit=1)[0].rstrip()
+    before, _, rest = card.partition(f"\n{title}\n")
+    after = "".join(rest.partition("\n## ")[1:])
     known = spec.provenance or {}
     report = known.get("report") or {}
     scores = report.get("scores", {})
@@ -186,7 +187,7 @@ def _card(card: str, spec: TaskSpec) -> str:
     )
     own = [name for name in (spec.decoder, spec.backbone) if name.endswith(f"_{spec.task}")]
     shares = f"brings its own {' and '.join(own)}" if own else "uses the shared decoder and the frozen shared backbone"
-    return f"""{before}
+    return f"""{before.rstrip()}
 
 {title}
 
@@ -199,4 +200,4 @@ elsewhere. {report.get("task_epochs", "?")} task epochs for teacher and student 
 | stage | scores while training, %: teacher on uncompressed pictures, student at a middle level |
 |---|---|
 {lines}
-"""
+{after}"""

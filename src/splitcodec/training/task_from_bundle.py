@@ -36,12 +36,14 @@ Values = dict[str, NDArray[np.float32]]
 def take_teacher(recipe: TaskRecipe, networks: Networks, pictures: LabelledPictures) -> None:
     """Give the task teacher the weights of the run or bundle that leads; nothing where none does.
 
-    Raises RecipeError for a bundle without the task, RunError for a run of another head.
+    Raises RecipeError for a run that has not finished or a bundle without the task, RunError for a run of another head.
     """
     lead = recipe.lead
     if lead is None:
         return
     if is_run(lead):
+        if not TaskRun(lead).report().get("finished"):
+            raise RecipeError(f"lead: the run in {lead} has not finished; let it go to its end first")
         put_weights(networks.trained(recipe), TaskRun(lead).weights(), only=("teacher", "teacher_backbone"))
         return
     bundle = opened("lead", lead)

@@ -138,7 +138,7 @@ class TaskRecipe(Strict):
     """What the task gets a copy of for itself, which learns with the student's head. Empty: shared and frozen."""
     tune_backbone: bool = False
     """Whether the task teacher's backbone learns as well; the student then needs `tune: [backbone]` or more."""
-    levels: tuple[Count, ...] | None = None
+    levels: Annotated[tuple[Count, ...], Field(min_length=1)] | None = None
     """The bundle's rate levels that the student sees, mixed. Left out: all."""
     lead: Path | None = None
     """The folder of a finished run of the same head, or a bundle (a zoo name, a folder, a .zip) with the same task and
@@ -146,7 +146,7 @@ class TaskRecipe(Strict):
     check_every: PositiveFloat = 10.0
     """Epochs between scores on the split `data.check`."""
     precision: Annotated[str, Field(pattern=r"^(32-true|bf16-mixed)$")] = "bf16-mixed"
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
     @model_validator(mode="after")
     def _fits(self) -> TaskRecipe:

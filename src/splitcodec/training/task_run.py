@@ -47,6 +47,7 @@ class TaskRun:
             for key in ("classes",) if self.only_taught() else ("classes", "fingerprint", "decoder"):
                 if old[key] != facts[key]:
                     raise RunError(f"{self.folder}: another {key} than this run began with; choose another --out")
+            facts |= {key: old[key] for key in ("commit", "torch", "python") if key in old}  # where it was started
         self._write("recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
         self._write("provenance.json", json.dumps(facts, indent=1).encode())
 
@@ -79,11 +80,14 @@ class TaskRun:
         return self.run.report()
 
     def scores(self) -> dict[str, dict[str, float]]:
-        """Return the last score of each stage that the log holds."""
+        """Return the last score of each stage that the log holds; lines that a full disk cut short are passed over."""
         found: dict[str, dict[str, float]] = {}
         path = self.folder / "log.jsonl"
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-            one = json.loads(line)
+            try:
+                one = json.loads(line)
+            except ValueError:
+                continue
             if "scores" in one:
                 found[one["stage"]] = one["scores"]
         return found

@@ -75,14 +75,16 @@ def train_task(
     elif recipe.lead is not None:
         take_teacher(recipe, networks, pictures)
     deadline = time.monotonic() + stop_after_s
-    for name in STAGES[STAGES.index(state.stage) :]:
+    for name in STAGES[STAGES.index(state.stage) : STAGES.index(until) + 1]:
         if name != state.stage:
             state.stage, state.step, found = name, 0, None
         resumed = found[1] if found else None
         done = trainer.stage(name, state=state, resumed=resumed, deadline=deadline)
         trainer.close()
-        if not done or (name == until and until != STAGES[-1]):
+        if not done:
             return {"finished": False, "images": state.images, "scores": run.scores()}
+    if until != STAGES[-1]:  # the run may have been beyond that stage already
+        return run.report() or {"finished": False, "images": state.images, "scores": run.scores()}
     final = {
         "finished": True,
         "images": state.images,
