@@ -161,7 +161,16 @@ def test_bundles_and_health_are_told(client: httpx.Client, tiny: Bundle) -> None
     assert bundle["tasks"] == ["classify"]
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
+    assert [client.head(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]  # balancers ask so
     assert "/v1/answer" in client.get("/openapi.json").json()["paths"]
+
+
+def test_a_lower_limit_of_symbols_is_the_one_that_is_told(tiny: Bundle) -> None:
+    edge = Edge(tiny, max_symbols=7)
+    with BackgroundServer(create_app(edge, Settings())) as server:
+        (told,) = httpx.get(f"{server.url}/v1/bundle", trust_env=False).json()
+    assert told["max_symbols"] == 7
+    assert Edge(tiny, max_symbols=2**40).most_symbols(tiny) == tiny.manifest.max_symbols
 
 
 def test_no_more_than_so_many_packets_at_once(edge: Edge, packet: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,6 +199,9 @@ def test_the_shipped_zoo_opens() -> None:
 def test_nothing_there_or_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleNotFound, match="no such folder or zip"):
         open_bundle(tmp_path / "none")
+    for name in ("x" * 5000, "a\0b"):  # no file can be called that
+        with pytest.raises(BundleNotFound, match="no such folder or zip"):
+            open_bundle(name)
     with pytest.raises(BundleNotFound, match=r"no manifest\.json at its root.*; give a zoo name"):
         open_bundle(tmp_path)
     (tmp_path / "x.zip").write_bytes(b"not a zip")

@@ -47,6 +47,7 @@ class Edge:
             raise SettingsError(f"max_symbols {max_symbols}; expected at least 1")
         opened = [one if isinstance(one, Bundle) else open_bundle(one) for one in bundles or ("efficientnet-lite0",)]
         self.bundles = tuple(opened)
+        self._max_symbols = max_symbols
         self._lines = tuple(Line(bundle, threads=threads, max_symbols=max_symbols) for bundle in opened)
         self._routes: dict[bytes, Line] = {}
         for line in self._lines:
@@ -92,6 +93,11 @@ class Edge:
     def answers_with(self, bundle: Bundle) -> bool:
         """Say whether packets reach that bundle: of several with one fingerprint, one answers."""
         return self._routes[bundle.fingerprint[:4]].bundle is bundle
+
+    def most_symbols(self, bundle: Bundle) -> int:
+        """Return how many symbols a packet of that bundle may announce here."""
+        own = bundle.manifest.max_symbols
+        return own if self._max_symbols is None else min(self._max_symbols, own)
 
     def respond(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = GUESSES) -> bytes:
         """Return the answer as JSON: a link without a network. Raises as `answer`."""

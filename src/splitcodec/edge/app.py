@@ -163,16 +163,18 @@ def _add_rest(app: FastAPI, service: Service, metrics: Metrics) -> None:
                 "default_level": one.manifest.default_level,
                 "tasks": list(one.manifest.tasks),
                 "classes": len(one.manifest.classes),
-                "max_symbols": one.manifest.max_symbols,
+                "max_symbols": service.edge.most_symbols(one),
             }
             for one in service.edge.bundles
         ]
 
+    @app.head("/healthz", include_in_schema=False)
     @app.get("/healthz")
     async def healthz() -> dict[str, str]:
         """Say that the process lives."""
         return {"status": "ok"}
 
+    @app.head("/readyz", include_in_schema=False)
     @app.get("/readyz")
     async def readyz() -> Response:
         """Say that packets are answered: bundles opened and run once, not shutting down."""

@@ -201,6 +201,14 @@ def packing(data: bytes) -> int:
     return zipfile.ZIP_DEFLATED
 
 
+def is_there(path: Path) -> bool:
+    """Say whether there is a file or folder; none where no file could have such a name."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
 def is_shared(name: str) -> bool:
     """Say whether bundles may have that file in common: their teacher's head and tails, decoders, golden pictures."""
     return _SHARED.fullmatch(name) is not None
