@@ -183,6 +183,30 @@ def test_too_many_files(files: Files, tmp_path: Path) -> None:
         open_bundle(zipped(tmp_path / "x.zip", files, *many))
 
 
+@pytest.mark.parametrize("ends", [b"", b"a comment", b"\0\0"])
+def test_a_directory_of_many_files_is_not_read(tmp_path: Path, ends: bytes) -> None:
+    """zipfile keeps every entry, five hundred bytes each, before anybody can count them."""
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.comment = ends
+        for number in range(20_000):
+            archive.writestr(f"f{number}", b"")
+    tracemalloc.start()
+    try:
+        with pytest.raises(BundleUnsafe, match="lists more files than a bundle has"):
+            open_bundle(tmp_path / "x.zip")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_zip_for_four_gigabytes_is_not_read(files: Files, tmp_path: Path) -> None:
+    """Its second record may name a directory of any size."""
+    data = zipped(tmp_path / "x.zip", files).read_bytes()
+    (tmp_path / "x.zip").write_bytes(data[:-22] + b"PK\6\7" + bytes(16) + data[-22:])
+    with pytest.raises(BundleUnsafe, match="lists more files"):
+        open_bundle(tmp_path / "x.zip")
+
+
 def test_too_many_or_too_large_by_the_manifest(files: Files, tmp_path: Path) -> None:
     folder = tmp_path / "x"
     folder.mkdir()

@@ -110,6 +110,7 @@ def test_a_recipe_without_kinds_means_the_first_of_them(recipe: Recipe) -> None:
             "student={kind: patch, patches: [{width: 8, kernel: 2, stride: 4}]}",
             "student.patches.0: .*kernel 2 with stride 4; expected at least the stride",
         ),
+        ("student={stem: blocks.1.1, widths: [8], linear: false, metric: answer}", "student: .*no meaning with linear"),
         ("student={kind: patch, patches: []}", "student.patches: .*at least 1 item"),
     ],
 )

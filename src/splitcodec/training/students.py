@@ -41,6 +41,8 @@ class SqueezeRecipe(Strict):
     @model_validator(mode="after")
     def _enough(self) -> Self:
         _enough(self.widths, self.halvings)
+        if self.metric == "answer" and not self.linear:
+            raise ValueError("metric: answer says how the linear path begins; it has no meaning with linear: false")
         return self
 
     def words(self) -> str:

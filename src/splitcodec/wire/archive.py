@@ -22,6 +22,8 @@ MAX_FILES = 64  # beside the manifest
 MAX_TOTAL = 256 << 20  # bytes of all these files together, unpacked
 MAX_RATIO = 200  # unpacked to packed, of a zip's file; the weights of a graph hardly shrink
 _RATIO_FREE = 1 << 20  # a file below this size may shrink as much as it likes
+_RECORD = 22  # bytes of the record that ends a zip
+_DIRECTORY = 1 << 18  # bytes of a zip's directory; in memory it takes ten times as much
 GET_AGAIN = "get the bundle again, from somebody you trust"
 MANIFEST = "manifest.json"
 GRAPHS = "graphs"
@@ -85,6 +87,8 @@ class Zip:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            if not _has_small_directory(path):
+                raise BundleUnsafe(f"{path}: its directory lists more files than a bundle has; {GET_AGAIN}")
             with zipfile.ZipFile(path) as archive:
                 entries = archive.infolist()
         except OSError as error:
@@ -143,6 +147,21 @@ class Zip:
                 f"{self.path}: {name} unpacks from {entry.compress_size} to {entry.file_size} bytes: a zip bomb; "
                 f"{GET_AGAIN}"
             )
+
+
+def _has_small_directory(path: Path) -> bool:
+    """Say whether a zip's directory may be read: `zipfile` keeps all of it. Looks for its record where that does."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - _RECORD - (1 << 16)))
+        tail = file.read()
+    at = len(tail) - _RECORD
+    if at < 0 or tail[at : at + 4] != b"PK\5\6" or tail[-2:] != b"\0\0":
+        at = tail.rfind(b"PK\5\6")
+    if at < 0:
+        return True  # no zip at all, as `zipfile` will say
+    far = tail[max(0, at - 20) :].startswith(b"PK\6\7")  # the record for four gigabytes and more counts instead
+    return not far and int.from_bytes(tail[at + 12 : at + 16], "little") <= _DIRECTORY
 
 
 def _is_folder(entry: zipfile.ZipInfo) -> bool:
