@@ -26,11 +26,15 @@ def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
 
 def test_broad_matrices_are_evened_as_narrow_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = torch.randn((BROAD, 150), generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr("splitcodec.training.muon.multiplies_bf16", lambda: True)
     rough = evened(matrix)
     monkeypatch.setattr("splitcodec.training.muon.BROAD", BROAD + 1)
     exact = evened(matrix)
     assert rough.dtype == exact.dtype == torch.float32
     assert 0 < (rough - exact).norm() < 0.05 * exact.norm()  # bfloat16 was used, and its digits are enough
+    monkeypatch.setattr("splitcodec.training.muon.BROAD", BROAD)
+    monkeypatch.setattr("splitcodec.training.muon.multiplies_bf16", lambda: False)
+    assert torch.equal(evened(matrix), exact)  # a processor that would imitate it stays with 32 bits
 
 
 def test_a_gradient_of_nothing_moves_nothing() -> None:

@@ -19,7 +19,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
 from splitcodec.errors import RunError
-from splitcodec.training.processes import first_says, launched, own_noise, together
+from splitcodec.training.processes import feasible, first_says, launched, own_noise, together
 
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -136,3 +136,11 @@ def _wait_for(true: Callable[[], bool], *, seconds: float = 90.0) -> None:
     while not true():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+def test_a_processor_that_imitates_bf16_trains_in_32_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It took ten to twenty times as long."""
+    monkeypatch.setattr("splitcodec.training.processes.multiplies_bf16", lambda: False)
+    assert [feasible(one) for one in ("bf16-mixed", "32-true", "16-mixed")] == ["32-true", "32-true", "16-mixed"]
+    monkeypatch.setattr("splitcodec.training.processes.multiplies_bf16", lambda: True)
+    assert feasible("bf16-mixed") == "bf16-mixed"

@@ -65,9 +65,6 @@ def quantise(
     keep_float: Annotated[
         int, typer.Option("--keep-float", min=0, metavar="N", help="Leave the N most sensitive convolutions in fp32.")
     ] = 0,
-    reduce_range: Annotated[
-        bool, typer.Option("--reduce-range", help="7-bit weights, for x86 processors without VNNI.")
-    ] = False,
     name: NewNameOption = None,
     version: NewVersionOption = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="Pictures at a time.")] = None,
@@ -118,13 +115,11 @@ def quantise(
             tables=opened.tables[0],
             level=opened.manifest.default_level,
             keep_float=keep_float,
-            reduce_range=reduce_range,
         )
         note: dict[str, Any] = {
             "photographs": len(crops),
             "calibrator": int8.calibrator,
             "kept_float": list(int8.kept_float),
-            "reduce_range": reduce_range,
         }
         draft = with_int8(opened, int8.graph, note=note)
         task = bar.add_task("measuring", total=None, note="")

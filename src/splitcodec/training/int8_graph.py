@@ -20,6 +20,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from splitcodec.errors import GraphError
 from splitcodec.training.rounding import Window
 
 Floats = NDArray[np.float32]
@@ -94,6 +95,18 @@ class View:
         bias_o: Any = bias[0] * np.ravel(bias[1])  # type: ignore[arg-type]
         weight_oikk: Any = weight[0]
         return Quantised(name, weight_oikk, np.ravel(weight[1]), bias_o)  # type: ignore[arg-type]
+
+    def requantise(self, conv: onnx.NodeProto, weight_oikk: NDArray[np.int8], scale_o: Floats) -> None:
+        """Change a quantised convolution's integers and their scale per output channel; the bias stays what it is."""
+        old = self.quantised(conv)
+        if old is None:
+            raise GraphError(f"{conv.name} is not a quantised convolution")
+        weight, bias = (self.makers[name].input for name in conv.input[1:])
+        step_o = np.ravel(self.constant(bias[1])) * (scale_o / old.scale_o)  # type: ignore[arg-type]  # it has one
+        self.put(weight[0], weight_oikk)
+        self.put(weight[1], scale_o.astype(np.float32))
+        self.put(bias[0], np.round(old.bias_o / step_o).astype(np.int32))
+        self.put(bias[1], step_o.astype(np.float32))
 
     def behind(self, conv: onnx.NodeProto) -> Pair | None:
         """Return a convolution and the one that alone takes what an activation makes of it, if it is so built."""

@@ -18,6 +18,8 @@ from typing import Any, Final, final
 import torch
 from torch import Tensor, nn
 
+from splitcodec.training.processes import multiplies_bf16
+
 ROUNDS: Final = 5
 FACTORS: Final = (3.4445, -4.7750, 2.0315)
 """Of the iteration `a X + (b X X' + c (X X')^2) X`, as published: they bring values to 0.7 to 1.2 fast, not to 1."""
@@ -26,8 +28,8 @@ SIZE: Final = 0.2
 
 
 BROAD: Final = 128
-"""Matrices whose smaller side has so many rows are evened in bfloat16, as published: the rounds need no more digits,
-and kernels of 512 x 512 channels otherwise take longer than the step's own gradient."""
+"""Matrices whose smaller side has so many rows are evened in bfloat16, as published, where that is quick: the rounds
+need no more digits, and kernels of 512 x 512 channels otherwise take longer than the step's own gradient."""
 
 
 def is_kernel(parameter: nn.Parameter) -> bool:
@@ -41,7 +43,7 @@ def evened(matrix: Tensor) -> Tensor:
     tall = matrix.shape[0] > matrix.shape[1]
     x: Tensor = matrix.float().T if tall else matrix.float()
     x = x / x.norm().clamp_min(1e-12)
-    if len(x) >= BROAD:
+    if len(x) >= BROAD and multiplies_bf16():
         x = x.bfloat16()
     for _ in range(ROUNDS):
         square = x @ x.T

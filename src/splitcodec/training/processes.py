@@ -22,10 +22,24 @@ _Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 _LOST: Final = ("closed by peer", "reset by peer", "broken pipe", "timed out", "nccl")  # in what gloo and NCCL say
 
 
+def multiplies_bf16() -> bool:
+    """Say whether what trains here, a GPU or else this processor, multiplies in bf16.
+
+    A processor that does not, such as x86 without AVX-512, imitates it in ten to twenty times what 32 bits take.
+    """
+    return torch.accelerator.is_available() or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # no public name
+
+
+def feasible(precision: str) -> _Precision:
+    """Return the precision to train in: 32-true for bf16-mixed where only imitated, else what is asked for."""
+    imitated = precision == "bf16-mixed" and not multiplies_bf16()
+    return "32-true" if imitated else cast(_Precision, precision)
+
+
 def launched(devices: int, *, precision: str) -> Fabric:
     """Start as many processes as there are to be. Raises RunError where there are not so many devices."""
     try:
-        fabric = Fabric(accelerator="auto", devices=devices, precision=cast(_Precision, precision))
+        fabric = Fabric(accelerator="auto", devices=devices, precision=feasible(precision))
     except MisconfigurationException as error:
         raise RunError(f"--devices {devices}: {' '.join(str(error).split())}; ask for fewer") from error
     cores = max(2, os.cpu_count() or 1)

@@ -33,7 +33,7 @@ from splitcodec.errors import DataError, GraphError
 from splitcodec.session import Graph
 from splitcodec.training.int8_graph import ACTIVATIONS, View, aligned, copied, equalised, window
 from splitcodec.training.int8_pixels import on_pixels
-from splitcodec.training.rounding import LARGEST, Moments, rounded
+from splitcodec.training.rounding import LARGEST, Moments, rounded_for_all
 from splitcodec.wire.tables import Tables
 
 CALIBRATORS: Final = {"minmax": CalibrationMethod.MinMax, "percentile": CalibrationMethod.Percentile}
@@ -64,23 +64,22 @@ def quantise_encoder(
     tables: Tables,
     level: int,
     keep_float: int = 0,
-    reduce_range: bool = False,
 ) -> Quantised:
     """Return the INT8 twin of `encoder.onnx`, calibrated on crops, each uint8 (1, H, W, 3).
 
     The calibrator is the one with the smaller error at `level`, on a quarter of the crops that it has not seen.
-    `keep_float` further convolutions stay float, those that hurt most; `reduce_range` gives weights 7 bits, for x86
-    processors without VNNI. Raises DataError for fewer than 4 crops, GraphError for a graph that cannot be quantised.
+    `keep_float` further convolutions stay float, those that hurt most. Raises DataError for fewer than 4 crops,
+    GraphError for a graph that cannot be quantised.
     """
     if len(crops) < 4:
         raise DataError(f"{len(crops)} photographs that can be read; expected at least 4, better 100 or more")
     shown, seen = crops[: len(crops) // 4], crops[len(crops) // 4 :]
     with tempfile.TemporaryDirectory() as folder, _quiet():
         work = _Work(Path(folder), graph, seen, shown, tables.gain_lc[level])
-        tried = {name: work.error(work.quantised(name, reduce_range=reduce_range)) for name in CALIBRATORS}
+        tried = {name: work.error(work.quantised(name)) for name in CALIBRATORS}
         best = min(tried, key=lambda name: tried[name])
         worst = work.most_sensitive(best, keep_float)
-        int8 = work.quantised(best, kept=worst, reduce_range=reduce_range)
+        int8 = work.quantised(best, kept=worst)
         return Quantised(int8, best, worst, work.error(int8), tried)
 
 
@@ -125,8 +124,8 @@ class _Work:
             raise GraphError("encoder.onnx has no convolution but the last, which stays float: nothing to quantise")
         self._wanted = [Graph(graph, name="encoder.onnx", threads=1)(crop) for crop in shown]
 
-    def quantised(self, calibrator: str, *, kept: Sequence[str] = (), reduce_range: bool) -> bytes:
-        return self._made(calibrator, without={*kept, *self._latent, *self._pixels()}, reduce_range=reduce_range)
+    def quantised(self, calibrator: str, *, kept: Sequence[str] = ()) -> bytes:
+        return self._made(calibrator, without={*kept, *self._latent, *self._pixels()})
 
     def error(self, graph: bytes) -> float:
         """Return the mean squared error of the scaled latent on the crops that were not calibrated on."""
@@ -140,12 +139,10 @@ class _Work:
             return ()
         others = {node.name for node in self._nodes}
         names = [node.name for node in self._nodes if node.op_type == "Conv" and node.name not in self._latent]
-        alone = {
-            name: self.error(self._made(calibrator, without=others - {name}, reduce_range=False)) for name in names
-        }
+        alone = {name: self.error(self._made(calibrator, without=others - {name})) for name in names}
         return tuple(sorted(names, key=lambda name: -alone[name])[:number])
 
-    def _made(self, calibrator: str, *, without: set[str], reduce_range: bool) -> bytes:
+    def _made(self, calibrator: str, *, without: set[str]) -> bytes:
         out = self._folder / "int8.onnx"
         try:
             quantize_static(
@@ -155,7 +152,6 @@ class _Work:
                 quant_format=QuantFormat.QDQ,
                 op_types_to_quantize=[*_TYPES, *ACTIVATIONS],  # or a convolution's range is that before its clip
                 per_channel=True,
-                reduce_range=reduce_range,
                 activation_type=QuantType.QUInt8,
                 weight_type=QuantType.QInt8,
                 nodes_to_exclude=sorted(without),
@@ -169,31 +165,28 @@ class _Work:
         return _slim(model)
 
     def _rounded(self, model: onnx.ModelProto) -> onnx.ModelProto:
-        """Round the weights of quantised convolutions anew, by what these see."""
+        """Round the weights of quantised convolutions anew, by what these see, for processors of every kind."""
         view = View(model)
         for conv in [node for node in model.graph.node if node.op_type == "Conv"]:
             if (quantised := view.quantised(conv)) is not None and conv.name in self._moments:
                 weight_oikk, moment_gkk = self._moments[conv.name]
                 most = int(np.abs(quantised.weight_oikk).max())
-                again = rounded(weight_oikk, quantised.scale_o, moment_gkk, most=most)
-                view.put(quantised.name, again)
+                view.requantise(conv, *rounded_for_all(weight_oikk, quantised.scale_o, moment_gkk, most=most))
         return model
 
     @cached_property
-    def _moments(self) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float64]]]:
-        """Return the weight of convolutions by name, and the second moments of what they see in fp32."""
+    def _moments(self) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float64] | None]]:
+        """Return the weight of convolutions by name; of all but large ones the second moments of what they see too."""
         view = View(self._model)
-        convs = {}
-        for node in self._nodes:
-            weights = view.weights(node) if node.op_type == "Conv" else None
-            if weights is not None and weights.weight_oikk[0].size <= LARGEST:
-                convs[node.name] = (node, weights.weight_oikk)
-        found = {name: Moments(window(*convs[name]), seed=k) for k, name in enumerate(convs)}
-        names = [str(node.input[0]) for node, _ in convs.values()]
+        weights = {node.name: view.weights(node) for node in self._nodes if node.op_type == "Conv"}
+        whole = {name: found.weight_oikk for name, found in weights.items() if found is not None}
+        small = [node for node in self._nodes if node.name in whole and whole[node.name][0].size <= LARGEST]
+        found = {node.name: Moments(window(node, whole[node.name]), seed=k) for k, node in enumerate(small)}
+        names = [str(node.input[0]) for node in small]
         for values in _values(self._model, self._seen, names):
             for moments, name in zip(found.values(), names, strict=True):
                 moments.add(values[name])
-        return {name: (weight, found[name].mean()) for name, (_, weight) in convs.items()}
+        return {name: (weight, found[name].mean() if name in found else None) for name, weight in whole.items()}
 
     def _cache(self, calibrator: str) -> dict[str, Any]:
         """Return where ranges are kept, so that one calibration serves all choices of nodes; older releases do not."""

@@ -26,6 +26,7 @@ from splitcodec.layouts.sample import DataSet
 from splitcodec.model.fcos import Boxes
 from splitcodec.training.distill import CHECKPOINT_SECONDS, Progress
 from splitcodec.training.optimise import random_state, set_random_state
+from splitcodec.training.processes import feasible
 from splitcodec.training.run import State
 from splitcodec.training.spent import Clock
 from splitcodec.training.task_check import check
@@ -56,7 +57,7 @@ def train_task(
     after that stage; both can be resumed. Raises RecipeError, DataError, TeacherError, RunError, BundleError,
     OutputError.
     """
-    fabric = Fabric(accelerator="auto", devices=1, precision=recipe.precision)
+    fabric = Fabric(accelerator="auto", devices=1, precision=feasible(recipe.precision))
     fabric.launch()
     fabric.seed_everything(recipe.seed, verbose=False)
     training = read_split(data, split=recipe.data.train, task=recipe.task)
