@@ -2,8 +2,8 @@
 
 What lies behind the rounding must come back bit for bit. The encoder is a float network, so a symbol that fell near a
 rounding edge may move to its neighbour on another processor: rarely, and never further. Inside an INT8 graph 8-bit
-roundings may turn over as well, so more symbols may differ; by far more where a processor's 8-bit products saturate
-(x86 without VNNI).
+roundings may turn over as well, so more symbols may differ; by far more where the graph's weights were not kept from
+saturating on x86 without VNNI (training/rounding.py).
 """
 
 from __future__ import annotations
