@@ -81,7 +81,7 @@ class PillowCodec:
                 raise MissingExtra(
                     "codec jxl needs pillow-jxl-plugin; install it with: pip install 'splitcodec[eval]'"
                 ) from None
-        elif not features.check({"jpeg": "jpg", "jp2": "jpg_2000"}.get(self.name, self.name)):
+        elif not features.check({"jpeg": "jpg", "jpeg444": "jpg", "jp2": "jpg_2000"}.get(self.name, self.name)):
             raise SettingsError(
                 f"this Pillow is built without {self.name}; install Pillow's own wheel, or leave {self.name} out"
             )
@@ -115,6 +115,15 @@ JPEG = PillowCodec(
     (20, 40, 70),
     "Pillow, 4:2:0, optimised Huffman tables",
     lambda quality: {"quality": quality, "optimize": True},
+)
+JPEG444 = PillowCodec(
+    "jpeg444",
+    "JPEG",
+    "quality",
+    (5, 10, 15, 22, 35, 50, 70, 85, 95),
+    (20, 40, 70),
+    "Pillow, 4:4:4, optimised Huffman tables",
+    lambda quality: {"quality": quality, "optimize": True, "subsampling": 0},
 )
 WEBP = PillowCodec(
     "webp",
@@ -195,7 +204,7 @@ VVC = VideoCodec(
         "intraperiod=1:decodingrefreshtype=idr:qpa=0:mctf=0:bim=0:accessunitdelimiter=0",
     ),
 )
-CODECS: tuple[Codec, ...] = (JPEG, WEBP, AVIF, JP2, JXL, HEVC, VVC)
+CODECS: tuple[Codec, ...] = (JPEG, JPEG444, WEBP, AVIF, JP2, JXL, HEVC, VVC)
 
 
 def codecs_named(names: Sequence[str]) -> tuple[Codec, ...]:
