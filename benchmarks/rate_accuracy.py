@@ -34,7 +34,7 @@ from splitcodec.evaluation.rivals import Rival, rivals_below
 from splitcodec.evaluation.sweep import full_sweep, lean_sweep
 from splitcodec.wire.bundle import zoo_names
 
-CODECS = "jpeg,jpeg444,webp,avif,jp2,jxl,hevc,vvc"
+CODECS = "jpeg,jpeg444,webp,avif,jp2,jxl,hevc,hevc444,vvc"
 MAIN = "efficientnet-lite0"
 RIVALS = Path("runs/rivals")
 MEMORY = Path("runs/rate_accuracy.codecs")

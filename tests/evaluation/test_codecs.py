@@ -75,7 +75,9 @@ def test_jpeg_2000_transforms_colours() -> None:
 def test_names_are_taken_once_in_order_and_unknown_ones_are_refused_with_the_known() -> None:
     assert [codec.name for codec in codecs_named(["webp", "jpeg", "webp"])] == ["webp", "jpeg"]
     assert codecs_named([]) == ()
-    with pytest.raises(SettingsError, match=r"'gif'; known are jpeg, jpeg444, webp, avif, jp2, jxl, hevc, vvc$"):
+    with pytest.raises(
+        SettingsError, match=r"'gif'; known are jpeg, jpeg444, webp, avif, jp2, jxl, hevc, hevc444, vvc$"
+    ):
         codecs_named(["gif"])
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -168,10 +168,8 @@ JXL = PillowCodec(
     "libjxl through pillow-jxl-plugin, bare code stream, effort 7, one thread",
     lambda quality: {"quality": quality, "effort": 7, "num_threads": 1, "use_container": False},
 )
-_YUV = (
-    "4:2:0 from full-range BT.601, chroma halved by means and doubled bicubically, coded in 10 bits; raw stream with "
-    "its parameter sets in every picture's bytes, no colour description"
-)
+_STREAM = "coded in 10 bits; raw stream with its parameter sets in every picture's bytes, no colour description"
+_YUV = f"4:2:0 from full-range BT.601, chroma halved by means and doubled bicubically, {_STREAM}"
 HEVC = VideoCodec(
     "hevc",
     "qp",
@@ -185,6 +183,12 @@ HEVC = VideoCodec(
         "-x265-params",
         "qp={}:keyint=1:repeat-headers=1:info=0:pools=none:frame-threads=1:log-level=error",
     ),
+)
+HEVC444 = replace(
+    HEVC,
+    name="hevc444",
+    note=f"as hevc, but 4:4:4 from full-range BT.601, {_STREAM}",
+    full=True,
 )
 VVC = VideoCodec(
     "vvc",
@@ -204,7 +208,7 @@ VVC = VideoCodec(
         "intraperiod=1:decodingrefreshtype=idr:qpa=0:mctf=0:bim=0:accessunitdelimiter=0",
     ),
 )
-CODECS: tuple[Codec, ...] = (JPEG, JPEG444, WEBP, AVIF, JP2, JXL, HEVC, VVC)
+CODECS: tuple[Codec, ...] = (JPEG, JPEG444, WEBP, AVIF, JP2, JXL, HEVC, HEVC444, VVC)
 
 
 def codecs_named(names: Sequence[str]) -> tuple[Codec, ...]:

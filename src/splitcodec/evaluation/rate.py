@@ -148,7 +148,7 @@ def _notes(
     if len(entrants) > 1:
         notes.append(RIVAL_NOTE)
     notes.append(
-        f"encode_ms: median of {timed} crops on one thread, without preprocessing; one at a time, but hevc and vvc "
+        f"encode_ms: median of {timed} crops on one thread, without preprocessing; one at a time, but HEVC and VVC "
         "several to a process, whose start they share."
     )
     if recalled:
