@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 
 from splitcodec.device.placed import letterbox_place
-from splitcodec.errors import DataError, MissingExtra
+from splitcodec.errors import DataError, MissingExtra, SettingsError
 from splitcodec.evaluation import tasks
 from splitcodec.evaluation.codecs import HEVC, JPEG
+from splitcodec.evaluation.rivals import Rival
+from splitcodec.evaluation.task_entrants import entrants_of
 from splitcodec.evaluation.task_report import write_task_report
 from splitcodec.evaluation.task_result import SCORES, TaskPoint, TaskReport, read_earlier
 from splitcodec.evaluation.tasks import evaluate_task
+from splitcodec.wire.bundle import open_bundle, renamed
 from tests.labelled import write_camvid
 
 REPORT = TaskReport(
@@ -107,3 +110,13 @@ def test_codecs_that_take_odd_sides_get_the_very_picture() -> None:
 def test_the_report_names_the_libraries_that_made_codecs_bytes() -> None:
     told = REPORT.to_json()["machine"]["codecs"]
     assert told["pillow"]
+
+
+def test_two_versions_of_a_bundle_are_two_settings_of_a_rival() -> None:
+    """They were told by their names alone, so the points of the second took the place of the first one's."""
+    main, tiny = open_bundle("efficientnet-lite0"), open_bundle("efficientnet-lite0-tiny")
+    rival = Rival((tiny, renamed(tiny, None, 99)), "paper")
+    found = entrants_of(main, [rival], task="segment", taken=[])
+    assert [one.prefix for one in found] == ["", f"{tiny.ident} ", "efficientnet-lite0-tiny@99 "]
+    with pytest.raises(SettingsError, match="rival paper: a bundle comes twice"):
+        entrants_of(main, [Rival((tiny, tiny), "paper")], task="segment", taken=[])
