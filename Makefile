@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 SLIM := .venv-edge
 RAY := .venv-ray
 PIP := pip install --quiet --disable-pip-version-check
-# `make evaluate DATA=...`, `make arena DATA=...`, `make train PHOTOS=...`, `make load REQUESTS=...`
+# `make evaluate DATA=...`, `make arena DATA=... POINTS=...`, `make train PHOTOS=...`, `make load REQUESTS=...`
 DATA ?= ../shared/data/imagenet-sample
+POINTS ?=
 PHOTOS ?= ../shared/data/photos
 RUNS ?= runs
 REQUESTS ?= 20000
@@ -48,8 +49,8 @@ wheel-device: $(VENV)/.build  ## build the wheel for devices: the zoo's device h
 evaluate: $(VENV)/.dev  ## measure the shipped bundle: reports/rate_accuracy/ (DATA=folder)
 	$(BIN)/splitcodec evaluate --bundle efficientnet-lite0 --data $(DATA) --codecs jpeg,webp,avif --out reports/rate_accuracy
 
-arena: $(VENV)/.dev  ## our bundles, rivals in runs/rivals and every codec in one run: reports/rate_accuracy/ (DATA=folder)
-	$(BIN)/python benchmarks/rate_accuracy.py --data $(DATA) --out reports/rate_accuracy
+arena: $(VENV)/.dev  ## our bundles, rivals in runs/rivals and every codec in one run: reports/rate_accuracy/ (DATA=folder, POINTS=files)
+	$(BIN)/python benchmarks/rate_accuracy.py --data $(DATA) $(addprefix --points ,$(POINTS)) --out reports/rate_accuracy
 
 ablations: $(VENV)/.dev  ## what the prior is worth: reports/ablation_prior.json (DATA=folder)
 	$(BIN)/python benchmarks/ablations.py --data $(DATA) --out reports/ablation_prior.json

@@ -4,10 +4,11 @@
     python benchmarks/rate_accuracy.py --data DIR --points reports/ablation_prior.json
 
 Two ways to do without: "gains, deflate" keeps the symbols of each level as bytes and packs them by zlib at level 9, so
-answers are those of our packets and bytes alone differ; "uniform, deflate" does without the learned gains as well and
-quantises the latent uniformly over its range in each picture, to 8 bits and fewer. Both are charged the 12 bytes of
-header and checksum that packets have, the latter 8 more for the range. Channels lie one after another, or interleaved:
-whichever packs better. The other ablations are trainings of their own: recipes/ablations/, rivals in the arena.
+answers are those of our packets (coded by channel: by the prior alone) and bytes alone differ; "uniform, deflate" does
+without the learned gains as well and quantises the latent uniformly over its range in each picture, to 8 bits and
+fewer. Both are charged the 12 bytes of header and checksum that packets have, the latter 8 more for the range. Channels
+lie one after another, or interleaved: whichever packs better. The other ablations are trainings of their own:
+recipes/ablations/, rivals in the arena.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from outcome import exit_code
 import numpy as np
 from numpy.typing import NDArray
 
-from report import ready, save
+from report import ready, write
 from splitcodec.cli.show import complain, progress
 from splitcodec.device.client import Device
 from splitcodec.edge.tail import Tail
@@ -32,9 +33,9 @@ from splitcodec.errors import DataError, PictureError
 from splitcodec.evaluation.bd import bd_rate
 from splitcodec.evaluation.hull import upper_hull
 from splitcodec.evaluation.labels import labelled_pictures
-from splitcodec.evaluation.machine import commit, machine
 from splitcodec.session import Graph
 from splitcodec.wire.bundle import open_bundle
+from splitcodec.wire.coder import BY_CHANNEL
 
 FRAME, RANGE = 12, 8  # bytes
 STEPS = (256, 64, 32, 16, 8, 4)
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     ready(options.out)
     body = measure(options.data, bundle=options.bundle, threads=options.threads)
-    save(body, options.out)
+    write(body, options.out, name="ablations.py", options=options)
     for point in [*body["ours"], *body["points"]]:
         print(f"{point['method']}, {point['setting']}: {point['bytes_mean']:,.0f} bytes, top-1 {point['top1']:.2f} %")
     for method, percent in body["bd_rate"].items():
@@ -65,7 +66,8 @@ def _run(options: argparse.Namespace) -> None:
 def measure(data: Path, *, bundle: str, threads: int) -> dict[str, Any]:
     """Return the points file; `ours`, the bundle's own packets, beside it."""
     opened = open_bundle(bundle)
-    device, tables = Device(opened, threads=threads), opened.tables[0]
+    device = Device(opened, threads=threads, coding=BY_CHANNEL)  # contexts are more than the prior
+    tables = opened.tables[0]
     decoder = Graph(opened.graph("decoder"), name="decoder.onnx", threads=threads)
     head = Graph(opened.graph("head"), name="head.onnx", threads=threads)
     tail = Tail(opened, "classify", threads=threads)
@@ -119,8 +121,6 @@ def measure(data: Path, *, bundle: str, threads: int) -> dict[str, Any]:
         "bd_rate": {method: _bd_rate(points, method, teacher=score) for method in (GAINS, UNIFORM)},
         "bundle": opened.ident,
         "data": data.resolve().name,
-        "machine": machine(),
-        "commit": commit(),
     }
 
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from chromium import chromium
-from report import at_least_one, ready, save
+from report import at_least_one, ready, write
 from splitcodec import Device, Edge
 from splitcodec.cli.show import complain, progress
 from splitcodec.demo.assets import VERSION, find_ort
@@ -32,7 +32,6 @@ from splitcodec.demo.web import mount
 from splitcodec.edge.decoder import Decoder
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
 from splitcodec.errors import DataError, MissingExtra, PictureError
-from splitcodec.evaluation.machine import commit, machine
 from splitcodec.wire.bundle import open_bundle
 from splitcodec.wire.packet import unpack
 
@@ -76,7 +75,7 @@ def _run(options: argparse.Namespace) -> None:
     at_least_one("--images", options.images)
     ready(options.out)
     report = _measure(options)
-    save(report, options.out)
+    write(report, options.out, name="browser.py", options=options)
     print(json.dumps(report, indent=1))
 
 
@@ -113,8 +112,6 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         "data": options.data.name,
         "onnxruntime_web": VERSION,
         **sums.told(),
-        "commit": commit(),
-        "machine": machine(),
     }
 
 

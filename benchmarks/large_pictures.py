@@ -26,6 +26,7 @@ from report import at_least_one, pictures_of, ready, write
 from splitcodec.cli.show import print_table
 from splitcodec.device.client import Device
 from splitcodec.device.image import load_picture
+from splitcodec.errors import SettingsError
 
 SIZES = ((4032, 3024), (1920, 1080))
 
@@ -45,6 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     at_least_one("--turns", options.turns)
+    if not 1 <= options.quality <= 100:
+        raise SettingsError(f"--quality {options.quality}; expected 1 to 100")  # Pillow takes others for 75, or for 100
     ready(options.out)
     device = Device(options.bundle, threads=1)
     pictures = pictures_of(options.photos, most=options.most)

@@ -82,6 +82,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     for name in ("device_slowdown", "device_watts"):
         if not 0 < (value := getattr(options, name)) < float("inf"):
             raise SettingsError(f"--{name.replace('_', '-')} {value:g}; expected more than 0")
+    if not 0 <= options.within < float("inf"):
+        raise SettingsError(f"--within {options.within:g}; expected 0 or more points below the teacher")
     rates = Rates(options.rates)
     names = _names(options.bundles)
     if not names:

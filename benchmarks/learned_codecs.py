@@ -40,7 +40,7 @@ from splitcodec.model.hyperprior import SCALES, Hyperprior, Symbols
 from splitcodec.model.pictures import EightBitColours
 from splitcodec.model.student import Student
 from splitcodec.training.build import build_student, build_teacher
-from splitcodec.training.graphs import FromPixels, cost
+from splitcodec.training.graphs import FromPixels, cost, folded
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
 from splitcodec.wire.bundle import open_bundle
@@ -238,7 +238,7 @@ def price(codec: Codec) -> tuple[int, int]:
     """Return multiply-accumulates and parameters of what the device runs: encoder and both hyper-transforms."""
     crop = codec.recipe.teacher.crop
     pixels = torch.zeros(1, crop, crop, 3, dtype=torch.uint8)
-    first = cost(FromPixels(codec.student.squeeze, scale=1.0, offset=0.0), pixels)
+    first = cost(FromPixels(folded(codec.student.squeeze), scale=1.0, offset=0.0), pixels)  # as bundles count it
     with torch.no_grad():
         latent = codec.student.latent(torch.zeros(1, 3, crop, crop))
         second = cost(codec.neck.analysis, latent)

@@ -125,10 +125,10 @@ def _load(job: Job, options: argparse.Namespace, log: Path) -> tuple[dict[str, A
         time.sleep(0.25)
     spent = cpu_s(server.pid) - cpu
     told = generators.told()
+    memory.append((generators.done.value, resident_bytes(server.pid)))  # a short run has ended since the first look
     metrics = get(job.port, "/metrics")
     figures = summary(scrape(job.port), Scrape(before.when, before.samples))
     code = server.stop()
-    settled = [size for done, size in memory if done >= min(SETTLED, job.requests // 4)]
     return {
         **_told(told, job.requests),
         "clients": job.clients,
@@ -138,16 +138,22 @@ def _load(job: Job, options: argparse.Namespace, log: Path) -> tuple[dict[str, A
         "server_cpu_s": round(spent, 2),
         "per_server_cpu_s": round(job.requests / spent, 2),
         "generator_cpu_s": round(told.cpu_s, 2),
-        "memory_mb": {
-            "after_first_thousand": round(settled[0] / 1e6, 1),
-            "lowest": round(min(settled) / 1e6, 1),
-            "highest": round(max(settled) / 1e6, 1),
-            "last": round(settled[-1] / 1e6, 1),
-            "moved_percent": round(100 * max(abs(size / settled[0] - 1) for size in settled), 2),
-        },
+        "memory_mb": _memory_mb(memory, job.requests),
         "batch_mean": figures["batch_mean"],
         "stages_ms": {stage: one["mean"] for stage, one in figures["stages_ms"].items()},
     }, metrics
+
+
+def _memory_mb(looks: list[tuple[int, int]], requests: int) -> dict[str, float]:
+    """Return how memory moved, in looks of (answers until then, bytes), once it should stay as it is."""
+    settled = [size for done, size in looks if done >= min(SETTLED, requests // 4)] or [looks[-1][1]]
+    return {
+        "after_first_thousand": round(settled[0] / 1e6, 1),
+        "lowest": round(min(settled) / 1e6, 1),
+        "highest": round(max(settled) / 1e6, 1),
+        "last": round(settled[-1] / 1e6, 1),
+        "moved_percent": round(100 * max(abs(size / settled[0] - 1) for size in settled), 2),
+    }
 
 
 def _told(told: Told, requests: int) -> dict[str, Any]:

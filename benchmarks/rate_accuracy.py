@@ -34,7 +34,7 @@ from splitcodec.evaluation.rivals import Rival, rivals_below
 from splitcodec.evaluation.sweep import full_sweep, lean_sweep
 from splitcodec.wire.bundle import zoo_names
 
-CODECS = "jpeg,webp,avif,jp2,jxl,hevc,vvc"
+CODECS = "jpeg,jpeg444,webp,avif,jp2,jxl,hevc,hevc444,vvc"
 MAIN = "efficientnet-lite0"
 RIVALS = Path("runs/rivals")
 MEMORY = Path("runs/rate_accuracy.codecs")
@@ -102,11 +102,16 @@ def _command(options: argparse.Namespace) -> str:
     out = "OUT" if options.out.is_absolute() else options.out.as_posix()
     words = [f"python benchmarks/rate_accuracy.py --data DIR --out {out}"]
     words += [f"--codecs {options.codecs}"] if options.codecs != CODECS else []
-    words += [f"--bundles {','.join(Path(one).name for one in _names(options.bundles))}"] if options.bundles else []
-    words += ["--rivals FOLDER"] if options.rivals else []
-    words += [f"--points {path.name}" for path in options.points]
+    words += [f"--bundles {','.join(_told(Path(one)) for one in _names(options.bundles))}"] if options.bundles else []
+    words += [f"--rivals {_told(options.rivals, 'FOLDER')}"] if options.rivals else []
+    words += [f"--points {_told(path)}" for path in options.points]
     words += [f"--sweep {options.sweep}"] if options.sweep != "lean" else []
     return " ".join(words)
+
+
+def _told(path: Path, name: str = "") -> str:
+    """Return a place as a command of this checkout tells it, of one outside the name alone."""
+    return (name or path.name) if path.is_absolute() else path.as_posix()
 
 
 def _names(text: str) -> list[str]:

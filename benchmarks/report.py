@@ -73,6 +73,6 @@ def command(name: str, options: argparse.Namespace) -> str:
             value = value.name if value.suffix else "DIR"  # noqa: PLW2901
         if isinstance(value, str) and os.sep in value:
             value = Path(value).name  # noqa: PLW2901
-        if value not in (None, False, []):
+        if value is not None and value is not False and value != []:  # 0 is an answer
             words.append(f"--{key.replace('_', '-')}" + ("" if value is True else f" {value}"))
     return " ".join(words)

@@ -17,20 +17,22 @@ from loading.page import page
 from pages.blocks import blocks
 from pages.marked import with_blocks
 from pages.reports import read_report
+from pages.tasks import tasks
 from splitcodec.evaluation.output import write_whole
 
 ROOT = Path(__file__).parent.parent
 RATE = Path("reports/rate_accuracy/rd.json")
 PRIOR = Path("reports/ablation_prior.json")  # may be missing
 ABLATIONS = Path("reports/ablations/rd.json")  # may be missing
-TASKS = {"detect": "Object detection", "segment": "Semantic segmentation"}  # reports/<task>/ may be missing
 LATENCY = Path("reports/latency.json")  # may be missing
 LOAD, MUTATIONS = Path("reports/load.json"), Path("reports/mutations.json")
 COMMAND = (  # of reports that do not say it themselves
     ".venv/bin/splitcodec evaluate --bundle efficientnet-lite0 --data DIR --codecs jpeg,webp,avif"
     " --out reports/rate_accuracy"
 )
+PRIOR_COMMAND = f"python benchmarks/ablations.py --data DIR --out {PRIOR.as_posix()}"
 OURS, UNDERTRAINED, ANOTHER = "splitcodec", "undertrained", "another network"
+SAME, ELSEWHERE = "same", "same, cut elsewhere"
 
 
 def main() -> int:
@@ -64,8 +66,8 @@ def summary(rate: dict[str, Any]) -> str:
     return "\n".join(
         [
             f"Bytes per 224 x 224 photograph at equal top-1 accuracy: {rate['images']} ImageNet photographs,",
-            f"`{rate['bundle']}`, the same network behind every method; columns are points of top-1 below the",
-            f"uncompressed teacher ({rate['teacher_top1']:.1f} %).",
+            f"`{rate['bundle']}`, the same network behind every method{_but(rate)}; columns are points of top-1",
+            f"below the uncompressed teacher ({rate['teacher_top1']:.1f} %).",
             "",
             summary_table(rate),
             "",
@@ -76,9 +78,24 @@ def summary(rate: dict[str, Any]) -> str:
             "",
             "The photographs are a one-per-class sample, probably of ImageNet's training split, so every score is",
             "higher than on the validation split (the teacher's published top-1 there: 75.5 %). Repeat it with",
-            f"`make {target} DATA=DIR`; [docs/results.md](docs/results.md) has every point, its interval, the machine.",
+            f"`make {target} DATA=DIR{_points(rate)}`; [docs/results.md](docs/results.md) has every point,",
+            "its interval, the machine.",
         ]
     )
+
+
+def _but(rate: dict[str, Any]) -> str:
+    """Return the words that except methods which are not known to answer with the very network of ours."""
+    costs = {name: cost for name, cost in rate.get("encoders", {}).items() if not cost.get("ours")}
+    names = [name for name, cost in costs.items() if cost.get("teacher") not in (SAME, ELSEWHERE)]
+    return f" but {', '.join(names)} (theirs is not known, or its tail was tuned)" if names else ""
+
+
+def _points(rate: dict[str, Any]) -> str:
+    """Return the variable of make that names the files of points; earlier reports tell their names alone."""
+    names = re.findall(r" --points (\S+)", rate.get("command", ""))
+    places = [name if (ROOT / name).exists() else f"reports/{Path(name).name}" for name in names]
+    return f" POINTS={' '.join(places)}" if len(places) == 1 else f" POINTS='{' '.join(places)}'" if places else ""
 
 
 def summary_table(rate: dict[str, Any]) -> str:
@@ -120,48 +137,12 @@ def results(rate: dict[str, Any]) -> str:
             "",
             body.rstrip(),
             "",
-            *tasks(),
+            *tasks(ROOT),
             *(without_prior(prior) if prior else []),
             *(ablations(trained, rate) if trained else []),
             *(latency_section(latency) if latency else []),
         ]
     )
-
-
-def tasks() -> list[str]:
-    """Return the sections about the other tasks that the same packets are answered for."""
-    lines = []
-    for task, title in TASKS.items():
-        report = _report_if_any(Path(f"reports/{task}/{task}.json"))
-        if report is None:
-            continue
-        lines += [
-            f"## {title}: the same encoder, packets answered for {task}",
-            "",
-            f"![scores over bytes](../reports/{task}/{task}.png)",
-            "",
-            _read(f"reports/{task}/{task}.md").rstrip(),
-            "",
-            "Few pictures are there to learn from and to score: absolute scores are those of a small data set.",
-            "Student and task teacher had the same task epochs; codecs feed the uncompressed task teacher.",
-            "",
-            f"Command: `splitcodec evaluate --task {task} --bundle {report['bundle']} --data DIR"
-            f" --split {report['split']}{_others(report)} --out reports/{task}`",
-            f"(commit {report['commit']}).",
-            "",
-        ]
-    return lines
-
-
-def _others(report: dict[str, Any]) -> str:
-    """Return the options that named what was measured beside ours: codecs, rivals, an earlier run's report."""
-    names = [name for name in dict.fromkeys(point["method"] for point in report["points"]) if name != OURS]
-    earlier, rivals = report.get("other_runs", {}), report.get("trained", {})
-    codecs = [name for name in names if name not in earlier and name not in rivals]
-    words = [f" --codecs {','.join(codecs)}"] if codecs else []
-    words += [f" --rival {name}=BUNDLE,..." for name in names if name in rivals and name not in earlier]
-    words += [" --points EARLIER.json"] if earlier else []
-    return "".join(words)
 
 
 def without_prior(body: dict[str, Any]) -> list[str]:
@@ -177,10 +158,10 @@ def without_prior(body: dict[str, Any]) -> list[str]:
         "",
         f"`{body['bundle']}` on {body['images']} pictures of `{body['data']}`: the same latents as 8-bit numbers,",
         "packed by zlib (level 9), with the gains of each level, or quantised uniformly without them. Bytes of our",
-        "packets over equal scores (BD-rate):",
+        "packets, coded by channel, over equal scores (BD-rate):",
         f"{rates}.",
         "",
-        f"Command: `python benchmarks/ablations.py --data DIR --out {PRIOR.as_posix()}` (commit {body['commit']}).",
+        f"Command: `{body.get('command', PRIOR_COMMAND)}` (commit {body['commit']}).",
         "",
         "| without | setting | bytes | our packets | top-1 % |",
         "|---|---|---:|---:|---:|",

@@ -19,7 +19,7 @@ from typing import Any
 
 from outcome import exit_code
 
-from report import pictures_of, ready, write
+from report import at_least_one, pictures_of, ready, write
 from splitcodec.cli.show import print_table
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
@@ -40,8 +40,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
+    at_least_one("--turns", options.turns)
     ready(options.out)
-    report = measure(open_bundle(options.bundle), sides=_sides(options.sides), turns=max(1, options.turns))
+    report = measure(open_bundle(options.bundle), sides=_sides(options.sides), turns=options.turns)
     write(report, options.out, name="task_cost.py", options=options)
     rows = [
         (one["grid"], tasks, f"{ms:.1f}", f"{one['times_classify'][tasks]:.2f}")

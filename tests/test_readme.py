@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.server import BackgroundServer, Settings, create_app
 
@@ -24,6 +25,18 @@ def test_python_lines_run(monkeypatch: pytest.MonkeyPatch) -> None:
         exec(compile(lines.replace("http://127.0.0.1:8080", server.url), "README.md", "exec"), {})
     assert "bytes" in printed.getvalue()
     assert "efficientnet-lite0@" in printed.getvalue()
+
+
+def test_the_answer_that_is_shown_is_the_bundle_s() -> None:
+    """Its probability was an earlier bundle's."""
+    (shown,) = re.findall(
+        r'\{"bundle": "(\S+)", "level": (\d+), .*"index": (\d+), "label": ".*?", "p": ([0-9.]+)\}', README
+    )
+    packet = Device().encode(ROOT / "src" / "splitcodec" / "demo" / "photos" / "cat.jpg", level=int(shown[1]))
+    answer = Edge().answer(packet, top=1)
+    (best,) = answer["answers"]["classify"]
+    assert (answer["bundle"], best["index"]) == (shown[0], int(shown[2]))
+    assert best["p"] == pytest.approx(float(shown[3]), abs=0.02)
 
 
 def test_tree_names_every_source_file() -> None:

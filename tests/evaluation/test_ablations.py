@@ -37,6 +37,7 @@ def test_without_the_prior_answers_stay_and_bytes_do_not(
     assert len(points) == 3 + len(script.STEPS)
     assert "uniform, deflate, 256 steps: " in capsys.readouterr().out
     assert str(tmp_path) not in out.read_text()
+    assert body["command"] == "python benchmarks/ablations.py --data DIR --bundle tiny --out points.json --threads 1"
 
 
 def test_many_steps_lose_nothing_and_cost_more(script: ModuleType) -> None:

@@ -73,6 +73,32 @@ def test_the_summary_claims_nothing_against_the_undertrained(results: ModuleType
     assert line.endswith("| no claim |  |")
 
 
+def test_the_summary_says_whose_network_is_not_known_and_how_to_have_every_row_again(
+    results: ModuleType, arena: Report
+) -> None:
+    """One network was said to stand behind every method, and `make arena` left out those read from files."""
+    body: dict[str, Any] = arena.to_json()
+    body["command"] = "python benchmarks/rate_accuracy.py --data DIR --points rivals.json"
+    why = "(theirs is not known, or its tail was tuned); columns"
+    assert f"behind every method but tuned {why}" in results.summary(body)
+    body["encoders"]["paper"]["teacher"] = None
+    text = results.summary(body)
+    assert f"behind every method but paper, tuned {why}" in text
+    assert "`make arena DATA=DIR POINTS=reports/rivals.json`" in text
+    body["command"] += " --points reports/rivals.json"
+    assert "`make arena DATA=DIR POINTS='reports/rivals.json reports/rivals.json'`" in results.summary(body)
+
+
+def test_the_command_keeps_places_of_the_checkout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It named files and folders alone, so it could not be repeated."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import rate_accuracy
+
+    words = "--data /x --bundles runs/a/bundle --rivals runs/a --points reports/r.json --points /home/me/s.json"
+    told = rate_accuracy._command(rate_accuracy._options(words.split()))
+    assert told.endswith(" --bundles runs/a/bundle --rivals runs/a --points reports/r.json --points s.json")
+
+
 def test_reports_from_before_encoders_were_told_still_read(results: ModuleType, arena: Report) -> None:
     body: dict[str, Any] = arena.to_json()
     for key in ("encoders", "bd_rate_matrix", "bd_accuracy"):

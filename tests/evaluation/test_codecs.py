@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, features
 
 from splitcodec.errors import MissingExtra, SettingsError
-from splitcodec.evaluation.codecs import CODECS, JP2, JPEG, JXL, Codec, codecs_named
+from splitcodec.evaluation.codecs import CODECS, JP2, JPEG, JPEG444, JXL, Codec, codecs_named
 from splitcodec.evaluation.video import VideoCodec
 
 STILL = [codec for codec in CODECS if not isinstance(codec, VideoCodec)]
@@ -57,6 +57,14 @@ def test_colours_come_back_as_they_went(codec: Codec) -> None:
         assert np.abs(back_hwc.astype(int) - image_hwc).max() <= 6
 
 
+def test_jpeg_is_tried_with_colours_at_full_resolution_as_well() -> None:
+    """It stood at 4:2:0 alone, with which it needs more bytes from teacher - 4 on."""
+    data = [codec.encode([photo(64)], 50)[0] for codec in (JPEG, JPEG444)]
+    samplings = [one[one.index(b"\xff\xc0") + 11] for one in data]  # of luma (T.81, B.2.2)
+    assert samplings == [0x22, 0x11]
+    assert JPEG444 in CODECS
+
+
 def test_jpeg_2000_transforms_colours() -> None:
     """Pillow leaves it out unless told, and then codes red, green and blue apart."""
     grey = np.broadcast_to(np.random.default_rng(0).integers(0, 256, (64, 64, 1), dtype=np.uint8), (64, 64, 3))
@@ -67,7 +75,9 @@ def test_jpeg_2000_transforms_colours() -> None:
 def test_names_are_taken_once_in_order_and_unknown_ones_are_refused_with_the_known() -> None:
     assert [codec.name for codec in codecs_named(["webp", "jpeg", "webp"])] == ["webp", "jpeg"]
     assert codecs_named([]) == ()
-    with pytest.raises(SettingsError, match=r"'gif'; known are jpeg, webp, avif, jp2, jxl, hevc, vvc$"):
+    with pytest.raises(
+        SettingsError, match=r"'gif'; known are jpeg, jpeg444, webp, avif, jp2, jxl, hevc, hevc444, vvc$"
+    ):
         codecs_named(["gif"])
 
 

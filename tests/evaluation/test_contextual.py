@@ -189,3 +189,18 @@ def test_a_card_that_is_no_utf8_stops_nothing(tiny: Bundle) -> None:
     odd = derive(tiny, tiny.manifest, files={"MODEL_CARD.md": b"# caf\xe9\n"})
     new = with_contexts(odd, contexts(3, groups=(1, 2, 1), levels=3), note=NOTE)
     assert "coded by context" in new.read("MODEL_CARD.md").decode()
+
+
+def test_the_prior_is_weighed_without_contexts(
+    made: Bundle, tiny_folder: Path, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Since bundles code by context, what contexts save would have been told as what the prior saves."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    import ablations
+
+    write_folder(made, tmp_path / "made")
+    without, having = (
+        [point["bytes_mean"] for point in ablations.measure(labelled, bundle=str(path), threads=1)["ours"]]
+        for path in (tiny_folder, tmp_path / "made")
+    )
+    assert having == without

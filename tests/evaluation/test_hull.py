@@ -35,3 +35,13 @@ def test_bytes_at_a_score_are_read_off_in_a_straight_line() -> None:
     assert bytes_at(hull, 69.9) is None
     assert bytes_at(hull, 87.6) is None
     assert bytes_at(upper_hull([]), 50.0) is None
+
+
+def test_a_score_that_is_just_reached_has_its_bytes() -> None:
+    """427 of 500 pictures are two points below 437 of 500, but not as floats: a codec's bytes there were left out."""
+    teacher, best = (100.0 * (right / 500) for right in (437, 427))
+    assert teacher - 2.0 != best
+    hull = upper_hull([(15_000.0, 84.0), (18_615.0, best)])
+    assert bytes_at(hull, teacher - 2.0) == pytest.approx(18_615.0)
+    below = upper_hull([(200.0, teacher - 2.0), (300.0, 86.0)])
+    assert bytes_at(below, best) == pytest.approx(200.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -66,3 +67,21 @@ def test_the_log_s_last_line_is_told(servers: ModuleType) -> None:
     gone = failing(b"end", FileNotFoundError(2, "gone", "/proc/1/stat"))
     assert told(servers, gone) == "[Errno 2] gone: '/proc/1/stat'; the server's log ends in: end"
     assert told(servers, failing(b"end", EOFError("0 bytes read"))) == "0 bytes read; the server's log ends in: end"
+
+
+def test_a_run_that_ends_between_two_looks_at_memory_is_told(servers: ModuleType) -> None:
+    """`--requests 20` ended in a traceback: the only look came before the first answers."""
+    assert servers
+    load = importlib.import_module("load")
+    told = load._memory_mb([(0, 3_000_000), (20, 5_000_000)], 20)
+    assert told == {"after_first_thousand": 5.0, "lowest": 5.0, "highest": 5.0, "last": 5.0, "moved_percent": 0.0}
+    assert load._memory_mb([(0, 3_000_000)], 20)["last"] == 3.0
+    assert load._memory_mb([(0, 1), (1000, 2_000_000), (3000, 2_100_000)], 4000)["moved_percent"] == 5.0
+
+
+def test_a_nought_among_the_options_is_part_of_the_command(servers: ModuleType) -> None:
+    """`latency.py --within 0` left a command without it, which measures at teacher - 3."""
+    assert servers
+    report = importlib.import_module("report")
+    options = Namespace(within=0.0, quality=0, most=5, check_link=False, photos=None, rivals=[], plain=True)
+    assert report.command("x.py", options) == "python benchmarks/x.py --within 0.0 --quality 0 --most 5 --plain"

@@ -228,3 +228,11 @@ def test_what_differs_in_a_browser_is_not_rounded_away(results: ModuleType) -> N
     report |= {f"{name}_equal_percent": 100.0 for name in ("crops", "packets", "top1")}
     text = "\n".join(browser({**report, "symbols_equal_percent": 99.999996}))
     assert "100 % of the crops equal in every pixel, 99.999996 % of the symbols equal" in text
+
+
+def test_the_student_s_longer_training_is_told_beside_codecs(results: ModuleType) -> None:
+    """Both were said to have had the same epochs; the student's came on top of those of the teacher's head."""
+    text = " ".join(results.tasks(ROOT))
+    assert "had as many task epochs again" in text
+    assert "same task epochs" not in text
+    assert text.count("## ") == 2

@@ -37,11 +37,13 @@ def test_points_of_other_scripts_are_read(tmp_path: Path) -> None:
 
 def test_costs_of_encoders_come_with_points(tmp_path: Path) -> None:
     cost = {"macs": 2e9, "parameters": 3_000_000, "images_seen": 224_000, "seconds": 1.5, "levelled": True}
-    file = write(tmp_path / "a.json", {"points": [POINT], "encoders": {"bmshj2018": cost}})
+    held = {"processor_seconds": 60.0, "device_seconds": {"H200": 90}}
+    file = write(tmp_path / "a.json", {"points": [POINT], "encoders": {"bmshj2018": {**cost, **held}}})
     _, encoders = read_points([file], images=500, taken=[])
     found = encoders["bmshj2018"]
     assert (found.macs, found.parameters, found.bytes, found.images_seen) == (2_000_000_000, 3_000_000, None, 224_000)
     assert (found.seconds, found.levelled, found.ours) == (1.5, True, False)
+    assert (found.processor_seconds, found.device_seconds) == (60.0, {"H200": 90.0})  # a GPU's time was left out
 
 
 @pytest.mark.parametrize(
@@ -62,6 +64,8 @@ def test_costs_of_encoders_come_with_points(tmp_path: Path) -> None:
         ({"points": [POINT], "encoders": {"else": {}}}, "encoders names 'else', of which it has no point"),
         ({"points": [POINT], "encoders": {"bmshj2018": 5}}, "encoders.bmshj2018: expected an object with macs"),
         ({"points": [POINT], "encoders": {"bmshj2018": {"macs": -1}}}, "macs is -1, expected a number of at least 0"),
+        ({"points": [POINT], "encoders": {"bmshj2018": {"device_seconds": 9}}}, "device_seconds is 9, expected"),
+        ({"points": [POINT], "encoders": {"bmshj2018": {"device_seconds": {"H": -1}}}}, "device_seconds is {'H': -1}"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, body: object, message: str) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,8 @@ from PIL import Image
 
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import BundlePart, DataError, SettingsError
+from splitcodec.errors import BundlePart, DataError, MissingExtra, SettingsError
+from splitcodec.evaluation.bench import Bench
 from splitcodec.evaluation.codecs import HEVC, JPEG, Codec
 from splitcodec.evaluation.rate import evaluate
 from splitcodec.evaluation.result import Report
@@ -156,11 +158,29 @@ def test_an_image_codec_out_of_a_file_is_one_and_the_report_says_where_it_is_fro
     tiny: Bundle, labelled: Path, tmp_path: Path
 ) -> None:
     point = {"method": "vvc", "setting": "qp 40", "bytes_mean": 300, "top1": 50}
-    (tmp_path / "vvc.json").write_text(json.dumps({"points": [point]}))
+    learned = {"method": "learned", "setting": "a", "bytes_mean": 400, "top1": 60, "encode_ms": 9}
+    (tmp_path / "vvc.json").write_text(json.dumps({"points": [point, learned]}))
     report = evaluate(tiny, labelled, codecs=[], points_files=[tmp_path / "vvc.json"], threads=1)
     assert report.codecs == ("vvc",)
-    assert report.notes[-1] == "Not measured in this run, but read from a file of an earlier one: vvc."
+    told = "Not measured in this run, but read from a file of another one, encode_ms too: vvc, learned."
+    assert report.notes[-1] == told  # of the others than image codecs nothing was said
     assert next(one for one in report.frontier() if one.method == "vvc").macs == 0
+
+
+def test_what_the_end_needs_is_asked_for_before_anything_is_measured(
+    tiny: Bundle, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the extra a run of hours ended in the advice to install it, and had to be made again."""
+    levels = [{"method": "four", "setting": str(k), "bytes_mean": 300 + k, "top1": 50} for k in range(4)]
+    (tmp_path / "points.json").write_text(json.dumps({"points": levels, "encoders": {"four": {}}}))
+    monkeypatch.setitem(sys.modules, "bjontegaard", None)
+
+    def no_measuring(*_: object, **__: object) -> None:
+        raise AssertionError("measured before it was asked for")
+
+    monkeypatch.setattr(Bench, "read", no_measuring)
+    with pytest.raises(MissingExtra, match=r"BD-rate needs bjontegaard; install it with: pip install"):
+        evaluate(tiny, labelled, codecs=["jpeg"], points_files=[tmp_path / "points.json"])
 
 
 def test_a_run_outlives_its_pictures(tiny: Bundle, labelled: Path, tmp_path: Path, report: Report) -> None:

@@ -176,6 +176,10 @@ def test_another_processor_that_is_none_is_refused(
         ("int8", ["--photos", ".", "--threads", "-2"], "--threads -2; expected at least 1"),
         ("footprint", ["--wheel", "none.whl"], "--wheel none.whl: no such file"),
         ("footprint", ["--bundle", "none"], "BundleNotFound: none"),
+        ("latency", ["--within", "nan"], "--within nan; expected 0 or more"),
+        ("latency", ["--within=-3"], "--within -3; expected 0 or more"),
+        ("large_pictures", ["--quality", "0"], "--quality 0; expected 1 to 100"),
+        ("task_cost", ["--turns", "0"], "--turns 0; expected at least 1"),
     ],
 )
 def test_what_makes_no_sense_is_one_line(

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from splitcodec.evaluation.bd import Interval
 from splitcodec.evaluation.compared import Compared
+from splitcodec.evaluation.hull import bytes_at
 from splitcodec.evaluation.resampled import Resampled
 from splitcodec.evaluation.result import OURS, Point
 
@@ -132,6 +133,23 @@ def test_a_figure_that_many_draws_lack_has_no_interval() -> None:
     assert size is not None
     assert interval is None
     assert None not in reached[6.0]
+
+
+def test_draws_that_do_not_reach_a_score_need_more_bytes_than_the_others() -> None:
+    """They were left out, so that 95 % intervals ended too low where up to a twentieth of the draws did not reach."""
+    images, random = 400, np.random.default_rng(2)
+    right_ns = np.stack([np.arange(images) < share * images for share in (0.6, 0.83)], axis=1)
+    bytes_ns = np.stack([random.integers(900, 1100, images), random.integers(1900, 2100, images)], axis=1)
+    made = Resampled(right_ns, bytes_ns, np.ones(images, np.bool_), methods=["it", "it"], floors=[0, 0])
+    lacking = {below: sum(hull[-1, 1] < 100 - below for hull in made._whole["it"]) for below in (20.4, 22.5)}
+    assert 25 < lacking[20.4] <= 50
+    assert made.bytes_at("it", 20.4) is None
+    assert 0 < lacking[22.5] < 25
+    low, high = _ends(made.bytes_at("it", 22.5))
+    sizes = [bytes_at(hull, 77.5) for hull in made._whole["it"]]
+    known = [size for size in sizes if size is not None]
+    assert low == pytest.approx(np.percentile(known, 2.5), rel=0.01)
+    assert high > np.percentile(known, 97.5)
 
 
 def test_methods_of_which_only_means_are_known_have_no_interval() -> None:

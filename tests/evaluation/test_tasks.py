@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from splitcodec.errors import DataError
+from splitcodec.device.placed import letterbox_place
+from splitcodec.errors import DataError, MissingExtra, SettingsError
 from splitcodec.evaluation import tasks
+from splitcodec.evaluation.codecs import HEVC, JPEG
+from splitcodec.evaluation.rivals import Rival
+from splitcodec.evaluation.task_entrants import entrants_of
 from splitcodec.evaluation.task_report import write_task_report
 from splitcodec.evaluation.task_result import SCORES, TaskPoint, TaskReport, read_earlier
 from splitcodec.evaluation.tasks import evaluate_task
+from splitcodec.wire.bundle import open_bundle, renamed
 from tests.labelled import write_camvid
 
 REPORT = TaskReport(
@@ -76,7 +82,41 @@ def test_a_file_of_another_run_is_refused_before_anything_is_measured(
             evaluate_task("efficientnet-lite0", root, task="segment", threads=1, points_files=[place])
 
 
+def test_what_scores_boxes_is_asked_for_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the extra a run of hours ended in the advice to install it, and nothing of it was kept."""
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(MissingExtra, match=r"mAP needs faster_coco_eval; install it with: pip install"):
+        evaluate_task("efficientnet-lite0", tmp_path / "none", task="detect")
+
+
 def test_names_of_other_letters_and_signs_cost_no_report(tmp_path: Path) -> None:
     odd = replace(REPORT, data="a$\\frac{$\udcff", split="$x^$")
     paths = write_task_report(odd, tmp_path)
     assert "a$\\frac{$\\udcff" in paths[1].read_text(encoding="utf-8")
+
+
+def test_codecs_that_take_odd_sides_get_the_very_picture() -> None:
+    """All were given even ones, so what JPEG coded of a fifth of VOC's pictures was resized by one pixel first."""
+    place = letterbox_place((500, 332), side=384, multiple=32)
+    assert (place.wide, place.high) == (384, 255)
+    assert tasks._coded_size(place, JPEG, 1.0) == (384, 255)
+    assert tasks._coded_size(place, HEVC, 1.0) == (384, 256)
+    assert tasks._coded_size(place, JPEG, 0.5) == (192, 128)
+    assert tasks._coded_size(letterbox_place((900, 1), side=384, multiple=32), HEVC, 0.5) == (192, 2)
+
+
+def test_the_report_names_the_libraries_that_made_codecs_bytes() -> None:
+    told = REPORT.to_json()["machine"]["codecs"]
+    assert told["pillow"]
+
+
+def test_two_versions_of_a_bundle_are_two_settings_of_a_rival() -> None:
+    """They were told by their names alone, so the points of the second took the place of the first one's."""
+    main, tiny = open_bundle("efficientnet-lite0"), open_bundle("efficientnet-lite0-tiny")
+    rival = Rival((tiny, renamed(tiny, None, 99)), "paper")
+    found = entrants_of(main, [rival], task="segment", taken=[])
+    assert [one.prefix for one in found] == ["", f"{tiny.ident} ", "efficientnet-lite0-tiny@99 "]
+    with pytest.raises(SettingsError, match="rival paper: a bundle comes twice"):
+        entrants_of(main, [Rival((tiny, tiny), "paper")], task="segment", taken=[])

@@ -88,6 +88,7 @@ def test_folding_changes_nothing_but_the_layers() -> None:
         (nn.Conv2d(6, 6, 5, groups=6, bias=False), (1, 6, 9, 9), 5 * 5 * 6 * 25, 6 * 25),
         (nn.Conv2d(4, 8, 1, groups=2, bias=False), (1, 4, 3, 3), 9 * 8 * 2, 8 * 2),
         (nn.Sequential(nn.Flatten(), nn.Linear(12, 5)), (1, 3, 2, 2), 60, 65),
+        (nn.ConvTranspose2d(4, 8, 5, stride=2, padding=2, output_padding=1), (1, 4, 3, 6), 18 * 4 * 8 * 25, 808),
     ],
 )
 def test_costs_are_counted(layer: nn.Module, shape: tuple[int, ...], macs: int, parameters: int) -> None:

@@ -73,6 +73,14 @@ def test_points_are_those_that_the_arena_takes(
     assert str(tmp_path) not in json.dumps(json.loads(out.read_bytes()))
 
 
+def test_all_that_the_device_runs_is_priced(script: ModuleType, run: Path) -> None:
+    """Divisive normalisation and transposed convolutions cost nothing, so the rival looked cheaper than it is."""
+    squeeze = 32**2 * 8 * (75 + 8) + 16**2 * 8 * (200 + 8) + 8**2 * 8 * (200 + 8) + 4**2 * 6 * 200
+    analysis = 4**2 * 8 * 54 + 2**2 * 8 * 200 + 8 * 200
+    synthesis = 8 * 6 * 25 + 2**2 * 6 * 9 * 25 + 4**2 * 12 * 81
+    assert script.price(script.load(run))[0] == squeeze + analysis + synthesis
+
+
 def test_what_a_run_began_with_counts_though_its_recipe_has_the_same_name(script: ModuleType, run: Path) -> None:
     codec = script.load(run)
     first = {"key": "start", "recipe": "hyper", "images": 1000, "seconds": 10.0, "processor_seconds": 20.0}

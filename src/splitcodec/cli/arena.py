@@ -55,7 +55,9 @@ def evaluate(
         str | None, typer.Option("--split", help="Of VOC, COCO or CamVid: which split. Default: val.")
     ] = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
-    codecs: Annotated[str, typer.Option("--codecs", help="Rivals: jpeg,webp,avif,jp2,jxl,hevc,vvc.")] = "",
+    codecs: Annotated[
+        str, typer.Option("--codecs", help="Rivals: jpeg,jpeg444,webp,avif,jp2,jxl,hevc,hevc444,vvc.")
+    ] = "",
     sweep: Annotated[SweepChoice, typer.Option("--sweep", help="Settings and resolutions to try per codec.")] = (
         SweepChoice.lean
     ),

@@ -77,6 +77,15 @@ def bd_accuracy(anchor: Hull, test: Hull) -> Delta:
     return Delta(mean, method, (low, high))
 
 
+def curves_package() -> Any:
+    """Return the package of curves; who measures for hours asks for it first. Raises MissingExtra."""
+    try:
+        import bjontegaard
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"BD-rate needs {error.name}; install it with: pip install 'splitcodec[eval]'") from None
+    return bjontegaard
+
+
 def _too_few(anchor: Hull, test: Hull) -> str | None:
     for hull in (test, anchor):
         if len(hull) == 0:
@@ -107,11 +116,7 @@ def _logged(points: NDArray[np.float64], *, rate: bool) -> tuple[NDArray[np.floa
 
 def _curves(anchor: NDArray[np.float64], test: NDArray[np.float64], *, of: str) -> tuple[Any, Any]:
     """Return both curves of the package, which itself averages over all the overlap; we may want a part."""
-    try:
-        import bjontegaard
-    except ModuleNotFoundError as error:
-        raise MissingExtra(f"BD-rate needs {error.name}; install it with: pip install 'splitcodec[eval]'") from None
-    call: Callable[..., Any] = getattr(bjontegaard, of)
+    call: Callable[..., Any] = getattr(curves_package(), of)
     size, score = (1, 0) if of == "bd_rate" else (0, 1)
     _, curve_anchor, curve_test = call(
         anchor[:, size],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -81,7 +81,7 @@ class PillowCodec:
                 raise MissingExtra(
                     "codec jxl needs pillow-jxl-plugin; install it with: pip install 'splitcodec[eval]'"
                 ) from None
-        elif not features.check({"jpeg": "jpg", "jp2": "jpg_2000"}.get(self.name, self.name)):
+        elif not features.check({"jpeg": "jpg", "jpeg444": "jpg", "jp2": "jpg_2000"}.get(self.name, self.name)):
             raise SettingsError(
                 f"this Pillow is built without {self.name}; install Pillow's own wheel, or leave {self.name} out"
             )
@@ -115,6 +115,15 @@ JPEG = PillowCodec(
     (20, 40, 70),
     "Pillow, 4:2:0, optimised Huffman tables",
     lambda quality: {"quality": quality, "optimize": True},
+)
+JPEG444 = PillowCodec(
+    "jpeg444",
+    "JPEG",
+    "quality",
+    (5, 10, 15, 22, 35, 50, 70, 85, 95),
+    (20, 40, 70),
+    "Pillow, 4:4:4, optimised Huffman tables",
+    lambda quality: {"quality": quality, "optimize": True, "subsampling": 0},
 )
 WEBP = PillowCodec(
     "webp",
@@ -159,10 +168,8 @@ JXL = PillowCodec(
     "libjxl through pillow-jxl-plugin, bare code stream, effort 7, one thread",
     lambda quality: {"quality": quality, "effort": 7, "num_threads": 1, "use_container": False},
 )
-_YUV = (
-    "4:2:0 from full-range BT.601, chroma halved by means and doubled bicubically, coded in 10 bits; raw stream with "
-    "its parameter sets in every picture's bytes, no colour description"
-)
+_STREAM = "coded in 10 bits; raw stream with its parameter sets in every picture's bytes, no colour description"
+_YUV = f"4:2:0 from full-range BT.601, chroma halved by means and doubled bicubically, {_STREAM}"
 HEVC = VideoCodec(
     "hevc",
     "qp",
@@ -176,6 +183,12 @@ HEVC = VideoCodec(
         "-x265-params",
         "qp={}:keyint=1:repeat-headers=1:info=0:pools=none:frame-threads=1:log-level=error",
     ),
+)
+HEVC444 = replace(
+    HEVC,
+    name="hevc444",
+    note=f"as hevc, but 4:4:4 from full-range BT.601, {_STREAM}",
+    full=True,
 )
 VVC = VideoCodec(
     "vvc",
@@ -195,7 +208,7 @@ VVC = VideoCodec(
         "intraperiod=1:decodingrefreshtype=idr:qpa=0:mctf=0:bim=0:accessunitdelimiter=0",
     ),
 )
-CODECS: tuple[Codec, ...] = (JPEG, WEBP, AVIF, JP2, JXL, HEVC, VVC)
+CODECS: tuple[Codec, ...] = (JPEG, JPEG444, WEBP, AVIF, JP2, JXL, HEVC, HEVC444, VVC)
 
 
 def codecs_named(names: Sequence[str]) -> tuple[Codec, ...]:

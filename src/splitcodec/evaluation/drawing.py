@@ -10,7 +10,7 @@ from splitcodec.evaluation.output import legible
 
 # colours of ours (warm), of image codecs (cool), of other rivals (dark): legible on white, also in print
 WARM = ("#d1495b", "#f08a24", "#8f1d4f", "#e377a8")
-COOL = ("#30638e", "#2e933c", "#7d5ba6", "#00a5c4", "#8a9a1f", "#5c6f82", "#b06fd0")
+COOL = ("#30638e", "#2e933c", "#7d5ba6", "#00a5c4", "#8a9a1f", "#5c6f82", "#b06fd0", "#0b4f6c", "#9bb53c")
 DARK = ("#111111", "#8c5a3c", "#b07d12", "#54436b", "#5a5a5a")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Hull = NDArray[np.float64]
+_TIE = 1e-9  # points of score; shares of pictures that are equal, and their differences, need not be so as floats
 
 
 def upper_hull(points: Iterable[tuple[float, float]]) -> Hull:
@@ -31,7 +32,7 @@ def upper_hull(points: Iterable[tuple[float, float]]) -> Hull:
 
 def bytes_at(hull: Hull, score: float) -> float | None:
     """Return the bytes that the hull needs for a score, by linear interpolation; None where it does not reach."""
-    if len(hull) == 0 or not hull[0, 1] <= score <= hull[-1, 1]:
+    if len(hull) == 0 or not hull[0, 1] - _TIE <= score <= hull[-1, 1] + _TIE:
         return None
     return float(np.interp(score, hull[:, 1], hull[:, 0]))
 

@@ -2,7 +2,7 @@
 
     {"images": 500, "points": [{"method", "setting", "bytes_mean", "top1", "encode_ms", "payload_mean"}],
      "encoders": {method: {"macs", "parameters", "bytes", "images_seen", "seconds",
-    "processor_seconds", "levelled"}}}
+    "processor_seconds", "device_seconds": {name: seconds}, "levelled"}}}
 
 All but points, method, setting, bytes_mean and top1 may be left out. A method with an encoder was trained, so it counts
 only when it is trained (`rivals.py`).
@@ -99,7 +99,12 @@ def _cost(item: object, *, where: str) -> EncoderCost:
         if (value is None and item.get(key) is not None) or (value is not None and value < 0):
             raise DataError(f"{where}: {key} is {item[key]!r:.60}, expected a number of at least 0, or nothing")
         found[key] = value if value is None or key in _TIMES else int(value)
-    return EncoderCost(**found, levelled=item.get("levelled") is True)
+    held = item.get("device_seconds") or {}
+    seconds = {name: number(value) for name, value in held.items()} if isinstance(held, dict) else {"": None}
+    known = {name: value for name, value in seconds.items() if value is not None and value >= 0}
+    if len(known) < len(seconds):
+        raise DataError(f"{where}: device_seconds is {held!r:.60}, expected seconds by an accelerator's name")
+    return EncoderCost(**found, device_seconds=known, levelled=item.get("levelled") is True)
 
 
 def number(value: object) -> float | None:

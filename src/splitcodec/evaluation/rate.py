@@ -7,13 +7,15 @@ it: points, BD-rate over upper hulls, bytes at equal score, paired intervals.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from splitcodec.errors import DataError, SettingsError
+from splitcodec.evaluation.bd import FEWEST, curves_package
 from splitcodec.evaluation.bench import Bench, Read
-from splitcodec.evaluation.codecs import CODECS, Codec, codecs_named
+from splitcodec.evaluation.codecs import CODECS, HEVC, Codec, codecs_named
 from splitcodec.evaluation.compared import Compared
 from splitcodec.evaluation.labels import Labelled, labelled_pictures
 from splitcodec.evaluation.machine import commit, cores, machine
@@ -44,7 +46,8 @@ PAYLOAD_NOTE = (
 INTERVAL_NOTE = (
     f"Intervals of BD-rate, BD-accuracy and bytes at equal score: the middle 95 % of {DRAWS:,} draws of the pictures "
     "with replacement, the same pictures for the teacher and every method; means, hulls and curves anew in each. None "
-    f"where more than {100 * MOST_LACKING:g} % of the draws give no figure, and for methods read from a file."
+    f"where more than {100 * MOST_LACKING:g} % of the draws give no figure or, of bytes, where an end lies beyond the "
+    "hull, and for methods read from a file."
 )
 RESOLUTION_NOTE = (
     "Settings with a size in pixels: the crop scaled down to it before coding and up again before the network, both "
@@ -91,6 +94,10 @@ def evaluate(
     settings += [setting for codec in chosen for setting in sweep(codec, opened.manifest.crop)]
     taken = list(dict.fromkeys(setting.method for setting in settings))
     foreign, foreign_costs = read_points(points_files, images=len(pictures), taken=taken)
+    sizes = Counter([setting.method for setting in settings] + [point.method for point in foreign])
+    curved = {method for method, number in sizes.items() if number >= FEWEST}
+    if len(curved) > 1 and curved & {HEVC.name, *foreign_costs, *(one.method for one in entrants)}:
+        curves_package()  # which compares them, at the end of hours
     memory = None if memory_file is None else Memory(memory_file, teacher=opened)
     bench = Bench(entrants, settings, memory=memory)
     timed = bench.crops((one.path for one in pictures), most=TIMED)  # at the end of hours they might be gone
@@ -103,10 +110,12 @@ def evaluate(
     encoders = costs(entrants, foreign_costs, against_hevc=compared.against("hevc"), teachers=networks)
     matrix = compared.matrix(encoders)
     levels = [setting.words for setting in settings if setting.method == OURS]
-    elsewhere = [codec.name for codec in CODECS if any(point.method == codec.name for point in foreign)]
+    elsewhere = list(dict.fromkeys(point.method for point in foreign))
     notes = _notes(settings, chosen, entrants, timed=len(timed), recalled=memory.recalled if memory else 0)
     if elsewhere:
-        notes += (f"Not measured in this run, but read from a file of an earlier one: {', '.join(elsewhere)}.",)
+        notes += (
+            f"Not measured in this run, but read from a file of another one, encode_ms too: {', '.join(elsewhere)}.",
+        )
     return Report(
         bundle=opened.ident,
         data=Path(data).resolve().name,
@@ -116,7 +125,7 @@ def evaluate(
         bd=compared.ours(matrix[OURS]),
         bd_rate_matrix=matrix,
         encoders=encoders,
-        codecs=(*(codec.name for codec in chosen), *elsewhere),
+        codecs=(*(codec.name for codec in chosen), *(codec.name for codec in CODECS if codec.name in elsewhere)),
         equal_score=compared.equal_score(),
         contrasts=tuple(measured.contrasts()),
         contrasts_of_kin=tuple(measured.contrasts_of_kin()),
@@ -139,7 +148,7 @@ def _notes(
     if len(entrants) > 1:
         notes.append(RIVAL_NOTE)
     notes.append(
-        f"encode_ms: median of {timed} crops on one thread, without preprocessing; one at a time, but hevc and vvc "
+        f"encode_ms: median of {timed} crops on one thread, without preprocessing; one at a time, but HEVC and VVC "
         "several to a process, whose start they share."
     )
     if recalled:

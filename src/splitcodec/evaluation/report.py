@@ -8,7 +8,7 @@ from pathlib import Path
 from splitcodec.evaluation.bd import FEWEST, NEAREST, WIDEST, Delta
 from splitcodec.evaluation.output import legible, write_whole
 from splitcodec.evaluation.pictures import curves, frontier
-from splitcodec.evaluation.resampled import DRAWS, MOST_LACKING
+from splitcodec.evaluation.resampled import DRAWS
 from splitcodec.evaluation.result import FRONTIER, OURS, TEACHER, Contrast, EncoderCost, Report
 from splitcodec.evaluation.tables import count, gap, millions, signed, size, table
 
@@ -65,8 +65,8 @@ def markdown(report: Report) -> str:
         "",
         "Read off the upper hulls by linear interpolation; a dash where a hull does not reach. In brackets 95 %",
         f"intervals over {DRAWS:,} draws of the pictures, the same for every method and for the teacher, whose score",
-        f"varies with them; none where more than {100 * MOST_LACKING:g} % of the draws do not reach, and for methods",
-        "read from a file.",
+        "varies with them; none where an end lies beyond the hull, for it does not reach the score in those draws, and",
+        "for methods read from a file.",
         "",
         *table(
             ("below teacher", "top-1 %", *(report.label(one) for one in report.methods)),

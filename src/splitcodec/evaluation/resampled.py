@@ -29,7 +29,8 @@ class Resampled:
 
     `right_ns` says whether each of N photographs was read right at each of S settings, `bytes_ns` its bytes,
     `teacher_n` whether the uncompressed teacher read it right; a setting's bytes are payload but for `floors`. None is
-    returned for a method that has no settings here, and where more than 5 % of the draws give no figure.
+    returned for a method that has no settings here, where more than 5 % of the draws give no figure, and of bytes where
+    an end lies beyond the hull.
     """
 
     def __init__(
@@ -66,11 +67,17 @@ class Resampled:
         return _interval([bd_accuracy(theirs, ours).value for theirs, ours in pairs])
 
     def bytes_at(self, method: str, below_teacher: float) -> Interval | None:
-        """Return the interval of the bytes that the hull needs so many points below the teacher."""
+        """Return the interval of the bytes that the hull needs so many points below the teacher.
+
+        A draw whose hull ends below that score needs more than all others, not nothing; None where an end is such.
+        """
         if method not in self._whole:
             return None
         pairs = zip(self._whole[method], self._teacher_r, strict=True)
-        return _interval([bytes_at(hull, teacher - below_teacher) for hull, teacher in pairs])
+        sizes = [_size(hull, teacher - below_teacher) for hull, teacher in pairs]
+        with np.errstate(invalid="ignore"):  # between two that are not finite
+            low, high = np.percentile(sizes, (2.5, 97.5))
+        return (float(low), float(high)) if np.isfinite([low, high]).all() else None
 
     def _rate(self, hulls: dict[str, list[Hull]], anchor: str, test: str) -> Interval | None:
         if not {anchor, test} <= hulls.keys():
@@ -99,6 +106,12 @@ def _hulls(
         rows = zip(bytes_rs[:, columns].tolist(), top1_rs[:, columns].tolist(), strict=True)
         found[method] = [upper_hull(zip(sizes, scores, strict=True)) for sizes, scores in rows]
     return found
+
+
+def _size(hull: Hull, score: float) -> float:
+    """Return the bytes at a score; infinitely many, or few, where the hull ends below or begins above it."""
+    size = bytes_at(hull, score)
+    return size if size is not None else float("inf") if score > hull[-1, 1] else float("-inf")
 
 
 def _interval(values: Sequence[float | None]) -> Interval | None:

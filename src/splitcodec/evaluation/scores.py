@@ -40,12 +40,18 @@ class Truth(NamedTuple):
     spare_n: NDArray[np.bool_]
 
 
-def mean_precision(seen: Sequence[Seen], truth: Sequence[Truth], *, classes: int) -> Precision:
-    """Return COCO's metric over pictures, of the classes that occur. Raises MissingExtra without faster-coco-eval."""
+def coco_package() -> Any:
+    """Return the package of COCO's metric; who measures for hours asks for it first. Raises MissingExtra."""
     try:
-        from faster_coco_eval import COCO, COCOeval_faster
+        import faster_coco_eval
     except ModuleNotFoundError as error:
         raise MissingExtra(f"mAP needs {error.name}; install it with: pip install 'splitcodec[eval]'") from None
+    return faster_coco_eval
+
+
+def mean_precision(seen: Sequence[Seen], truth: Sequence[Truth], *, classes: int) -> Precision:
+    """Return COCO's metric over pictures, of the classes that occur. Raises MissingExtra without faster-coco-eval."""
+    judging = coco_package()
     boxes: list[dict[str, Any]] = []
     for picture, one in enumerate(truth):
         for box, label, spare in zip(one.box_n4.tolist(), one.label_n.tolist(), one.spare_n.tolist(), strict=True):
@@ -70,14 +76,14 @@ def mean_precision(seen: Sequence[Seen], truth: Sequence[Truth], *, classes: int
     if not found or not boxes:
         return Precision(0.0, 0.0)
     with contextlib.redirect_stdout(io.StringIO()):
-        coco = COCO(
+        coco = judging.COCO(
             {
                 "images": [{"id": picture} for picture in range(len(truth))],
                 "annotations": boxes,
                 "categories": [{"id": label, "name": str(label)} for label in range(classes)],
             }
         )
-        judge = COCOeval_faster(coco, coco.loadRes(found), "bbox", print_function=lambda *_: None)
+        judge = judging.COCOeval_faster(coco, coco.loadRes(found), "bbox", print_function=lambda *_: None)
         judge.evaluate()
         judge.accumulate()
     precision = judge.eval["precision"][:, :, :, 0, -1]  # overlaps, recalls, classes; all sizes, most boxes

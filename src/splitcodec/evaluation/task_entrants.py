@@ -46,14 +46,17 @@ def entrants_of(
         if method in seen:
             raise SettingsError(f"method {method!r} comes twice in this run; name the rival: --rival OTHER=BUNDLE")
         seen.add(method)
+        if len({one.ident for one in bundles}) < len(bundles):
+            raise SettingsError(f"rival {method}: a bundle comes twice; expected one per rate, with names of their own")
         for one in bundles:
             if one.task(task).classes != main.task(task).classes:
                 raise SettingsError(f"{one.ident}: other classes for {task} than {main.ident}; nothing to compare")
         level = all(report_of(one.manifest.provenance).get("levelled") is True for one in bundles)
         enough = all(_epochs(one, task) >= epochs for one in bundles)
         verdict = TRAINED if level and enough else UNDERTRAINED
+        distinct = len({one.manifest.name for one in bundles}) == len(bundles)
         for one in bundles:
-            prefix = f"{one.manifest.name} " if len(bundles) > 1 else ""
+            prefix = f"{one.manifest.name if distinct else one.ident} " if len(bundles) > 1 else ""
             tasks = Tasks(one, threads=1)
             tasks.check((task,))
             found.append(Entrant(method, prefix, Device(one, threads=1), Decoder(one, threads=1), tasks, verdict))

@@ -16,6 +16,7 @@ from splitcodec.evaluation.hull import bytes_at, upper_hull
 from splitcodec.evaluation.machine import commit, machine
 from splitcodec.evaluation.points import MAX_POINTS_FILE, number
 from splitcodec.evaluation.result import UNDERTRAINED
+from splitcodec.evaluation.versions import codec_versions
 
 SCORES: Final = {"detect": ("map50", "map"), "segment": ("miou", "pixel_accuracy")}
 BELOW: Final = (0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
@@ -98,7 +99,7 @@ class TaskReport:
             "trained": dict(self.trained),
             "other_runs": dict(self.other_runs),
             "skipped": list(self.skipped),
-            "machine": machine(),
+            "machine": {**machine(), "codecs": codec_versions()},
             "commit": commit(),
             "seconds": round(self.seconds, 1),
         }

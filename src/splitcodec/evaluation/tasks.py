@@ -1,8 +1,8 @@
 """Boxes and label maps against bytes: every level through real packets, the task teacher, image codecs.   as: rate.py
 
 The device's letterbox is what everybody starts from: the student gets it in packets, codecs get the same scaled picture
-without its grey margin, and what they decode goes into the uncompressed task teacher (head, backbone,
-`teacher_<task>`).
+without its grey margin (video codecs with even sides), and what they decode goes into the uncompressed task teacher
+(head, backbone, `teacher_<task>`).
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from splitcodec.evaluation.codecs import Codec, codecs_named
 from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.result import OURS
 from splitcodec.evaluation.rivals import Rival
-from splitcodec.evaluation.scores import Confusion, Seen, Tally, Truth
+from splitcodec.evaluation.scores import Confusion, Seen, Tally, Truth, coco_package
 from splitcodec.evaluation.task_entrants import Entrant, entrants_of
 from splitcodec.evaluation.task_result import SCORES, TaskPoint, TaskReport, read_earlier
+from splitcodec.evaluation.video import VideoCodec
 from splitcodec.layouts.find import read_split
 from splitcodec.layouts.sample import DataSet, Sample
 from splitcodec.session import Graph
@@ -74,6 +75,8 @@ def evaluate_task(
     begin = time.monotonic()
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     chosen = codecs_named(codecs)
+    if task == "detect":
+        coco_package()  # which scores boxes, at the end of hours
     labelled = read_split(data, split=split, task=task)
     entrants = entrants_of(opened, rivals, task=task, taken=[codec.name for codec in chosen])
     bench = _Bench(opened, labelled, entrants, codecs=chosen, shares=SHARES[sweep], task=task)
@@ -230,8 +233,7 @@ class _Bench:
         words = f"{codec.dial} {value}" + ("" if share == 1.0 else f", {round(share * self.side)} px")
         groups: dict[tuple[int, int], list[int]] = {}
         for index, one in enumerate(loaded):
-            size = tuple(max(2, round(side * share / 2) * 2) for side in (one.place.wide, one.place.high))
-            groups.setdefault((size[0], size[1]), []).append(index)
+            groups.setdefault(_coded_size(one.place, codec, share), []).append(index)
         for size, members in groups.items():
             for at in range(0, len(members), codec.at_once):
                 some = members[at : at + codec.at_once]
@@ -257,6 +259,13 @@ class _Bench:
         shares = found.box_n4 / np.array([cols, rows, cols, rows], np.float32)
         boxes = np.array([place.box_in_picture(box) for box in shares.tolist()], np.float32).reshape(-1, 4)
         return Seen(boxes, found.score_n, found.label_n)
+
+
+def _coded_size(place: Letterbox, codec: Codec, share: float) -> tuple[int, int]:
+    """Return width and height of what a codec codes of a scaled picture; video codecs alone want even ones."""
+    step = 2 if isinstance(codec, VideoCodec) else 1
+    wide, high = (max(step, step * round(side * share / step)) for side in (place.wide, place.high))
+    return wide, high
 
 
 def _resized(image_hwc: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:

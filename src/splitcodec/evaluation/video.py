@@ -31,20 +31,33 @@ _FRAME = b"FRAME\n"
 @final
 @dataclass(frozen=True, slots=True)
 class VideoCodec:
-    """An intra codec in ffmpeg, swept over its quantisation parameter; `options` hold it at the place of "{}"."""
+    """An intra codec in ffmpeg, swept over its quantisation parameter; `options` hold it at the place of "{}".
 
-    name: str  # as ffmpeg calls the raw stream and the decoder
+    `full`: colours are coded at full resolution, not at half of it.
+    """
+
+    name: str
     dial: str
     sweep: tuple[int, ...]
     few: tuple[int, ...]
     note: str
     encoder: str
     options: tuple[str, ...]
+    full: bool = False
     at_once: int = 12
+
+    @property
+    def stream(self) -> str:
+        """Return what ffmpeg calls the raw stream and the decoder."""
+        return self.name.removesuffix("444")
+
+    @property
+    def _pixels(self) -> str:
+        return "yuv444p10le" if self.full else "yuv420p10le"
 
     def require(self) -> None:
         """Raise MissingExtra without ffmpeg, SettingsError for an ffmpeg without this encoder or decoder."""
-        for kind, wanted in (("-encoders", self.encoder), ("-decoders", self.name)):
+        for kind, wanted in (("-encoders", self.encoder), ("-decoders", self.stream)):
             if wanted not in _coders(_ffmpeg(), kind):
                 raise SettingsError(
                     f"this ffmpeg is built without {wanted}; install imageio-ffmpeg 0.8 or newer and unset "
@@ -60,12 +73,12 @@ class VideoCodec:
         if rows % 2 or cols % 2:
             raise SettingsError(f"a crop of {cols} x {rows}; {self.name} takes even sides, leave it out")
         with tempfile.TemporaryDirectory(prefix="splitcodec-") as folder:
-            path = Path(folder) / f"pictures.{self.name}"  # no pipe: libvvenc prints warnings on stdout
+            path = Path(folder) / f"pictures.{self.stream}"  # no pipe: libvvenc prints warnings on stdout
             self._run(
-                *("-f", "rawvideo", "-pix_fmt", "yuv420p10le", "-video_size", f"{cols}x{rows}", "-framerate", "1"),
+                *("-f", "rawvideo", "-pix_fmt", self._pixels, "-video_size", f"{cols}x{rows}", "-framerate", "1"),
                 *("-i", "pipe:0", "-c:v", self.encoder, *(option.format(setting) for option in self.options)),
-                *("-threads", "1", "-f", self.name, str(path)),
-                data=b"".join(_planes(image_hwc) for image_hwc in images),
+                *("-threads", "1", "-f", self.stream, str(path)),
+                data=b"".join(_planes(image_hwc, full=self.full) for image_hwc in images),
             )
             files = pictures_in(path.read_bytes())
         if len(files) == len(images):
@@ -78,20 +91,20 @@ class VideoCodec:
     def decode(self, files: Sequence[bytes]) -> list[NDArray[np.uint8]]:
         """Return the pictures in streams of one call of `encode`: uint8 (H, W, 3). Raises as `encode` does."""
         output = self._run(
-            *("-threads", "1", "-f", self.name, "-i", "pipe:0", "-fps_mode", "passthrough"),
-            *("-pix_fmt", "yuv420p10le", "-strict", "-1", "-f", "yuv4mpegpipe", "pipe:1"),
+            *("-threads", "1", "-f", self.stream, "-i", "pipe:0", "-fps_mode", "passthrough"),
+            *("-pix_fmt", self._pixels, "-strict", "-1", "-f", "yuv4mpegpipe", "pipe:1"),
             data=b"".join(files),
         )
         head = _Y4M.match(output)
         if head is None:
             raise SettingsError(f"ffmpeg found no picture in a {self.name} stream; leave {self.name} out")
         cols, rows = int(head[1]), int(head[2])
-        size = 3 * rows * cols  # 1.5 samples of 2 bytes per pixel
+        size = (6 if self.full else 3) * rows * cols  # 3 or 1.5 samples of 2 bytes per pixel
         step = len(_FRAME) + size
         frames = [output[at + len(_FRAME) : at + step] for at in range(head.end(), len(output), step)]
         if len(frames) != len(files) or len(frames[-1]) != size:
             raise SettingsError(f"ffmpeg gave {len(frames)} pictures for {len(files)}; leave {self.name} out")
-        return [_picture(frame, rows=rows, cols=cols) for frame in frames]
+        return [_picture(frame, rows=rows, cols=cols, full=self.full) for frame in frames]
 
     def _run(self, *arguments: str, data: bytes) -> bytes:
         command = [_ffmpeg(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y", *arguments]
@@ -123,22 +136,23 @@ def _header(stream: bytes, at: int) -> bytes:
     return stream[at : at + 2]
 
 
-def _planes(image_hwc: NDArray[np.uint8]) -> bytes:
-    """Return a picture as planar YCbCr 4:2:0, full range, 10 bits in little-endian words."""
-    luma, blue, red = Image.fromarray(image_hwc).convert("YCbCr").split()
-    planes = (luma, blue.reduce(2), red.reduce(2))
+def _planes(image_hwc: NDArray[np.uint8], *, full: bool) -> bytes:
+    """Return a picture as planar YCbCr, 4:4:4 or 4:2:0, full range, 10 bits in little-endian words."""
+    luma, *chroma = Image.fromarray(image_hwc).convert("YCbCr").split()
+    planes = (luma, *(plane if full else plane.reduce(2) for plane in chroma))
     return b"".join((np.asarray(plane, dtype="<u2") << 2).tobytes() for plane in planes)
 
 
-def _picture(frame: bytes, *, rows: int, cols: int) -> NDArray[np.uint8]:
+def _picture(frame: bytes, *, rows: int, cols: int, full: bool) -> NDArray[np.uint8]:
     """Return the RGB picture, uint8 (H, W, 3), of a frame as `_planes` makes it."""
     samples = np.minimum((np.frombuffer(frame, dtype="<u2") + 2) >> 2, 255).astype(np.uint8)
-    luma, blue, red = np.split(samples, [rows * cols, rows * cols + rows * cols // 4])
-    full = [Image.fromarray(luma.reshape(rows, cols))]
-    for chroma in (blue, red):
-        half = Image.fromarray(chroma.reshape(rows // 2, cols // 2))
-        full.append(half.resize((cols, rows), Image.Resampling.BICUBIC))
-    return np.asarray(Image.merge("YCbCr", full).convert("RGB"), dtype=np.uint8)
+    high, wide = (rows, cols) if full else (rows // 2, cols // 2)
+    luma, *chroma = np.split(samples, [rows * cols, rows * cols + high * wide])
+    planes = [Image.fromarray(luma.reshape(rows, cols))]
+    for plane in chroma:
+        coded = Image.fromarray(plane.reshape(high, wide))
+        planes.append(coded if full else coded.resize((cols, rows), Image.Resampling.BICUBIC))
+    return np.asarray(Image.merge("YCbCr", planes).convert("RGB"), dtype=np.uint8)
 
 
 @cache

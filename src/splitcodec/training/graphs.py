@@ -66,12 +66,13 @@ def cost(module: nn.Module, example: Tensor) -> Cost:
     """Count what one example costs."""
     macs = 0
 
-    def count(layer: nn.Module, _: Any, out: Tensor) -> None:
+    def count(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> None:
         nonlocal macs
-        weight = layer.get_parameter("weight")
-        macs += out.numel() * weight[0].numel()
+        weight = layer.get_parameter("weight")  # of a transposed convolution by its inputs
+        macs += (given[0] if isinstance(layer, nn.ConvTranspose2d) else out).numel() * weight[0].numel()
 
-    hooks = [m.register_forward_hook(count) for m in module.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    counted = nn.Conv2d | nn.ConvTranspose2d | nn.Linear
+    hooks = [m.register_forward_hook(count) for m in module.modules() if isinstance(m, counted)]
     with torch.no_grad():
         module(example)
     for hook in hooks:
