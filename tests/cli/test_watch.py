@@ -136,6 +136,9 @@ def test_refusals_are_one_line(run: Run, tiny_folder: Path, tmp_path: Path) -> N
         ((tmp_path, "--url", "ftp://a", "-b", tiny_folder), "http://host:8080"),
         ((tmp_path, *url, "--force-fit"), "--max-bytes or --kbit-per-s"),
         ((tmp_path, *url, "--window-s", "5"), "--kbit-per-s"),
+        ((tmp_path, *url, "--every", "5"), "--every means nothing without --camera"),
+        (("--camera", "0", "--spool", tmp_path, *url, "--after", "delete"), "--after delete is for pictures in a"),
+        ((tmp_path, "--url", "mqtt://h/t", "-b", tiny_folder, "--token-file", "x"), "MQTT takes none"),
         ((tmp_path, *url, "--kbit-per-s", "0"), "more than 0"),
         ((tmp_path, *url, "--kbit-per-s", "1e10", "--window-s", "1e308"), "--kbit-per-s 10000000000.0; expected"),
         ((tmp_path, *url, "--kbit-per-s", "nan"), "--kbit-per-s nan; expected"),
@@ -152,6 +155,15 @@ def test_refusals_are_one_line(run: Run, tiny_folder: Path, tmp_path: Path) -> N
         assert "Traceback" not in done.stderr
         told = [line for line in done.stderr.splitlines() if line.startswith("splitcodec:")]
         assert len(told) == 1, done.stderr
+
+
+def test_names_do_not_drive_a_terminal(run: Run, url: str, tiny_folder: Path, tmp_path: Path) -> None:
+    shoot(tmp_path / "in", "good\x1b]0;owned\x07.png")
+    (tmp_path / "in" / "bad\x1b[2J.png").write_bytes(b"no picture")
+    done = run(tmp_path / "in", "--url", url, "-b", tiny_folder, "--settle", 0.1, "--once")
+    assert "good\\x1b]0;owned\\x07.png: " in done.stderr
+    assert "bad\\x1b[2J.png: unreadable" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 def test_a_level_that_the_bundle_lacks_is_refused_before_anything_is_said(tiny_folder: Path, tmp_path: Path) -> None:
