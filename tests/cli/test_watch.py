@@ -233,6 +233,17 @@ def test_an_empty_token_is_none_and_a_password_is_not_shown(
     assert "s3cret" not in done.stderr + away.stderr
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_it_runs_where_nobody_listens(closed: str, url: str, tiny_folder: Path, tmp_path: Path) -> None:
+    """As started by `watch ... >&- 2>&- &`: Python has no stdout or no stderr then."""
+    shoot(tmp_path / "in", "a.png")
+    command = [*COMMAND, tmp_path / "in", "--url", url, "-b", tiny_folder, "--settle", "0.1", "--once", "--json"]
+    subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], check=True, timeout=60)
+    assert len((tmp_path / "in" / ".splitcodec" / "answers.jsonl").read_text().splitlines()) == 1
+    info = [*COMMAND[:-1], "info", tiny_folder]
+    subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *info], check=True, timeout=60)
+
+
 def test_an_interrupt_ends_it_with_130(run: Run, url: str, tiny_folder: Path, tmp_path: Path) -> None:
     shoot(tmp_path / "in", "a.png")
     threading.Timer(1.0, signal.raise_signal, (signal.SIGINT,)).start()
