@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngStream
 
 from splitcodec import Device
 from splitcodec.device.overlay import draw, in_picture, mask_of
@@ -93,6 +96,16 @@ def test_a_label_map_that_is_none_is_refused(change: dict[str, object]) -> None:
     one: Mask = {**mask(np.zeros((64, 96))), **change}  # type: ignore[typeddict-item]
     with pytest.raises(LinkGarbled, match=r"segment\.png"):
         mask_of(one)
+
+
+def test_a_label_map_that_pillow_stumbles_over_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow 12.0 raised struct.error for a gAMA of one byte behind the pixels; `watch` ended at each start."""
+    monkeypatch.setattr(PngStream, "chunk_gAMA", lambda *_: struct.unpack(">I", b"\0"), raising=False)
+    png = write_png(np.zeros((64, 96), np.uint8), palette(256))
+    chunk = struct.pack(">I4sBI", 1, b"gAMA", 0, zlib.crc32(b"gAMA\0"))
+    hostile = base64.b64encode(png[:-12] + chunk + png[-12:]).decode()
+    with pytest.raises(LinkGarbled, match=r"segment\.png: unpack requires"):
+        mask_of({**mask(np.zeros((64, 96))), "png": hostile})
 
 
 def test_a_device_sends_any_grid(tiny: Bundle, pictures: list[Image.Image]) -> None:
