@@ -116,5 +116,7 @@ def test_a_device_sends_any_grid(tiny: Bundle, pictures: list[Image.Image]) -> N
     np.testing.assert_array_equal(device.view(wide)[0], device.crop(wide))
     with pytest.raises(SettingsError, match="16 to 1024"):
         device.encode(wide, fit="letterbox", side=2000)
+    with pytest.raises(SettingsError, match="fit='letterbox'"):
+        device.encode(wide, side=160)
     with pytest.raises(SettingsError, match="'crop' or 'letterbox'"):
         device.view(wide, fit="whole")  # type: ignore[arg-type]
