@@ -238,10 +238,10 @@ def test_it_runs_where_nobody_listens(closed: str, url: str, tiny_folder: Path, 
     """As started by `watch ... >&- 2>&- &`: Python has no stdout or no stderr then."""
     shoot(tmp_path / "in", "a.png")
     command = [*COMMAND, tmp_path / "in", "--url", url, "-b", tiny_folder, "--settle", "0.1", "--once", "--json"]
-    subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], check=True, timeout=60)
+    subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *map(str, command)], check=True, timeout=60)
     assert len((tmp_path / "in" / ".splitcodec" / "answers.jsonl").read_text().splitlines()) == 1
     info = [*COMMAND[:-1], "info", tiny_folder]
-    subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *info], check=True, timeout=60)
+    subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *map(str, info)], check=True, timeout=60)
 
 
 def test_an_interrupt_ends_it_with_130(run: Run, url: str, tiny_folder: Path, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def write_png(index_hw: NDArray[np.uint8], palette_k3: NDArray[np.uint8]) -> byt
     chunks = (
         (b"IHDR", header),
         (b"PLTE", palette_k3.astype(np.uint8).tobytes()),
-        (b"IDAT", zlib.compress(lines, 9)),
+        (b"IDAT", zlib.compress(lines.data, 9)),
         (b"IEND", b""),
     )
     return SIGNATURE + b"".join(
