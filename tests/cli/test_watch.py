@@ -233,6 +233,29 @@ def test_an_empty_token_is_none_and_a_password_is_not_shown(
     assert "s3cret" not in done.stderr + away.stderr
 
 
+@pytest.mark.parametrize("json_", [["--json"], []])
+@pytest.mark.parametrize("stream", [">", "2>"])
+def test_a_log_on_a_full_disk_does_not_end_it(
+    stream: str, json_: list[str], url: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    shoot(tmp_path / "in", "a.png", "b.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"no picture")
+    command = [
+        *COMMAND,
+        str(tmp_path / "in"),
+        "--url",
+        url,
+        "-b",
+        str(tiny_folder),
+        "--settle",
+        "0.1",
+        "--once",
+        *json_,
+    ]
+    subprocess.run(["sh", "-c", f'exec "$@" {stream}/dev/full', "sh", *command], check=False, timeout=60)
+    assert len((tmp_path / "in" / ".splitcodec" / "answers.jsonl").read_text().splitlines()) == 2
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_it_runs_where_nobody_listens(closed: str, url: str, tiny_folder: Path, tmp_path: Path) -> None:
     """As started by `watch ... >&- 2>&- &`: Python has no stdout or no stderr then."""

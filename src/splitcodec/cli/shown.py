@@ -1,7 +1,11 @@
-"""How `watch` tells how it stands, on stdout or stderr.   used by: watch.py"""
+"""How `watch` tells how it stands, on stdout or stderr.   used by: watch.py
+
+Both may go into files of a disk that is full; that is no reason to end. Nobody who reads stdout any more is one.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -11,6 +15,12 @@ from splitcodec.cli.show import complain, guesses, legible
 
 if TYPE_CHECKING:
     from splitcodec.device.status import Status
+
+
+def say(text: str, *, end: str = "\n") -> None:
+    """Print on stderr, if that takes it."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, end=end, flush=True)
 
 
 @final
@@ -26,16 +36,15 @@ class Shown:
     def line(self, line: dict[str, Any] | None, status: Status) -> None:
         """Show one more answer, or a change of the status."""
         if line is not None and (problem := line.get("error")):
-            said = f"{line['picture']}: {problem['outcome']}: {problem['detail']}"
-            print(legible(said), file=sys.stderr, flush=True)
+            say(legible(f"{line['picture']}: {problem['outcome']}: {problem['detail']}"))
         elif line is not None and not self._json:
-            said = f"{line['picture']}: {guesses(line)} ({line['bytes']} bytes)"
-            print(legible(said), file=sys.stderr, flush=True)
+            say(legible(f"{line['picture']}: {guesses(line)} ({line['bytes']} bytes)"))
         troubles = (status.link, status.disk, status.source)
         if troubles != self._troubles:
             for trouble, before in zip(troubles, self._troubles, strict=True):
                 if trouble and trouble != before:
-                    complain(trouble)
+                    with contextlib.suppress(OSError):
+                        complain(trouble)
             self._troubles = troubles
         now = time.monotonic()
         if now - self._last >= 1.0:
@@ -48,7 +57,12 @@ class Shown:
 
     def _status(self, status: Status, *, last: bool = False) -> None:
         if self._json:
-            print(json.dumps(status.to_json()), flush=True)
+            try:
+                print(json.dumps(status.to_json()), flush=True)
+            except BrokenPipeError:
+                raise
+            except OSError:
+                pass
         elif self._tty or last:
             text = ", ".join(
                 f"{value:,} {name}"
@@ -56,4 +70,4 @@ class Shown:
                 if isinstance(value, int) and name not in ("spool_bytes", "sent") and (value or name == "answered")
             )
             end = "\n" if last or not self._tty else "\r"
-            print(f"{text}; {status.spool_bytes / 1e6:.1f} MB in the spool", file=sys.stderr, end=end, flush=True)
+            say(f"{text}; {status.spool_bytes / 1e6:.1f} MB in the spool", end=end)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -32,7 +31,7 @@ from splitcodec.cli.show import (
     read_token,
     task_names,
 )
-from splitcodec.cli.shown import Shown
+from splitcodec.cli.shown import Shown, say
 
 if TYPE_CHECKING:
     from splitcodec.device.budget import RateKeeper
@@ -156,7 +155,8 @@ def watch(
         journal = Journal(answers or place / "answers.jsonl", place / "ledger")
         closing.callback(journal.close)
         if journal.unsure and len(packets):
-            complain(journal.unsure)
+            with contextlib.suppress(OSError):
+                complain(journal.unsure)
 
         watching = Watch(
             encode=encode,
@@ -175,8 +175,7 @@ def watch(
             watching.once(stop)
         else:
             what = folder if camera is None else shown_address(camera)
-            told = f"watching {what} for {device.bundle.ident} at {address}, spool {place}"
-            print(told, file=sys.stderr, flush=True)
+            say(f"watching {what} for {device.bundle.ident} at {address}, spool {place}")
             watching.run(stop, poll_s=poll if camera is None else min(poll, every / 4))
     if signal.SIGINT in got:
         raise typer.Exit(_INTERRUPTED)
