@@ -108,6 +108,15 @@ def test_a_label_map_that_pillow_stumbles_over_is_refused(monkeypatch: pytest.Mo
         mask_of({**mask(np.zeros((64, 96))), "png": hostile})
 
 
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_a_label_as_long_as_an_answer_is_drawn_in_part(task: str) -> None:
+    """Its pixels were more than Pillow takes: a traceback of `ask --draw`."""
+    one = {"index": 1, "label": "A" * 300_000}
+    found = {"classify": [{**one, "p": 0.9}], "detect": [{**one, "score": 0.9, "box": [1.0, 2.0, 30.0, 40.0]}]}
+    answer: Answer = {"bundle": "x@1", "level": 0, "answers": {task: found[task]}, "ms": {}}  # type: ignore[misc]
+    assert draw(Image.new("RGB", (2000, 1500)), answer).size == (2000, 1500)
+
+
 def test_a_device_sends_any_grid(tiny: Bundle, pictures: list[Image.Image]) -> None:
     device = Device(tiny, threads=1)
     wide = pictures[4]  # 120 x 90
