@@ -7,8 +7,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from splitcodec.cli.device import _store
+from splitcodec.cli.device import _store, _write_drawing
+from splitcodec.errors import OutputError
+from splitcodec.wire.answer import Answer
 
 
 def no_links(source: object, target: object) -> None:
@@ -59,3 +62,13 @@ def test_a_name_as_long_as_a_name_can_be(tmp_path: Path) -> None:
     stem = "a" * 251
     assert _store(tmp_path, stem, b"packet").name == f"{stem}.spc"
     assert [path.name for path in tmp_path.iterdir()] == [f"{stem}.spc"]
+
+
+@pytest.mark.parametrize("name", ["out.psd", "out.nothing"])
+def test_a_drawing_that_cannot_be_written_is_refused_in_words(name: str, tmp_path: Path) -> None:
+    """Pillow reads PSD and does not write it: that was a KeyError."""
+    picture = tmp_path / "a.png"
+    Image.new("RGB", (9, 9)).save(picture)
+    with pytest.raises(OutputError, match=f"cannot draw to .*{name}: .*; give a name such as out.png"):
+        _write_drawing(picture, Answer(bundle="b@1", level=0, answers={}, ms={}), tmp_path / name)
+    assert list(tmp_path.iterdir()) == [picture]

@@ -120,6 +120,8 @@ def test_an_average_rate_is_kept(tiny_folder: Path, photos: list[Path], tmp_path
         (["--kbit-per-s", "5", "--fps", "0"], "--fps 0"),
         (["--kbit-per-s", "5", "--fps", "1", "--deadline-ms", "9"], "--fps"),
         (["--kbit-per-s", "0", "--fps", "1"], "more than 0"),
+        (["--deadline-ms", "1e200", "--kbit-per-s", "1e200"], "--deadline-ms 1e+200"),
+        (["--kbit-per-s", "1e308", "--fps", "1", "--window-s", "100"], "--kbit-per-s 1e+308"),
         (["--encoder", "int4"], "fp32, int8 or tuned"),
         (["--encoder", "int8"], r"encoder.int8.onnx"),
     ],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
+from pathlib import Path
 
 import pytest
 
-from splitcodec.cli.show import complain, each, guesses, print_table, progress
-from splitcodec.errors import PictureError
+from splitcodec.cli.show import complain, each, guesses, print_table, progress, read_token, task_names
+from splitcodec.errors import PictureError, SettingsError
 
 
 def test_short_work_prints_nothing_at_all(capfd: pytest.CaptureFixture[str]) -> None:
@@ -57,3 +59,18 @@ def test_what_a_terminal_would_obey_is_spelled_out(capfd: pytest.CaptureFixture[
     assert r"at \x1b[31m [red]" in printed.out
     assert printed.err == "splitcodec: PictureError: a\\x1b[31m b\\udcff.jpg: no\n"
     assert "\x1b" not in printed.out + printed.err
+
+
+def test_bytes_that_are_no_text_are_refused_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They came as half characters, which nothing can send: a traceback."""
+    monkeypatch.setitem(os.environb, b"SPLITCODEC_TOKEN", b"sixteen random \xe9\xff")
+    with pytest.raises(SettingsError, match="SPLITCODEC_TOKEN: not UTF-8"):
+        read_token(None)
+    with pytest.raises(SettingsError, match=r"--tasks 'classify,.udce9'"):
+        task_names(os.fsdecode(b"classify,\xe9"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_token(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("# mine\nsecret\n", encoding="utf-8-sig")
+    assert read_token(file) == "secret"

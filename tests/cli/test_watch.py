@@ -136,6 +136,9 @@ def test_refusals_are_one_line(run: Run, tiny_folder: Path, tmp_path: Path) -> N
         ((tmp_path, "--url", "ftp://a", "-b", tiny_folder), "http://host:8080"),
         ((tmp_path, *url, "--force-fit"), "--max-bytes or --kbit-per-s"),
         ((tmp_path, *url, "--window-s", "5"), "--kbit-per-s"),
+        ((tmp_path, *url, "--every", "5"), "--every means nothing without --camera"),
+        (("--camera", "0", "--spool", tmp_path, *url, "--after", "delete"), "--after delete is for pictures in a"),
+        ((tmp_path, "--url", "mqtt://h/t", "-b", tiny_folder, "--token-file", "x"), "MQTT takes none"),
         ((tmp_path, *url, "--kbit-per-s", "0"), "more than 0"),
         ((tmp_path, *url, "--kbit-per-s", "1e10", "--window-s", "1e308"), "--kbit-per-s 10000000000.0; expected"),
         ((tmp_path, *url, "--kbit-per-s", "nan"), "--kbit-per-s nan; expected"),
@@ -152,6 +155,15 @@ def test_refusals_are_one_line(run: Run, tiny_folder: Path, tmp_path: Path) -> N
         assert "Traceback" not in done.stderr
         told = [line for line in done.stderr.splitlines() if line.startswith("splitcodec:")]
         assert len(told) == 1, done.stderr
+
+
+def test_names_do_not_drive_a_terminal(run: Run, url: str, tiny_folder: Path, tmp_path: Path) -> None:
+    shoot(tmp_path / "in", "good\x1b]0;owned\x07.png")
+    (tmp_path / "in" / "bad\x1b[2J.png").write_bytes(b"no picture")
+    done = run(tmp_path / "in", "--url", url, "-b", tiny_folder, "--settle", 0.1, "--once")
+    assert "good\\x1b]0;owned\\x07.png: " in done.stderr
+    assert "bad\\x1b[2J.png: unreadable" in done.stderr
+    assert "\x1b" not in done.stderr
 
 
 def test_a_level_that_the_bundle_lacks_is_refused_before_anything_is_said(tiny_folder: Path, tmp_path: Path) -> None:
@@ -219,6 +231,40 @@ def test_an_empty_token_is_none_and_a_password_is_not_shown(
     assert "1 answered" in done.stderr
     away = run(tmp_path / "in", "--url", "http://me:s3cret@127.0.0.1:9", "-b", tiny_folder, "--settle", 0, "--once")
     assert "s3cret" not in done.stderr + away.stderr
+
+
+@pytest.mark.parametrize("json_", [["--json"], []])
+@pytest.mark.parametrize("stream", [">", "2>"])
+def test_a_log_on_a_full_disk_does_not_end_it(
+    stream: str, json_: list[str], url: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    shoot(tmp_path / "in", "a.png", "b.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"no picture")
+    command = [
+        *COMMAND,
+        str(tmp_path / "in"),
+        "--url",
+        url,
+        "-b",
+        str(tiny_folder),
+        "--settle",
+        "0.1",
+        "--once",
+        *json_,
+    ]
+    subprocess.run(["sh", "-c", f'exec "$@" {stream}/dev/full', "sh", *command], check=False, timeout=60)
+    assert len((tmp_path / "in" / ".splitcodec" / "answers.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_it_runs_where_nobody_listens(closed: str, url: str, tiny_folder: Path, tmp_path: Path) -> None:
+    """As started by `watch ... >&- 2>&- &`: Python has no stdout or no stderr then."""
+    shoot(tmp_path / "in", "a.png")
+    command = [*COMMAND, tmp_path / "in", "--url", url, "-b", tiny_folder, "--settle", "0.1", "--once", "--json"]
+    subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *map(str, command)], check=True, timeout=60)
+    assert len((tmp_path / "in" / ".splitcodec" / "answers.jsonl").read_text().splitlines()) == 1
+    info = [*COMMAND[:-1], "info", tiny_folder]
+    subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *map(str, info)], check=True, timeout=60)
 
 
 def test_an_interrupt_ends_it_with_130(run: Run, url: str, tiny_folder: Path, tmp_path: Path) -> None:

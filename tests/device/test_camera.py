@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import threading
 import time
@@ -154,6 +156,40 @@ def test_passwords_of_cameras_are_not_shown(cv2: MadeUp) -> None:
         Camera(address, every_s=60.0)
     with pytest.raises(CameraError, match=r"^camera rtspsrc location=rtsp://host/a ! appsink does not open"):
         Camera("rtspsrc location=rtsp://admin:p@ss@host/a ! appsink", every_s=60.0)
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        ("http://host/video.cgi?user=admin&pwd=s3cret", "http://host/video.cgi?..."),
+        (
+            'rtspsrc location=rtsp://host/a user-id=admin user-pw="s3 cret" ! appsink',
+            "rtspsrc location=rtsp://host/a user-id=... user-pw=... ! appsink",
+        ),
+        (
+            "souphttpsrc location=http://host/a?k=s3cret proxy-pw=s3cret ! appsink",
+            "location=http://host/a?... proxy-pw=... !",
+        ),
+    ],
+)
+def test_passwords_in_other_places_of_an_address_are_not_shown(cv2: MadeUp, address: str, shown: str) -> None:
+    (capture,) = Camera(address, every_s=60.0).take(never)
+    assert cv2.opened[0][0] == address
+    assert shown in capture.ident
+    assert not re.search("admin|cret", capture.ident)
+
+
+@pytest.mark.parametrize("address", ["²", "99999999999999999999"])
+def test_a_number_that_no_camera_has_is_a_name(cv2: MadeUp, address: str) -> None:
+    Camera(address, every_s=60.0)
+    assert cv2.opened == [(address,)]
+
+
+def test_bytes_that_are_no_text_are_no_address(cv2: MadeUp) -> None:
+    """OpenCV 5.0 ends the process at them."""
+    with pytest.raises(SettingsError, match="expected a number, a path"):
+        Camera(os.fsdecode(b"/dev/v\xe9"), every_s=60.0)
+    assert cv2.opened == []
 
 
 def test_a_camera_that_does_not_open_says_so(cv2: MadeUp) -> None:

@@ -244,6 +244,21 @@ def test_crop_equals_torchvision(height: int, width: int) -> None:
     assert np.array_equal(crop_bhwc(picture, resize=32, crop=27)[0], expected)
 
 
+@pytest.mark.parametrize(("step", "name"), [(Image, "open"), (Image.Image, "convert")])
+def test_what_memory_does_not_hold_is_not_called_damaged(
+    step: object, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = io.BytesIO()
+    photo().save(data, "PNG")
+
+    def full(*_: object, **__: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(step, name, full)
+    with pytest.raises(PictureTooLarge, match="does not fit into this machine's memory; shrink it first"):
+        load_picture(data.getvalue())
+
+
 def test_extreme_shapes_are_bounded() -> None:
     with pytest.raises(PictureTooLarge, match="10000 x 2"):
         crop_bhwc(Image.new("RGB", (10_000, 2)), resize=256, crop=224)

@@ -212,6 +212,15 @@ def test_one_writer_at_a_time(tmp_path: Path) -> None:
     first.close()
 
 
+@pytest.mark.parametrize("name", ["/dev/null", "pipe", "ledger"])
+def test_answers_that_cannot_be_kept_are_refused_at_once(name: str, tmp_path: Path) -> None:
+    """Into /dev/null no line could be brought to a disk: the packet was sent, answered and sent again for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match=f"{name}: no file that answers can be kept in; choose another --answers"):
+        Journal(tmp_path / name, tmp_path / "ledger")
+    os.close(lock_file(tmp_path / "ledger"))
+
+
 def test_answers_may_be_truncated_by_log_rotation(tmp_path: Path) -> None:
     journal = opened(tmp_path)
     journal.settle("a", Outcome.ANSWERED, LINE)

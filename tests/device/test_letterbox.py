@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import struct
+import zlib
 
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngStream
 
 from splitcodec import Device
 from splitcodec.device.overlay import draw, in_picture, mask_of
@@ -95,6 +98,25 @@ def test_a_label_map_that_is_none_is_refused(change: dict[str, object]) -> None:
         mask_of(one)
 
 
+def test_a_label_map_that_pillow_stumbles_over_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow 12.0 raised struct.error for a gAMA of one byte behind the pixels; `watch` ended at each start."""
+    monkeypatch.setattr(PngStream, "chunk_gAMA", lambda *_: struct.unpack(">I", b"\0"), raising=False)
+    png = write_png(np.zeros((64, 96), np.uint8), palette(256))
+    chunk = struct.pack(">I4sBI", 1, b"gAMA", 0, zlib.crc32(b"gAMA\0"))
+    hostile = base64.b64encode(png[:-12] + chunk + png[-12:]).decode()
+    with pytest.raises(LinkGarbled, match=r"segment\.png: unpack requires"):
+        mask_of({**mask(np.zeros((64, 96))), "png": hostile})
+
+
+@pytest.mark.parametrize("task", ["classify", "detect"])
+def test_a_label_as_long_as_an_answer_is_drawn_in_part(task: str) -> None:
+    """Its pixels were more than Pillow takes: a traceback of `ask --draw`."""
+    one = {"index": 1, "label": "A" * 300_000}
+    found = {"classify": [{**one, "p": 0.9}], "detect": [{**one, "score": 0.9, "box": [1.0, 2.0, 30.0, 40.0]}]}
+    answer: Answer = {"bundle": "x@1", "level": 0, "answers": {task: found[task]}, "ms": {}}  # type: ignore[misc]
+    assert draw(Image.new("RGB", (2000, 1500)), answer).size == (2000, 1500)
+
+
 def test_a_device_sends_any_grid(tiny: Bundle, pictures: list[Image.Image]) -> None:
     device = Device(tiny, threads=1)
     wide = pictures[4]  # 120 x 90
@@ -103,5 +125,7 @@ def test_a_device_sends_any_grid(tiny: Bundle, pictures: list[Image.Image]) -> N
     np.testing.assert_array_equal(device.view(wide)[0], device.crop(wide))
     with pytest.raises(SettingsError, match="16 to 1024"):
         device.encode(wide, fit="letterbox", side=2000)
+    with pytest.raises(SettingsError, match="fit='letterbox'"):
+        device.encode(wide, side=160)
     with pytest.raises(SettingsError, match="'crop' or 'letterbox'"):
         device.view(wide, fit="whole")  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from splitcodec.cli.bridge import _over_http
 from splitcodec.device.client import Device
-from splitcodec.device.links import Links
+from splitcodec.device.links import Links, open_link
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.server import BackgroundServer, Settings, create_app
 from splitcodec.edge.udp import UdpBridge
@@ -55,3 +55,19 @@ def test_the_name_of_a_refusal_comes_through_a_bridge(tiny: Bundle, pictures: li
                     links(asked, Wanted(("detect",)))
                 assert (caught.value.reason, may_pass(caught.value)) == (reason, passes)
             links.close()
+
+
+def test_an_empty_word_for_the_broker_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an environment file has it: no user, no password, no file of authorities."""
+    pytest.importorskip("paho.mqtt.client")
+    from splitcodec.cli.bridge import _from_mqtt
+    from splitcodec.device.mqtt import MqttLink
+
+    for name in ("USERNAME", "PASSWORD", "CA"):
+        monkeypatch.setenv(f"SPLITCODEC_MQTT_{name}", "")
+    link = open_link("mqtt://broker.example/site7")
+    assert isinstance(link, MqttLink)
+    broker = link._session._broker
+    assert (broker.username, broker.password, broker.ca_file) == (None, None, None)
+    _, place = _from_mqtt("mqtt://broker.example/site7", lambda *_: b"", ca=None, client_id=None, concurrency=1)
+    assert place == "mqtt://broker.example:1883/site7"

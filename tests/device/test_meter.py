@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from splitcodec.device.links import AROUND_HTTP, AROUND_UDP, around
-from splitcodec.device.meter import ANSWER_BYTES, EDGE_MS, LinkMeter
+from splitcodec.device.meter import ANSWER_BYTES, EDGE_MS, FASTEST, LinkMeter
 from splitcodec.errors import LinkDown, SettingsError
 from splitcodec.wire.answer import Answer, dump_answer
 from splitcodec.wire.brief import shorten
@@ -94,6 +94,13 @@ def test_a_fast_link_has_a_finite_rate() -> None:
     meter(bytes(100))
     meter(bytes(900))
     assert meter.deadline(100.0).kbit_per_s <= 1e6
+
+
+def test_an_edge_that_says_it_needed_longer_than_the_trip_leaves_a_finite_rate() -> None:
+    meter = LinkMeter(lambda _: dump_answer(Answer(bundle="tiny@1", level=0, answers={}, ms={"decode": 1e9})))
+    for size in (200, 900):
+        meter(bytes(size))
+    assert meter.deadline(1e3).kbit_per_s == pytest.approx(FASTEST)
 
 
 def test_refusals() -> None:

@@ -97,6 +97,14 @@ def test_what_a_full_window_does_not_hold_is_refused_at_once_or_forced(
     assert clock.now == pytest.approx(least - 1, abs=0.1)
 
 
+def test_a_limit_of_its_own_is_not_put_down_to_the_rate(device: Device, pictures: list[Image.Image]) -> None:
+    clock, picture = Clock(), pictures[-1]
+    least = min(sizes(device, picture))
+    pace = Pace(device.encode_timed, RateKeeper(100.0, clock=clock), wait=clock.wait, max_bytes=least - 1)
+    with pytest.raises(BudgetTooSmall, match=f"{least - 1} bytes is the most that --max-bytes leaves"):
+        pace(picture)
+
+
 def test_a_wait_that_gives_up_leaves_the_picture(device: Device, pictures: list[Image.Image]) -> None:
     keeper = RateKeeper(1.0, window_s=10, clock=Clock())
     keeper.spend(keeper.most)

@@ -72,6 +72,24 @@ def test_the_time_of_a_file_does_not_make_it_whole(tmp_path: Path, slow_s: float
     assert names(folder.take(none)) == ["a.jpg"]
 
 
+def test_a_file_that_never_rests_is_not_waited_for_for_ever(tmp_path: Path) -> None:
+    """A camera's `latest.jpg`: `watch --once` never left."""
+    clock = Clock()
+    folder = folder_of(tmp_path, clock)
+    for size in range(1, 40):
+        write(tmp_path / "latest.jpg", b"x" * size, age_s=0.0)
+        assert folder.take(none) == []
+        assert folder.pending is (clock.now < 62.0)
+        assert ("latest.jpg changes" in folder.trouble) is not folder.pending
+        clock.now += 1.9
+    write(tmp_path / "new.jpg", age_s=0.0)
+    assert folder.take(none) == []
+    assert folder.pending, "another is waited for"
+    clock.now += 2.0
+    assert sorted(names(folder.take(none))) == ["latest.jpg", "new.jpg"]
+    assert (folder.pending, folder.trouble) == (False, "")
+
+
 def test_at_the_first_look_only_what_is_a_minute_old_is_whole(tmp_path: Path) -> None:
     write(tmp_path / "a.jpg", age_s=63.0)
     write(tmp_path / "b.jpg", age_s=61.0)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from splitcodec.device import spool as spools
+from splitcodec.device.journal import Journal
 from splitcodec.device.placed import Letterbox
 from splitcodec.device.spool import Entry, Spool, entry_of, idempotency_key
 from splitcodec.errors import OutputError, SpoolError
@@ -150,6 +151,21 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.M
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lock"]
     assert spool.read(spool.add(entry(2))) == entry(2)
     spool.close()
+
+
+def test_a_disk_without_locks_is_not_put_down_to_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fcntl = pytest.importorskip("fcntl")
+
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with pytest.raises(OutputError, match="No locks available; choose another --spool"):
+        Spool(tmp_path)
+    with pytest.raises(OutputError, match="No locks available; choose another --answers"):
+        Journal(tmp_path / "answers.jsonl", tmp_path / "ledger")
 
 
 def test_keys_tell_captures_packets_and_what_is_asked_for_apart() -> None:

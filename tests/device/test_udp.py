@@ -125,6 +125,16 @@ def test_packets_and_answers_of_many_datagrams_over_a_bad_link() -> None:
     assert Counter(packet for packet, _ in asked.seen) == Counter(packets), "each is answered once"
 
 
+def test_the_largest_answer_of_a_bridge_is_taken() -> None:
+    """From 256 KiB on it was dropped at the last datagram, however often it came: the packet waited for ever."""
+    answer = random.Random(1).randbytes(300_000)
+    with (
+        UdpBridge("127.0.0.1", 0, lambda *_: answer) as bridge,
+        udp(f"udp://127.0.0.1:{bridge.port}", brief=False, timeout_s=5.0, retries=0) as link,
+    ):
+        assert link(b"\x14packet") == answer
+
+
 def test_devices_are_answered_at_the_same_time() -> None:
     asked = Echo(delay_s=0.3)
     with UdpBridge("127.0.0.1", 0, asked, concurrency=4) as bridge:

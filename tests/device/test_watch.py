@@ -342,6 +342,51 @@ def test_full_spool_drops_the_newest_and_says_so(bench: Bench) -> None:
     assert bench.told() == [*((name, "dropped") for name in "fgh"), *((name, name) for name in "abcde")]
 
 
+def test_a_picture_that_waits_for_room_is_encoded_once(bench: Bench) -> None:
+    """It was encoded at each look, for as long as the link was away, and used up the bytes of an average rate."""
+    bench.max_bytes, bench.trouble, seen = 3 * 4096, [LinkDown("away")] * 9, list[bytes]()
+    bench.again()
+
+    def encode_and_count(picture: Any) -> tuple[bytes, int, None]:
+        seen.append(picture)
+        return encode(picture)
+
+    bench.encode = encode_and_count
+    bench.source.add("a", "b")
+    bench.source.add("large", data=b"x" * 5000)  # two blocks, one is left
+    for _ in range(5):
+        bench.watch.gather()
+        bench.watch.deliver()
+    assert seen == [b"a", b"b", b"x" * 5000]
+    bench.trouble = []
+    bench.watch.once(threading.Event())
+    assert [name for name, _ in bench.told()] == ["a", "b", "large"]
+
+
+def test_a_packet_larger_than_the_spool_is_told_of_and_holds_up_nobody(bench: Bench) -> None:
+    bench.max_bytes = 2 * 4096
+    bench.again()
+    bench.source.add("large", data=b"x" * 9000)
+    bench.source.add("a")
+    bench.watch.once(threading.Event())
+    assert bench.told() == [("a", "a")]
+    assert "large: its packet takes 12288 bytes" in bench.watch.status.source
+    assert "--max-spool-mb" in bench.watch.status.source
+    bench.max_bytes = 3 * 4096
+    bench.again().once(threading.Event())
+    assert [name for name, _ in bench.told()] == ["a", "large"]
+
+
+def test_a_packet_larger_than_the_spool_drops_nothing_but_itself(bench: Bench) -> None:
+    bench.max_bytes, bench.when_full, bench.trouble = 2 * 4096, DROP_OLDEST, [LinkDown("away")]
+    bench.again()
+    bench.source.add("a", "b")
+    bench.source.add("large", data=b"x" * 9000)
+    bench.watch.once(threading.Event())
+    bench.watch.once(threading.Event())
+    assert bench.told() == [("large", "dropped"), ("a", "a"), ("b", "b")]
+
+
 def test_what_is_on_its_way_is_not_dropped(bench: Bench) -> None:
     fill(bench, DROP_OLDEST)
     bench.trouble = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 
 import numpy as np
 from hypothesis import given
@@ -29,3 +30,12 @@ def test_plain_maps_are_small() -> None:
     index_hw = np.zeros((360, 480), np.uint8)
     index_hw[100:, 50:] = 3
     assert len(write_png(index_hw, palette(11))) < 700
+
+
+def test_a_map_of_a_large_picture_is_held_once_more_and_no_oftener() -> None:
+    index_hw = np.zeros((2000, 2000), np.uint8)
+    tracemalloc.start()
+    write_png(index_hw, palette(256))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.5 * index_hw.size

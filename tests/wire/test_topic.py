@@ -11,7 +11,8 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
-from splitcodec.wire.topic import published_bytes
+from splitcodec.errors import SettingsError
+from splitcodec.wire.topic import parse_broker, published_bytes
 
 
 @pytest.mark.parametrize("size", [1, 60, 61, 100, 5000, 16_350, 16_380, 70_000])
@@ -24,3 +25,13 @@ def test_a_publish_is_as_large_as_paho_writes_it(size: int, monkeypatch: pytest.
     monkeypatch.setattr(client, "_packet_queue", lambda _, packet, *__: written.append(packet))
     client._send_publish(1, "site7/\u00e4".encode(), b"x" * size, qos=1, properties=properties)
     assert published_bytes("site7/\u00e4", properties.pack(), b"x" * size) == len(written[0])
+
+
+@pytest.mark.parametrize(
+    "url", ["mqtt://camera7:s3cret@broker:99999/site7", "mqtt://camera7:s3/cret@broker/site7", "mqtt://[s3cret@b/t"]
+)
+def test_an_address_that_is_none_tells_no_password(url: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        parse_broker(url)
+    assert "is no URL" in str(caught.value)
+    assert "s3" not in str(caught.value)

@@ -43,6 +43,9 @@ def main() -> None:
     """Run the command line; every refusal becomes one line on stderr and exit code 2, an interrupt one line and 130."""
     # before NumPy is loaded: matrices here are small, and threads for them would spin beside ONNX Runtime's
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started us (2>&-): no file of ours may take its number
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the end
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be of the terminal's letters
     try:

@@ -100,9 +100,9 @@ def _from_mqtt(
 
     broker = parse_broker(
         url,
-        username=os.environ.get("SPLITCODEC_MQTT_USERNAME"),
-        password=os.environ.get("SPLITCODEC_MQTT_PASSWORD"),
-        ca_file=ca or os.environ.get("SPLITCODEC_MQTT_CA"),
+        username=os.environ.get("SPLITCODEC_MQTT_USERNAME") or None,
+        password=os.environ.get("SPLITCODEC_MQTT_PASSWORD") or None,
+        ca_file=ca or os.environ.get("SPLITCODEC_MQTT_CA") or None,
     )
     return Bridge(broker, respond, concurrency=concurrency, client_id=client_id), broker.url
 

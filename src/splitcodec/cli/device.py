@@ -177,7 +177,9 @@ def ask(
 
     check_finite({"--timeout": timeout})
     wanted = task_names(tasks)
-    link = open_link(url, tasks=wanted, top=top, timeout_s=timeout, retries=retries, token=read_token(token_file))
+    link = open_link(
+        url, tasks=wanted, top=top, timeout_s=timeout, retries=retries, token=read_token(token_file, url=url)
+    )
     if draw is not None and len(images) != 1:
         raise SettingsError(f"--draw {draw} with {len(images)} pictures; give one")
     shown: Fit = fit.value if fit is not None else "crop" if wanted == ["classify"] else "letterbox"
@@ -242,8 +244,10 @@ def _write_drawing(image: Path, answer: Answer, path: Path) -> None:
     try:
         draw(load_picture(image), answer).save(draft)
         os.replace(draft, path)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, KeyError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
+        if isinstance(error, KeyError):
+            reason = f"{path.suffix} is only read"
         raise OutputError(f"cannot draw to {path}: {reason}; give a name such as out.png") from None
     finally:
         with contextlib.suppress(OSError):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, final
 
 import typer
 
+from splitcodec.cli.show import check_finite
 from splitcodec.errors import BudgetTooSmall, SettingsError
 
 if TYPE_CHECKING:
@@ -71,6 +72,15 @@ class Limits:
         ):
             if value is not None and other is None:
                 raise SettingsError(f"{name} means nothing without {needs}; add it, or leave {name} out")
+        check_finite(
+            {
+                "--max-bytes": self.max_bytes,
+                "--deadline-ms": self.deadline_ms,
+                "--kbit-per-s": self.kbit_per_s,
+                "--rtt-ms": self.rtt_ms,
+                "--window-s": self.window_s,
+            }
+        )
         if self.fps is not None and not 1e-6 <= self.fps <= 1e6:  # a picture in eleven days; waits overflow beyond
             raise SettingsError(f"--fps {self.fps}; expected more than 0, from 0.000001 to 1,000,000")
         if self.force_fit and self.max_bytes is None and self.deadline_ms is None and self.fps is None:

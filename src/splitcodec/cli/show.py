@@ -82,9 +82,9 @@ def checked_encoder(text: str) -> Literal["fp32", "int8", "tuned"]:
 
 
 def task_names(text: str) -> list[str]:
-    """Return the value of --tasks. Raises SettingsError for none."""
+    """Return the value of --tasks. Raises SettingsError for none, or for what is no text."""
     names = [name.strip() for name in text.split(",") if name.strip()]
-    if not names:
+    if not names or not text.isprintable():
         raise SettingsError(f"--tasks {text!r}; expected names with commas between them, such as classify,detect")
     return names
 
@@ -235,15 +235,23 @@ def guesses(answer: Any, *, top: int = 3) -> str:
     return legible(", ".join(words))
 
 
-def read_token(file: Path | None) -> str | None:
+def read_token(file: Path | None, *, url: str = "") -> str | None:
     """Return the bearer token in a file (none: that in SPLITCODEC_TOKEN, if any).
 
-    The first line counts that is neither blank nor begins with #. Raises SettingsError.
+    The first line counts that is neither blank nor begins with #. Raises SettingsError, also for a `url` that takes
+    none.
     """
+    if file is not None and url.startswith(("mqtt://", "mqtts://")):
+        raise SettingsError(
+            "--token-file: MQTT takes none; give user and password in --url, or SPLITCODEC_MQTT_USERNAME and _PASSWORD"
+        )
     if file is None:
-        return os.environ.get("SPLITCODEC_TOKEN", "").strip() or None
+        token = os.environ.get("SPLITCODEC_TOKEN", "").strip()
+        if any("\udc80" <= one <= "\udcff" for one in token):  # as Python reads bytes that are no text
+            raise SettingsError("SPLITCODEC_TOKEN: not UTF-8; set it to text, such as `openssl rand -hex 24` gives")
+        return token or None
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise SettingsError(f"token file {file}: {reason}; give a file that holds the token") from None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -30,17 +28,16 @@ from splitcodec.cli.show import (
     check_tasks,
     checked_encoder,
     complain,
-    guesses,
     read_token,
     task_names,
 )
+from splitcodec.cli.shown import Shown, say
 
 if TYPE_CHECKING:
     from splitcodec.device.budget import RateKeeper
     from splitcodec.device.client import Device, Encoded
     from splitcodec.device.placed import Letterbox
     from splitcodec.device.source import Source
-    from splitcodec.device.status import Status
     from splitcodec.device.view import Fit
     from splitcodec.wire.request import Wanted
 
@@ -62,7 +59,9 @@ def watch(
     camera: Annotated[
         str | None, typer.Option("--camera", metavar="C", help="Camera: a number, an address or a GStreamer pipeline.")
     ] = None,
-    every: Annotated[float, typer.Option("--every", min=0.05, metavar="S", help="Seconds between its pictures.")] = 60,
+    every: Annotated[
+        float | None, typer.Option("--every", min=0.05, metavar="S", help="Seconds between its pictures (60).")
+    ] = None,
     spool: Annotated[
         Path | None, typer.Option("--spool", metavar="DIR", help="Where packets wait. Default: DIR/.splitcodec.")
     ] = None,
@@ -137,12 +136,12 @@ def watch(
             "--window-s": window_s,
         }
     )
-    place = _spool(spool, folder=folder, camera=camera)
+    place, every = _spool(spool, folder=folder, camera=camera), _every(every, camera=camera, after=after)
     asking = Wanted(tuple(task_names(tasks)), top)
-    shown, stop = _Shown(json_=json_), threading.Event()
+    shown, stop = Shown(json_=json_), threading.Event()
     keeper = None if kbit_per_s is None else RateKeeper(kbit_per_s, window_s=10.0 if window_s is None else window_s)
     with contextlib.ExitStack() as closing:
-        links = Links(url, timeout_s=timeout, retries=0, token=read_token(token_file))
+        links = Links(url, timeout_s=timeout, retries=0, token=read_token(token_file, url=url))
         closing.callback(links.close)
         address = shown_address(links.asking(asking).url)
         source = _source(folder, camera=camera, every=every, after=after, settle=settle)
@@ -156,7 +155,8 @@ def watch(
         journal = Journal(answers or place / "answers.jsonl", place / "ledger")
         closing.callback(journal.close)
         if journal.unsure and len(packets):
-            complain(journal.unsure)
+            with contextlib.suppress(OSError):
+                complain(journal.unsure)
 
         watching = Watch(
             encode=encode,
@@ -175,8 +175,7 @@ def watch(
             watching.once(stop)
         else:
             what = folder if camera is None else shown_address(camera)
-            told = f"watching {what} for {device.bundle.ident} at {address}, spool {place}"
-            print(told, file=sys.stderr, flush=True)
+            say(f"watching {what} for {device.bundle.ident} at {address}, spool {place}")
             watching.run(stop, poll_s=poll if camera is None else min(poll, every / 4))
     if signal.SIGINT in got:
         raise typer.Exit(_INTERRUPTED)
@@ -196,6 +195,17 @@ def _spool(given: Path | None, *, folder: Path | None, camera: str | None) -> Pa
     if folder is None:
         raise SettingsError("no --spool DIR; with --camera, say where packets shall wait")
     return folder / ".splitcodec"
+
+
+def _every(given: float | None, *, camera: str | None, after: str) -> float:
+    """Return the seconds between a camera's pictures. Raises SettingsError for what is not for this source."""
+    from splitcodec.errors import SettingsError
+
+    if given is not None and camera is None:
+        raise SettingsError("--every means nothing without --camera; a folder is looked at every --poll seconds")
+    if after != "keep" and camera is not None:
+        raise SettingsError(f"--after {after} is for pictures in a folder; leave it out with --camera")
+    return 60.0 if given is None else given
 
 
 def _encoding(
@@ -252,48 +262,3 @@ def _stopping(stop: threading.Event) -> Iterator[list[int]]:
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
-
-
-class _Shown:
-    """The status on stdout as JSON lines, or answers and troubles on stderr; at most one status a second."""
-
-    def __init__(self, *, json_: bool) -> None:
-        self._json = json_
-        self._last = 0.0
-        self._troubles: tuple[str, ...] = ("", "", "")
-        self._tty = sys.stderr.isatty()
-
-    def line(self, line: dict[str, Any] | None, status: Status) -> None:
-        """Show one more answer, or a change of the status."""
-        if line is not None and (problem := line.get("error")):
-            print(f"{line['picture']}: {problem['outcome']}: {problem['detail']}", file=sys.stderr, flush=True)
-        elif line is not None and not self._json:
-            print(f"{line['picture']}: {guesses(line)} ({line['bytes']} bytes)", file=sys.stderr, flush=True)
-        troubles = (status.link, status.disk, status.source)
-        if troubles != self._troubles:
-            for trouble, before in zip(troubles, self._troubles, strict=True):
-                if trouble and trouble != before:
-                    complain(trouble)
-            self._troubles = troubles
-        now = time.monotonic()
-        if now - self._last >= 1.0:
-            self._last = now
-            self._status(status)
-
-    def end(self, status: Status) -> None:
-        """Show the last status."""
-        self._status(status, last=True)
-
-    def _status(self, status: Status, *, last: bool = False) -> None:
-        if self._json:
-            import json
-
-            print(json.dumps(status.to_json()), flush=True)
-        elif self._tty or last:
-            text = ", ".join(
-                f"{value:,} {name}"
-                for name, value in status.to_json().items()
-                if isinstance(value, int) and name not in ("spool_bytes", "sent") and (value or name == "answered")
-            )
-            end = "\n" if last or not self._tty else "\r"
-            print(f"{text}; {status.spool_bytes / 1e6:.1f} MB in the spool", file=sys.stderr, end=end, flush=True)

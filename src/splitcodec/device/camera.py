@@ -33,6 +33,8 @@ class Camera:
     """
 
     def __init__(self, address: str, *, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        if not address.isprintable():  # OpenCV would end the process at bytes that are no text
+            raise SettingsError(f"a camera at {address[:80]!r}; expected a number, a path, an address or a pipeline")
         if not 0 < every_s < 1e9:
             raise SettingsError(f"a picture every {every_s} s; expected more than 0")
         try:
@@ -86,7 +88,7 @@ class Camera:
 
     def _open(self) -> Any:
         cv2 = self._cv2
-        if self._address.isdigit():
+        if self._address.isascii() and self._address.isdigit() and len(self._address) < 10:
             camera = cv2.VideoCapture(int(self._address))
         elif "!" in self._address:
             camera = cv2.VideoCapture(self._address, cv2.CAP_GSTREAMER)

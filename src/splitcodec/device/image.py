@@ -74,8 +74,8 @@ def load_picture(source: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Imag
     `source` is a path, the bytes of a file, a PIL image (left as it is) or an array of uint8 or uint16, (H, W),
     (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA.
 
-    Raises PictureNotFound, PictureTooLarge (more than `max_pixels`, known from the header before anything is decoded)
-    or PictureUnreadable (not a picture, truncated, another shape or type of array).
+    Raises PictureNotFound, PictureTooLarge (more than `max_pixels`, known from the header before anything is decoded,
+    or than memory holds) or PictureUnreadable (not a picture, truncated, another shape or type of array).
     """
     return _loaded(source, max_pixels=max_pixels, fits=None)[0]
 
@@ -137,6 +137,8 @@ def _from_file(
         raise PictureTooLarge(f"{name}: {much}; at most {max_pixels} are allowed, shrink it first") from None
     except UnidentifiedImageError:
         raise PictureUnreadable(f"{name}: not a picture; expected JPEG, PNG, WebP, AVIF, TIFF or the like") from None
+    except MemoryError:
+        raise _no_room(name) from None
     except Exception as error:  # hostile headers make Pillow's plugins raise nearly anything
         raise PictureUnreadable(f"{name}: not a readable picture ({_one_line(error)})") from None
     with picture:
@@ -206,6 +208,8 @@ def _as_rgb(picture: Image.Image, *, name: str, max_pixels: int) -> Image.Image:
         return upright.convert("RGB")
     except PictureError:
         raise
+    except MemoryError:
+        raise _no_room(name) from None
     except Exception as error:  # truncated or hostile data make Pillow's plugins raise nearly anything
         raise PictureUnreadable(f"{name}: damaged or truncated ({_one_line(error)}); make the file again") from None
 
@@ -217,6 +221,10 @@ def _check_size(width: int, height: int, *, name: str, max_pixels: int) -> None:
         raise PictureTooLarge(
             f"{name}: {width} x {height} = {width * height} pixels; at most {max_pixels} are allowed, shrink it first"
         )
+
+
+def _no_room(name: str) -> PictureTooLarge:
+    return PictureTooLarge(f"{name}: does not fit into this machine's memory; shrink it first")
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -15,6 +15,7 @@ import enum
 import hashlib
 import json
 import os
+import stat
 from pathlib import Path
 from typing import Any, final
 
@@ -67,6 +68,9 @@ class Journal:
         except OSError as error:
             os.close(self._file)
             raise OutputError(f"cannot write {ledger}: {error.strerror}; choose another --spool") from None
+        if os.path.samestat(state := os.fstat(self._file), os.fstat(self._log)) or not stat.S_ISREG(state.st_mode):
+            self.close()
+            raise OutputError(f"{answers}: no file that answers can be kept in; choose another --answers")
         self._records = len(self._done)
         lasts = [self._moved_last_line(), self._last_line(self._file, self.answers)]
         self._end = os.fstat(self._file).st_size

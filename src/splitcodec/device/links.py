@@ -49,7 +49,8 @@ def open_link(
     """Return the link to `url`: http:// or https:// to a server, mqtt://, mqtts:// or udp:// to a bridge.
 
     Over UDP the token is the key of a tag that every frame bears. Over MQTT user, password and CA file come from
-    SPLITCODEC_MQTT_USERNAME, SPLITCODEC_MQTT_PASSWORD and SPLITCODEC_MQTT_CA where the URL does not name them.
+    SPLITCODEC_MQTT_USERNAME, SPLITCODEC_MQTT_PASSWORD and SPLITCODEC_MQTT_CA where the URL does not name them; an
+    empty one is none.
     Raises SettingsError, and MissingExtra without paho-mqtt.
     """
     if url.startswith("udp://"):
@@ -69,9 +70,9 @@ def open_link(
         top=top,
         timeout_s=timeout_s,
         retries=retries,
-        username=os.environ.get("SPLITCODEC_MQTT_USERNAME"),
-        password=os.environ.get("SPLITCODEC_MQTT_PASSWORD"),
-        ca_file=os.environ.get("SPLITCODEC_MQTT_CA"),
+        username=os.environ.get("SPLITCODEC_MQTT_USERNAME") or None,
+        password=os.environ.get("SPLITCODEC_MQTT_PASSWORD") or None,
+        ca_file=os.environ.get("SPLITCODEC_MQTT_CA") or None,
     )
 
 

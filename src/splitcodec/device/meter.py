@@ -78,7 +78,7 @@ class LinkMeter:
         size_n, way_n, edge_n = np.array(self._trips, dtype=np.float64).T
         if size_n.max() >= _SPREAD * size_n.min():
             slope = float(np.polyfit(size_n, way_n, 1)[0])
-            slope = min(max(slope, 8 / FASTEST), float((way_n / size_n).max()))
+            slope = max(min(slope, float((way_n / size_n).max())), 8 / FASTEST)
             rtt_ms = max(0.0, float((way_n - slope * size_n).mean()))
         else:
             slope, rtt_ms = max(float((way_n / size_n).mean()), 8 / FASTEST), 0.0

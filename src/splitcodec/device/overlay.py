@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 from typing import Final
 
@@ -21,6 +20,7 @@ SHOWN: Final = 0.3
 VEIL: Final = 0.5
 """How much of the label map's colour a pixel gets."""
 MOST_PIXELS: Final = 64_000_000
+_MOST_LETTERS: Final = 100  # drawn of a label, which may be as long as an answer
 
 
 def in_picture(answer: Answer, place: Letterbox) -> Answer:
@@ -52,7 +52,7 @@ def mask_of(mask: Mask) -> NDArray[np.uint8]:
             if picture.mode != "P" or picture.size != (cols, rows):
                 raise ValueError(f"mode {picture.mode}, {picture.size[0]} x {picture.size[1]} pixels")
             return np.array(picture, dtype=np.uint8)
-    except (binascii.Error, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except Exception as error:  # hostile chunks make Pillow raise nearly anything: 12.0 a struct.error
         raise LinkGarbled(
             f"answers.segment.png: {' '.join(str(error).split())[:80]}; expected a PNG with a palette, "
             f"{cols} x {rows} pixels, in base64"
@@ -95,6 +95,7 @@ def _write(
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     colour: tuple[int, ...],
 ) -> None:
+    words = words[-_MOST_LETTERS:]  # which end in the score
     box = pen.textbbox(place, words, font=font)
     pen.rectangle((box[0] - 2, box[1] - 2, box[2] + 2, box[3] + 2), fill=colour)
     pen.text(place, words, font=font, fill=(0, 0, 0) if sum(colour) > 380 else (255, 255, 255))

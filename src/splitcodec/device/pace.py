@@ -57,9 +57,10 @@ class Pace:
                 encoded = self._encode(picture, max_bytes=free, force_fit=self._force and wanted == self._most)
             except BudgetTooSmall as error:
                 if error.smallest > self._most and not self._force:
+                    leave = "rate and window leave" if self._most == self._keeper.most else "--max-bytes leaves"
                     raise BudgetTooSmall(
-                        f"{self._most} bytes is the most that rate and window leave for a packet, the smallest one of "
-                        f"this picture has {error.smallest} (level 0); raise them, or force a fit (--force-fit)",
+                        f"{self._most} bytes is the most that {leave} for a packet, the smallest one of this picture "
+                        f"has {error.smallest} (level 0); raise that, or force a fit (--force-fit)",
                         smallest=error.smallest,
                     ) from None
                 if wanted == self._most:

@@ -23,6 +23,7 @@ from splitcodec.errors import DataError, PictureNotFound, PictureTooLarge, Pictu
 
 LARGEST_FILE = 256 << 20
 LONG_AGO_S = 60.0  # more than clocks differ, so that what is older at the first look is whole
+RESTLESS_S = 60.0  # that nobody waits longer for than what makes a file whole
 MOST_FAILURES = 5
 KEEP, DELETE, MOVE = "keep", "delete", "move"
 
@@ -62,7 +63,10 @@ class Source(Protocol):
 
     @property
     def trouble(self) -> str:
-        """Return why `done` could not do it, in words that are the same for every picture; "" if it could."""
+        """Return what hinders and nobody need wait for, such as what `done` could not do; "" if nothing does.
+
+        In words that are the same for every picture.
+        """
         ...
 
     def close(self) -> None:
@@ -100,6 +104,7 @@ class Folder:
         self._clock = clock
         self._wall = wall
         self._unchanged: dict[str, tuple[str, float]] = {}  # of each name its ident, and since when it has that
+        self._restless: dict[str, float] = {}  # of each name that is not whole, since when it was not
         self._young = False
         self._first_look = True
         self._raw: dict[str, str] = {}  # names as the file system has them, where they are not UTF-8
@@ -108,18 +113,19 @@ class Folder:
 
     @property
     def pending(self) -> bool:
-        """Return whether files are there that may still be written."""
+        """Return whether files are there that may still be written; one that changes for ever does not count."""
         return self._young
 
     @property
     def trouble(self) -> str:
-        """Return why pictures that have their line could not be deleted or moved; "" if they could."""
+        """Return why pictures could not be deleted or moved, or which file changes for ever; "" if none does."""
         return self._trouble
 
     def take(self, known: Known) -> list[Capture]:
         """Return the pictures that are whole and not `known`, the oldest first. Raises DataError without the folder."""
         found: list[tuple[int, str, str]] = []
         unchanged: dict[str, tuple[str, float]] = {}
+        restless: dict[str, float] = {}
         entries, self._trouble = self._entries(), ""  # `known` has `done` tried again
         self._raw = {name: entry.name for name, entry in entries if name != entry.name}
         for name, entry in entries:
@@ -135,7 +141,14 @@ class Folder:
                 unchanged[name] = (ident, since)
                 if now - since >= self._settle_s:
                     found.append((state.st_mtime_ns, name, ident))
-        self._unchanged, self._young, self._first_look = unchanged, len(found) < len(unchanged), False
+                else:
+                    restless[name] = self._restless.get(name, now)
+        long_ago = self._clock() - self._settle_s - RESTLESS_S
+        late = [name for name, begun in restless.items() if begun <= long_ago]
+        if late:
+            self._trouble = self._trouble or f"{min(late)} changes all the time; it is taken once it rests"
+        self._unchanged, self._young, self._first_look = unchanged, len(late) < len(restless), False
+        self._restless = restless
         self._failures = {ident: self._failures[ident] for _, _, ident in found if ident in self._failures}
         return [Capture(ident, name, self._loader(name, ident)) for _, name, ident in sorted(found)]
 

@@ -214,7 +214,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def lock_file(path: Path) -> int:
-    """Return a handle that holds a lock until it is closed, also by a kill. Raises SpoolError if it is held."""
+    """Return a handle that holds a lock until it is closed, also by a kill.
+
+    Raises SpoolError if it is held, OSError where the disk has no locks.
+    """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         import fcntl
@@ -222,8 +225,10 @@ def lock_file(path: Path) -> int:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ModuleNotFoundError:
         pass  # no such locks on Windows
-    except OSError:
+    except OSError as error:
         os.close(handle)
+        if not isinstance(error, BlockingIOError | PermissionError):  # network shares say the one or the other
+            raise
         raise SpoolError(f"{path.parent} is used by another process; stop it, or choose another folder") from None
     return handle
 

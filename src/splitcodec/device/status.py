@@ -11,9 +11,18 @@ FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 300.0
 
 
+_SECRETS = (
+    (re.compile(r"(?<=://)[^/\s]*@"), ""),
+    (re.compile(r"(://[^?\s]*\?)[^\s\"]+"), r"\1..."),  # cameras take them behind the question mark
+    (re.compile(r"\b((?:user|proxy)-(?:id|pw) *= *)(?:\"[^\"]*\"|\S+)"), r"\1..."),  # properties of GStreamer's sources
+)
+
+
 def shown_address(address: str) -> str:
     """Return an address, or a text with addresses in it, without users and passwords."""
-    return re.sub(r"(?<=://)[^/\s]*@", "", address)
+    for secret, shown in _SECRETS:
+        address = secret.sub(shown, address)
+    return address
 
 
 @final

@@ -149,6 +149,8 @@ def tune(
     here, and why. Raises OutputError if the choice cannot be written, SettingsError where there is no place for it.
     """
     where = None if not record else state_file() if path is None else path
+    if where is not None:
+        _write(where, _read(where))  # what cannot be recorded is said before it is measured
     counts = tuple(threads) if threads is not None else _thread_counts()
     wanted = [(kind, count) for kind in FILES if bundle.has(FILES[kind]) for count in counts]
     encoders = [Encoder(bundle, precision=kind, threads=count) for kind, count in wanted]

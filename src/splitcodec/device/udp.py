@@ -32,7 +32,7 @@ from splitcodec.wire.seal import DOWN, UP, Seal
 PORT: Final = 8080
 _EXPECTED = "expected one like udp://192.168.0.7:8080"
 _SHORTEST_WAIT_S = 0.001
-_LARGEST_ANSWER = 1 << 18
+_LARGEST_ANSWER = 1 << 20  # more than the 256 datagrams of an answer hold
 
 
 def udp(

@@ -49,6 +49,8 @@ class View:
     ) -> None:
         if fit not in ("crop", "letterbox"):
             raise SettingsError(f"fit {fit!r}; expected 'crop' or 'letterbox'")
+        if fit == "crop" and side is not None:
+            raise SettingsError(f"side {side} is that of a whole picture; give fit='letterbox' too, or no side")
         self._bundle, self._fit = bundle, fit
         manifest = bundle.manifest
         self._multiple = math.lcm(manifest.stride, *(spec.multiple for spec in specs))

@@ -69,8 +69,8 @@ class Watch:
         self._encode, self._send, self._source = encode, send, source
         self._spool, self._journal = spool, journal
         self._max_bytes, self._asking = max_bytes, asking
-        self._when_full = when_full
-        self._tell = tell
+        self._when_full, self._tell = when_full, tell
+        self._room = entry_size(Entry("", "", "", 0, b""))  # what the next packet is taken to need
         self._lock = threading.RLock()
         self._more = threading.Event()  # a packet may wait that the sending thread does not know of
         self._in_flight: Path | None = None
@@ -125,10 +125,9 @@ class Watch:
             troubled, delivered = self.gather(stop), 0
             while not stop.is_set() and self.deliver():
                 delivered += 1
-            hindered = self.status.link or self.status.disk or self._blocked
             if self._source.pending:
                 stop.wait(poll_s)
-            elif hindered or not (troubled and delivered):
+            elif self.status.link or self.status.disk or self._blocked or not (troubled and delivered):
                 return
 
     @property
@@ -181,10 +180,14 @@ class Watch:
             return False
         entry = entry_of(capture.ident, capture.picture, made=made, wanted=self._asking)
         with self._lock:
-            if not self._make_room(entry_size(entry)):
+            if (size := entry_size(entry)) > self._max_bytes and self._when_full == REFUSE:
+                what = f"{capture.picture}: its packet takes {size} bytes of a disk, the spool {self._max_bytes}"
+                return not self._hindered("source", SpoolError(f"{what}; raise --max-spool-mb"))
+            self._room = size  # where there is less, nothing is encoded in vain
+            if not self._make_room(size):
                 if self._when_full == REFUSE:
                     return False
-                return self._settle(capture, Outcome.DROPPED, problem_line(Outcome.DROPPED, self._overflow()))
+                return self._settle(capture, Outcome.DROPPED, self._overflow())
             try:
                 self._spool.add(entry)
             except OutputError as error:
@@ -197,7 +200,7 @@ class Watch:
         return True
 
     def _make_room(self, n_bytes: int) -> bool:
-        if self._when_full == DROP_OLDEST:
+        if self._when_full == DROP_OLDEST and n_bytes <= self._max_bytes:
             for place in self._spool.waiting():
                 if self._spool.bytes + n_bytes <= self._max_bytes:
                     break
@@ -208,7 +211,7 @@ class Watch:
     def _drop(self, place: Path) -> None:
         if (entry := self._entry(place)) is not None:
             old = Capture(entry.capture, entry.picture, bytes)
-            self._settle(old, Outcome.DROPPED, problem_line(Outcome.DROPPED, self._overflow()), place=place)
+            self._settle(old, Outcome.DROPPED, self._overflow(), place=place)
 
     def _entry(self, place: Path) -> Entry | None:
         """Return what waits at a place; None if that cannot be read now, or never and is settled."""
@@ -228,8 +231,7 @@ class Watch:
             elif (outcome := self._journal.outcome(found[0])) is not None:
                 self._finish(place, *found, outcome)
             else:
-                line = problem_line(Outcome.REFUSED, error)
-                self._settle(Capture(*found, bytes), Outcome.REFUSED, line, place=place)
+                self._settle(Capture(*found, bytes), Outcome.REFUSED, problem_line(Outcome.REFUSED, error), place=place)
 
     def _deliver(self, place: Path) -> bool:
         if (entry := self._entry(place)) is None:
@@ -247,8 +249,7 @@ class Watch:
         except (LinkError, SettingsError) as error:
             if isinstance(error, LinkError) and may_pass(error):
                 return self._hindered("link", error)
-            line = {**told, **problem_line(Outcome.REFUSED, error)}
-            return self._settle(capture, Outcome.REFUSED, line, place=place)
+            return self._settle(capture, Outcome.REFUSED, {**told, **problem_line(Outcome.REFUSED, error)}, place=place)
         self.status.link = ""
         return self._settle(capture, Outcome.ANSWERED, {**told, **answer}, place=place)
 
@@ -288,13 +289,12 @@ class Watch:
         self._tell(None)
         return False
 
-    def _overflow(self) -> SpoolError:
-        return SpoolError(
-            f"the spool holds {self._spool.bytes} of {self._max_bytes} bytes; dropped ({self._when_full})"
-        )
+    def _overflow(self) -> dict[str, Any]:
+        held = f"the spool holds {self._spool.bytes} of {self._max_bytes} bytes; dropped ({self._when_full})"
+        return problem_line(Outcome.DROPPED, SpoolError(held))
 
     def _full(self) -> bool:
-        return self._spool.bytes + entry_size(Entry("", "", "", 0, b"")) > self._max_bytes
+        return self._spool.bytes + self._room > self._max_bytes
 
     def _count(self) -> None:
         self.status.waiting, self.status.spool_bytes = len(self._spool), self._spool.bytes

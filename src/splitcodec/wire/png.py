@@ -19,15 +19,15 @@ _UP: Final = 2
 def write_png(index_hw: NDArray[np.uint8], palette_k3: NDArray[np.uint8]) -> bytes:
     """Return a PNG of class indices, uint8 (H, W), with a colour per class, uint8 (K, 3), K of 1 to 256."""
     rows, cols = index_hw.shape
-    above = np.vstack([np.zeros((1, cols), np.uint8), index_hw[:-1]])
     lines = np.empty((rows, cols + 1), np.uint8)
     lines[:, 0] = _UP
-    lines[:, 1:] = index_hw - above  # modulo 256, as the format has it
+    lines[0, 1:] = index_hw[0]
+    np.subtract(index_hw[1:], index_hw[:-1], out=lines[1:, 1:])  # modulo 256, as the format has it
     header = struct.pack(">IIBBBBB", cols, rows, 8, 3, 0, 0, 0)
     chunks = (
         (b"IHDR", header),
         (b"PLTE", palette_k3.astype(np.uint8).tobytes()),
-        (b"IDAT", zlib.compress(lines.tobytes(), 9)),
+        (b"IDAT", zlib.compress(lines.data, 9)),
         (b"IEND", b""),
     )
     return SIGNATURE + b"".join(

@@ -76,7 +76,8 @@ def parse_broker(
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
-        raise SettingsError(f"{url[:200]!r} is no URL ({error}); {_EXPECTED}") from None
+        reason = "" if "@" in url else f" ({error})"  # which may be a piece of the password
+        raise SettingsError(f"{_without_password(url)!r} is no URL{reason}; {_EXPECTED}") from None
     topic = unquote(parts.path).strip("/")
     if parts.scheme not in _PORTS or not parts.hostname or not topic or parts.query or parts.fragment:
         raise SettingsError(f"{_without_password(url)!r} is no address of a broker and topic; {_EXPECTED}")
