@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from splitcodec.errors import GraphError, SettingsError
-from splitcodec.session import Graph, JointGraph
+from splitcodec.session import Graph, JointGraph, processor
 from splitcodec.wire.bundle import Bundle
 from tests.wire.protobuf import model, node, part, text
 
@@ -110,3 +110,19 @@ def test_onnx_runtime_reports_to_nobody(tiny_folder: Path, tmp_path: Path) -> No
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment | home)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "name"),
+    [
+        ("model name : AMD EPYC\nflags : fpu avx avx2 avx512f avx512_vnni\n", "AMD EPYC (AVX-512, VNNI)"),
+        ("model name : AMD EPYC\nflags : fpu avx avx2\n", "AMD EPYC (AVX2)"),
+        ("model name : N100\nflags : avx2 avx_vnni\n\nmodel name : N100\nflags : avx2\n", "N100 (AVX2, VNNI)"),
+        ("Features : fp asimd asimddp\nModel : Raspberry  Pi 5\n", "Raspberry Pi 5 (dotprod)"),
+        ("Features : fp asimd\nModel : Raspberry Pi 4\n", "Raspberry Pi 4"),
+    ],
+)
+def test_a_processor_is_told_with_what_it_can_do(monkeypatch: pytest.MonkeyPatch, cpuinfo: str, name: str) -> None:
+    """Two machines of one name were one to `tune`, and in reports."""
+    monkeypatch.setattr(Path, "read_text", lambda *_, **__: cpuinfo)
+    assert processor() == name

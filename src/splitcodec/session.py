@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Final, final
 
 import numpy as np
 import onnxruntime
@@ -121,8 +121,19 @@ def runtime_version() -> str:
     return str(onnxruntime.__version__)
 
 
+_INSTRUCTIONS: Final = {
+    "AVX-512": {"avx512f"},
+    "AVX2": {"avx2"},
+    "VNNI": {"avx512_vnni", "avx_vnni"},
+    "dotprod": {"asimddp"},
+}
+
+
 def processor() -> str:
-    """Return what this machine calls its processor; on boards that do not say, the board."""
+    """Return what this machine calls its processor (boards that do not say: the board), and what it can do.
+
+    Virtual processors of one name may differ several times in 8 bits: "AMD EPYC (AVX-512, VNNI)", "AMD EPYC (AVX2)".
+    """
     found: dict[str, str] = {}
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -130,7 +141,11 @@ def processor() -> str:
             found.setdefault(key.strip(), " ".join(value.split()))
     except OSError:
         pass
-    return found.get("model name") or found.get("Model") or platform.processor() or platform.machine()
+    name = found.get("model name") or found.get("Model") or platform.processor() or platform.machine()
+    flags = set((found.get("flags") or found.get("Features") or "").split())
+    told = [word for word, needed in _INSTRUCTIONS.items() if needed & flags]
+    told = [word for word in told if word != "AVX2" or "AVX-512" not in told]
+    return f"{name} ({', '.join(told)})" if told else name
 
 
 def _one_line(error: Exception) -> str:
