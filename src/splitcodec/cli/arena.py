@@ -13,7 +13,7 @@ from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleOption,
     JsonOption,
-    ThreadsOption,
+    PicturesAtATimeOption,
     complain,
     print_json,
     progress,
@@ -55,10 +55,16 @@ def evaluate(
         str | None, typer.Option("--split", help="Of VOC, COCO or CamVid: which split. Default: val.")
     ] = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
-    codecs: Annotated[str, typer.Option("--codecs", help="Rivals: jpeg,webp,avif,jp2,jxl,hevc,vvc.")] = "",
-    sweep: Annotated[SweepChoice, typer.Option("--sweep", help="Settings and resolutions to try per codec.")] = (
-        SweepChoice.lean
-    ),
+    codecs: Annotated[
+        str,
+        typer.Option(
+            "--codecs", help="Image codecs to measure beside it: jpeg,webp,avif,jp2,jxl,hevc,vvc. Default: none."
+        ),
+    ] = "",
+    sweep: Annotated[
+        SweepChoice,
+        typer.Option("--sweep", help="Settings and resolutions to try per codec; full takes twice as long."),
+    ] = SweepChoice.lean,
     rival: Annotated[
         list[str] | None,
         typer.Option(
@@ -84,7 +90,7 @@ def evaluate(
             help="Writes rd.json, rd.png, frontier.png, report.md; of a task TASK.json, .md, .png.",
         ),
     ] = None,
-    threads: ThreadsOption = None,
+    threads: PicturesAtATimeOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Measure scores against bytes: every level through real packets, the uncompressed teacher, rivals, image codecs.
