@@ -105,12 +105,19 @@ def _logged(points: NDArray[np.float64], *, rate: bool) -> tuple[NDArray[np.floa
     return (x, np.log10(y)) if rate else (np.log10(x), y)
 
 
-def _curves(anchor: NDArray[np.float64], test: NDArray[np.float64], *, of: str) -> tuple[Any, Any]:
-    """Return both curves of the package, which itself averages over all the overlap; we may want a part."""
+def check_curves() -> None:
+    """Say now, rather than after hours of measuring, that curves cannot be compared. Raises MissingExtra."""
     try:
-        import bjontegaard
+        import bjontegaard  # noqa: F401  # only whether it is there
     except ModuleNotFoundError as error:
         raise MissingExtra(f"BD-rate needs {error.name}; install it with: pip install 'splitcodec[eval]'") from None
+
+
+def _curves(anchor: NDArray[np.float64], test: NDArray[np.float64], *, of: str) -> tuple[Any, Any]:
+    """Return both curves of the package, which itself averages over all the overlap; we may want a part."""
+    check_curves()
+    import bjontegaard
+
     call: Callable[..., Any] = getattr(bjontegaard, of)
     size, score = (1, 0) if of == "bd_rate" else (0, 1)
     _, curve_anchor, curve_test = call(

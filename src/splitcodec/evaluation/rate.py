@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from splitcodec.errors import DataError, SettingsError
+from splitcodec.evaluation.bd import check_curves
 from splitcodec.evaluation.bench import Bench, Read
 from splitcodec.evaluation.codecs import CODECS, Codec, codecs_named
 from splitcodec.evaluation.compared import Compared
@@ -85,6 +86,8 @@ def evaluate(
     begin = time.monotonic()
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     chosen = codecs_named(codecs)
+    if chosen or rivals or points_files:
+        check_curves()
     pictures = labelled_pictures(data, opened.manifest)
     entrants = open_entrants(opened, rivals, taken=[codec.name for codec in chosen])
     settings = [Setting(one, level) for one in entrants for level in range(one.bundle.manifest.levels)]

@@ -40,12 +40,19 @@ class Truth(NamedTuple):
     spare_n: NDArray[np.bool_]
 
 
-def mean_precision(seen: Sequence[Seen], truth: Sequence[Truth], *, classes: int) -> Precision:
-    """Return COCO's metric over pictures, of the classes that occur. Raises MissingExtra without faster-coco-eval."""
+def check_precision() -> None:
+    """Say now, rather than after all pictures, that mAP cannot be computed. Raises MissingExtra."""
     try:
-        from faster_coco_eval import COCO, COCOeval_faster
+        import faster_coco_eval  # noqa: F401  # only whether it is there
     except ModuleNotFoundError as error:
         raise MissingExtra(f"mAP needs {error.name}; install it with: pip install 'splitcodec[eval]'") from None
+
+
+def mean_precision(seen: Sequence[Seen], truth: Sequence[Truth], *, classes: int) -> Precision:
+    """Return COCO's metric over pictures, of the classes that occur. Raises MissingExtra without faster-coco-eval."""
+    check_precision()
+    from faster_coco_eval import COCO, COCOeval_faster
+
     boxes: list[dict[str, Any]] = []
     for picture, one in enumerate(truth):
         for box, label, spare in zip(one.box_n4.tolist(), one.label_n.tolist(), one.spare_n.tolist(), strict=True):

@@ -25,7 +25,7 @@ from splitcodec.evaluation.codecs import Codec, codecs_named
 from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.result import OURS
 from splitcodec.evaluation.rivals import Rival
-from splitcodec.evaluation.scores import Confusion, Seen, Tally, Truth
+from splitcodec.evaluation.scores import Confusion, Seen, Tally, Truth, check_precision
 from splitcodec.evaluation.task_entrants import Entrant, entrants_of
 from splitcodec.evaluation.task_result import SCORES, TaskPoint, TaskReport, read_earlier
 from splitcodec.layouts.find import read_split
@@ -74,6 +74,8 @@ def evaluate_task(
     begin = time.monotonic()
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     chosen = codecs_named(codecs)
+    if task == "detect":
+        check_precision()
     labelled = read_split(data, split=split, task=task)
     entrants = entrants_of(opened, rivals, task=task, taken=[codec.name for codec in chosen])
     bench = _Bench(opened, labelled, entrants, codecs=chosen, shares=SHARES[sweep], task=task)
