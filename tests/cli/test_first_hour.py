@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 import typer.main
 from PIL import Image
+from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from splitcodec.cli import app
-from splitcodec.cli.show import print_table, progress
+from splitcodec.cli.show import DEFAULT_BUNDLE, print_table, progress
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.evaluation.golden import FILE, make_golden
@@ -163,10 +164,11 @@ def test_what_a_run_says_is_one_line_of_its_log(capfd: pytest.CaptureFixture[str
     assert capfd.readouterr().err == said + "\n"
 
 
-def commands(group: Any, *name: str) -> Iterator[tuple[str, set[str]]]:
-    """Give every command's words and its options."""
+def commands(group: Any, *name: str) -> Iterator[tuple[str, tuple[set[str], list[str]]]]:
+    """Give every command's words, its options, and what the help says of each of its parameters."""
     if not hasattr(group, "commands"):
-        yield " ".join(name), {option for parameter in group.params for option in parameter.opts if option[0] == "-"}
+        options = {option for parameter in group.params for option in parameter.opts if option[0] == "-"}
+        yield " ".join(name), (options, [parameter.help or "" for parameter in group.params])
     for word, command in getattr(group, "commands", {}).items():
         yield from commands(command, *name, word)
 
@@ -174,12 +176,30 @@ def commands(group: Any, *name: str) -> Iterator[tuple[str, set[str]]]:
 COMMANDS = dict(commands(typer.main.get_command(app)))
 
 
+def test_no_help_loses_words_to_markup() -> None:
+    """`bridge --help` named mqtt:// alone: "[s]" of mqtt[s]:// means struck through."""
+    for name, (_, told) in COMMANDS.items():
+        for text in told:
+            assert Text.from_markup(text).plain == text, name
+
+
+def test_a_default_that_typer_does_not_know_is_told() -> None:
+    for name in ("answer", "bridge", "serve"):
+        assert any("Bundles to" in text and f"Default: {DEFAULT_BUNDLE}." in text for text in COMMANDS[name][1]), name
+
+
+def test_threads_are_told_for_what_they_are() -> None:
+    """Where pictures are done side by side each graph has one thread, and the help spoke of threads for the network."""
+    for name in ("calibrate", "evaluate", "quantise"):
+        assert "Pictures at a time. Default: one per core." in COMMANDS[name][1], name
+
+
 def test_every_option_that_a_page_gives_a_command_exists() -> None:
     lines = 0
     for page, text in PAGES.items():
         for name, rest in re.findall(rf"splitcodec ({'|'.join(sorted(COMMANDS, reverse=True))}) ([^`\n#|]*)", text):
             given = set(re.findall(r"(?<!\S)--?[a-z][a-z-]*", rest))
-            assert given <= COMMANDS[name], (page, name, rest)
+            assert given <= COMMANDS[name][0], (page, name, rest)
             lines += bool(given)
     assert lines > 50
 
@@ -187,7 +207,7 @@ def test_every_option_that_a_page_gives_a_command_exists() -> None:
 def test_every_option_is_on_a_page() -> None:
     """What a page does not name is found by those alone who read the help of every command."""
     text = "\n".join(PAGES.values())
-    for name, options in COMMANDS.items():
+    for name, (options, _) in COMMANDS.items():
         for option in options:
             if option.startswith("--"):
                 assert re.search(rf"{option}(?![\w-])", text), (name, option)

@@ -233,6 +233,21 @@ def test_a_refusal_bears_the_name_that_the_edge_gives_it(edge: Edge) -> None:
     with http(edge.url) as link, pytest.raises(LinkRefused, match="no such task") as caught:
         link(b"x")
     assert caught.value.reason == "TaskError"
+    assert "path" not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [404, 405])
+def test_a_wrong_path_is_told_as_one(edge: Edge, status: int) -> None:
+    """It said "Not Found" and nothing else."""
+    edge.replies = [problem(status, "Not Found")]
+    for ask in (lambda: http(edge.url + "/v1")(b"x"), page(edge.url + "/metrics/metrics")):
+        with pytest.raises(LinkRefused, match="check the path in the address"):
+            ask()
+
+
+def test_an_edge_without_tls_is_told_as_one(edge: Edge) -> None:
+    with http(edge.url.replace("http:", "https:"), retries=0) as link, pytest.raises(LinkDown, match="try http://"):
+        link(b"x")
 
 
 @pytest.mark.parametrize(

@@ -300,6 +300,8 @@ def test_a_certificate_of_ones_own(
         for ask in (lambda: http(url, retries=0)(packet), page(f"{url}/metrics")):
             with pytest.raises(LinkDown, match="SSL_CERT_FILE"):
                 ask()
+        with pytest.raises(LinkDown, match="does the edge want https"):
+            http(url.replace("https:", "http:"), retries=0)(packet)
         monkeypatch.setenv("SSL_CERT_FILE", str(cert))
         assert b"answers" in http(url, retries=0)(packet)
         assert "splitcodec_ready" in page(f"{url}/metrics")()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from splitcodec.cli import app
 from splitcodec.device.overlay import mask_of
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
 from splitcodec.edge.tasks import Tasks
-from splitcodec.errors import DataError, RecipeError, RunError, SettingsError, TaskError
+from splitcodec.errors import DataError, MissingExtra, RecipeError, RunError, SettingsError, TaskError
 from splitcodec.evaluation.golden import make_golden
 from splitcodec.evaluation.retail import retail
 from splitcodec.evaluation.rivals import Rival
@@ -519,6 +520,16 @@ def test_a_bundle_that_leads_gives_its_task_teacher(
         np.testing.assert_allclose(found["edges"], raw.edge_bn4.numpy(), rtol=0.02, atol=0.1)
         scores = (raw.class_bnk.sigmoid() * raw.quality_bn.sigmoid()[..., None]).sqrt()
         np.testing.assert_allclose(found["scores"], scores.numpy(), atol=1e-2)
+
+
+def test_boxes_are_not_learned_where_they_cannot_be_scored(
+    tiny: Bundle, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ended at its first scores, ten epochs later."""
+    monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
+    with pytest.raises(MissingExtra, match="faster_coco_eval"):
+        train_task(make("detect"), data=tmp_path, bundle=tiny, out=tmp_path / "run", report=lambda _: None)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_bundle_without_the_task_cannot_lead(

@@ -13,7 +13,7 @@ from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleOption,
     JsonOption,
-    ThreadsOption,
+    PicturesAtATimeOption,
     complain,
     print_json,
     progress,
@@ -56,11 +56,16 @@ def evaluate(
     ] = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
     codecs: Annotated[
-        str, typer.Option("--codecs", help="Rivals: jpeg,jpeg444,webp,avif,jp2,jxl,hevc,hevc444,vvc.")
+        str,
+        typer.Option(
+            "--codecs",
+            help="Image codecs to measure beside it: jpeg,jpeg444,webp,avif,jp2,jxl,hevc,hevc444,vvc. Default: none.",
+        ),
     ] = "",
-    sweep: Annotated[SweepChoice, typer.Option("--sweep", help="Settings and resolutions to try per codec.")] = (
-        SweepChoice.lean
-    ),
+    sweep: Annotated[
+        SweepChoice,
+        typer.Option("--sweep", help="Settings and resolutions to try per codec; full takes twice as long."),
+    ] = SweepChoice.lean,
     rival: Annotated[
         list[str] | None,
         typer.Option(
@@ -86,7 +91,7 @@ def evaluate(
             help="Writes rd.json, rd.png, frontier.png, report.md; of a task TASK.json, .md, .png.",
         ),
     ] = None,
-    threads: ThreadsOption = None,
+    threads: PicturesAtATimeOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Measure scores against bytes: every level through real packets, the uncompressed teacher, rivals, image codecs.

@@ -26,7 +26,8 @@ def add_to(app: typer.Typer) -> None:
 
 def bridge(
     mqtt: Annotated[
-        str | None, typer.Option("--mqtt", metavar="URL", help="Broker and topic: mqtt[s]://[USER@]HOST[:PORT]/TOPIC.")
+        str | None,
+        typer.Option("--mqtt", metavar="URL", help="Broker and topic: mqtt:// or mqtts://[USER@]HOST[:PORT]/TOPIC."),
     ] = None,
     udp: Annotated[
         str | None, typer.Option("--udp", metavar="[HOST:]PORT", help="Listen for datagrams. HOST: 127.0.0.1.")
@@ -35,7 +36,10 @@ def bridge(
         str | None, typer.Option("--url", metavar="URL", help="The edge server. Default: answer in this process.")
     ] = None,
     bundle: Annotated[
-        list[str] | None, typer.Option("--bundle", "-b", metavar="B", help="Bundles to answer with; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--bundle", "-b", metavar="B", help=f"Bundles to answer with; repeatable. Default: {DEFAULT_BUNDLE}."
+        ),
     ] = None,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Packets answered at the same time.")] = 2,
     client_id: Annotated[
@@ -50,7 +54,12 @@ def bridge(
             "--server-token-file", metavar="FILE", help="Bearer token for --url. Default: SPLITCODEC_SERVER_TOKEN."
         ),
     ] = None,
-    ca: Annotated[Path | None, typer.Option("--ca", metavar="FILE", help="Authorities that TLS trusts.")] = None,
+    ca: Annotated[
+        Path | None,
+        typer.Option(
+            "--ca", metavar="FILE", help="PEM file of the authorities that mqtts:// trusts. Default: the system's."
+        ),
+    ] = None,
     timeout: TimeoutOption = 10.0,
     threads: ThreadsOption = None,
 ) -> None:

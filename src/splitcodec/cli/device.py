@@ -52,7 +52,16 @@ if TYPE_CHECKING:
     from splitcodec.device.view import Fit
     from splitcodec.wire.answer import Answer
 
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Photographs: JPEG, PNG, WebP, AVIF, ...")]
+SideOption = Annotated[
+    int | None,
+    typer.Option(
+        "--side",
+        min=1,
+        metavar="PX",
+        help="Longest side of a letterboxed picture. Default: the largest of the bundle's tasks.",
+    ),
+]
+Images = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Photographs: JPEG, PNG, WebP, AVIF, ...")]
 
 
 class FitChoice(StrEnum):
@@ -84,9 +93,7 @@ def encode(
     fit: Annotated[
         FitChoice, typer.Option("--fit", help="What of the picture is sent: boxes and label maps want all of it.")
     ] = FitChoice.crop,
-    side: Annotated[
-        int | None, typer.Option("--side", min=1, metavar="PX", help="Longest side of a letterboxed picture.")
-    ] = None,
+    side: SideOption = None,
     encoder: EncoderOption = "tuned",
     threads: ThreadsOption = None,
     json_: JsonOption = False,
@@ -149,9 +156,7 @@ def ask(
         FitChoice | None,
         typer.Option("--fit", help="What of the picture is sent. Default: the crop to classify, else all of it."),
     ] = None,
-    side: Annotated[
-        int | None, typer.Option("--side", min=1, metavar="PX", help="Longest side of a letterboxed picture.")
-    ] = None,
+    side: SideOption = None,
     draw: Annotated[
         Path | None, typer.Option("--draw", metavar="PNG", help="Write the picture with boxes and label map on it.")
     ] = None,

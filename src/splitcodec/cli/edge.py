@@ -44,9 +44,12 @@ def add_to(app: typer.Typer) -> None:
 
 
 def answer(
-    packets: Annotated[list[Path], typer.Argument(metavar="PACKET...", help="Packets made by `encode`.")],
+    packets: Annotated[list[Path], typer.Argument(metavar="PACKET", help="Packets made by `encode`.")],
     bundle: Annotated[
-        list[str] | None, typer.Option("--bundle", "-b", metavar="B", help="Bundles to answer with; repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--bundle", "-b", metavar="B", help=f"Bundles to answer with; repeatable. Default: {DEFAULT_BUNDLE}."
+        ),
     ] = None,
     top: Annotated[int, typer.Option("--top", min=1, max=MOST_GUESSES, help="Number of guesses.")] = GUESSES,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
@@ -90,7 +93,12 @@ def answer(
 def serve(
     bundle: Annotated[
         list[str] | None,
-        typer.Option("--bundle", "-b", metavar="B", help="Bundles to serve; repeatable. Fingerprints choose."),
+        typer.Option(
+            "--bundle",
+            "-b",
+            metavar="B",
+            help=f"Bundles to serve; repeatable, a packet's fingerprint chooses. Default: {DEFAULT_BUNDLE}.",
+        ),
     ] = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on. Default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port; 0 takes a free one. Default: 8080.")] = None,
@@ -182,8 +190,9 @@ def serve(
 ) -> None:
     """Run the edge server: POST a packet to /v1/answer, get an answer.
 
-    Also /v1/bundle, /healthz, /readyz and /metrics. Every option may come from the environment (SPLITCODEC_PORT, ...),
-    and some settings only from there: docs/server.md. Of bundles with one fingerprint the highest version answers.
+    Also /v1/bundle, /healthz, /readyz and /metrics. Options but --bundle, --demo, --engine and --replicas may come from
+    the environment too (SPLITCODEC_PORT, ...), some settings only from there: docs/server.md. Of bundles with one
+    fingerprint the highest version answers.
     """
     import sys
 

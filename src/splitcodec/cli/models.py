@@ -15,7 +15,7 @@ from splitcodec.cli.show import (
     JsonOption,
     NewNameOption,
     NewVersionOption,
-    ThreadsOption,
+    PicturesAtATimeOption,
     complain,
     no_train,
     print_json,
@@ -197,7 +197,7 @@ def calibrate(
     bundle: BundleOption = DEFAULT_BUNDLE,
     name: NewNameOption = None,
     version: NewVersionOption = None,
-    threads: ThreadsOption = None,
+    threads: PicturesAtATimeOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Refit a bundle's integer tables to your own photographs, without training, and say what that saves.

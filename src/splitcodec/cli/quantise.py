@@ -13,6 +13,7 @@ from splitcodec.cli.show import (
     JsonOption,
     NewNameOption,
     NewVersionOption,
+    PicturesAtATimeOption,
     complain,
     print_json,
     print_table,
@@ -61,13 +62,15 @@ def quantise(
     measure_on: Annotated[
         int | None, typer.Option("--measure-on", min=1, metavar="N", help="Photographs to measure on. Default: all.")
     ] = None,
-    levels: Annotated[str | None, typer.Option("--levels", metavar="L,...", help="Levels to measure.")] = None,
+    levels: Annotated[
+        str | None, typer.Option("--levels", metavar="L,...", help="Levels to measure. Default: all.")
+    ] = None,
     keep_float: Annotated[
         int, typer.Option("--keep-float", min=0, metavar="N", help="Leave the N most sensitive convolutions in fp32.")
     ] = 0,
     name: NewNameOption = None,
     version: NewVersionOption = None,
-    threads: Annotated[int | None, typer.Option("--threads", min=1, metavar="N", help="Pictures at a time.")] = None,
+    threads: PicturesAtATimeOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Add an INT8 encoder to a bundle and measure what it loses against fp32.
@@ -147,7 +150,7 @@ def quantise(
 
 
 def tune(
-    bundle: Annotated[str, typer.Argument(metavar="[BUNDLE]", help="A zoo name, a folder or a .zip.")] = DEFAULT_BUNDLE,
+    bundle: Annotated[str, typer.Argument(metavar="BUNDLE", help="A zoo name, a folder or a .zip.")] = DEFAULT_BUNDLE,
     threads: Annotated[
         str | None,
         typer.Option("--threads", metavar="N,...", help="Thread counts to try. Default: 1, 2, 4, ... cores."),

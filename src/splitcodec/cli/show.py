@@ -56,7 +56,11 @@ ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", min=1, max=1024, metavar="N", help="Threads for the network. Default: all cores."),
 ]
-TimeoutOption = Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait.")]
+PicturesAtATimeOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, max=1024, metavar="N", help="Pictures at a time. Default: one per core."),
+]
+TimeoutOption = Annotated[float, typer.Option("--timeout", min=0.1, metavar="S", help="Seconds to wait for an answer.")]
 EncoderOption = Annotated[
     str,
     typer.Option("--encoder", metavar="E", help="fp32, int8, or tuned: what `splitcodec tune` chose here, else fp32."),

@@ -53,9 +53,7 @@ def watch(
     url: Annotated[
         str, typer.Option("--url", metavar="URL", help="The edge: http://10.0.0.2:8080, mqtt://HOST/TOPIC, udp://HOST.")
     ],
-    folder: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="Folder of pictures. Not with --camera.")
-    ] = None,
+    folder: Annotated[Path | None, typer.Argument(metavar="DIR", help="Folder of pictures. Not with --camera.")] = None,
     camera: Annotated[
         str | None, typer.Option("--camera", metavar="C", help="Camera: a number, an address or a GStreamer pipeline.")
     ] = None,

@@ -20,7 +20,7 @@ import httpx
 
 from splitcodec.device.outgoing import OneWrite, trusted
 from splitcodec.device.status import shown_address
-from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError
+from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError, TaskError
 from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.brief import MEDIA_TYPE, restore
 from splitcodec.wire.problem import Told, told_by
@@ -30,7 +30,8 @@ Link = Callable[[bytes], bytes]
 
 LONGEST_WAIT_S = 30.0  # whatever Retry-After says
 _PASSING = frozenset({429, 502, 503, 504})
-_HINTS = {401: "; give --token-file, or set SPLITCODEC_TOKEN (a bridge: --server-token-file)"}
+_LOCKED = "; give --token-file, or set SPLITCODEC_TOKEN (a bridge: --server-token-file)"
+_WRONG_PATH = "; check the path in the address, an edge has none of its own"
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
 # A proxy from the environment is for the world outside: never send loopback through it.
 _LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
@@ -166,7 +167,7 @@ class HttpLink:
 
     def _refusal(self, status: int, headers: httpx.Headers, body: bytes) -> LinkRefused | LinkGarbled:
         if (told := _told(headers, body)).detail:
-            what = f"{self.url} refused the packet ({status}): {told.detail}{_HINTS.get(status, '')}"
+            what = f"{self.url} refused the packet ({status}): {told.detail}{_hint(status, told.reason)}"
             return LinkRefused(what, status=status, reason=told.reason)
         if 300 <= status < 400:
             place = headers.get("location", "nowhere")[:200]
@@ -192,7 +193,7 @@ def page(url: str, *, token: str | None = None, timeout_s: float = 10.0) -> Call
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise LinkDown(f"{place}: {reason}; {_advice(reason)}") from None
         if (status := response.status_code) != 200:
-            raise LinkRefused(f"{place} answered {status}{_HINTS.get(status, '')}", status=status)
+            raise LinkRefused(f"{place} answered {status}{_hint(status)}", status=status)
         return response.text
 
     weakref.finalize(get, client.close)
@@ -249,9 +250,19 @@ def _client(headers: dict[str, str], timeout_s: float, *, tls: bool) -> httpx.Cl
         ) from None
 
 
+def _hint(status: int, reason: str = "") -> str:
+    if status == 401:
+        return _LOCKED
+    return _WRONG_PATH if status in (404, 405) and reason != TaskError.__name__ else ""
+
+
 def _advice(trouble: str) -> str:
     if "CERTIFICATE_VERIFY_FAILED" in trouble:
         return "name a PEM file with the authority that signed its certificate in SSL_CERT_FILE"
+    if "WRONG_VERSION_NUMBER" in trouble or "RECORD_LAYER_FAILURE" in trouble:
+        return "nobody speaks TLS there; try http:// in the address"
+    if "disconnected without" in trouble:
+        return "check the address: does the edge want https://?"
     return "check the address, and that `splitcodec serve` is running there"
 
 

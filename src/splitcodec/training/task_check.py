@@ -13,14 +13,20 @@ from splitcodec.device.image import load_picture
 from splitcodec.device.placed import letterbox_bhwc
 from splitcodec.edge.boxes import Found, find_boxes
 from splitcodec.edge.mask import label_map
-from splitcodec.evaluation.scores import Confusion, Seen, Truth, mean_precision
-from splitcodec.layouts.sample import DataSet
+from splitcodec.evaluation.scores import Confusion, Seen, Truth, coco_package, mean_precision
+from splitcodec.layouts.sample import DataSet, Task
 from splitcodec.model.detectors import FasterRcnn, RetinaNet
 from splitcodec.model.fcos import Raw
 from splitcodec.model.segmenter import Logits
 
 LEAST = 0.02
 """Boxes below this score are not looked at."""
+
+
+def check_ready(task: Task) -> None:
+    """Say now, rather than after the first epochs, that a task cannot be scored. Raises MissingExtra."""
+    if task == "detect":
+        coco_package()
 
 
 @torch.no_grad()

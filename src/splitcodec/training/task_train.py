@@ -29,7 +29,7 @@ from splitcodec.training.optimise import random_state, set_random_state
 from splitcodec.training.processes import feasible
 from splitcodec.training.run import State
 from splitcodec.training.spent import Clock
-from splitcodec.training.task_check import check
+from splitcodec.training.task_check import check, check_ready
 from splitcodec.training.task_data import MULTIPLE, LabelledPictures
 from splitcodec.training.task_from_bundle import take_teacher
 from splitcodec.training.task_networks import Networks
@@ -55,8 +55,9 @@ def train_task(
 
     Killed at any time, the same call resumes at the last checkpoint. `stop_after_s` ends the session early, `until`
     after that stage; both can be resumed. Raises RecipeError, DataError, TeacherError, RunError, BundleError,
-    OutputError.
+    OutputError, MissingExtra.
     """
+    check_ready(recipe.task)
     fabric = Fabric(accelerator="auto", devices=1, precision=feasible(recipe.precision))
     fabric.launch()
     fabric.seed_everything(recipe.seed, verbose=False)
