@@ -34,6 +34,16 @@ if TYPE_CHECKING:
 _LARGEST_FILE = 1 << 20
 _BATCHING, _GUARDING, _WATCHING, _GROWING = "Batching", "Guarding", "Watching", "Growing"
 
+BundlesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--bundle",
+        "-b",
+        metavar="B",
+        help=f"Bundles to answer with; repeatable, a packet's fingerprint chooses. Default: {DEFAULT_BUNDLE}.",
+    ),
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Add this file's commands."""
@@ -45,12 +55,7 @@ def add_to(app: typer.Typer) -> None:
 
 def answer(
     packets: Annotated[list[Path], typer.Argument(metavar="PACKET", help="Packets made by `encode`.")],
-    bundle: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--bundle", "-b", metavar="B", help=f"Bundles to answer with; repeatable. Default: {DEFAULT_BUNDLE}."
-        ),
-    ] = None,
+    bundle: BundlesOption = None,
     top: Annotated[int, typer.Option("--top", min=1, max=MOST_GUESSES, help="Number of guesses.")] = GUESSES,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     threads: ThreadsOption = None,
@@ -91,15 +96,7 @@ def answer(
 
 
 def serve(
-    bundle: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--bundle",
-            "-b",
-            metavar="B",
-            help=f"Bundles to serve; repeatable, a packet's fingerprint chooses. Default: {DEFAULT_BUNDLE}.",
-        ),
-    ] = None,
+    bundle: BundlesOption = None,
     host: Annotated[str | None, typer.Option("--host", help="Address to listen on. Default: 127.0.0.1.")] = None,
     port: Annotated[int | None, typer.Option("--port", help="Port; 0 takes a free one. Default: 8080.")] = None,
     threads: ThreadsOption = None,

@@ -30,8 +30,8 @@ Link = Callable[[bytes], bytes]
 
 LONGEST_WAIT_S = 30.0  # whatever Retry-After says
 _PASSING = frozenset({429, 502, 503, 504})
-_LOCKED = "; give --token-file, or set SPLITCODEC_TOKEN (a bridge: --server-token-file)"
-_WRONG_PATH = "; check the path in the address, an edge has none of its own"
+_PATH = "; check the path in the address, an edge has none of its own"
+_HINTS = {401: "; give --token-file, or set SPLITCODEC_TOKEN (a bridge: --server-token-file)", 404: _PATH, 405: _PATH}
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
 # A proxy from the environment is for the world outside: never send loopback through it.
 _LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
@@ -251,9 +251,7 @@ def _client(headers: dict[str, str], timeout_s: float, *, tls: bool) -> httpx.Cl
 
 
 def _hint(status: int, reason: str = "") -> str:
-    if status == 401:
-        return _LOCKED
-    return _WRONG_PATH if status in (404, 405) and reason != TaskError.__name__ else ""
+    return "" if reason == TaskError.__name__ else _HINTS.get(status, "")
 
 
 def _advice(trouble: str) -> str:
@@ -272,9 +270,7 @@ def _checked_url(url: str) -> str:
         parts.raw_host.decode("ascii").encode("idna")  # what the socket will do, and it would raise a UnicodeError
     except (httpx.InvalidURL, TypeError, UnicodeError) as error:
         reason = "" if "@" in str(url) else f" ({error})"
-        raise SettingsError(
-            f"{_no_password(url)!r} is no URL{reason}; expected something like http://host:8080"
-        ) from None
+        raise SettingsError(f"{_no_password(url)!r} is no URL{reason}; expected one like http://host:8080") from None
     if parts.scheme not in ("http", "https") or not parts.host or parts.query or parts.fragment:
         raise SettingsError(f"{_no_password(url)!r} is no address of an edge; expected one like http://host:8080")
     return url.rstrip("/")
