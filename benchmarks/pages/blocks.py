@@ -22,13 +22,14 @@ def blocks(root: Path) -> dict[str, dict[str, list[str]]]:
 
     encode, latency, load, tasks = (report(name) for name in ("encode", "latency", "load", "task_cost"))
     metrics = (root / "reports" / "load_metrics.txt").read_text(encoding="utf-8")
+    others = {f"reports/{path.name}": report(path.stem) for path in sorted((root / "reports").glob("encode_*.json"))}
     losses = {f"reports/{path.name}": report(path.stem) for path in sorted((root / "reports").glob("int8*.json"))}
     return {
         "docs/device.md": {
             "budget": budget(report("budget/budget")),
             "answers": answers(load, latency),
             "contexts": contexts(encode, _learned(root / ZOO)),
-            "int8": int8(encode, losses),
+            "int8": int8(encode, losses, elsewhere=others),
         },
         "docs/field.md": {"carriers": carriers(latency)},
         "docs/raspberry-pi.md": {"footprint": footprint(report("footprint"))},

@@ -70,8 +70,16 @@ def contexts(encode: Mapping[str, Any], learned: Mapping[str, Mapping[str, Any]]
     ]
 
 
-def int8(encode: Mapping[str, Any], losses: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what INT8 loses and saves: reports/encode.json, and the reports of benchmarks/int8.py by their paths."""
+def int8(
+    encode: Mapping[str, Any],
+    losses: Mapping[str, Mapping[str, Any]],
+    *,
+    elsewhere: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[str]:
+    """Return what INT8 loses and saves: reports/encode.json, and the reports of benchmarks/int8.py by their paths.
+
+    `elsewhere` has reports of encoding on other processors, by their paths.
+    """
     lost = {report["bundle"].partition("@")[0]: _lost(path, report) for path, report in losses.items()}
     rows = []
     for ident, one in encode["bundles"].items():
@@ -86,7 +94,18 @@ def int8(encode: Mapping[str, Any], losses: Mapping[str, Mapping[str, Any]]) -> 
         "`benchmarks/encode.py`, `reports/encode.json`.",
         "Agreement with the teacher on photographs kept out, at equal bytes, with its 95 % interval: "
         "`benchmarks/int8.py`.",
+        *(line for path, report in (elsewhere or {}).items() for line in ("", _elsewhere(path, report))),
     ]
+
+
+def _elsewhere(path: str, report: Mapping[str, Any]) -> str:
+    """Return the shares of the network's time on another processor, coded by channel."""
+    stages = {"INT8": SHARES["INT8, by channel"], "fp32": SHARES["fp32, by channel"]}
+    told = []
+    for ident, one in report["bundles"].items():
+        shares = {name: one["ratios"][stage]["of_network"] for name, stage in stages.items() if stage in one["ratios"]}
+        told.append(f"`{ident}` " + " and ".join(f"{share:.2f} ({name})" for name, share in shares.items()))
+    return f"On one thread of an {report['machine']['cpu']}, by channel: {', '.join(told)} (`{path}`)."
 
 
 def footprint(report: Mapping[str, Any]) -> list[str]:

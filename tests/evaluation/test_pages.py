@@ -144,6 +144,9 @@ def test_int8_says_which_version_its_agreement_is_of(results: ModuleType) -> Non
     told = "0.12 [-0.50, 0.75] on 2,000, `@1` (`reports/int8_kin.json`)"
     assert f"| `kin@2` | {told} | 0.20 | 0.80 | 0.40 | 0.80 |" in text
     assert "on one thread of an Abacus: `benchmarks/encode.py`, `reports/encode.json`." in text
+    other = {**encode("fp32", "int8"), "machine": {"cpu": "abacus"}}
+    text = "\n".join(int8(encode("fp32", "int8"), {}, elsewhere={"reports/encode_b.json": other}))
+    assert "On one thread of an abacus, by channel: `kin@2` 0.20 (INT8) and 0.40 (fp32) (`reports/encode_b" in text
     assert "| `kin@2` | not measured | 0.20 |" in "\n".join(int8(encode("fp32", "int8"), {}))
     assert "| `kin@2` | ships without | - | - | 0.40 | 0.80 |" in "\n".join(int8(encode("fp32"), {}))
 

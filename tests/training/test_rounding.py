@@ -12,6 +12,7 @@ WINDOWS = {
     "depthwise": (Window(3, 3, (1, 1), (1, 1, 1, 1), 16), (16, 1, 3, 3)),
     "strided": (Window(3, 2, (2, 1), (0, 0, 1, 1), 1), (5, 4, 3, 2)),
     "grouped": (Window(3, 3, (2, 2), (1, 1, 1, 1), 2), (6, 2, 3, 3)),
+    "colours": (Window(3, 3, (2, 2), (0, 0, 1, 1), 1), (8, 3, 3, 3)),
 }
 
 
@@ -73,12 +74,13 @@ def test_channels_that_are_always_nothing_do_no_harm() -> None:
 
 
 def _saturates(weight: np.ndarray) -> bool:
-    """Say whether bytes of 255 saturate a kernel that adds products by twos, channels last, from any place on."""
+    """Say whether bytes of 255 saturate a kernel that adds products by twos, channels last; of 3, from any on."""
     flat = weight.transpose(0, 2, 3, 1).reshape(len(weight), -1).astype(int)
-    return any(np.abs(255 * (flat[:, k] + flat[:, k + 1])).max() > 32767 for k in range(flat.shape[1] - 1))
+    step = 1 if weight.shape[1] == 3 else 2
+    return any(np.abs(255 * (flat[:, k] + flat[:, k + 1])).max() > 32767 for k in range(0, flat.shape[1] - 1, step))
 
 
-@pytest.mark.parametrize("name", ["pointwise", "strided", "grouped", "large"])
+@pytest.mark.parametrize("name", ["pointwise", "strided", "grouped", "colours", "large"])
 def test_no_two_neighbouring_weights_saturate_16_bits(name: str) -> None:
     window, shape = WINDOWS.get(name, (Window(3, 3, (1, 1), (1, 1, 1, 1), 1), (4, 120, 3, 3)))
     random = np.random.default_rng(4)
@@ -90,8 +92,7 @@ def test_no_two_neighbouring_weights_saturate_16_bits(name: str) -> None:
     moment = None if name == "large" else moments.mean()
     found, step = rounded_for_all(weight, scale, moment, most=127)
     assert fits_16_bits(found).all()
-    if name != "pointwise":
-        assert not _saturates(found)
+    assert not _saturates(found)
     assert not fits_16_bits(np.round(weight / scale[:, None, None, None]).astype(np.int8)).all()
     assert ((step >= scale) & (step <= 2.1 * scale)).all()  # never coarser than with 7 bits, a step of 3 % more aside
     assert step.mean() < 1.8 * scale.mean()
@@ -102,7 +103,8 @@ def test_no_two_neighbouring_weights_saturate_16_bits(name: str) -> None:
 def test_neighbours_of_a_pointwise_convolution_are_channels_two_by_two() -> None:
     weight = np.array([[100, 28, 1, 100], [100, 29, 1, 1], [100, -28, -100, 29], [1, 100, 100, 1]], np.int8)
     assert fits_16_bits(weight[:, :, None, None]).tolist() == [True, False, True, True]
-    assert fits_16_bits(weight[:, None, None, :]).tolist() == [True, False, True, False]  # taps: any two
+    assert fits_16_bits(weight.reshape(4, 2, 1, 2).transpose(0, 3, 2, 1)).tolist() == [True, False, True, True]
+    assert fits_16_bits(weight[:, None, None, :]).tolist() == [True, False, True, False]  # taps of one: any two
     assert PAIR * 255 < 1 << 15
 
 

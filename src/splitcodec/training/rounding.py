@@ -96,14 +96,17 @@ def rounded_for_all(
 def fits_16_bits(weight_oikk: NDArray[np.int8]) -> NDArray[np.bool_]:
     """Say of each output channel whether products with bytes may be added by twos: (O,).
 
-    Neighbours are those of a place's input channels; where there are several places, also those of the next place, and
-    a channel's next place, for kernels lay these out in either way, from odd places on as well.
+    Kernels add a place's input channels two by two. Where their number is odd, pairs go on from place to place; such a
+    convolution may also be laid out anew (`int8_pixels.py`), so any two neighbours count, of places as of channels.
     """
-    places_last, channels_last = weight_oikk, weight_oikk.transpose(0, 2, 3, 1)
-    flat = [one.reshape(len(one), -1).astype(np.int16) for one in (places_last, channels_last)]
-    pairs = [one[:, :-1] + one[:, 1:] for one in flat]
-    if weight_oikk.shape[2:] == (1, 1):
-        pairs = [one[:, ::2] for one in pairs]
+    out, below = weight_oikk.shape[:2]
+    channels_last = weight_oikk.transpose(0, 2, 3, 1).reshape(out, -1).astype(np.int16)
+    pairs = [channels_last[:, :-1] + channels_last[:, 1:]]
+    if below % 2 == 0 or weight_oikk.shape[2:] == (1, 1):
+        pairs = [pairs[0][:, ::2]]
+    else:
+        places_last = weight_oikk.reshape(out, -1).astype(np.int16)
+        pairs.append(places_last[:, :-1] + places_last[:, 1:])
     largest_o: NDArray[np.int16] = np.max([np.abs(one).max(axis=1, initial=0) for one in pairs], axis=0)
     return largest_o <= PAIR
 
