@@ -12,6 +12,7 @@ from splitcodec.errors import MissingExtra
 from splitcodec.evaluation.rate import evaluate
 from splitcodec.evaluation.scores import Confusion, Seen, Tally, Truth, mean_precision
 from splitcodec.evaluation.tasks import evaluate_task
+from splitcodec.wire.bundle import Bundle
 
 BOX = np.array([[10, 10, 50, 50], [60, 10, 90, 40]], np.float32)
 TRUTH = Truth(BOX, np.array([0, 1]), np.array([False, False]))
@@ -43,14 +44,16 @@ def test_a_missed_class_counts_as_nothing_and_a_spare_box_not_at_all() -> None:
     assert mean_precision([nothing], [TRUTH], classes=2) == (0, 0)
 
 
-def test_without_its_package_nothing_is_measured_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_its_package_nothing_is_measured_first(
+    tiny: Bundle, tmp_path: Path, labelled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """All pictures were scored, minutes of them, before the extra was named."""
     monkeypatch.setitem(sys.modules, "faster_coco_eval", None)
     with pytest.raises(MissingExtra, match=r"mAP needs faster_coco_eval.*splitcodec\[eval\]"):
         evaluate_task("efficientnet-lite0", tmp_path, task="detect", split="val")
     monkeypatch.setitem(sys.modules, "bjontegaard", None)
     with pytest.raises(MissingExtra, match=r"BD-rate needs bjontegaard.*splitcodec\[eval\]"):
-        evaluate("efficientnet-lite0", tmp_path, codecs=["jpeg"])
+        evaluate(tiny, labelled, codecs=["jpeg", "hevc"])
 
 
 def test_label_maps() -> None:

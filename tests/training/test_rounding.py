@@ -108,11 +108,22 @@ def test_neighbours_of_a_pointwise_convolution_are_channels_two_by_two() -> None
     assert PAIR * 255 < 1 << 15
 
 
-def test_depthwise_weights_keep_8_bits() -> None:
+def test_depthwise_weights_keep_8_bits_in_the_step_that_changes_least() -> None:
     window, shape = WINDOWS["depthwise"]
+    random = np.random.default_rng(5)
     moments = Moments(window, seed=0)
-    moments.add(np.random.default_rng(5).normal(size=(1, 16, 9, 9)).astype(np.float32))
-    weight = np.ones(shape, np.float32)
-    found, step = rounded_for_all(weight, np.full(16, 1 / 127, np.float32), moments.mean(), most=127)
+    moments.add(random.normal(2, 1, size=(1, 16, 19, 19)).astype(np.float32))
+    whole = np.ones(shape, np.float32)
+    found, step = rounded_for_all(whole, np.full(16, 1 / 127, np.float32), moments.mean(), most=127)
     assert (found == 127).all()
     assert step == pytest.approx(1 / 127)
+    weight = random.normal(size=shape).astype(np.float32)
+    scale = (np.abs(weight).max(axis=(1, 2, 3)) / 127).astype(np.float32)
+    found, step = rounded_for_all(weight, scale, moments.mean(), most=127)
+    assert ((step >= scale) & (step < 1.51 * scale)).all()
+
+    def change(whole: np.ndarray, step: np.ndarray) -> float:
+        off = (whole * step[:, None, None, None] - weight).reshape(16, -1)
+        return float(np.einsum("ok,okl,ol->", off, moments.mean(), off))
+
+    assert change(found, step) < 0.7 * change(rounded(weight, scale, moments.mean(), most=127), scale)

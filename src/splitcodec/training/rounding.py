@@ -23,6 +23,7 @@ LARGEST: Final = 1024
 PAIR: Final = 128
 """What two neighbouring weights may add up to: 255 times as much fits into 16 bits."""
 _WIDER: Final = 1.03
+_STEPS: Final = 26
 _PLACES: Final = 512  # of a crop's output that count
 _DAMP: Final = 0.01  # of the mean second moment
 
@@ -81,16 +82,36 @@ def rounded_for_all(
     Without `moment_gkk` each weight goes to the nearest integer.
     """
     scale_o = np.maximum(scale_o, 1e-12, dtype=np.float32)
-    depthwise = moment_gkk is not None and len(moment_gkk) > 1 and weight_oikk.shape[1] == 1
+    if moment_gkk is not None and len(moment_gkk) > 1 and weight_oikk.shape[1] == 1:
+        return _depthwise(weight_oikk, scale_o, moment_gkk, most=most)
     while True:
         if moment_gkk is None:
             found = np.clip(np.round(weight_oikk / scale_o[:, None, None, None]), -most, most).astype(np.int8)
         else:
             found = rounded(weight_oikk, scale_o, moment_gkk, most=most)
         too_large_o = ~fits_16_bits(found)
-        if depthwise or not too_large_o.any():  # kernels for depthwise ones add in 32 bits
+        if not too_large_o.any():
             return Rounded(found, scale_o)
         scale_o[too_large_o] *= np.float32(_WIDER)
+
+
+def _depthwise(weight_oikk: Floats, scale_o: Floats, moment_gkk: NDArray[np.float64], *, most: int) -> Rounded:
+    """Return each channel in the step, of some that are up to half wider, that changes what comes out least.
+
+    Few taps meet the integers of one step far better than those of another. Kernels add these in 32 bits.
+    """
+    out = len(weight_oikk)
+    moment_okk = np.repeat(moment_gkk, out // len(moment_gkk), axis=0)
+    best, least_o = Rounded(np.zeros(weight_oikk.shape, np.int8), scale_o.copy()), np.full(out, np.inf)
+    for wider in np.linspace(1.0, 1.5, _STEPS, dtype=np.float32):
+        step_o = scale_o * wider
+        found = rounded(weight_oikk, step_o, moment_gkk, most=most)
+        off_ok = (found * step_o[:, None, None, None] - weight_oikk).reshape(out, -1)
+        change_o = np.einsum("ok,okl,ol->o", off_ok, moment_okk, off_ok)
+        better_o = change_o < least_o
+        best.weight_oikk[better_o], best.scale_o[better_o] = found[better_o], step_o[better_o]
+        least_o[better_o] = change_o[better_o]
+    return best
 
 
 def fits_16_bits(weight_oikk: NDArray[np.int8]) -> NDArray[np.bool_]:
