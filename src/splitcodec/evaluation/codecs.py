@@ -116,14 +116,11 @@ JPEG = PillowCodec(
     "Pillow, 4:2:0, optimised Huffman tables",
     lambda quality: {"quality": quality, "optimize": True},
 )
-JPEG444 = PillowCodec(
-    "jpeg444",
-    "JPEG",
-    "quality",
-    (5, 10, 15, 22, 35, 50, 70, 85, 95),
-    (20, 40, 70),
-    "Pillow, 4:4:4, optimised Huffman tables",
-    lambda quality: {"quality": quality, "optimize": True, "subsampling": 0},
+JPEG444 = replace(
+    JPEG,
+    name="jpeg444",
+    note="Pillow, 4:4:4, optimised Huffman tables",
+    options=lambda quality: {**JPEG.options(quality), "subsampling": 0},
 )
 WEBP = PillowCodec(
     "webp",
