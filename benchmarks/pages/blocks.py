@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pages.browser import browser
+from pages.classes import own_classes
 from pages.device import budget, contexts, footprint, int8
 from pages.link import answers, carriers
 from pages.reports import read_report
@@ -35,6 +36,7 @@ def blocks(root: Path) -> dict[str, dict[str, list[str]]]:
         "docs/raspberry-pi.md": {"footprint": footprint(report("footprint"))},
         "docs/server.md": {"cost": cost(tasks)},
         "docs/deploy.md": {"sizing": sizing(load, metrics=metrics, cost=tasks, latency=latency)},
+        "docs/train-your-own.md": {"own-classes": own_classes(report("own_classes"))},
         "docs/demo-page.md": {"browser": browser(report("browser"))},
     }
 

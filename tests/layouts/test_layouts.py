@@ -51,6 +51,36 @@ def test_coco_categories_become_indices(tmp_path: Path) -> None:
     assert data.samples[0].path.is_file()
 
 
+def test_label_maps_of_own_classes(tmp_path: Path) -> None:
+    root = write_camvid(tmp_path)
+    (root / "classes.txt").write_text("sand\nwater\n\nrock\n" + "".join(f"more {n}\n" for n in range(9)))
+    data = read_split(root, split="val", task="segment")
+    assert data.classes[:3] == ("sand", "water", "rock")
+    mask_hw = data.samples[0].mask_hw(classes=12)
+    assert (mask_hw[0] == 11).all()  # CamVid's void is a class like any other here
+    (root / "classes.txt").write_text("sand\nwater\nrock\n")
+    data = read_split(root, split="val", task="segment")
+    with pytest.raises(DataError, match="a class index of 3 or more; the data set has 3 classes"):
+        data.samples[0].mask_hw(classes=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (b"", "0 names; expected 1 to 255"),
+        (b"sand\nsand\n", "2 names"),
+        (b"a\x1bb\n", "1 names"),
+        (b"\xff\n", "cannot be read as UTF-8"),
+        (b"\n".join(b"%d" % n for n in range(256)), "256 names"),
+    ],
+)
+def test_own_class_names_that_are_none(text: bytes, says: str, tmp_path: Path) -> None:
+    root = write_camvid(tmp_path)
+    (root / "classes.txt").write_bytes(text)
+    with pytest.raises(DataError, match=says):
+        read_split(root, split="val", task="segment")
+
+
 def test_camvid_void_is_void(tmp_path: Path) -> None:
     data = read_split(write_camvid(tmp_path), split="val", task="segment")
     assert len(data.classes) == 11

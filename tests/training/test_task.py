@@ -33,8 +33,11 @@ from splitcodec.evaluation.task_report import task_markdown, write_task_report
 from splitcodec.evaluation.task_result import TaskReport
 from splitcodec.evaluation.tasks import evaluate_task
 from splitcodec.model.pyramid import Level
+from splitcodec.session import Graph
 from splitcodec.training.distill import Progress
 from splitcodec.training.export import export
+from splitcodec.training.last_layer import below_last_layer
+from splitcodec.training.own_classes import Layer, with_classes
 from splitcodec.training.run import Run
 from splitcodec.training.task_export import export_task
 from splitcodec.training.task_networks import Networks
@@ -271,6 +274,22 @@ def test_a_bundle_of_other_classes_keeps_the_tasks_maps(finished: Path, runs: di
     found = Edge(made, threads=1).answer(packet, tasks=("classify", "segment"))["answers"]
     assert found["segment"] == Edge(joint, threads=1).answer(packet, tasks=("segment",))["answers"]["segment"]
     assert found["classify"][0]["label"].startswith("another ")
+
+
+def test_learned_classes_share_the_backbone_with_tasks(finished: Path, runs: dict[str, Path], tmp_path: Path) -> None:
+    """A tail with the tasks' maps was refused; any other kept the old one beside it, run for every packet."""
+    base = export(finished, tmp_path / "base", golden=golden_of, maps=["blocks.2", "blocks.3"])
+    joint = export_task(runs["segment"], base, tmp_path / "joint")
+    below = Graph(below_last_layer(joint.graph("tail_classify"), name="tail"), name="below")
+    numbers = below(np.zeros((1, 24, 16, 16), np.float32)).shape[1]
+    layer = Layer(np.eye(2, numbers, dtype=np.float32), np.zeros(2, np.float32), 0.1)
+    made = with_classes(joint, layer, classes=["a", "b"], name="own", version=1, out=tmp_path / "own", note={})
+    assert not made.has("backbone.onnx")
+    assert made.task("segment").backbone == "tail_classify"
+    packet = Device(joint, threads=1).encode(draw(3)[0])
+    found = Edge(made, threads=1).answer(packet, tasks=("classify", "segment"))["answers"]
+    assert found["segment"] == Edge(joint, threads=1).answer(packet, tasks=("segment",))["answers"]["segment"]
+    assert {one["label"] for one in found["classify"]} == {"a", "b"}
 
 
 def _alike(ours: Any, theirs: Any) -> None:

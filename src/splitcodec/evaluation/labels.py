@@ -2,6 +2,7 @@
 
 DIR/0281_tabby.jpg            a class index in front of an underscore
 DIR/n02123045/anything.jpg    ImageNet's folders, one per class
+DIR/robin/anything.jpg        a folder for each of the bundle's classes, by its name: a user's own
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from splitcodec.wire.manifest import Manifest
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 _INDEXED = re.compile(r"([0-9]{1,6})_.*")
 _WNID = re.compile(r"n[0-9]{8}")
-_EXPECTED = "expected files named <class index>_*.jpg, or ImageNet folders such as n01440764/"
+_EXPECTED = (
+    "expected files named <class index>_*.jpg, ImageNet folders such as n01440764/, or folders named like the bundle's "
+    "classes"
+)
 
 
 @final
@@ -34,7 +38,8 @@ def labelled_pictures(folder: str | Path, manifest: Manifest) -> list[Labelled]:
     """Return the pictures of a folder with their classes, in the order of their names; other files are left out.
 
     Files count if any is named by class index, else the wnid folders: by the bundle's provenance "wnids" (the wnid of
-    every class, in order), or else by sorted wnids where there are exactly as many folders as classes.
+    every class, in order), or else by sorted wnids where there are exactly as many folders as classes; else folders
+    with the names of classes.
 
     Raises DataError: no such folder, no labelled picture, or labels that the bundle's classes do not cover.
     """
@@ -42,7 +47,7 @@ def labelled_pictures(folder: str | Path, manifest: Manifest) -> list[Labelled]:
     if not root.is_dir():
         raise DataError(f"{folder}: no such folder; {_EXPECTED}")
     try:
-        found = _by_index(root, manifest) or _by_wnid(root, manifest)
+        found = _by_index(root, manifest) or _by_wnid(root, manifest) or _by_name(root, manifest)
     except OSError as error:
         raise DataError(f"{error.filename or folder}: cannot be read ({error.strerror or error})") from None
     if not found:
@@ -67,6 +72,17 @@ def _by_wnid(root: Path, manifest: Manifest) -> list[Labelled]:
     if not folders:
         return []
     index_of = {wnid: index for index, wnid in enumerate(_wnids(manifest, [path.name for path in folders]))}
+    for path in folders:
+        if path.name not in index_of:
+            raise DataError(f"{path.name}: not among the classes of {manifest.ident}; remove the folder")
+    return [Labelled(path, index_of[folder.name]) for folder in folders for path in _pictures(folder)]
+
+
+def _by_name(root: Path, manifest: Manifest) -> list[Labelled]:
+    index_of = {label: index for index, label in enumerate(manifest.classes)}
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not any(path.name in index_of for path in folders):
+        return []
     for path in folders:
         if path.name not in index_of:
             raise DataError(f"{path.name}: not among the classes of {manifest.ident}; remove the folder")

@@ -6,9 +6,10 @@ packets of devices in the field are answered by the new bundle without anything 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,16 +32,19 @@ _MOST = 64 << 20  # bytes of a tail or of a list of names
 def retail(
     bundle: str | Path | Bundle,
     *,
-    tail: str | Path,
+    tail: str | Path | bytes,
     classes: Sequence[str],
     name: str,
     version: int = 1,
     out: str | Path,
+    note: Mapping[str, Any] | None = None,
 ) -> Bundle:
     """Write the bundle with the ONNX file `tail` in place of its own, and other classes, as a new folder `out`.
 
     The tail takes the decoder's output, float32 (B, C', H', W'), and gives one logit per class, float32 (B, classes).
-    Everything else is the old bundle's, the fingerprint too; golden vectors get the new answers.
+    Everything else is the old bundle's, the fingerprint too; golden vectors get the new answers. Tasks that took maps
+    from the old tail take them from the new one where it gives the same, else the old one stays as their backbone.
+    `note` (JSON values) goes into the provenance.
 
     Raises GraphError for a tail that does not fit decoder or classes, BundlePart for a device's half, SettingsError
     for a file that cannot be read, BundleFormat for a name or classes that no manifest takes, BundleUnsafe and
@@ -49,28 +53,43 @@ def retail(
     old = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     if old.is_device_half:
         raise BundlePart(f"{old.ident}: the device's half of a bundle has no tail to replace; give the whole one")
-    graph = _bytes(tail, what="a tail in ONNX")
-    check_graph(graph, name=str(tail))
-    _check_tail(Graph(graph, name=str(tail)), _feature_bchw(old), classes=len(classes))
+    graph = tail if isinstance(tail, bytes) else _bytes(tail, what="a tail in ONNX")
+    told = TAIL if isinstance(tail, bytes) else str(tail)
+    check_graph(graph, name=told)
+    opened, feature_bchw = Graph(graph, name=told), _feature_bchw(old)
+    _check_tail(opened, feature_bchw, classes=len(classes))
     known = {key: value for key, value in old.manifest.provenance.items() if key != "wnids"}  # of the old classes
-    note = {"from": old.ident, "classes": len(classes), "splitcodec": splitcodec.__version__}
+    retailed = {"from": old.ident, "classes": len(classes), "splitcodec": splitcodec.__version__, **(note or {})}
     manifest = replace(
         old.manifest,
         name=name,
         version=version,
         classes=tuple(classes),
         tasks=tuple(dict.fromkeys((*old.manifest.tasks, "classify"))),
-        provenance={**known, "retailed": note},
+        provenance={**known, "retailed": retailed},
     )
-    files = {TAIL: graph, **_backbones(old)}
+    files = {TAIL: graph, **({} if _gives_same_maps(old, opened, feature_bchw) else _backbones(old))}
     if old.has(_CARD):
-        told = (
+        said = (
             f"This is {manifest.ident}: {old.ident} as described above, but with another tail, for {len(classes)} "
             "classes of a user. Scores and class names above are not its own."
         )
-        files[_CARD] = old.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
+        files[_CARD] = old.read(_CARD).rstrip() + f"\n\n{said}\n".encode()
     new = derive(old, manifest, files=files)
     return write_folder(derive(new, new.manifest, files=remade(old, new)), out)
+
+
+def _gives_same_maps(bundle: Bundle, tail: Graph, feature_bchw: NDArray[np.float32]) -> bool:
+    """Say whether a new tail gives tasks what the old one gave them: it differs in its last layer alone."""
+    theirs = Graph(bundle.graph(JOINT), name=f"{bundle.ident}: {TAIL}").outputs(feature_bchw)
+    ours = tail.outputs(feature_bchw)
+    del theirs[next(iter(theirs))]  # the logits
+    return all(
+        name in ours
+        and ours[name].shape == value.shape
+        and np.allclose(ours[name], value, atol=1e-3 * float(np.abs(value).max(initial=0)))
+        for name, value in theirs.items()
+    )
 
 
 def _backbones(bundle: Bundle) -> dict[str, bytes]:
@@ -117,7 +136,7 @@ def _check_tail(tail: Graph, feature_bchw: NDArray[np.float32], *, classes: int)
             f"{tail.name}: takes {tail.input_type} {list(takes)}; the decoder gives tensor(float) {list(shape)}, "
             "so make the tail for that"
         )
-    logit_bn = tail(feature_bchw)
+    logit_bn = tail.outputs(feature_bchw)[tail.output_names[0]]  # others are maps for tasks
     if logit_bn.ndim != 2 or logit_bn.dtype != np.float32 or logit_bn.shape != (1, classes):
         raise GraphError(
             f"{tail.name}: gives {logit_bn.dtype} {list(logit_bn.shape)} for one feature, expected float32 "
