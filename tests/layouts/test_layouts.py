@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +85,34 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
     (camvid / "valannot" / "007.png").unlink()
     with pytest.raises(DataError, match="needs its label map"):
         read_split(camvid, split="val", task="segment")
+
+
+def test_a_split_that_was_written_on_windows_is_one(tmp_path: Path) -> None:
+    """Its first picture was missing: the mark at the file's beginning belonged to the name."""
+    root = write_voc(tmp_path)
+    (root / "ImageSets" / "Main" / "val.txt").write_bytes(b"\xef\xbb\xbf000007\r\n000008\r\n")
+    samples = read_split(root, split="val", task="detect").samples
+    assert [sample.path.name for sample in samples] == ["000007.jpg", "000008.jpg"]
+
+
+@pytest.mark.parametrize("write", [write_voc, write_camvid])
+def test_names_that_no_file_can_have_are_refused(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    root = write(tmp_path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_split(root, split="x" * 3000, task="segment")
+    with pytest.raises(DataError, match="File name too long"):
+        read_split("y" * 5000, split="val", task="segment")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_camvid(tmp_path)
+
+    def forbidden(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(DataError, match=r"cannot be read \(Permission denied\)"):
+        read_split(root, split="val", task="segment")
 
 
 def test_a_label_map_of_unknown_classes_is_refused(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def read(folder: Path, *, split: str, task: Task) -> DataSet:
         raise DataError(f"{folder}: no JPEGImages in it; expected the layout of PASCAL VOC")
     listed = root / "ImageSets" / _SPLITS[task] / f"{split}.txt"
     try:
-        lines = listed.read_text(encoding="utf-8").splitlines()
+        lines = listed.read_text(encoding="utf-8-sig").splitlines()  # as editors on Windows write it
     except (OSError, ValueError) as error:  # not UTF-8, or a split with a null byte
         raise DataError(f"{listed}: cannot be read ({error}); expected one name a line") from None
     names = [line.split()[0] for line in lines if line.strip()]
