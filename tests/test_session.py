@@ -14,7 +14,7 @@ import pytest
 from splitcodec.errors import GraphError, SettingsError
 from splitcodec.session import Graph, JointGraph, processor
 from splitcodec.wire.bundle import Bundle
-from tests.wire.protobuf import model, node, part, text
+from tests.wire.protobuf import model, node, part, text, value_info
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +95,16 @@ def test_what_is_no_array_of_numbers_is_refused() -> None:
         Graph(graph, name="x.onnx", threads=1)(np.zeros(2, np.float32))
     with pytest.raises(GraphError, match=r"x\.onnx: y is no tensor of numbers"):
         JointGraph(graph, name="x.onnx", threads=1).outputs({"x": np.zeros(2, np.float32)})
+
+
+@pytest.mark.parametrize("kind", [Graph, JointGraph])
+@pytest.mark.parametrize("field", [11, 12])
+def test_a_name_that_is_no_utf8_is_refused(kind: type[Graph | JointGraph], field: int) -> None:
+    """The tail of a task, a graph of several inputs, raised UnicodeDecodeError."""
+    nodes = node("Abs", "x", "y") + node("Abs", "x", "ZZ" if field == 12 else "z")
+    graph = model(nodes, inputs=("x",), outputs=("y",), more=part(field, value_info("ZZ")))
+    with pytest.raises(GraphError, match=r"x\.onnx: a name in it is no UTF-8"):
+        kind(graph.replace(b"ZZ", b"\xff\xfe"), name="x.onnx", threads=1)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 100_000])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, final
 
 import numpy as np
 import onnxruntime
@@ -33,17 +33,13 @@ class Graph:
     def __init__(self, model: bytes, *, name: str, threads: int | None = None) -> None:
         self.name = name
         self._session = _open(model, name=name, threads=threads)
-        try:
-            inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-            names = [(one.name, tuple(one.shape), one.type) for one in (*inputs, *outputs)]
-        except ValueError as error:
-            raise GraphError(f"{name}: a name in it is no UTF-8; the bundle is wrong, export it again") from error
+        inputs, outputs = _ends(self._session, graph=name)
         if len(inputs) != 1:
             raise GraphError(f"{name}: the graph has {len(inputs)} inputs, expected 1")
-        self.input_name: str = names[0][0]
-        self.input_shape: tuple[int | str | None, ...] = names[0][1]
-        self.input_type: str = names[0][2]
-        self.output_names: tuple[str, ...] = tuple(output for output, _, _ in names[1:])
+        self.input_name: str = inputs[0].name
+        self.input_shape: tuple[int | str | None, ...] = inputs[0].shape
+        self.input_type: str = inputs[0].type
+        self.output_names: tuple[str, ...] = tuple(output.name for output in outputs)
 
     @property
     def batches(self) -> bool:
@@ -60,7 +56,7 @@ class Graph:
         """Return all outputs by name. Raises GraphError, for instance for another shape or dtype."""
         try:
             values = self._session.run(None, {self.input_name: array})
-        except Exception as error:  # as above
+        except Exception as error:  # ONNX Runtime's errors have no common base but this
             came = f"{array.dtype} {array.shape}"
             takes = f"{self.input_type} {list(self.input_shape)}"
             raise GraphError(f"{self.name}: {came} came, the graph takes {takes}: {_one_line(error)}") from error
@@ -74,8 +70,9 @@ class JointGraph:
     def __init__(self, model: bytes, *, name: str, threads: int | None = None) -> None:
         self.name = name
         self._session = _open(model, name=name, threads=threads)
-        self.input_names: tuple[str, ...] = tuple(one.name for one in self._session.get_inputs())
-        self.output_names: tuple[str, ...] = tuple(output.name for output in self._session.get_outputs())
+        inputs, outputs = _ends(self._session, graph=name)
+        self.input_names: tuple[str, ...] = tuple(one.name for one in inputs)
+        self.output_names: tuple[str, ...] = tuple(output.name for output in outputs)
 
     def outputs(self, arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Return all outputs by name. Raises GraphError, for instance for an input that is missing."""
@@ -86,6 +83,26 @@ class JointGraph:
             takes = ", ".join(self.input_names)
             raise GraphError(f"{self.name}: {came} came, the graph takes {takes}: {_one_line(error)}") from error
         return _arrays(self.output_names, values, graph=self.name)
+
+
+class _End(NamedTuple):
+    """An input or output of a graph."""
+
+    name: str
+    shape: tuple[int | str | None, ...]
+    type: str
+
+
+def _ends(session: Any, *, graph: str) -> tuple[list[_End], list[_End]]:
+    """Return inputs and outputs. Raises GraphError for names that are no UTF-8, which cannot even be asked for."""
+    try:
+        inputs, outputs = (
+            [_End(one.name, tuple(one.shape), one.type) for one in ends]
+            for ends in (session.get_inputs(), session.get_outputs())
+        )
+    except ValueError as error:
+        raise GraphError(f"{graph}: a name in it is no UTF-8; the bundle is wrong, export it again") from error
+    return inputs, outputs
 
 
 def _arrays(names: Sequence[str], values: Sequence[Any], *, graph: str) -> dict[str, NDArray[Any]]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from splitcodec.device.client import Device
 from splitcodec.device.link import airtime_ms
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundlePart, OutputError, SettingsError
-from splitcodec.wire.bundle import Bundle, split_device
+from splitcodec.wire.bundle import Bundle, derive, split_device, write_folder
 
 RATE, RTT = 400.0, 5.0
 
@@ -101,6 +102,17 @@ def test_the_lines_name_bytes_answers_and_stages(result: DemoResult) -> None:
         assert f"{trip.packet_bytes:,} bytes" in text
         assert trip.guesses[0]["label"] in text
         assert all(stage in text for stage in trip.ms)
+
+
+def test_labels_of_a_bundle_do_not_reach_the_terminal_as_they_are(tiny: Bundle, tmp_path: Path) -> None:
+    """A terminal obeys what follows an escape; other commands print labels legibly."""
+    classes = tuple(f"\x1b[2J{label}" for label in tiny.manifest.classes)
+    bundle = write_folder(derive(tiny, replace(tiny.manifest, classes=classes), files={}), tmp_path / "b")
+    words = ["demo", "-b", str(bundle.path), "-o", str(tmp_path / "out"), "--kbit-per-s", "1e6", "--rtt-ms", "0"]
+    done = CliRunner().invoke(app, words, catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "\\x1b[2J" in done.stdout
+    assert "\x1b" not in done.stdout
 
 
 def test_a_link_that_no_clock_can_wait_for_is_refused(tiny_folder: Path, tmp_path: Path) -> None:

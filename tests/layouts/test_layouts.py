@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -115,6 +117,34 @@ def test_what_is_missing_is_named(tmp_path: Path) -> None:
         read_split(camvid, split="val", task="segment")
 
 
+def test_a_split_that_was_written_on_windows_is_one(tmp_path: Path) -> None:
+    """Its first picture was missing: the mark at the file's beginning belonged to the name."""
+    root = write_voc(tmp_path)
+    (root / "ImageSets" / "Main" / "val.txt").write_bytes(b"\xef\xbb\xbf000007\r\n000008\r\n")
+    samples = read_split(root, split="val", task="detect").samples
+    assert [sample.path.name for sample in samples] == ["000007.jpg", "000008.jpg"]
+
+
+@pytest.mark.parametrize("write", [write_voc, write_camvid])
+def test_names_that_no_file_can_have_are_refused(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    root = write(tmp_path)
+    with pytest.raises(DataError, match="cannot be read"):
+        read_split(root, split="x" * 3000, task="segment")
+    with pytest.raises(DataError, match="File name too long"):
+        read_split("y" * 5000, split="val", task="segment")
+
+
+def test_a_folder_that_may_not_be_looked_into_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_camvid(tmp_path)
+
+    def forbidden(_: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", forbidden)
+    with pytest.raises(DataError, match=r"cannot be read \(Permission denied\)"):
+        read_split(root, split="val", task="segment")
+
+
 def test_a_label_map_of_unknown_classes_is_refused(tmp_path: Path) -> None:
     sample = read_split(write_camvid(tmp_path), split="val", task="segment").samples[0]
     with pytest.raises(DataError, match="2 or more"):
@@ -156,6 +186,7 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
         ("annotations", "bbox", [10**400, 1, 1, 1]),
         ("annotations", "bbox", [1e300, 1, 1, 1]),
         ("annotations", "category_id", float("nan")),
+        ("annotations", "bbox", [30, 30, -20, -20]),
     ],
 )
 def test_numbers_that_are_none_are_refused(tmp_path: Path, place: str, key: str, value: object) -> None:
@@ -165,6 +196,46 @@ def test_numbers_that_are_none_are_refused(tmp_path: Path, place: str, key: str,
     file.write_text(json.dumps(body))
     with pytest.raises(DataError, match="not COCO's annotations"):
         read_split(tmp_path, split="val", task="detect")
+
+
+def test_boxes_without_a_side_are_boxes(tmp_path: Path) -> None:
+    """COCO 2017 has some."""
+    file = write_coco(tmp_path) / "annotations" / "instances_val2017.json"
+    body = json.loads(file.read_text())
+    body["annotations"][0]["bbox"] = [30, 30, 0, 4]
+    file.write_text(json.dumps(body))
+    assert read_split(tmp_path, split="val", task="detect").samples[0].box_n4[0].tolist() == [30, 30, 30, 34]
+
+
+@pytest.mark.parametrize("place", ["images", "categories"])
+def test_two_of_one_id_are_refused(tmp_path: Path, place: str) -> None:
+    """Of two files that were put together: both pictures had the boxes of both, one class had none."""
+    file = write_coco(tmp_path) / "annotations" / "instances_val2017.json"
+    body = json.loads(file.read_text())
+    body[place].append({**body[place][0], "file_name": "other.jpg", "name": "other"})
+    file.write_text(json.dumps(body))
+    with pytest.raises(DataError, match=f"two {place} of one id"):
+        read_split(tmp_path, split="val", task="detect")
+
+
+@pytest.mark.parametrize(
+    ("corners", "told"),
+    [
+        ((50, 50, 10, 60), "a box of 000007 ends before it begins"),
+        ((1, 1, 9, "1e300"), "a box of 000007 is not finite"),
+        ((1, 1, 9, "inf"), "a box without all of"),
+        ((1, 1, 9, ""), "not a readable annotation"),
+    ],
+)
+def test_boxes_of_voc_that_are_none_are_refused(tmp_path: Path, corners: tuple[object, ...], told: str) -> None:
+    root = write_voc(tmp_path)
+    sides = "".join(
+        f"<{key}>{side}</{key}>" for key, side in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+    )
+    text = f"<annotation><object><name>cat</name><bndbox>{sides}</bndbox></object></annotation>"
+    (root / "Annotations" / "000007.xml").write_text(text)
+    with pytest.raises(DataError, match=rf"000007\.xml: .*{told}"):
+        read_split(root, split="val", task="detect")
 
 
 def test_annotations_of_odd_form_are_refused(tmp_path: Path) -> None:

@@ -44,6 +44,32 @@ def test_likelihood_keeps_a_floor_and_a_gradient() -> None:
     assert (y.grad != 0).all()
 
 
+def test_the_middle_of_an_even_density_has_its_mass() -> None:
+    """Both logits add up to 0 there, whose sign is 0: 30 bits for the cheapest symbol."""
+    prior = FactorizedPrior(1)
+    for bias in prior.biases:
+        torch.nn.init.zeros_(bias)
+    ends = torch.sigmoid(prior.logits(torch.tensor([[-0.5, 0.5]])))
+    assert ends.sum() == 1
+    torch.testing.assert_close(prior.mass(torch.zeros(1, 1)), ends.diff(dim=1))
+
+
+def test_a_symbol_far_out_and_its_prior_find_each_other() -> None:
+    """Below the floor nothing was pulled: neither the symbol inwards nor the prior outwards."""
+    torch.manual_seed(3)
+    prior, y = FactorizedPrior(1), torch.full((1, 1), 400.0, requires_grad=True)
+    assert 0 < prior.mass(y).item() < 1e-10
+    torch.autograd.backward(-torch.log(prior.likelihood(y)).sum())
+    assert y.grad is not None
+    assert y.grad.item() > 0
+    before = prior.mass(y).item()
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            assert parameter.grad is not None
+            parameter.sub_(1e-3 * parameter.grad / parameter.grad.norm().clamp_min(1e-30))
+    assert prior.mass(y).item() > before
+
+
 def test_training_approaches_the_entropy_of_a_known_distribution() -> None:
     torch.manual_seed(2)
     neck = Bottleneck(1, 1, first_gain=1.0, last_gain=1.0)

@@ -228,6 +228,25 @@ def test_the_first_map_may_lie_behind_the_cut_and_be_doubled(
     assert len(report.points) == 2
 
 
+@pytest.mark.parametrize(
+    ("task", "strides", "told"),
+    [
+        ("detect", (8, 32), r"strides \[8, 32\]; head.kind fcos doubles"),
+        ("segment", (4, 8, 32), r"strides \[4, 8, 32\]; head.kind segmenter doubles"),
+        ("segment", (8,), "head.kind segmenter takes two or more"),
+    ],
+)
+def test_maps_that_do_not_add_up_are_refused(make: Make, task: str, strides: tuple[int, ...], told: str) -> None:
+    """The first step of training ended with a RuntimeError of sizes that do not match, or an IndexError."""
+    from splitcodec.training.task_networks import build_head
+
+    with pytest.raises(RecipeError, match=told):
+        build_head(make(task), tuple(Level(6, stride) for stride in strides), 5)
+    build_head(make("segment"), (Level(6, 4), Level(10, 16), Level(12, 32)), 5)  # the finest may lie further off
+    retinanet = make("detect", head={"kind": "retinanet", "width": 8})
+    build_head(retinanet, (Level(6, 8), Level(12, 32)), 5)
+
+
 def test_only_heads_of_ours_work_finer_than_the_cut(make: Make) -> None:
     from splitcodec.training.task_networks import build_head
 

@@ -232,6 +232,15 @@ def test_what_no_row_holds_is_refused() -> None:
         ContextCoder(one).encode(np.zeros((6, 2, 2), np.int32), 2)
 
 
+@pytest.mark.parametrize("far", [np.int64(1 << 32), np.int64(-(1 << 40)), np.uint32(0xFFFFFFFF), np.int32(-(1 << 31))])
+def test_wide_integers_do_not_wrap_into_other_symbols(far: np.integer[Any]) -> None:
+    """2^32 was coded as 0."""
+    symbols_chw = np.zeros((6, 2, 2), far.dtype)
+    symbols_chw[3, 1, 0] = far
+    with pytest.raises(TablesError):
+        ContextCoder(contexts()).encode(symbols_chw, 0)
+
+
 def test_a_file_holds_them() -> None:
     one = contexts()
     again = Contexts.load(one.dump())

@@ -93,6 +93,8 @@ def test_any_value_under_any_key_is_read_or_refused_by_name(tiny: Bundle, value:
         ("codings", [], "codings"),
         ("codings", [0, 0], "codings"),
         ("codings", [16], "codings is 16"),
+        ("codings", [2], r"codings is \(2,\), expected 0, by channel"),
+        ("codings", [3, 15], "expected 0, by channel"),
         ("codings", [False], "codings is False"),
         ("codings", 0, "codings is 0, expected a list"),
         ("table_sets", [], "table_sets"),

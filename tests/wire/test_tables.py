@@ -148,6 +148,18 @@ def test_save_and_load_keep_every_bit_and_the_same_file(drawn: Tables) -> None:
     assert again.shared_bytes() == drawn.shared_bytes()
 
 
+def test_files_are_little_endian_on_every_machine(plain: Tables) -> None:
+    """A machine of the other order wrote a file that every machine refused."""
+    one, file, same = replace(plain), io.BytesIO(), io.BytesIO()
+    for name in PLAIN:
+        array = getattr(one, name)
+        object.__setattr__(one, name, array.astype(array.dtype.newbyteorder(">")))  # as it would hold them
+    one.save(file)
+    plain.save(same)
+    assert file.getvalue() == same.getvalue()
+    assert one.shared_bytes() == plain.shared_bytes()
+
+
 def test_save_to_a_path_that_cannot_be_written(plain: Tables, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write the tables"):
         plain.save(tmp_path / "missing" / "tables.npz")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from splitcodec.errors import BundleError, BundleHash, BundlePart, OutputError
+from splitcodec.errors import BundleError, BundleHash, BundleNotFound, BundlePart, OutputError
 from splitcodec.wire.bundle import (
     Bundle,
     derive,
@@ -67,6 +67,14 @@ def test_the_newest_version_answers_to_the_name(tiny: Bundle, zoo: Path) -> None
     for version in (10, 2):
         add_to_zoo(renamed(tiny, "tiny", version=version), zoo)
     assert open_bundle("tiny", zoo=zoo).ident == "tiny@10"
+
+
+def test_a_zoo_that_is_not_there_holds_no_bundle(tmp_path: Path) -> None:
+    for root in (tmp_path / "none", tmp_path / "file"):
+        (tmp_path / "file").touch()
+        assert zoo_names(root) == []
+        with pytest.raises(BundleNotFound, match="which holds none"):
+            open_bundle("tiny", zoo=root)
 
 
 def test_a_date_and_time_is_a_version_too(tiny: Bundle, zoo: Path) -> None:

@@ -20,6 +20,7 @@ from splitcodec.cli.show import (
     each,
     guesses,
     leave,
+    legible,
     print_json,
     print_table,
     problem,
@@ -285,7 +286,7 @@ def demo(
 
     def tell(trip: Trip) -> None:
         if not json_:
-            print("\n".join(trip.lines()), flush=True)
+            print("\n".join(map(legible, trip.lines())), flush=True)  # labels are the bundle's
 
     if not json_:
         print(f"{bundle} over a simulated link of {kbit_per_s:g} kbit/s, round trip {rtt_ms:g} ms", flush=True)
@@ -294,7 +295,6 @@ def demo(
         print_json(result.to_json())
         return
     if pairs := result.compared:
-        ours = sum(trip.packet_bytes for trip, _ in pairs)
-        theirs = sum(len(jpeg.data) for _, jpeg in pairs)
+        ours, theirs = (sum(sizes) for sizes in zip(*((a.packet_bytes, len(b.data)) for a, b in pairs), strict=True))
         print(f"In all {ours:,} bytes in packets; {theirs:,} in JPEGs that the same network reads as well.")
     print(f"The same as a page, with the pictures: {result.page}")

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from splitcodec.errors import DataError
-from splitcodec.layouts.sample import DataSet, Sample
-
-_FARTHEST: Final = 1e9  # pixels
+from splitcodec.layouts.sample import DataSet, Sample, boxes_of
 
 
 def find(folder: Path, split: str) -> tuple[Path, Path] | None:
@@ -38,6 +36,9 @@ def read(folder: Path, *, split: str) -> DataSet:
         categories = sorted((int(one["id"]), str(one["name"])) for one in body["categories"])
         index_of = {number: place for place, (number, _) in enumerate(categories)}
         by_picture: dict[int, list[tuple[list[float], int, bool]]] = {int(one["id"]): [] for one in body["images"]}
+        for what, listed, known in (("categories", categories, index_of), ("images", body["images"], by_picture)):
+            if len(known) < len(listed):  # as in two files put together: each would have the other's boxes
+                raise ValueError(f"two {what} of one id")
         for one in body["annotations"]:
             x, y, width, height = (float(side) for side in one["bbox"])
             spare = bool(one.get("iscrowd", 0))
@@ -53,12 +54,9 @@ def read(folder: Path, *, split: str) -> DataSet:
 
 
 def _sample(path: Path, found: list[tuple[list[float], int, bool]]) -> Sample:
-    box_n4 = np.array([box for box, _, _ in found], np.float64).reshape(-1, 4)
-    if not (np.abs(box_n4) < _FARTHEST).all():  # nor NaN
-        raise ValueError(f"a box of {path.name} is not finite")
     return Sample(
         path,
-        box_n4.astype(np.float32),
+        boxes_of([box for box, _, _ in found], what=path.name),
         np.array([label for _, label, _ in found], np.int64),
         np.array([spare for _, _, spare in found], np.bool_),
     )

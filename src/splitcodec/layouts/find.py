@@ -14,7 +14,13 @@ def read_split(folder: str | Path, *, split: str, task: Task) -> DataSet:
 
     Raises DataError for a folder of no such layout, or with files missing.
     """
-    root = Path(folder)
+    try:
+        return _read(Path(folder), split=split, task=task)
+    except OSError as error:  # a folder that this user may not look into, a name that no file can have
+        raise DataError(f"{str(folder)[:300]}: cannot be read ({error.strerror or error})") from None
+
+
+def _read(root: Path, *, split: str, task: Task) -> DataSet:
     if not root.is_dir():
         raise DataError(f"no folder at {root}; give the folder of a data set")
     if voc.home(root) is not None:

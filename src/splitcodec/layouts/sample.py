@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, final
+from typing import Final, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,22 @@ VOID = 255
 
 MAX_PIXELS = 64_000_000
 """Of a label map, as of a picture."""
+
+
+_FARTHEST: Final = 1e9  # pixels
+
+
+def boxes_of(corners: Sequence[Sequence[float]], *, what: str) -> NDArray[np.float32]:
+    """Return boxes x0, y0, x1, y1 as float32 (N, 4). Raises ValueError for numbers that are none, and turned ones.
+
+    A turned box, its right edge left of its left one, would be a box of no picture: nothing could ever match it.
+    """
+    box_n4 = np.array(corners, np.float64).reshape(-1, 4)
+    if not (np.abs(box_n4) < _FARTHEST).all():  # nor NaN
+        raise ValueError(f"a box of {what} is not finite")
+    if (box_n4[:, 2:] < box_n4[:, :2]).any():
+        raise ValueError(f"a box of {what} ends before it begins")
+    return box_n4.astype(np.float32)
 
 
 def no_boxes() -> NDArray[np.float32]:

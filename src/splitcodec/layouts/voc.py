@@ -13,7 +13,7 @@ from xml.etree import ElementTree as Xml
 import numpy as np
 
 from splitcodec.errors import DataError
-from splitcodec.layouts.sample import DataSet, Sample, Task
+from splitcodec.layouts.sample import DataSet, Sample, Task, boxes_of
 
 CLASSES: Final = (
     "aeroplane",
@@ -55,7 +55,7 @@ def read(folder: Path, *, split: str, task: Task) -> DataSet:
         raise DataError(f"{folder}: no JPEGImages in it; expected the layout of PASCAL VOC")
     listed = root / "ImageSets" / _SPLITS[task] / f"{split}.txt"
     try:
-        lines = listed.read_text(encoding="utf-8").splitlines()
+        lines = listed.read_text(encoding="utf-8-sig").splitlines()  # as editors on Windows write it
     except (OSError, ValueError) as error:  # not UTF-8, or a split with a null byte
         raise DataError(f"{listed}: cannot be read ({error}); expected one name a line") from None
     names = [line.split()[0] for line in lines if line.strip()]
@@ -88,13 +88,14 @@ def _boxes(root: Path, name: str) -> Sample:
             label, box = one.findtext("name", ""), one.find("bndbox")
             if box is None or label not in CLASSES:
                 raise DataError(f"{path}: an object {label!r:.40} without a box, or of no VOC class")
-            x0, y0, x1, y1 = (float(box.findtext(key, "nan")) for key in ("xmin", "ymin", "xmax", "ymax"))
+            sides = [float(box.findtext(key, "nan")) for key in ("xmin", "ymin", "xmax", "ymax")]
+            if not np.isfinite(sides).all():
+                raise DataError(f"{path}: a box without all of xmin, ymin, xmax and ymax")
+            x0, y0, x1, y1 = sides
             boxes.append((x0 - 1, y0 - 1, x1, y1))  # VOC counts pixels from 1, the last one included
             labels.append(CLASSES.index(label))
             spare.append(one.findtext("difficult", "0").strip() == "1")
+        box_n4 = boxes_of(boxes, what=name)
     except (OSError, Xml.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that nobody knows
         raise DataError(f"{path}: not a readable annotation ({error})") from None
-    box_n4 = np.array(boxes, np.float32).reshape(-1, 4)
-    if not np.isfinite(box_n4).all():
-        raise DataError(f"{path}: a box without all of xmin, ymin, xmax and ymax")
     return Sample(_picture(root, name), box_n4, np.array(labels, np.int64), np.array(spare, np.bool_))

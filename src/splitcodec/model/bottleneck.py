@@ -20,6 +20,7 @@ import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from splitcodec.model.gdn import at_least
 from splitcodec.model.parts import Coded, Quantise, TableNeck
 
 _FLOOR = 1e-9
@@ -53,14 +54,17 @@ class FactorizedPrior(nn.Module):
         return x.squeeze(1)
 
     def likelihood(self, y_kn: Tensor) -> Tensor:
-        """Return the mass of the unit interval around `y_kn` (count, N), at least 1e-9 so that its logarithm exists."""
-        return self.mass(y_kn).clamp_min(_FLOOR)
+        """Return the mass of the unit interval around `y_kn` (count, N), at least 1e-9 so that its logarithm exists.
+
+        As published, what lies below still learns to rise: a symbol far out and its prior find each other.
+        """
+        return at_least(self.mass(y_kn), _FLOOR)
 
     def mass(self, y_kn: Tensor) -> Tensor:
         """Return the mass of the unit interval around `y_kn` (count, N), as it is."""
         both = self.logits(torch.cat((y_kn - 0.5, y_kn + 0.5), dim=1))
         lower, upper = both.chunk(2, dim=1)
-        sign = -torch.sign(lower + upper).detach()
+        sign = torch.where(lower + upper > 0, -1.0, 1.0)  # not 0 in the very middle, where nothing would be left
         return torch.abs(torch.sigmoid(sign * upper) - torch.sigmoid(sign * lower))
 
 

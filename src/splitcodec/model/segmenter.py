@@ -128,6 +128,8 @@ def _entropy(raw: Logits, truth: Tensor, *, size: tuple[int, int], weights: Tens
     # every second pixel: enlarging to all of them costs more than the head
     some = truth[:, ::2, ::2]
     large = enlarged(raw.class_bkhw, tuple(-(-side // 2) for side in size))
+    if bool((some == VOID).all()):  # the mean of no pixels is no number, and would end the run
+        return {"class": 0.0 * large.sum()}
     return {"class": nnf.cross_entropy(large, some, weight=weights, ignore_index=VOID)}
 
 

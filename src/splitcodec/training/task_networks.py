@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from dataclasses import replace
 from typing import Any, Protocol, final
 
@@ -76,6 +77,7 @@ def build_head(
             f"layers: {recipe.layers[0]} and {recipe.layers[1]} have the same stride, and head.kind {recipe.head.kind} "
             "takes none twice; leave one out"
         )
+    _check_strides(recipe, [level.stride for level in levels])
     match recipe.head:
         case FcosRecipe() as sizes:
             return Fcos(levels, classes, width=sizes.width, depth=sizes.depth)
@@ -95,6 +97,19 @@ def build_head(
             )
         case DeepLabRecipe() as sizes:
             return DeepLab(levels, classes, width=sizes.width, weights=_balanced(shares, sizes.balance))
+
+
+def _check_strides(recipe: TaskRecipe, strides: list[int]) -> None:
+    """Refuse maps that a head of ours cannot add up: it doubles the coarser one, and `segmenter` needs two."""
+    kind = recipe.head.kind
+    added = {"fcos": strides, "segmenter": strides[1:]}.get(kind, [])
+    if kind == "segmenter" and len(strides) < 2:
+        raise RecipeError(f"layers: {recipe.layers[0]} alone; head.kind segmenter takes two or more")
+    if any(after != 2 * before for before, after in itertools.pairwise(added)):
+        raise RecipeError(
+            f"layers: {', '.join(recipe.layers)} have strides {strides}; head.kind {kind} doubles a map to add it to "
+            "the one before, so leave none out between them"
+        )
 
 
 def _balanced(shares: np.ndarray[Any, Any] | None, power: float) -> Tensor | None:

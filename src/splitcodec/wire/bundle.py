@@ -159,7 +159,7 @@ def zoo_folder() -> Path:
 def zoo_names(zoo: Path | None = None) -> list[str]:
     """Return the bundles of a zoo (none: the package's), as name@version, oldest version first."""
     root = zoo_folder() if zoo is None else zoo
-    found = (entry.name for entry in root.iterdir() if (entry / archive.MANIFEST).is_file())
+    found = (entry.name for entry in (root.iterdir() if root.is_dir() else ()) if (entry / archive.MANIFEST).is_file())
     return sorted((name for name in found if _split_ident(name)[1]), key=_split_ident)
 
 

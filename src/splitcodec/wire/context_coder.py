@@ -17,6 +17,7 @@ from splitcodec.errors import PacketPayload, TablesError
 from splitcodec.wire.coder import Coder, Reader
 from splitcodec.wire.contexts import Contexts
 from splitcodec.wire.reading import Network, Reading, in_order, networks_of, places_of, rows_of
+from splitcodec.wire.tables import SYMBOL_HIGH, SYMBOL_LOW
 
 _TOGETHER: Final = 2048  # places of packets that are decoded side by side
 
@@ -133,6 +134,9 @@ class ContextCoder:
                 f"symbols of {symbols_chw.dtype} {symbols_chw.shape}, expected integers "
                 f"({self._contexts.channels}, rows, columns)"
             )
+        wide = symbols_chw.dtype != np.int32 and symbols_chw.size  # what it holds may not fit
+        if wide and not SYMBOL_LOW <= symbols_chw.min() <= symbols_chw.max() <= SYMBOL_HIGH:
+            raise TablesError("a symbol that no table has; clip first")
         return symbols_chw.astype(np.int32, copy=False)
 
 

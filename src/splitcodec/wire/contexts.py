@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from splitcodec.errors import TablesError
 from splitcodec.wire.npz import read_arrays
-from splitcodec.wire.tables import MAX_LEVELS, Tables, canonical_bytes
+from splitcodec.wire.tables import MAX_LEVELS, Tables, canonical_bytes, little_endian
 
 FILE: Final = "contexts.npz"
 MAX_BYTES: Final = 64 << 20
@@ -151,7 +151,7 @@ class Contexts:
     def dump(self) -> bytes:
         """Return the file: a compressed .npz without pickles."""
         file = io.BytesIO()
-        np.savez_compressed(file, allow_pickle=False, **{name: getattr(self, name) for name in DTYPES})
+        np.savez_compressed(file, allow_pickle=False, **little_endian(self, DTYPES))
         return file.getvalue()
 
     @staticmethod

@@ -94,6 +94,7 @@ class Manifest:
         _need(1 <= len(self.codings) == len(set(self.codings)), "codings", self.codings, "distinct ids")
         for coding in self.codings:
             _integer(coding, "codings", low=0, high=15)
+        _need(0 in self.codings, "codings", self.codings, "0, by channel, among them: devices fall back on it")
         names = table_set_names(len(self.table_sets))
         _need(1 <= len(names) <= 16 and self.table_sets == names, "table_sets", self.table_sets, f"{list(names[:16])}")
         _need(1 <= len(self.classes) <= 100_000, "classes", len(self.classes), "1 to 100000 labels")

@@ -168,7 +168,7 @@ class Tables:
     def save(self, file: str | Path | BinaryIO) -> None:
         """Write a compressed .npz file without pickles; the same tables give the same bytes. Raises OutputError."""
         try:
-            np.savez_compressed(file, allow_pickle=False, **{name: getattr(self, name) for name in _DTYPES})
+            np.savez_compressed(file, allow_pickle=False, **little_endian(self, _DTYPES))
         except OSError as error:
             raise OutputError(f"cannot write the tables: {error}") from error
 
@@ -179,13 +179,17 @@ class Tables:
         return Tables(**read_arrays(data, expected=expected, max_bytes=MAX_BYTES, what=what))
 
 
+def little_endian(owner: object, dtypes: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    """Return arrays by name as files hold them, whatever the machine's own order of bytes."""
+    return {name: getattr(owner, name).astype(dtype) for name, dtype in dtypes.items()}
+
+
 def canonical_bytes(owner: object, dtypes: Mapping[str, str]) -> bytes:
     """Return arrays as the fingerprint takes them, one after the other: name, dtype, shape, little-endian data."""
     parts = []
-    for name, dtype in dtypes.items():
-        array = getattr(owner, name)
+    for name, array in little_endian(owner, dtypes).items():
         shape = ",".join(str(side) for side in array.shape)
-        parts.append(f"{name} {dtype} {shape}\n".encode() + array.astype(dtype).tobytes())
+        parts.append(f"{name} {dtypes[name]} {shape}\n".encode() + array.tobytes())
     return b"".join(parts)
 
 
