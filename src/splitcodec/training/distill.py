@@ -35,7 +35,7 @@ from splitcodec.training.data import (
     names_digest,
     split_holdout,
 )
-from splitcodec.training.earlier import earlier_runs, totals
+from splitcodec.training.earlier import earlier_runs, images_before, totals
 from splitcodec.training.end import end, place
 from splitcodec.training.lead import Lead
 from splitcodec.training.levelling import held_out_loss, judged
@@ -145,7 +145,7 @@ def train(
         **totals(earlier, images=state.images, spent=state.spent()),
         "photographs": len(training),
         **({} if labels is None else {"labelled": sum(label >= 0 for label in labels)}),
-        **judged(state.readings, stages=[one for one, _ in recipe.stages()], before=sum(one.images for one in earlier)),
+        **judged(state.readings, stages=[one for one, _ in recipe.stages()], before=images_before(earlier)),
         "validation": state.readings,
         "holdout": validate(student, halves, check=check.image_u8, autocast=fabric.autocast),
     }
