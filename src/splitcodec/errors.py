@@ -37,6 +37,7 @@ The command line prints that message on one line of stderr and exits with 2; the
     |-- BudgetTooSmall            no packet of this picture fits the bytes or the deadline
     |-- GraphError                ONNX Runtime refuses a graph, or a graph refuses its input
     |-- TaskError                 a task that the bundle does not have
+    |-- AnswerTooLarge            an answer of more bytes than devices take: it is not sent
     |-- EdgeRefusal               what a server turns away for its own sake, whatever the packet says
     |   |-- EdgeBusy              its queue is full: come again in a moment
     |   |-- EdgeUnready           it is starting up or shutting down
@@ -203,6 +204,10 @@ class GraphError(SplitcodecError):
 
 class TaskError(SplitcodecError):
     """A task that the bundle does not have."""
+
+
+class AnswerTooLarge(SplitcodecError):
+    """An answer of more bytes than a device takes; whoever asked should ask for less."""
 
 
 class EdgeRefusal(SplitcodecError):

@@ -138,6 +138,7 @@ def test_refusals_are_one_line(run: Run, tiny_folder: Path, tmp_path: Path) -> N
         ((tmp_path, *url, "--window-s", "5"), "--kbit-per-s"),
         ((tmp_path, *url, "--every", "5"), "--every means nothing without --camera"),
         (("--camera", "0", "--spool", tmp_path, *url, "--after", "delete"), "--after delete is for pictures in a"),
+        (("--camera", "0", "--spool", tmp_path, *url, "--settle", "1"), "--settle is for files in a folder"),
         ((tmp_path, "--url", "mqtt://h/t", "-b", tiny_folder, "--token-file", "x"), "MQTT takes none"),
         ((tmp_path, *url, "--kbit-per-s", "0"), "more than 0"),
         ((tmp_path, *url, "--kbit-per-s", "1e10", "--window-s", "1e308"), "--kbit-per-s 10000000000.0; expected"),

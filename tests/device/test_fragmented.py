@@ -105,8 +105,15 @@ def test_a_refusal_comes_back_with_its_name() -> None:
 
 
 def test_an_answer_too_long_for_the_frames_is_refused() -> None:
-    with pytest.raises(LinkRefused, match="SettingsError"):
+    with pytest.raises(LinkRefused, match="AnswerTooLarge") as caught:
         over(Radio(1), lambda _: bytes(20_000), frame=51)(b"x")
+    assert caught.value.status == 422
+
+
+def test_any_answer_that_fits_into_256_frames_is_taken() -> None:
+    """Above 65,536 bytes the device forgot it, and timed out each time."""
+    answer = random.Random(1).randbytes(256 * (1200 - 7) - 4)
+    assert over(Radio(1), lambda _: answer, frame=1200)(b"x") == answer
 
 
 def test_nobody_there_is_link_down() -> None:

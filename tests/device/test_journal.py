@@ -242,3 +242,143 @@ def test_the_ledger_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     journal = opened(tmp_path)
     assert [journal.outcome(str(n)) for n in (0, 43, 42, 41)] == [None, *[Outcome.ANSWERED] * 3]
     journal.close()
+
+
+def settled(journal: Journal, numbers: range) -> None:
+    for number in numbers:
+        journal.settle(str(number), Outcome.ANSWERED, LINE)
+        journal.forget()
+
+
+def remembered(journal: Journal, numbers: range) -> list[int]:
+    return [number for number in numbers if journal.outcome(str(number)) is Outcome.ANSWERED]
+
+
+def test_the_ledger_is_bounded_within_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory grew by some 150 bytes a capture for as long as `watch` ran."""
+    monkeypatch.setattr(journals, "MOST_RECORDS", 10)
+    journal = opened(tmp_path)
+    settled(journal, range(103))
+    assert remembered(journal, range(103)) == list(range(96, 103))
+    assert (tmp_path / "ledger").stat().st_size == 7 * 17
+    journal.close()
+    journal = opened(tmp_path)
+    assert journal.unsure == ""
+    assert remembered(journal, range(103)) == list(range(96, 103))
+    journal.close()
+    assert captures(tmp_path) == [str(number) for number in range(103)]
+
+
+def test_what_is_asked_for_again_and_again_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "MOST_RECORDS", 10)
+    journal = opened(tmp_path)
+    for number in range(60):
+        assert remembered(journal, range(min(number, 30))) == list(range(min(number, 30)))
+        settled(journal, range(number, number + 1))
+    late = remembered(journal, range(30, 60))
+    assert late == list(range(60 - len(late), 60))
+    assert 5 <= len(late) <= 10
+    journal.close()
+    assert (tmp_path / "ledger").stat().st_size == (30 + len(late)) * 17
+    assert not (tmp_path / "ledger.part").exists()
+
+
+@pytest.mark.parametrize("broken", ["open", "pwrite", "fsync", "replace"])
+def test_a_full_disk_while_the_ledger_is_written_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    """Not at the start either, where it kept `watch` from running at all."""
+    monkeypatch.setattr(journals, "MOST_RECORDS", 10)
+    journal = opened(tmp_path)
+    real = getattr(os, broken)
+
+    def full(*rest: object, **names: object) -> object:
+        handle = next((one for one in rest if isinstance(one, int)), None)
+        place = str(rest[0] if broken in ("open", "replace") else os.readlink(f"/proc/self/fd/{handle}"))
+        if place.endswith("ledger.part"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*rest, **names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, broken, full)
+        settled(journal, range(20))
+        assert remembered(journal, range(20)) == list(range(12, 20))
+        assert (tmp_path / "ledger").stat().st_size == 20 * 17
+        journal.close()
+        journal = opened(tmp_path)
+        assert journal.outcome("14") is None
+    assert not (tmp_path / "ledger.part").exists()
+    settled(journal, range(20, 26))
+    assert (tmp_path / "ledger").stat().st_size == 5 * 17
+    journal.close()
+    journal = opened(tmp_path)
+    assert (remembered(journal, range(26)), journal.unsure) == (list(range(21, 26)), "")
+    journal.close()
+
+
+def test_no_mark_goes_into_a_ledger_whose_name_may_be_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "MOST_RECORDS", 10)
+    journal = opened(tmp_path)
+    settled(journal, range(11))
+
+    def broken(_: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(journals, "sync_folder", broken)
+        with pytest.raises(OutputError, match="ledger: Input/output error"):
+            settled(journal, range(11, 12))
+    assert journal.outcome("11") is None
+    settled(journal, range(12, 13))
+    journal.close()
+    assert captures(tmp_path) == [str(number) for number in range(13)]
+    assert (tmp_path / "ledger").stat().st_size == 7 * 17
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+def test_a_kill_at_any_step_of_forgetting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "MOST_RECORDS", 10)
+    steps, kills = ("open", "pwrite", "fsync", "replace", "close"), 0
+    for step in range(20):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        journal = opened(folder)
+        for number in range(11):
+            journal.settle(str(number), Outcome.ANSWERED, LINE)
+        left = step
+        with monkeypatch.context() as patch:
+
+            def dying(name: str, patch: pytest.MonkeyPatch) -> None:
+                real = getattr(os, name)
+
+                def wrapped(*rest: object, **names: object) -> object:
+                    nonlocal left
+                    left -= 1
+                    if left < -1:
+                        return real(*rest, **names)
+                    if left == -1 and name == "pwrite":
+                        real(rest[0], b"half a mark", rest[2])
+                    if left == -1:
+                        raise Killed
+                    return real(*rest, **names)
+
+                patch.setattr(os, name, wrapped)
+
+            for name in steps:
+                dying(name, patch)
+            try:
+                journal.forget()
+            except Killed:
+                kills += 1
+        os.close(journal._file)
+        journal = opened(folder)
+        assert journal.unsure == ""
+        assert remembered(journal, range(11))[-5:] == [6, 7, 8, 9, 10]
+        for number in range(6, 12):
+            journal.settle(str(number), Outcome.ANSWERED, LINE)
+        journal.close()
+        assert captures(folder) == [str(number) for number in range(12)]
+    assert kills == 5

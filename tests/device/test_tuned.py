@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,45 @@ def test_a_file_that_cannot_be_written_is_said_so(both: Bundle, tmp_path: Path) 
     with pytest.raises(OutputError, match="cannot record"):
         tune(both, threads=[1], path=tmp_path / "file" / "tune.json", progress=lambda done, _: turns.append(done))
     assert turns == [], "said before a board has measured for a minute"
+
+
+def test_a_choice_is_on_the_disk_before_it_has_its_name(
+    tiny: Bundle, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loss of power left an empty file, and with it the choices of all bundles were gone."""
+    done: list[tuple[str, str]] = []
+    real_fsync, real_replace = os.fsync, os.replace
+
+    def fsync(handle: int) -> None:
+        done.append(("fsync", os.readlink(f"/proc/self/fd/{handle}")))
+        real_fsync(handle)
+
+    def replace(source: str, target: str) -> None:
+        done.append(("replace", str(target)))
+        real_replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    tune(tiny, threads=[1])
+    draft = str(state.with_name(f".tune.json.{os.getpid()}.part"))
+    assert done == 2 * [("fsync", draft), ("replace", str(state)), ("fsync", str(state.parent))]
+    assert [path.name for path in state.parent.iterdir()] == ["tune.json"]
+
+
+def test_a_full_disk_keeps_the_choices_that_are_there(
+    tiny: Bundle, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tune(tiny, threads=[1])
+    was = state.read_bytes()
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"cannot record the choice: cannot write .*tune\.json: No space left on dev"):
+        tune(tiny, threads=[1])
+    assert state.read_bytes() == was
+    assert [path.name for path in state.parent.iterdir()] == ["tune.json"]
 
 
 def test_the_fastest_is_chosen_only_where_it_pays() -> None:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from splitcodec.device import journal as journals
 from splitcodec.device.camera import Camera
 from splitcodec.device.journal import Journal, Outcome
 from splitcodec.device.placed import Letterbox
@@ -676,6 +677,22 @@ def test_a_camera_that_fails_is_in_the_status_until_a_picture_comes(
     assert (watch.status.source, watch.status.taken) == ("", 1)
     assert watch.gather() is False
     assert watch.status.taken == 1
+
+
+def test_a_long_run_remembers_the_pictures_that_are_there(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ledger is bounded while it runs, and yet no picture that is kept gets a second line."""
+    monkeypatch.setattr(journals, "MOST_RECORDS", 10)
+    pictures = bench.folder / "pictures"
+    pictures.mkdir()
+    bench.source = Folder(pictures, settle_s=0.0)  # type: ignore[assignment]
+    watch = bench.again()
+    for number in range(100):
+        (pictures / f"{number:03d}.jpg").write_bytes(b"x")
+        if number >= 40:
+            (pictures / f"{number - 10:03d}.jpg").unlink()
+        watch.once(threading.Event())
+    assert [name for name, _ in bench.told()] == [f"{number:03d}.jpg" for number in range(100)]
+    assert (bench.folder / "spool" / "ledger").stat().st_size <= (40 + 10) * 17
 
 
 def test_a_policy_that_is_none_is_refused(bench: Bench) -> None:

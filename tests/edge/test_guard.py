@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from splitcodec.edge.logs import JsonLines
 from splitcodec.edge.scrape import Scrape, parse_metrics
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
 from splitcodec.errors import GraphError, LinkRefused, SettingsError
-from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.bundle import Bundle, write_bundle
 
 TOKEN, OTHER = "t" * 20, "o" * 20
 GOOD = {"authorization": f"Bearer {TOKEN}"}
@@ -311,6 +312,27 @@ def test_an_idempotency_key_computes_once(
             link(packets[0], idempotency_key="a b")
     assert sum(batches) == 1
     assert scraped(client).sum("splitcodec_replays_total") == 4
+
+
+def test_an_answer_that_no_device_takes_is_refused(
+    serving: Callable[..., httpx.Client], packets: list[bytes], tiny: Bundle, tmp_path: Path
+) -> None:
+    """It was sent, and each device hung up at the last byte of 1 MiB, again and again."""
+    files = {name: tiny.read(name) for name in tiny.manifest.files}
+    classes = tuple(letter * 300_000 for letter in "abcdefghij")
+    long = write_bundle(tmp_path / "long", replace(tiny.manifest, classes=classes), files=files)
+    client = serving(Edge(long, threads=1))
+    packet = Device(long, threads=1).encode(Image.new("RGB", (90, 70), (40, 30, 30)))
+    for query in ("", "?brief=1"):
+        response = client.post(f"/v1/answer{query}", content=packet, headers={"idempotency-key": "1"})
+        is_problem(response, 422, "AnswerTooLarge")
+        assert "ask for fewer guesses" in response.json()["detail"]
+    assert client.post("/v1/answer?top=3", content=packet, headers={"idempotency-key": "1"}).status_code == 200
+    with http(str(client.base_url), retries=0) as link, pytest.raises(LinkRefused, match="ask for fewer guesses"):
+        link(packet)
+    page = scraped(client)
+    assert page.by("splitcodec_refusals_total", "reason") == {"AnswerTooLarge": 3}
+    assert page.sum("splitcodec_answers_total") == 1
 
 
 def test_idempotency_keys_belong_to_a_token(serving: Callable[..., httpx.Client], packets: list[bytes]) -> None:

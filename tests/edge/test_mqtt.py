@@ -141,7 +141,7 @@ def test_an_answer_that_the_broker_would_hang_up_on_is_refused(
         one.publish(b"001", 1)
         assert b"001" in one.answered(3)
         refusal = next(json.loads(came) for came in one.answers if came.startswith(b"{"))
-        assert (refusal["title"], refusal["status"]) == ("SettingsError", 400)
+        assert (refusal["title"], refusal["status"]) == ("AnswerTooLarge", 422)
         assert "the broker takes 1000" in caplog.text
         assert bridge._client.is_connected()
     assert "oversize" not in (tmp_path / "log").read_text()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from splitcodec.edge.tasks import TaskTail
 from splitcodec.errors import GraphError
@@ -76,6 +79,14 @@ def test_boxes_in_another_form_are_refused(
     broken = tail(tiny, "detect", Fixed(scores=np.asarray(scores), edges=edges), monkeypatch)
     with pytest.raises(GraphError, match=message):
         broken.answers(MAPS)
+
+
+def test_a_label_map_is_as_large_as_the_places_of_the_first_map(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As docs/answers.md has it, whatever the grid of the logits."""
+    (mask,) = tail(tiny, "segment", Fixed(logits=np.zeros((1, 1, 5, 7), np.float32)), monkeypatch).answers(MAPS)
+    assert mask["size"] == [2 * 8, 3 * 8]  # type: ignore[call-overload]
+    with Image.open(io.BytesIO(base64.b64decode(mask["png"]))) as picture:  # type: ignore[call-overload]
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (24, 16))
 
 
 @pytest.mark.parametrize("shape", [(1, 2, 4, 4), (1, 1, 4, 0), (1, 1, 4), ()])

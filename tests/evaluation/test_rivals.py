@@ -141,6 +141,25 @@ def test_pictures_of_runs_that_others_began_from_count_once(tiny: Bundle, like_t
     assert (alone.images_seen, alone.images_each, alone.seconds) == (2000, 2000, 20.0)
 
 
+def test_runs_further_below_count_once_too(tiny: Bundle, like_tiny: Make) -> None:
+    """Two rates, each from a run of its own that began from a third: its pictures counted twice."""
+    root = {"recipe": "root", "images": 1000, "seconds": 10.0}
+
+    def rate(name: str) -> Bundle:
+        below = {"recipe": f"{name}-first", "images": 200, "seconds": 2.0}
+        whole = {**below, "images_cumulative": 1200, "seconds_cumulative": 12.0}
+        told = {"images": 30, "seconds": 3.0, "images_cumulative": 1230, "seconds_cumulative": 15.0}
+        near = [{"key": "start", **below, "images": 1200, "seconds": 12.0}]
+        return like_tiny(name, provenance={"report": {**told, "builds_on": near, "lineage": [whole, root]}})
+
+    cost = _cost(tiny, rate("one"), rate("two"))
+    assert (cost.images_seen, cost.images_each, cost.seconds) == (2 * 230 + 1000, 1230, 20.0)
+    began = {"recipe": "one", "images": 30, "seconds": 3.0, "images_cumulative": 1230, "seconds_cumulative": 15.0}
+    told = {"images": 4, "seconds": 1.0, "images_cumulative": 1234, "seconds_cumulative": 16.0}
+    next_of = {**told, "lineage": [began, {**root, "recipe": "root@1"}]}
+    assert _cost(tiny, rate("one"), like_tiny("next", provenance={"report": next_of})).images_seen == 1234
+
+
 def _cost(tiny: Bundle, *rivals: Bundle) -> EncoderCost:
     found = costs(open_entrants(tiny, [Rival(rivals, "it")], taken=[]), {}, against_hevc={}, teachers={})
     return found["it"]

@@ -14,9 +14,10 @@ import torch
 from splitcodec.errors import RecipeError
 from splitcodec.training.build import build_student, build_teacher
 from splitcodec.training.distill import train
-from splitcodec.training.earlier import Earlier, begin_from, earlier_runs, totals
+from splitcodec.training.earlier import Earlier, Part, begin_from, earlier_runs, images_before, totals
 from splitcodec.training.export import export
 from splitcodec.training.recipe import Recipe
+from splitcodec.training.redecode import together
 from splitcodec.training.run import Run
 from splitcodec.training.spent import Spent
 from splitcodec.wire.bundle import derive, write_folder
@@ -66,10 +67,49 @@ def test_processor_time_is_not_told_where_an_earlier_run_did_not_count_it(
     assert final["seconds_cumulative"] == pytest.approx(60.0 + report["seconds"])
     assert not {"processor_seconds_cumulative", "device_seconds_cumulative"} & final.keys()
     assert "processor_seconds" not in final["builds_on"][0]
-    two = Earlier("start", "x", 1, Spent(1.0, 2.0, {"H100": 3.0, "A100": 1.0}))
+    took = Spent(1.0, 2.0, {"H100": 3.0, "A100": 1.0})
+    two = Earlier("start", "x", 1, took, (Part("x", 1, took, (1, 1.0)),))
     final = totals([two], images=4, spent=Spent(60.0, 90.0, {"H100": 60.0}))
     assert final["processor_seconds_cumulative"] == 92.0
     assert final["device_seconds_cumulative"] == {"H100": 63.0, "A100": 1.0}
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_what_start_and_lead_both_build_upon_counts_once(
+    recipe_data: Make, finished: Path, tmp_path: Path, *, old: bool
+) -> None:
+    """`old` reports tell of the nearest runs alone, with all that is below them."""
+
+    def run(name: str, images: int, **below: Path) -> Path:
+        recipe = Recipe.model_validate({**recipe_data(), **{key: str(place) for key, place in below.items()}})
+        report = {"finished": True, **totals(earlier_runs(recipe), images=images, spent=Spent(images, 2.0 * images))}
+        if old:
+            report.pop("lineage", None)
+        shutil.copytree(finished, tmp_path / name)
+        (tmp_path / name / "report.json").write_text(json.dumps(report), encoding="utf-8")
+        return tmp_path / name
+
+    def seen(place: Path) -> tuple[int, float, float]:
+        report = Run(place).report()
+        return tuple(report[f"{key}_cumulative"] for key in ("images", "seconds", "processor_seconds"))
+
+    root = run("root", 1000)
+    one, two = run("one", 200, start=root), run("two", 30, start=root)
+    bundle = export(one, tmp_path / "bundle", golden=lambda _: b"none").path
+    for number, start in enumerate((one, bundle)):
+        assert seen(run(f"both{number}", 4, start=start, lead=two)) == (1234, 1234, 2468)
+        assert seen(run(f"same{number}", 4, start=start, lead=one)) == (1204, 1204, 2408)
+        assert seen(run(f"line{number}", 4, start=start, lead=root)) == (1204, 1204, 2408)
+    (begun, _) = below = earlier_runs(Recipe.model_validate({**recipe_data(), "start": str(one), "lead": str(two)}))
+    assert (begun.images, images_before(below)) == (1200, 1230)
+    if not old:
+        assert seen(run("late", 5, start=tmp_path / "both0", lead=tmp_path / "line1")) == (1243, 1243, 2486)
+    whole = ("photographs", "levelled", "levelling")
+    reports = [{**Run(place).report(), **dict.fromkeys(whole, 0)} for place in (one, two)]
+    assert together(reports)["images_cumulative"] == 1230
+    later = [run(name, 6, start=place) for name, place in (("next1", one), ("next2", two))]
+    reports = [{**Run(place).report(), **dict.fromkeys(whole, 0)} for place in later]
+    assert together(reports)["images_cumulative"] == (1230 + 12 + 1000 * old)
 
 
 def test_the_held_out_loss_goes_on_where_it_was(

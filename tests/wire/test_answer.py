@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from splitcodec.errors import LinkGarbled
+from splitcodec.errors import AnswerTooLarge, LinkGarbled
 from splitcodec.wire.answer import MAX_BYTES, Answer, Guess, dump_answer, parse_answer
 
 ONE: Answer = {
@@ -40,6 +40,16 @@ def test_it_is_one_line_of_utf8() -> None:
     data = dump_answer(ONE)
     assert b"\n" not in data
     assert "é".encode() in data
+
+
+def test_an_answer_that_no_device_takes_is_not_written() -> None:
+    def of(letters: int) -> Answer:
+        return {**ONE, "answers": {"classify": [{"index": 3, "label": "x" * letters, "p": 0.75}]}}
+
+    room = MAX_BYTES - len(dump_answer(of(0)))
+    assert parse_answer(dump_answer(of(room))) == of(room)
+    with pytest.raises(AnswerTooLarge, match="1048577 bytes, at most 1048576 are sent; ask for fewer guesses or tasks"):
+        dump_answer(of(room + 1))
 
 
 def test_whole_numbers_are_read_as_floats() -> None:

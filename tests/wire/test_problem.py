@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from splitcodec import errors
 from splitcodec.errors import (
+    AnswerTooLarge,
     LinkDown,
     LinkError,
     LinkGarbled,
@@ -50,6 +51,15 @@ def test_every_other_refusal_of_a_packet_is_for_good(kind: type[SplitcodecError]
     if issubclass(kind, PacketError) and kind not in (PacketBundle, PacketVersion):
         assert not may_pass(came(kind("broken")))
         assert not may_pass(came(came(kind("broken"))))
+
+
+@pytest.mark.parametrize("brief", [False, True])
+def test_an_answer_that_is_too_large_once_is_so_each_time(brief: bool) -> None:
+    refused = came(AnswerTooLarge("ask for less"), brief=brief)
+    assert isinstance(refused, LinkRefused)
+    assert (refused.status, refused.reason) == (422, "AnswerTooLarge")
+    assert "AnswerTooLarge" in str(refused) if brief else "ask for less" in str(refused)
+    assert not may_pass(refused)
 
 
 @pytest.mark.parametrize(("status", "passes"), [(400, False), (404, False), (413, False), (422, False), (429, True)])

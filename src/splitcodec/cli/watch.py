@@ -96,8 +96,9 @@ def watch(
     timeout: TimeoutOption = 10.0,
     poll: Annotated[float, typer.Option("--poll", min=0.05, metavar="S", help="Seconds between looks at DIR.")] = 1.0,
     settle: Annotated[
-        float, typer.Option("--settle", min=0.0, metavar="S", help="Seconds without change that make a file whole.")
-    ] = 1.0,
+        float | None,
+        typer.Option("--settle", min=0.0, metavar="S", help="Seconds without change that make a file whole (1)."),
+    ] = None,
     token_file: TokenFileOption = None,
     encoder: EncoderOption = "tuned",
     threads: ThreadsOption = None,
@@ -134,7 +135,8 @@ def watch(
             "--window-s": window_s,
         }
     )
-    place, every = _spool(spool, folder=folder, camera=camera), _every(every, camera=camera, after=after)
+    place = _spool(spool, folder=folder, camera=camera)
+    every, settle = _times(every, settle, camera=camera, after=after)
     asking = Wanted(tuple(task_names(tasks)), top)
     shown, stop = Shown(json_=json_), threading.Event()
     keeper = None if kbit_per_s is None else RateKeeper(kbit_per_s, window_s=10.0 if window_s is None else window_s)
@@ -195,15 +197,22 @@ def _spool(given: Path | None, *, folder: Path | None, camera: str | None) -> Pa
     return folder / ".splitcodec"
 
 
-def _every(given: float | None, *, camera: str | None, after: str) -> float:
-    """Return the seconds between a camera's pictures. Raises SettingsError for what is not for this source."""
+def _times(every: float | None, settle: float | None, *, camera: str | None, after: str) -> tuple[float, float]:
+    """Return the seconds between a camera's pictures, and those that make a file whole.
+
+    Raises SettingsError for what is not for this source.
+    """
     from splitcodec.errors import SettingsError
 
-    if given is not None and camera is None:
+    if every is not None and camera is None:
         raise SettingsError("--every means nothing without --camera; a folder is looked at every --poll seconds")
     if after != "keep" and camera is not None:
         raise SettingsError(f"--after {after} is for pictures in a folder; leave it out with --camera")
-    return 60.0 if given is None else given
+    if settle is not None and camera is not None:
+        raise SettingsError(
+            "--settle is for files in a folder, a camera's pictures are whole; leave it out with --camera"
+        )
+    return 60.0 if every is None else every, 1.0 if settle is None else settle
 
 
 def _encoding(

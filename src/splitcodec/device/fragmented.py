@@ -20,7 +20,7 @@ from typing import final
 from splitcodec.errors import FrameError, LinkDown, LinkError, SettingsError
 from splitcodec.wire.brief import restore
 from splitcodec.wire.exchange import Heard, Limits, Message, Patience, Receiver, Sender, State
-from splitcodec.wire.fragment import Channel, Complete, Fragment, Report, dump_frame, parse_frame
+from splitcodec.wire.fragment import MAX_FRAGMENTS, Channel, Complete, Fragment, Report, dump_frame, parse_frame
 from splitcodec.wire.problem import parse_problem
 from splitcodec.wire.request import check_top, dump_request
 
@@ -49,7 +49,7 @@ def fragmented(
     edge in messages.
 
     Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense, and for a
-    packet that needs more than 256 fragments.
+    packet that needs more than 256 fragments. Without `limits` any answer that fits into 256 frames is taken.
     """
     if not (math.isfinite(timeout_s) and timeout_s > 0):
         raise SettingsError(f"time-out of {timeout_s} s; expected more than 0")
@@ -147,7 +147,7 @@ class FragmentedLink:
         self._brief = brief
         self._timeout_s = timeout_s
         self._patience = patience or Patience()
-        self._limits = limits or Limits()
+        self._limits = limits or Limits(total_bytes=max(Limits().total_bytes, MAX_FRAGMENTS * frame))
         self._clock = clock
         self._ident = secrets.randbelow(1 << 16)  # so that a device that starts anew does not repeat itself
         self._answered: Message | None = None

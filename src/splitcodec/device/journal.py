@@ -6,6 +6,9 @@ disk before the next: its line, its mark in the ledger, its packet removed. No l
 has no mark, so after a crash only the last line can lack one; `Journal` puts it in when it opens. By then the user may
 have moved the answers, or named others: a second name (a hard link) beside the ledger keeps the file within reach until
 its last line has been looked at.
+
+Neither memory nor the ledger grows for ever: `forget` leaves out what is old and what nobody asks for any more. The
+ledger is written anew beside itself and renamed; until that is on the disk, no mark follows.
 """
 
 from __future__ import annotations
@@ -19,13 +22,13 @@ import stat
 from pathlib import Path
 from typing import Any, final
 
-from splitcodec.device.spool import lock_file, sync_folder, write_whole
+from splitcodec.device.spool import lock_file, sync_folder
 from splitcodec.device.status import shown_address
 from splitcodec.errors import OutputError, SplitcodecError, SpoolError
 
 _RECORD = 17
 _LONGEST_LINE = 1 << 23  # a label map has the picture's size
-MOST_RECORDS = 200_000
+MOST_RECORDS = 200_000  # half of them are remembered in any case
 
 
 class Outcome(enum.Enum):
@@ -55,6 +58,9 @@ class Journal:
         self.answers = answers
         self._ledger = ledger
         self._second = ledger.with_name(f"{ledger.name}.answers")
+        self._asked: set[bytes] = set()  # since captures were last forgotten
+        self._limit = MOST_RECORDS
+        self._new_ledger = False  # whether its name may not be on the disk yet
         try:
             answers.parent.mkdir(parents=True, exist_ok=True)
             self._file = lock_file(answers)
@@ -71,7 +77,8 @@ class Journal:
         if os.path.samestat(state := os.fstat(self._file), os.fstat(self._log)) or not stat.S_ISREG(state.st_mode):
             self.close()
             raise OutputError(f"{answers}: no file that answers can be kept in; choose another --answers")
-        self._records = len(self._done)
+        if len(self._done) < self._records:
+            self._rewrite()
         lasts = [self._moved_last_line(), self._last_line(self._file, self.answers)]
         self._end = os.fstat(self._file).st_size
         self._unmarked: tuple[str, Outcome] | None = None
@@ -87,8 +94,11 @@ class Journal:
         self._named = False
 
     def outcome(self, capture: str) -> Outcome | None:
-        """Return how a capture ended, or None if it has no line yet."""
-        return self._done.get(_name(capture))
+        """Return how a capture ended, or None if it has no line yet, or one that is forgotten."""
+        found = self._done.get(name := _name(capture))
+        if found is not None:
+            self._asked.add(name)
+        return found
 
     def settle(self, capture: str, outcome: Outcome, line: dict[str, Any]) -> None:
         """Write a capture's line and mark it; nothing happens if it has one. Raises OutputError: call again later."""
@@ -102,6 +112,22 @@ class Journal:
         self._unmarked = (capture, outcome)
         self._mark()
 
+    def forget(self) -> None:
+        """Where many captures are remembered, keep the newest and those that `outcome` was asked for since last time.
+
+        To be called when every capture that may come again has just been asked for. Never raises: where the ledger
+        cannot be written, it stays longer than it need be.
+        """
+        if len(self._done) <= self._limit:
+            return
+        newest = len(self._done) - MOST_RECORDS // 2
+        asked, self._asked = self._asked, set()
+        kept = {name: how for n, (name, how) in enumerate(self._done.items()) if n >= newest or name in asked}
+        self._limit = max(MOST_RECORDS, len(kept) + MOST_RECORDS // 2)
+        if len(kept) < len(self._done):
+            self._done = kept
+            self._rewrite()
+
     def close(self) -> None:
         """Let another process write."""
         os.close(self._file)
@@ -111,24 +137,50 @@ class Journal:
         if self._unmarked is None:
             return
         capture, outcome = self._unmarked
-        if self.outcome(capture) is None:
-            record = _name(capture) + outcome.value
-            _append(self._log, record, at=_RECORD * self._records, name=self._ledger)
+        if (name := _name(capture)) not in self._done:
+            self._name_ledger()
+            _append(self._log, name + outcome.value, at=_RECORD * self._records, name=self._ledger)
             self._records += 1
-            self._done[_name(capture)] = outcome
+            self._done[name] = outcome
         self._unmarked = None
+
+    def _rewrite(self) -> None:
+        """Leave in the ledger what is remembered, if there is room to write it beside the old one."""
+        part = self._ledger.with_suffix(".part")  # which the spool takes away after a kill
+        try:
+            handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            try:
+                data = b"".join(name + outcome.value for name, outcome in self._done.items())
+                _append(handle, data, at=0, name=part)
+                os.replace(part, self._ledger)
+            except (OSError, OutputError):
+                os.close(handle)
+                part.unlink(missing_ok=True)
+                raise
+        except (OSError, OutputError):
+            return
+        os.close(self._log)
+        self._log, self._records, self._new_ledger = handle, len(self._done), True
+
+    def _name_ledger(self) -> None:
+        """Have a ledger that was written anew found after a loss of power, before marks are in it alone."""
+        if not self._new_ledger:
+            return
+        try:
+            sync_folder(self._ledger.parent)
+        except OSError as error:
+            raise OutputError(f"cannot write {self._ledger}: {error.strerror or error}; free some space") from None
+        self._new_ledger = False
 
     def _read_ledger(self) -> dict[bytes, Outcome]:
         data = self._ledger.read_bytes() if self._ledger.exists() else b""
         whole = len(data) - len(data) % _RECORD
         if whole < len(data):
             os.truncate(self._ledger, whole)
-        if whole > MOST_RECORDS * _RECORD:
-            data = data[whole - MOST_RECORDS // 2 * _RECORD : whole]
-            whole = len(data)
-            write_whole(self._ledger, data)
+        self._records = whole // _RECORD
+        first = whole - MOST_RECORDS // 2 * _RECORD if self._records > MOST_RECORDS else 0
         with contextlib.suppress(ValueError):
-            return {data[i : i + 16]: Outcome(data[i + 16 : i + 17]) for i in range(0, whole, _RECORD)}
+            return {data[i : i + 16]: Outcome(data[i + 16 : i + 17]) for i in range(first, whole, _RECORD)}
         raise SpoolError(f"{self._ledger}: damaged; move the spool's folder away and begin a new one")
 
     def _moved_last_line(self) -> tuple[str, Outcome] | None:

@@ -185,9 +185,12 @@ def entry_size(entry: Entry) -> int:
     return disk_size(len(_dump(entry)))
 
 
-def write_whole(place: Path, content: bytes) -> None:
-    """Write a file such that it is there whole or not at all, also after a loss of power. Raises OutputError."""
-    part = place.with_suffix(".part")
+def write_whole(place: Path, content: bytes, *, part: Path | None = None) -> None:
+    """Write a file such that it is there whole or not at all, also after a loss of power. Raises OutputError.
+
+    `part` is where it is written first (none: the same name with the suffix .part, for a folder of one process).
+    """
+    part = place.with_suffix(".part") if part is None else part
     try:
         try:
             with part.open("wb") as file:
@@ -206,6 +209,8 @@ def write_whole(place: Path, content: bytes) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Bring a folder's entries to the disk."""
+    if os.name == "nt":  # which opens no folders, and writes their entries itself
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

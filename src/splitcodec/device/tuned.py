@@ -7,10 +7,8 @@ counts for this bundle's encoder files, this version of ONNX Runtime and this pr
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitcodec.device.encoder import FILES, Encoder, Precision
+from splitcodec.device.spool import write_whole
 from splitcodec.errors import OutputError, SettingsError
 from splitcodec.session import MOST_THREADS, processor, runtime_version
 from splitcodec.wire.bundle import Bundle
@@ -261,17 +260,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, choices: Mapping[str, Any]) -> None:
-    """Write all choices; whoever reads at the same time sees the old file or the new one."""
+    """Write all choices; whoever reads at the same time, or after a loss of power, sees the old file or the new one."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, draft = tempfile.mkstemp(prefix=".tune.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump(choices, file, indent=1)
-            os.replace(draft, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(draft)
-            raise
     except OSError as error:
         raise OutputError(f"cannot record the choice in {path}: {error.strerror or error}") from None
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write_whole(path, json.dumps(choices, indent=1).encode(), part=part)
+    except OutputError as error:
+        raise OutputError(f"cannot record the choice: {error}") from None

@@ -67,12 +67,10 @@ class Watch:
         if when_full not in (REFUSE, DROP_OLDEST, DROP_NEWEST):
             raise SettingsError(f"--when-full {when_full!r}; expected refuse, drop-oldest or drop-newest")
         self._encode, self._send, self._source = encode, send, source
-        self._spool, self._journal = spool, journal
-        self._max_bytes, self._asking = max_bytes, asking
+        self._spool, self._journal, self._max_bytes, self._asking = spool, journal, max_bytes, asking
         self._when_full, self._tell = when_full, tell
         self._room = entry_size(Entry("", "", "", 0, b""))  # what the next packet is taken to need
-        self._lock = threading.RLock()
-        self._more = threading.Event()  # a packet may wait that the sending thread does not know of
+        self._lock, self._more = threading.RLock(), threading.Event()  # more may wait than the sending thread knows of
         self._in_flight: Path | None = None
         self.status = Status()
         self._recover()
@@ -85,6 +83,8 @@ class Watch:
             captures = self._source.take(self._known)
         except (DataError, CameraError) as error:
             return not self._hindered("source", error)
+        with self._lock:
+            self._journal.forget()
         before, self.status.source = self.status.source, self._source.trouble
         if self.status.source not in ("", before):
             self._tell(None)

@@ -100,11 +100,11 @@ class Edge:
         return own if self._max_symbols is None else min(self._max_symbols, own)
 
     def respond(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = GUESSES) -> bytes:
-        """Return the answer as JSON: a link without a network. Raises as `answer`."""
+        """Return the answer as JSON: a link without a network. Raises as `answer`, and AnswerTooLarge."""
         return dump_answer(self.answer(packet, tasks=tasks, top=top))
 
     def respond_to(self, packet: bytes, wanted: Wanted) -> bytes:
-        """Return the answer as JSON to what a device wants; its key means nothing here. Raises as `answer`."""
+        """Return the answer as JSON to what a device wants; its key means nothing here. Raises as `respond`."""
         return self.respond(packet, tasks=wanted.tasks or None, top=GUESSES if wanted.top is None else wanted.top)
 
     def picture_answer(

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import final
 
-from splitcodec.errors import FrameError, SplitcodecError
+from splitcodec.errors import AnswerTooLarge, FrameError, SettingsError, SplitcodecError
 from splitcodec.wire.brief import shorten
 from splitcodec.wire.exchange import Limits, Message, Patience, Receiver, Sender, State
 from splitcodec.wire.fragment import Channel, Complete, Report, parse_frame
@@ -107,7 +107,11 @@ class Peer:
         channel = Channel.ANSWER
         try:
             body = self._respond(message.data)
-            sender = self._sender(body, channel=channel, ident=message.ident, crc=message.crc)
+            try:
+                sender = self._sender(body, channel=channel, ident=message.ident, crc=message.crc)
+            except SettingsError:  # whose name, all that a device gets, would say nothing
+                what = f"an answer of {len(body)} bytes, more than frames of {self._frame} bytes carry"
+                raise AnswerTooLarge(f"{what}; ask for less, or use larger frames") from None
         except SplitcodecError as error:
             _log.warning("%s: %s", type(error).__name__, error)
             channel, body = Channel.REFUSAL, dump_problem(error, brief=True)

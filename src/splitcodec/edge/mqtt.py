@@ -17,7 +17,7 @@ from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, final
 
-from splitcodec.errors import LinkDown, MissingExtra, PacketError, SettingsError, SplitcodecError
+from splitcodec.errors import AnswerTooLarge, LinkDown, MissingExtra, PacketError, SettingsError, SplitcodecError
 from splitcodec.wire.brief import MEDIA_TYPE as BRIEF_TYPE
 from splitcodec.wire.brief import shorten
 from splitcodec.wire.problem import MEDIA_TYPE, dump_problem
@@ -157,7 +157,7 @@ class Bridge:
                 reply.CorrelationData = correlation
             reply.ContentType, body = self._answer(message)
             if (size := published_bytes(target, reply.pack(), body)) > self._largest:
-                refusal = SettingsError(
+                refusal = AnswerTooLarge(
                     f"an answer of {size} bytes with all around it; the broker takes {self._largest}: raise its limit, "
                     "or ask for less"
                 )

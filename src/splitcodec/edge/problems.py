@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from splitcodec.edge.settings import complaints
 from splitcodec.errors import (
+    AnswerTooLarge,
     EdgeBusy,
     EdgeRefusal,
     EdgeUnready,
@@ -37,6 +38,7 @@ _STATUS: tuple[tuple[type[SplitcodecError], int], ...] = (
     (IdempotencyKey, 400),
     (TokenRefused, 401),
     (TaskError, 404),
+    (AnswerTooLarge, 422),
     (IdempotencyMismatch, 422),
     (RateExceeded, 429),
     (EdgeBusy, 503),

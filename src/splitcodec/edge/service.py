@@ -134,7 +134,7 @@ class Service:
         """Return an answer's JSON, and whether it was given before under this idempotency key.
 
         Also while draining: whoever brings packets looks at `check_ready` before it takes one. Raises PacketError,
-        TaskError, SettingsError, GraphError, and the kinds of EdgeRefusal.
+        TaskError, SettingsError, GraphError, AnswerTooLarge, and the kinds of EdgeRefusal.
         """
         self.begin()
         if key is None:
@@ -153,8 +153,9 @@ class Service:
         self._symbols.take(client.name, question.cost)
         self._metrics.admitted(packet_bytes=len(packet), symbols=question.symbols)
         answer = await self._batcher.answer(question)
+        body = dump_answer(answer)
         self._metrics.answer(answer["bundle"])
-        return dump_answer(answer)
+        return body
 
     def _run(self, questions: Sequence[Question]) -> list[Answer | Exception]:
         outcomes = self.edge.answer_all(questions)

@@ -170,19 +170,21 @@ def _cost(group: Sequence[Entrant], *, teacher: str | None) -> EncoderCost:
 def trainings(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[Mapping[str, Any]]:
     """Return what adds up to all the training of some runs, (name, report) each: their reports, and earlier runs'.
 
-    What a run builds upon is told by name (a bundle's with its version), with all that it took. It often has the run's
-    own name, or that of a later version of another one. So it is one of the others only if its pictures and seconds
-    are that one's, too; else it is added, once for all that began from it.
+    What a run builds upon is told by name (a bundle's with its version). It often has the run's own name, or that of a
+    later version of another one. So it is one of the others only if its pictures and seconds, with all that it builds
+    upon itself, are that one's, too; else it is added, once for all that began from it. A `lineage` tells of every run
+    below and of what each took by itself, an older report's `builds_on` of the nearest with all that is below them.
     """
     earlier: dict[tuple[object, ...], Mapping[str, Any]] = {}
     for k, (_, report) in enumerate(runs):
-        built_on = report.get("builds_on")
+        others = [(name, _whole(told)) for name, told in (*runs[:k], *runs[k + 1 :])]
+        built_on = report.get("lineage", report.get("builds_on"))
         for one in built_on if isinstance(built_on, list) else ():
             if not isinstance(one, dict):
                 continue
-            name, figures = str(one.get("recipe")), tuple(_number(one.get(key)) for key in _FIGURES)
-            if (name.partition("@")[0], figures) not in [(n, _whole(told)) for n, told in (*runs[:k], *runs[k + 1 :])]:
-                earlier[name, *figures] = one
+            known = str(one.get("recipe")).partition("@")[0], _whole(one)
+            if known not in others and (known not in earlier or "images_cumulative" in one):
+                earlier[known] = one
     return [*(report for _, report in runs), *earlier.values()]
 
 

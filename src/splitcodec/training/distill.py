@@ -18,13 +18,13 @@ from typing import Any, final
 import torch
 from lightning_fabric import Fabric
 from torch import nn
-from torch.utils.tensorboard import SummaryWriter
 
 from splitcodec.errors import RunError
 from splitcodec.evaluation.output import legible
 from splitcodec.model.depthwise import quicken
 from splitcodec.model.student import Student
 from splitcodec.training.begin import begin
+from splitcodec.training.board import Board
 from splitcodec.training.build import Halves, build_student, build_teacher, class_names
 from splitcodec.training.data import (
     Crops,
@@ -35,7 +35,7 @@ from splitcodec.training.data import (
     names_digest,
     split_holdout,
 )
-from splitcodec.training.earlier import earlier_runs, totals
+from splitcodec.training.earlier import earlier_runs, images_before, totals
 from splitcodec.training.end import end, place
 from splitcodec.training.lead import Lead
 from splitcodec.training.levelling import held_out_loss, judged
@@ -136,7 +136,6 @@ def train(
             done = trainer.stage(
                 name, stage, source=source, check=check, state=state, resumed=resumed, deadline=deadline
             )
-        trainer.close()
         if not done:
             return {"finished": False, "images": state.images}
     if not fabric.is_global_zero:
@@ -146,7 +145,7 @@ def train(
         **totals(earlier, images=state.images, spent=state.spent()),
         "photographs": len(training),
         **({} if labels is None else {"labelled": sum(label >= 0 for label in labels)}),
-        **judged(state.readings, stages=[one for one, _ in recipe.stages()], before=sum(one.images for one in earlier)),
+        **judged(state.readings, stages=[one for one, _ in recipe.stages()], before=images_before(earlier)),
         "validation": state.readings,
         "holdout": validate(student, halves, check=check.image_u8, autocast=fabric.autocast),
     }
@@ -187,7 +186,7 @@ class _Trainer:
         self.fabric, self.halves, self.student = fabric, halves, student
         self.run, self.report, self.seed = run, report, recipe.seed
         self.objective = Objective(fabric, recipe, halves=halves, lead=lead)
-        self.board = SummaryWriter(str(run.folder / "tensorboard")) if fabric.is_global_zero else None
+        self.board = Board(run.folder / "tensorboard")
 
     def stage(
         self,
@@ -273,10 +272,8 @@ class _Trainer:
         state.readings.append(reading)
         if self.fabric.is_global_zero:
             self.run.log({"validation": reading})
-            if self.board is not None:
-                self.board.add_scalar(f"{name}/validation", held.loss, state.images)
-                for part, value in held.parts.items():
-                    self.board.add_scalar(f"{name}/validation_{part}", value, state.images)
+            parts = {f"{name}/validation_{part}": value for part, value in held.parts.items()}
+            self.board.add({f"{name}/validation": held.loss, **parts}, images=state.images)
 
     def _tell(self, now: Progress, *, state: State, lost: Lost) -> None:
         check_finite(self.student, stage=now.stage, step=state.step)
@@ -285,14 +282,6 @@ class _Trainer:
         sizes = tuple(round(k, 3) for k in lost.kilobytes_l.tolist())
         values = {"loss": now.loss, **{k: v.item() for k, v in lost.parts.items()}}
         self.run.log({"stage": now.stage, "step": state.step, "images": state.images, **values, "kilobytes": sizes})
-        if self.board is not None:
-            for key, value in values.items():
-                self.board.add_scalar(f"{now.stage}/{key}", value, state.images)
-            for level, size in enumerate(sizes):
-                self.board.add_scalar(f"rate_kilobytes/level{level}", size, state.images)
+        rates = {f"rate_kilobytes/level{level}": size for level, size in enumerate(sizes)}
+        self.board.add({**{f"{now.stage}/{key}": value for key, value in values.items()}, **rates}, images=state.images)
         self.report(replace(now, kilobytes=sizes))
-
-    def close(self) -> None:
-        """Write out what TensorBoard still holds back."""
-        if self.board is not None:
-            self.board.close()

@@ -2,11 +2,13 @@
 
 Either is the folder of a finished run, or a bundle, such as those that ship (`from_bundle.py`).
 
-What they have seen was seen for this run too, so their pictures and seconds are reported with its own.
+What they have seen was seen for this run too, so their pictures and seconds are reported with its own. Both may come
+from one run, or one of them from the other: `lineage` has every run below once, with what it took itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -23,16 +25,42 @@ from splitcodec.training.spent import Spent, all_of, number, spent_of
 
 @final
 @dataclass(frozen=True, slots=True)
+class Part:
+    """What one run took itself; `whole` are pictures and seconds with all that it builds upon, as others tell it.
+
+    Where a report does not say what its run builds upon, all of that is the run's own.
+    """
+
+    recipe: str
+    images: int
+    spent: Spent
+    whole: tuple[int, float]
+
+    @property
+    def known(self) -> tuple[object, ...]:
+        """Return what one run is known by, whether its folder led to it or a bundle."""
+        return (self.recipe.partition("@")[0], *self.whole)
+
+    def told(self) -> dict[str, Any]:
+        """Return what a report says of it."""
+        images, seconds = self.whole
+        own = {"recipe": self.recipe, "images": self.images, **self.spent.told()}
+        return own if images == self.images else {**own, "images_cumulative": images, "seconds_cumulative": seconds}
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Earlier:
     """A finished run: its recipe's name; pictures and time, those of the runs that it builds upon included.
 
-    Of a bundle: its name@version, and what its run said.
+    Of a bundle: its name@version, and what its run said. `parts` are the run itself and those that it builds upon.
     """
 
     key: str
     recipe: str
     images: int
     spent: Spent
+    parts: tuple[Part, ...]
 
     def told(self) -> dict[str, Any]:
         """Return what a report says of it."""
@@ -61,8 +89,45 @@ def _earlier(key: str, place: Path) -> Earlier:
         name, report = run.recipe().name, run.report()
         if not report.get("finished"):
             raise RecipeError(f"{key}: the run in {place} has not finished; let it go to its end first")
-    images = number(report.get("images_cumulative", report.get("images"))) or 0
-    return Earlier(key, name, int(images), spent_of(report, "_cumulative" if "seconds_cumulative" in report else ""))
+    suffix = "_cumulative" if "seconds_cumulative" in report else ""
+    spent, (images, _) = spent_of(report, suffix), _whole(report)
+    below = parts_below([report])
+    own = (_count(report, "images"), spent_of(report)) if below else (images, spent)
+    return Earlier(key, name, images, spent, (Part(name, *own, _whole(report)), *below))
+
+
+def parts_below(reports: Iterable[Mapping[str, Any]]) -> list[Part]:
+    """Return what runs build upon, by their reports, each run once; an old report tells of the nearest ones alone."""
+    told = [one for report in reports for one in _list(report.get("lineage")) or _list(report.get("builds_on"))]
+    return distinct([Part(str(one.get("recipe")), _count(one, "images"), spent_of(one), _whole(one)) for one in told])
+
+
+def distinct(parts: Iterable[Part]) -> list[Part]:
+    """Return each run once, rather by itself than with all that it builds upon."""
+    found: dict[tuple[object, ...], Part] = {}
+    for one in parts:
+        if one.known not in found or one.images < found[one.known].images:
+            found[one.known] = one
+    return list(found.values())
+
+
+def images_before(earlier: Iterable[Earlier]) -> int:
+    """Return how many pictures earlier runs have seen, those that they share counted once."""
+    return sum(one.images for one in distinct(part for one in earlier for part in one.parts))
+
+
+def _whole(report: Mapping[str, Any]) -> tuple[int, float]:
+    images = report.get("images_cumulative", report.get("images"))
+    seconds = report.get("seconds_cumulative", report.get("seconds"))
+    return int(number(images) or 0), number(seconds) or 0.0
+
+
+def _count(report: Mapping[str, Any], key: str) -> int:
+    return int(number(report.get(key)) or 0)
+
+
+def _list(value: object) -> list[dict[str, Any]]:
+    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
 
 
 def begin_from(
@@ -114,9 +179,14 @@ def totals(earlier: list[Earlier], *, images: int, spent: Spent) -> dict[str, An
     own = {"images": images, **spent.told()}
     if not earlier:
         return own
+    below = distinct(part for one in earlier for part in one.parts)
+    return {**own, **with_all(below, images=images, spent=spent), "builds_on": [one.told() for one in earlier]}
+
+
+def with_all(below: Sequence[Part], *, images: int, spent: Spent) -> dict[str, Any]:
+    """Return what a report says of pictures and time with all the runs below it, and of those runs."""
     return {
-        **own,
-        "images_cumulative": images + sum(one.images for one in earlier),
-        **all_of([spent, *(one.spent for one in earlier)]).told("_cumulative"),
-        "builds_on": [one.told() for one in earlier],
+        "images_cumulative": images + sum(one.images for one in below),
+        **all_of([spent, *(one.spent for one in below)]).told("_cumulative"),
+        "lineage": [one.told() for one in below],
     }

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from splitcodec.errors import BundlePart, OutputError, RunError
 from splitcodec.training.build import build_student, build_teacher
-from splitcodec.training.earlier import is_run
+from splitcodec.training.earlier import is_run, parts_below, with_all
 from splitcodec.training.from_bundle import opened
 from splitcodec.training.graphs import folded, to_onnx
 from splitcodec.training.run import Run
@@ -77,8 +77,7 @@ def together(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "finished": all(one["finished"] for one in reports),
         "images": images,
         **spent.told(),
-        "images_cumulative": images + sum(one["images"] for one in below.values()),
-        **all_of([spent, *(spent_of(one) for one in below.values())]).told("_cumulative"),
+        **with_all(parts_below(reports), images=images, spent=spent),
         "builds_on": list(below.values()),
         "photographs": max(one["photographs"] for one in reports),
         "levelled": all(one["levelled"] for one in reports),

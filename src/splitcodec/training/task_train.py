@@ -18,12 +18,12 @@ from typing import Any, Final, final
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torch.utils.tensorboard import SummaryWriter
 
 from splitcodec.errors import RunError
 from splitcodec.layouts.find import read_split
 from splitcodec.layouts.sample import DataSet
 from splitcodec.model.fcos import Boxes
+from splitcodec.training.board import Board
 from splitcodec.training.distill import CHECKPOINT_SECONDS, Progress
 from splitcodec.training.optimise import random_state, set_random_state
 from splitcodec.training.processes import feasible
@@ -82,7 +82,6 @@ def train_task(
             state.stage, state.step, found = name, 0, None
         resumed = found[1] if found else None
         done = trainer.stage(name, state=state, resumed=resumed, deadline=deadline)
-        trainer.close()
         if not done:
             return {"finished": False, "images": state.images, "scores": run.scores()}
     if until != STAGES[-1]:  # the run may have been beyond that stage already
@@ -117,7 +116,7 @@ class _Trainer:
     ) -> None:
         self.fabric, self.recipe, self.networks = fabric, recipe, networks
         self.pictures, self.held, self.run, self.report = pictures, held, run, report
-        self.board = SummaryWriter(str(run.folder / "tensorboard"))
+        self.board = Board(run.folder / "tensorboard")
 
     def stage(self, name: str, *, state: State, resumed: dict[str, Any] | None, deadline: float) -> bool:
         """Run one stage to its end; False when the deadline came first."""
@@ -248,8 +247,7 @@ class _Trainer:
     ) -> None:
         values = {"loss": round(loss, 5), **{key: round(value.item(), 5) for key, value in parts.items()}}
         self.run.run.log({"stage": name, "step": state.step, "images": state.images, **values, "images_per_s": speed})
-        for key, value in values.items():
-            self.board.add_scalar(f"{name}/{key}", value, state.images)
+        self.board.add({f"{name}/{key}": value for key, value in values.items()}, images=state.images)
         self.report(Progress(name, state.step * stage.batch, count * stage.batch, loss, images_per_s=speed))
 
     def _check(self, name: str, *, state: State, stage: HeadStage, count: int) -> None:
@@ -276,12 +274,7 @@ class _Trainer:
                 strides=tuple(level.stride for level in networks.levels),
             )
         self.run.run.log({"stage": name, "step": state.step, "images": state.images, "scores": scores})
-        for key, value in scores.items():
-            self.board.add_scalar(f"{name}/{key}", value, state.images)
+        self.board.add({f"{name}/{key}": value for key, value in scores.items()}, images=state.images)
         words = ", ".join(f"{key} {value:.1f} %" for key, value in scores.items())
         told = f"after {state.step * stage.batch / self.pictures.count:.0f} epochs on {self.recipe.data.check}: {words}"
         self.report(Progress(name, state.step * stage.batch, count * stage.batch, 0.0, message=told))
-
-    def close(self) -> None:
-        """Write out what TensorBoard still holds back."""
-        self.board.close()

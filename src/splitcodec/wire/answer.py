@@ -10,7 +10,7 @@ import json
 import math
 from typing import Any, NoReturn, TypedDict, cast
 
-from splitcodec.errors import LinkGarbled
+from splitcodec.errors import AnswerTooLarge, LinkGarbled
 
 MAX_BYTES = 1 << 20
 MAX_SIDE = 65_536
@@ -70,8 +70,14 @@ class Answer(TypedDict):
 
 
 def dump_answer(answer: Answer) -> bytes:
-    """Return the answer as one line of JSON in UTF-8."""
-    return json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    """Return the answer as one line of JSON in UTF-8. Raises AnswerTooLarge above 1 MiB, which no device would take."""
+    data = json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    if len(data) > MAX_BYTES:
+        raise AnswerTooLarge(
+            f"an answer of {len(data)} bytes, at most {MAX_BYTES} are sent; ask for fewer guesses or tasks, or send a "
+            "smaller picture"
+        )
+    return data
 
 
 def parse_answer(data: bytes) -> Answer:

@@ -10,6 +10,7 @@ from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from splitcodec.errors import (
+    AnswerTooLarge,
     LinkDown,
     LinkError,
     LinkGarbled,
@@ -102,4 +103,6 @@ def _status(error: SplitcodecError) -> int:
         return 502
     if isinstance(error, PacketError | SettingsError):
         return 400
+    if isinstance(error, AnswerTooLarge):
+        return 422
     return 404 if isinstance(error, TaskError) else 500
