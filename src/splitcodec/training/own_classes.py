@@ -29,7 +29,7 @@ from splitcodec.wire.bundle import Bundle
 
 DECAYS: Final = (1e-4, 1e-3, 1e-2, 1e-1)
 _ASIDE: Final = 5  # one picture in so many chooses the weight decay
-_STEPS: Final = 200  # of L-BFGS, at most
+_CHOOSING, _STEPS = 60, 200  # of L-BFGS, at most, for each weight decay and in the end
 _FLAT: Final = 1e-6  # of a spread: a number that is always the same tells nothing
 
 
@@ -73,26 +73,26 @@ def fit(seen: Seen, *, classes: int, progress: Callable[[int, int], None] | None
     scale_d = torch.where(spread_d > _FLAT * spread_d.max().clamp(min=_FLAT), 1 / spread_d, 0.0)
     vector_nd.sub_(mean_d).mul_(scale_d)
     aside_n = torch.from_numpy(_aside(seen))
-    decay, steps, done = DECAYS[len(DECAYS) // 2], len(DECAYS) + 1, 0
-    if bool(aside_n.any()) and not bool(aside_n.all()):
-        learned, losses = (vector_nd[~aside_n], label_n[~aside_n]), list[float]()
-        layer = nn.Linear(vector_nd.shape[1], classes)
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-        for one in DECAYS[::-1]:  # each begins where a stronger one ended
-            _descend(layer, *learned, decay=one)
-            with torch.no_grad():
-                losses.append(float(nn.functional.cross_entropy(layer(vector_nd[aside_n]), label_n[aside_n])))
-            done += 1
-            if progress is not None:
-                progress(done, steps)
-        decay = DECAYS[::-1][int(np.argmin(losses))]
     layer = nn.Linear(vector_nd.shape[1], classes)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
-    _descend(layer, vector_nd, label_n, decay=decay)
+    decay, best, done = DECAYS[len(DECAYS) // 2], float("inf"), 0
+    if bool(aside_n.any()) and not bool(aside_n.all()):
+        learned, chosen = (vector_nd[~aside_n], label_n[~aside_n]), layer.state_dict()
+        for one in DECAYS[::-1]:  # each begins where a stronger one ended
+            _descend(layer, *learned, decay=one, steps=_CHOOSING)
+            with torch.no_grad():
+                loss = float(nn.functional.cross_entropy(layer(vector_nd[aside_n]), label_n[aside_n]))
+            done += 1
+            if progress is not None:
+                progress(done, len(DECAYS) + 1)
+            if loss >= best:
+                break  # weaker ones overfit more still
+            decay, best, chosen = one, loss, {name: value.clone() for name, value in layer.state_dict().items()}
+        layer.load_state_dict(chosen)
+    _descend(layer, vector_nd, label_n, decay=decay, steps=_STEPS)
     if progress is not None:
-        progress(steps, steps)
+        progress(len(DECAYS) + 1, len(DECAYS) + 1)
     weight_kd = layer.weight.detach() * scale_d
     bias_k = layer.bias.detach() - weight_kd @ mean_d
     return Layer(weight_kd.numpy(), bias_k.numpy(), decay)
@@ -186,10 +186,10 @@ def _aside(seen: Seen) -> NDArray[np.bool_]:
     return aside_n
 
 
-def _descend(layer: nn.Linear, vector_nd: Tensor, label_n: Tensor, *, decay: float) -> None:
+def _descend(layer: nn.Linear, vector_nd: Tensor, label_n: Tensor, *, decay: float, steps: int) -> None:
     """Minimise the mean cross entropy and half the decay times the weights' squares, by L-BFGS."""
     optimiser = torch.optim.LBFGS(
-        layer.parameters(), max_iter=_STEPS, tolerance_grad=1e-5, tolerance_change=1e-7, line_search_fn="strong_wolfe"
+        layer.parameters(), max_iter=steps, tolerance_grad=1e-5, tolerance_change=1e-7, line_search_fn="strong_wolfe"
     )
 
     def loss() -> Tensor:
