@@ -63,6 +63,34 @@ def test_a_kill_at_any_moment_leaves_a_whole_checkpoint(
     assert _step(run) == 9
 
 
+def test_a_loss_of_power_leaves_a_whole_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last one went before a byte of the new one need have been on the disk."""
+    run, order = Run(tmp_path), list[str]()
+    _save(run, 1)
+    place = tmp_path / "checkpoint.b"
+    synced, replaced, removed = os.fsync, os.replace, Path.unlink
+
+    def fsync(handle: int) -> None:
+        order.append(Path(os.readlink(f"/proc/self/fd/{handle}")).name)
+        synced(handle)
+
+    def replace(source: Path, target: Path) -> None:
+        order.append("named")
+        replaced(source, target)
+
+    def unlink(path: Path) -> None:
+        order.append("removed")
+        removed(path)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(Path, "unlink", unlink)
+    _save(run, 2)
+    named, first_removed = order.index("named"), order.index("removed")
+    assert {"student.safetensors", "trainer.pt", "state.json.part"} == set(order[:named])
+    assert {place.name, tmp_path.name} == set(order[named + 1 : first_removed])
+
+
 @contextmanager
 def _killed_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Stop at the given change of the disk, which is still done for half if it writes a file."""

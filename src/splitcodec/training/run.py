@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
+from splitcodec.device.spool import sync_folder
 from splitcodec.errors import OutputError, RunError
 from splitcodec.training.keys import Strict, differences
 from splitcodec.training.recipe import Recipe, read_recipe
@@ -135,7 +136,10 @@ class Run:
             torch.save(trainer, place / "trainer.pt")
             part = place / "state.json.part"
             part.write_text(json.dumps(asdict(state)), encoding="utf-8")
+            _on_disk(place)
             os.replace(part, place / "state.json")  # from here on the checkpoint is whole
+            sync_folder(place)
+            sync_folder(self.folder)  # also where power is lost: only now may the last one go
             for old in whole[:1]:
                 _empty(old)
                 old.rmdir()
@@ -240,6 +244,13 @@ def provenance(recipe: str) -> dict[str, Any]:
         "torch": torch.__version__,
         "python": sys.version.split()[0],
     }
+
+
+def _on_disk(place: Path) -> None:
+    """Bring what is in a folder's files to the disk."""
+    for path in place.iterdir():
+        with path.open("rb+") as file:  # Windows syncs none that may only be read
+            os.fsync(file.fileno())
 
 
 def _empty(place: Path) -> None:
