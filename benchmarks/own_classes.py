@@ -30,6 +30,7 @@ from splitcodec.training.own_classes import fit, with_classes
 from splitcodec.wire.bundle import Bundle, open_bundle
 
 CODECS = "jpeg,webp,avif"
+MEMORY = Path("runs/own_classes.seen")
 _EVERY = 5
 
 
@@ -66,7 +67,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             bundle,
             learned,
             threads=threads,
-            memory=options.out.with_name(f".{options.out.name}.seen"),
+            memory=MEMORY,
             progress=lambda done, of: bar.update(looking, completed=done, total=of),
         )
         learnt = time.monotonic() - begin
@@ -84,7 +85,7 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
             threads=threads,
             tell=lambda done, of: bar.update(measuring, completed=done, total=of),
         )
-    options.out.with_name(f".{options.out.name}.seen").unlink(missing_ok=True)
+    MEMORY.unlink(missing_ok=True)
     return {
         "bundle": bundle.ident,
         "data": " and ".join(one.resolve().name for one in options.photos),
