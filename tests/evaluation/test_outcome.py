@@ -29,6 +29,7 @@ SCRIPTS = {  # what measures, and what has to be given
     "load": ("open_bundle", []),
     "mutations": ("_run", []),
     "other_processor": ("measure", ["--python", sys.executable]),
+    "own_classes": ("_measure", ["--photos", "none"]),
     "rate_accuracy": ("evaluate", ["--data", "none"]),
     "screenshots": ("take", []),
     "task_cost": ("measure", []),

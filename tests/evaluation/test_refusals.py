@@ -179,6 +179,7 @@ def test_another_processor_that_is_none_is_refused(
         ("latency", ["--within", "nan"], "--within nan; expected 0 or more"),
         ("latency", ["--within=-3"], "--within -3; expected 0 or more"),
         ("large_pictures", ["--quality", "0"], "--quality 0; expected 1 to 100"),
+        ("own_classes", ["--photos", "none", "--threads", "0"], "--threads 0; expected at least 1"),
         ("task_cost", ["--turns", "0"], "--turns 0; expected at least 1"),
     ],
 )
