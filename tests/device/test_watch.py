@@ -684,7 +684,7 @@ def test_a_long_run_remembers_the_pictures_that_are_there(bench: Bench, monkeypa
     monkeypatch.setattr(journals, "MOST_RECORDS", 10)
     pictures = bench.folder / "pictures"
     pictures.mkdir()
-    bench.source = Folder(pictures, settle_s=0.0)  # type: ignore[assignment]
+    bench.source = Folder(pictures, settle_s=0.0)  # type: ignore[assignment]  # a real folder for once
     watch = bench.again()
     for number in range(100):
         (pictures / f"{number:03d}.jpg").write_bytes(b"x")

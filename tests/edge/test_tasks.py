@@ -84,8 +84,8 @@ def test_boxes_in_another_form_are_refused(
 def test_a_label_map_is_as_large_as_the_places_of_the_first_map(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
     """As docs/answers.md has it, whatever the grid of the logits."""
     (mask,) = tail(tiny, "segment", Fixed(logits=np.zeros((1, 1, 5, 7), np.float32)), monkeypatch).answers(MAPS)
-    assert mask["size"] == [2 * 8, 3 * 8]  # type: ignore[call-overload]
-    with Image.open(io.BytesIO(base64.b64decode(mask["png"]))) as picture:  # type: ignore[call-overload]
+    assert mask["size"] == [2 * 8, 3 * 8]  # type: ignore[call-overload]  # an answer is JSON
+    with Image.open(io.BytesIO(base64.b64decode(mask["png"]))) as picture:  # type: ignore[call-overload]  # an answer is JSON
         assert (picture.format, picture.mode, picture.size) == ("PNG", "P", (24, 16))
 
 
