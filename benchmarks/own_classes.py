@@ -19,9 +19,9 @@ from typing import Any
 
 from outcome import exit_code
 
+from pages.classes import compared
 from report import at_least_one, ready, write
 from splitcodec.cli.show import print_table, progress
-from splitcodec.evaluation.hull import bytes_at, upper_hull
 from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.rate import evaluate
 from splitcodec.evaluation.result import OURS
@@ -119,19 +119,9 @@ def _points(bundle: Bundle, data: Path, *, codecs: Sequence[str], threads: int, 
     return {"teacher": round(report.teacher_top1, 3), "points": points}
 
 
-def needed(points: Sequence[dict[str, Any]], top1: float) -> float | None:
-    """Return the bytes at which the upper hull of some points reaches a score, None where it does not."""
-    return bytes_at(upper_hull([(one["bytes_mean"], one["top1"]) for one in points]), top1)
-
-
 def _show(report: dict[str, Any]) -> None:
-    rows = []
-    for level, one in enumerate(report["levels"]):
-        sizes = (needed(points, one["top1"]) for points in report["codecs"].values())
-        told = ("-" if size is None else f"{size:,.0f}" for size in sizes)
-        rows.append((level, f"{one['bytes_mean']:,.0f}", f"{one['top1']:.1f}", *told))
     title = f"{report['bundle']}, {report['classes']} classes of {report['data']}, {report['held_out']} held out"
-    print_table(title, ("level", "bytes", "right, %", *(f"{one}, bytes" for one in report["codecs"])), rows, left=0)
+    print_table(title, *compared(report), left=0)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -135,9 +137,18 @@ def test_what_was_seen_is_not_seen_again(
 
 def test_a_full_disk_says_so(tiny: Bundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(class_vectors, "_KEPT_EVERY", 0.0)
+    pictures = apart(class_folders([photos]), every=5)[0]
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="free some space"):
-        see(tiny, apart(class_folders([photos]), every=5)[0], threads=1, memory=tmp_path / "file" / "seen")
+    with pytest.raises(OutputError, match="cannot be made"):
+        see(tiny, pictures, threads=1, memory=tmp_path / "file" / "seen")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match="No space left on device; free some space"):
+        see(tiny, pictures, threads=1, memory=tmp_path / "seen")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_many_pictures_are_seen_at_fewer_levels(tiny: Bundle, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:

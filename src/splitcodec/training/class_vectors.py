@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -20,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitcodec.device.client import Device
+from splitcodec.device.spool import write_whole
 from splitcodec.edge.decoder import Decoder
-from splitcodec.errors import DataError, OutputError, PictureError
+from splitcodec.errors import DataError, PictureError
+from splitcodec.evaluation.output import made_folder
 from splitcodec.session import Graph
 from splitcodec.training.data import find_photographs
 from splitcodec.training.last_layer import below_last_layer
@@ -180,6 +181,8 @@ class _Memory:
 
     def __init__(self, path: Path | None, of: str) -> None:
         self._path, self._of, self._saved = path, of, time.monotonic()
+        if path is not None:
+            made_folder(path.parent)  # before the work rather than after it
 
     def load(self) -> tuple[dict[int, NDArray[np.float16]], dict[int, str]]:
         if self._path is None or not self._path.exists():
@@ -197,7 +200,7 @@ class _Memory:
         """Keep what was seen, now and then, whole or not at all. Raises OutputError."""
         if self._path is None or time.monotonic() - self._saved < _KEPT_EVERY:
             return
-        file, draft = io.BytesIO(), self._path.with_name(self._path.name + ".part")
+        file = io.BytesIO()
         np.savez(
             file,
             of=np.array(self._of),
@@ -206,10 +209,5 @@ class _Memory:
             skipped_s=np.array(list(skipped), np.int64),
             why_s=np.array(list(skipped.values()), np.str_),
         )
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(file.getvalue())
-            os.replace(draft, self._path)
-        except OSError as error:
-            raise OutputError(f"cannot write {self._path}: {error}; free some space and start again") from error
+        write_whole(self._path, file.getvalue())
         self._saved = time.monotonic()
