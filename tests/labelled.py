@@ -87,3 +87,14 @@ def write_camvid(root: Path, *, train: int = 6, val: int = 3) -> Path:
             mask[0] = 11
             Image.fromarray(mask).save(root / f"{split}annot" / f"{seed:03}.png")
     return root
+
+
+def write_colours(root: Path, *, count: int) -> Path:
+    """Write `count` noisy pictures of red in a folder brick/, of blue in sea/."""
+    random = np.random.default_rng(4)
+    for name, colour in (("brick", (200, 40, 30)), ("sea", (30, 60, 200))):
+        (root / name).mkdir(parents=True)
+        for n in range(count):
+            array = np.asarray(colour) + random.normal(0, 9, (70, 70, 3))
+            Image.fromarray(array.clip(0, 255).astype(np.uint8)).save(root / name / f"{n}.png")
+    return root

@@ -6,24 +6,17 @@ import json
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 from typer.testing import CliRunner
 
 from splitcodec.cli import app
 from splitcodec.wire.bundle import open_bundle, split_device
+from tests.labelled import write_colours
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    random = np.random.default_rng(4)
-    for name, colour in (("brick", (200, 40, 30)), ("sea", (30, 60, 200))):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for n in range(5):
-            array = np.asarray(colour) + random.normal(0, 9, (70, 70, 3))
-            Image.fromarray(array.clip(0, 255).astype(np.uint8)).save(tmp_path / "photos" / name / f"{n}.png")
-    return tmp_path / "photos"
+    return write_colours(tmp_path / "photos", count=5)
 
 
 def test_own_classes_from_the_command_line(photos: Path, tiny_folder: Path, tmp_path: Path) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+
+from tests.labelled import write_colours
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -20,12 +20,7 @@ def test_own_classes_beside_a_codec(
     import own_classes as benchmark
     from pages.classes import own_classes
 
-    random = np.random.default_rng(6)
-    for name, colour in (("brick", (200, 40, 30)), ("sea", (30, 60, 200))):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for n in range(5):
-            array = np.asarray(colour) + random.normal(0, 9, (70, 70, 3))
-            Image.fromarray(array.clip(0, 255).astype(np.uint8)).save(tmp_path / "photos" / name / f"{n}.png")
+    write_colours(tmp_path / "photos", count=5)
     out = tmp_path / "report.json"
     monkeypatch.setattr(benchmark, "MEMORY", tmp_path / "runs" / "seen")
     words = ["--bundle", str(tiny_folder), "--photos", str(tmp_path / "photos"), "--codecs", "jpeg", "--threads", "1"]
