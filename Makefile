@@ -11,6 +11,8 @@ POINTS ?=
 PHOTOS ?= ../shared/data/photos
 RUNS ?= runs
 REQUESTS ?= 20000
+# tests of one file share what they train or start, so files are dealt out, not tests; SIDE_BY_SIDE= runs them one by one
+SIDE_BY_SIDE ?= -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo test test-all test-slim check format wheel wheel-device evaluate arena ablations latency results train load soak soak-ray clean
 
@@ -23,11 +25,11 @@ demo: $(VENV)/.edge  ## photographs -> packets -> a slow link -> answers; writes
 test: test-all test-slim  ## all tests, and those of the runtime again where torch is not installed
 
 test-all: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(SIDE_BY_SIDE)
 
 test-slim: $(SLIM)/.slim
 	$(SLIM)/bin/python -c "import importlib.util as u; assert u.find_spec('torch') is None, 'torch is installed'"
-	OMP_NUM_THREADS=1 $(SLIM)/bin/python -m pytest -q tests/wire tests/device tests/edge tests/hostile tests/golden tests/test_session.py tests/test_torch_free.py tests/test_readme.py
+	OMP_NUM_THREADS=1 $(SLIM)/bin/python -m pytest -q $(SIDE_BY_SIDE) tests/wire tests/device tests/edge tests/hostile tests/golden tests/test_session.py tests/test_torch_free.py tests/test_readme.py
 
 check: $(VENV)/.dev  ## lint, types, import rules
 	$(BIN)/ruff check
@@ -100,7 +102,7 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 
 $(SLIM)/.slim: pyproject.toml
 	$(PYTHON) -m venv $(SLIM)
-	$(SLIM)/bin/$(PIP) -e '.[edge,mqtt]' 'pytest>=8.4' 'pytest-timeout>=2.4' 'hypothesis>=6.130'
+	$(SLIM)/bin/$(PIP) -e '.[edge,mqtt]' 'pytest>=8.4' 'pytest-timeout>=2.4' 'pytest-xdist>=3.8' 'hypothesis>=6.130'
 	touch $@
 
 $(RAY)/.ray: pyproject.toml

@@ -40,6 +40,16 @@ def test_long_work_tells_now_and_then_how_far_it_is(capfd: pytest.CaptureFixture
     assert set(lines.splitlines()) <= {"evaluating: 1,200/5,000, loss 0.5", "evaluating: 0"}
 
 
+def test_a_table_in_a_file_breaks_no_cell(capfd: pytest.CaptureFixture[str]) -> None:
+    long = "/".join(["folder"] * 60)
+    print_table("packets", ("file", "bytes"), [(long, 7), ("short", 8)])
+    lines = capfd.readouterr().out.splitlines()
+    assert any(long in line for line in lines)
+    assert len({len(line) for line in lines[1:]}) == 1
+    print_table("packets", ("file", "bytes"), [("short", 8)])
+    assert max(map(len, capfd.readouterr().out.splitlines())) < 40
+
+
 def test_a_table_prints_what_looks_like_markup(capfd: pytest.CaptureFixture[str]) -> None:
     said = guesses({"answers": {"detect": [{"label": "car", "score": 0.66}]}})
     assert said == "[car] 66 %"

@@ -74,6 +74,7 @@ NewVersionOption = Annotated[
 ]
 
 _MOST = 1e9  # of any unit; waits of more seconds overflow
+_WIDEST = 100_000  # characters of a table that is written to a file
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -138,13 +139,18 @@ def tell_kept(was: str, made: Bundle) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> None:
-    """Print a table on stdout; the first `left` columns are text, the others are flush right."""
+    """Print a table on stdout; the first `left` columns are text, the others are flush right.
+
+    Where stdout is no terminal no cell is broken, so that names of files can be found in it.
+    """
     table = Table(header_style="bold")
     for place, column in enumerate(columns):
         table.add_column(column, justify="left" if place < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(legible(str(cell))) for cell in row))  # text, not markup: a box is "[car] 66 %"
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else _WIDEST)
+    if not sys.stdout.isatty():
+        console.width = console.measure(table).maximum
     console.print(Text(legible(title), style="table.title"))  # the table's own breaks at its edge
     console.print(table)
 
