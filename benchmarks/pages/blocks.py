@@ -9,6 +9,7 @@ from pages.browser import browser
 from pages.classes import own_classes
 from pages.device import budget, contexts, footprint, int8
 from pages.link import answers, carriers
+from pages.published import published
 from pages.reports import read_report
 from pages.serving import cost, sizing
 
@@ -36,7 +37,10 @@ def blocks(root: Path) -> dict[str, dict[str, list[str]]]:
         "docs/raspberry-pi.md": {"footprint": footprint(report("footprint"))},
         "docs/server.md": {"cost": cost(tasks)},
         "docs/deploy.md": {"sizing": sizing(load, metrics=metrics, cost=tasks, latency=latency)},
-        "docs/train-your-own.md": {"own-classes": own_classes(report("own_classes"))},
+        "docs/train-your-own.md": {
+            "own-classes": own_classes(report("own_classes")),
+            "published": published(report("published")),
+        },
         "docs/demo-page.md": {"browser": browser(report("browser"))},
     }
 

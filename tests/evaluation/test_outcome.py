@@ -28,6 +28,7 @@ SCRIPTS = {  # what measures, and what has to be given
     "learned_codecs": ("load", ["none", "--data", "none"]),
     "load": ("open_bundle", []),
     "mutations": ("_run", []),
+    "published": ("measure", ["--python", sys.executable]),
     "other_processor": ("measure", ["--python", sys.executable]),
     "own_classes": ("_measure", ["--photos", "none"]),
     "rate_accuracy": ("evaluate", ["--data", "none"]),

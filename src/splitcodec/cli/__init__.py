@@ -14,7 +14,21 @@ from splitcodec.cli.interrupts import INTERRUPTED, came_of_interrupt, say_interr
 
 import typer
 
-from splitcodec.cli import arena, bridge, bundles, classes, contexts, device, edge, models, quantise, tasks, top, watch
+from splitcodec.cli import (
+    arena,
+    bridge,
+    bundles,
+    classes,
+    contexts,
+    device,
+    edge,
+    models,
+    published,
+    quantise,
+    tasks,
+    top,
+    watch,
+)
 from splitcodec.cli.show import complain
 from splitcodec.errors import SplitcodecError
 
@@ -26,7 +40,7 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for room in (edge, bridge, top, device, watch, models, tasks, bundles, quantise, contexts, classes, arena):
+for room in (edge, bridge, top, device, watch, models, published, tasks, bundles, quantise, contexts, classes, arena):
     room.add_to(app)
 
 

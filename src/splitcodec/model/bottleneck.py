@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from typing import final
+from typing import Final, final
 
 import numpy as np
 import torch
@@ -23,14 +23,15 @@ from torch import Tensor, nn
 from splitcodec.model.gdn import at_least
 from splitcodec.model.parts import Coded, Quantise, TableNeck
 
-_FLOOR = 1e-9
+WIDTHS: Final = (3, 3, 3)
+_FLOOR: Final = 1e-9
 
 
 @final
 class FactorizedPrior(nn.Module):
-    """`count` one-dimensional densities, each a small monotone network (widths 1, 3, 3, 3, 1)."""
+    """`count` one-dimensional densities, each a small monotone network: 1, `widths`, 1."""
 
-    def __init__(self, count: int, *, widths: tuple[int, ...] = (3, 3, 3), init_scale: float = 10.0) -> None:
+    def __init__(self, count: int, *, widths: tuple[int, ...] = WIDTHS, init_scale: float = 10.0) -> None:
         super().__init__()
         sizes = (1, *widths, 1)
         scale = init_scale ** (1 / (len(widths) + 1))
@@ -72,12 +73,20 @@ class FactorizedPrior(nn.Module):
 class Bottleneck(TableNeck):
     """Gains and priors of all levels; level 0 costs the fewest bytes."""
 
-    def __init__(self, levels: int, channels: int, *, first_gain: float = 3.0, last_gain: float = 20.0) -> None:
+    def __init__(
+        self,
+        levels: int,
+        channels: int,
+        *,
+        first_gain: float = 3.0,
+        last_gain: float = 20.0,
+        widths: tuple[int, ...] = WIDTHS,
+    ) -> None:
         super().__init__()
-        self.levels, self.channels = levels, channels
+        self.levels, self.channels, self._widths = levels, channels, widths
         start = torch.linspace(math.log(first_gain), math.log(last_gain), levels)
         self.log_gain_lc = nn.Parameter(start[:, None].repeat(1, channels))
-        self.prior = FactorizedPrior(levels * channels)
+        self.prior = FactorizedPrior(levels * channels, widths=widths)
 
     def forward(self, latent_bchw: Tensor, *, quantise: Quantise = "noise") -> Coded:
         """Code a batch whose picture i has level `i // (B / levels)`: equal shares of all levels, in order.
@@ -144,7 +153,7 @@ class Bottleneck(TableNeck):
     def masses(self, low: int, high: int) -> NDArray[np.float64]:
         """Return the mass of every integer symbol from low to high: (levels, channels, high - low + 1)."""
         grid = torch.arange(low, high + 1, dtype=torch.float64, device=self.log_gain_lc.device)
-        prior = FactorizedPrior(self.levels * self.channels).to(grid)
+        prior = FactorizedPrior(self.levels * self.channels, widths=self._widths).to(grid)
         prior.load_state_dict(self.prior.state_dict())
         mass = prior.mass(grid.expand(self.levels * self.channels, -1))
         return mass.view(self.levels, self.channels, -1).cpu().numpy()

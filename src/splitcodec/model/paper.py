@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import Final, final
 
+import torch
 from torch import Tensor, nn
 
 from splitcodec.model.gdn import GDN
@@ -24,9 +25,12 @@ EXTRA: Final = -1
 
 @final
 class PaperEncoder(nn.Module):
-    """Image (B, 3, H, W) to the latent (B, channels, H/4 - 1, W/4 - 1)."""
+    """Image (B, 3, H, W) to the latent (B, channels, H/4 - 1, W/4 - 1).
 
-    def __init__(self, channels: int, *, widths: tuple[int, int]) -> None:
+    `centred`: the latent is counted from a number of each channel's own, its median where CompressAI has trained it.
+    """
+
+    def __init__(self, channels: int, *, widths: tuple[int, int], centred: bool = False) -> None:
         super().__init__()
         first, second = widths
         self.layers = nn.Sequential(
@@ -34,7 +38,7 @@ class PaperEncoder(nn.Module):
             GDN(first),
             nn.Conv2d(first, second, 5, stride=2, padding=2, bias=False),
             GDN(second),
-            nn.Conv2d(second, channels, 2, bias=False),
+            nn.Conv2d(second, channels, 2, bias=centred),
         )
 
     def forward(self, image_bchw: Tensor) -> Tensor:
@@ -44,12 +48,26 @@ class PaperEncoder(nn.Module):
 
 
 @final
-class PaperDecoder(FeatureDecoder):
-    """Latent (B, channels, h, w) to the teacher's feature (B, out, h + 1, w + 1)."""
+class Centre(nn.Module):
+    """Adds a number of its own to each channel. (A bias behind the convolution would miss the padding's zeros.)"""
 
-    def __init__(self, channels: int, out: int, *, widths: tuple[int, int]) -> None:
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.of_c = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, C, H, W) to the same shape."""
+        return x + self.of_c[:, None, None]
+
+
+@final
+class PaperDecoder(FeatureDecoder):
+    """Latent (B, channels, h, w) to the teacher's feature (B, out, h + 1, w + 1); `centred` as the encoder's."""
+
+    def __init__(self, channels: int, out: int, *, widths: tuple[int, int], centred: bool = False) -> None:
         super().__init__()
         first, second = widths
+        self.centre = Centre(channels) if centred else nn.Identity()
         self.layers = nn.Sequential(
             nn.Conv2d(channels, first, 2, padding=1, bias=False),
             GDN(first, inverse=True),
@@ -63,5 +81,5 @@ class PaperDecoder(FeatureDecoder):
 
     def forward(self, latent_bchw: Tensor) -> Tensor:
         """Map a latent to the feature."""
-        out: Tensor = self.layers(latent_bchw)
+        out: Tensor = self.layers(self.centre(latent_bchw))
         return out

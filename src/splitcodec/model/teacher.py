@@ -86,15 +86,7 @@ def load_teacher(
     or `.pt` state dict (read with `weights_only=True`). Raises TeacherError for unknown names, foreign weights, a crop
     at which the halves would not be the network, or a layer where more than one value crosses the cut.
     """
-    try:
-        network = timm.create_model(model, pretrained=False, num_classes=classes)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise TeacherError(f"timm has no classifier {model!r} ({error}); see timm.list_models()") from error
-    if weights == PACKAGED:
-        network.load_state_dict(_packaged_state(network.state_dict()))
-    elif weights != "random":
-        _load_own(network, Path(weights))
-    network.eval().requires_grad_(requires_grad=False)
+    network = load_network(model, weights=weights, classes=classes)
     graph = _traced(network, model, crop=crop)
     head, tail = _split(graph, cut, later)
     rest: nn.Module = nn.Identity().eval()
@@ -118,6 +110,19 @@ def load_teacher(
         stride=crop // feature.shape[-1],
         classes=classes,
     )
+
+
+def load_network(model: str, *, weights: str, classes: int = 1000) -> nn.Module:
+    """Build a timm classifier with weights as `load_teacher` takes them, frozen. Raises TeacherError."""
+    try:
+        network: nn.Module = timm.create_model(model, pretrained=False, num_classes=classes)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise TeacherError(f"timm has no classifier {model!r} ({error}); see timm.list_models()") from error
+    if weights == PACKAGED:
+        network.load_state_dict(_packaged_state(network.state_dict()))
+    elif weights != "random":
+        _load_own(network, Path(weights))
+    return network.eval().requires_grad_(requires_grad=False)
 
 
 def imagenet_labels() -> tuple[tuple[str, str], ...]:

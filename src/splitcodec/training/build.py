@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from splitcodec.errors import RecipeError
 from splitcodec.model import paper, pictures, reduced
-from splitcodec.model.bottleneck import Bottleneck
+from splitcodec.model.bottleneck import WIDTHS, Bottleneck
 from splitcodec.model.frozen import fast
 from splitcodec.model.hyperprior import Hyperprior
 from splitcodec.model.narrowing import narrowed
@@ -109,8 +109,9 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
             neck = _bottleneck(recipe)
             decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
         case PaperRecipe():
-            encoder, neck = paper.PaperEncoder(channels, widths=sizes.widths), _bottleneck(recipe)
-            decoder = paper.PaperDecoder(channels, teacher.width, widths=sizes.decoder_widths)
+            encoder = paper.PaperEncoder(channels, widths=sizes.widths, centred=sizes.centred)
+            neck = _bottleneck(recipe)
+            decoder = paper.PaperDecoder(channels, teacher.width, widths=sizes.decoder_widths, centred=sizes.centred)
         case ReducedRecipe():
             encoder, neck = reduced.ReducedEncoder(channels, width=sizes.width), reduced.EightBit(channels)
             decoder = reduced.ReducedDecoder(channels, teacher.width, width=sizes.decoder_width)
@@ -182,6 +183,7 @@ def _bottleneck(recipe: Recipe) -> Bottleneck:
         recipe.student.channels,
         first_gain=first if levels.first_gain is None else levels.first_gain,
         last_gain=last if levels.last_gain is None else levels.last_gain,
+        widths=recipe.student.prior if isinstance(recipe.student, PaperRecipe) else WIDTHS,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -154,8 +154,6 @@ def _card(recipe: Recipe, manifest: Manifest) -> str:
     for key, folder in (("start", recipe.start), ("lead", recipe.lead)):
         if folder is not None:
             shown[key] = folder.name
-    seconds, images = report.get("seconds", 0), report.get("images", "unknown number of")
-    folders = ", ".join(known.get("folders", []))
     return f"""# {manifest.ident}
 
 Entropic student of `{recipe.teacher.model}` (weights: {weights}), cut after `{recipe.teacher.cut}`.
@@ -164,9 +162,7 @@ The device runs {recipe.student.words()}:
 {manifest.encoder["parameters"]:,} parameters. {manifest.levels} rate levels, {manifest.channels} latent channels,
 stride {manifest.stride}.
 
-Trained by `splitcodec train` on {_photographs(known.get("photographs"), report)} ({folders};
-{images} pictures seen, {seconds / 60:.0f} minutes) at commit
-{known.get("commit")}. {_built_on(report)}{_tail(recipe)}
+{_trained(known, report)} {_built_on(report)}{_tail(recipe)}
 
 Held-out photographs of the same folders: agreement with the uncompressed teacher, sizes estimated from the prior.
 
@@ -185,11 +181,29 @@ Recipe:
 """
 
 
+def _trained(known: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    """Say who trained it, on what."""
+    folders = ", ".join(known.get("folders", []))
+    file = report.get("checkpoint")
+    if file is not None:
+        return (
+            f"Trained elsewhere, with the paper's published code: its weights are those of `{file['file']}`\n"
+            f"(sha256 {file['sha256']}),\n"
+            f"imported at commit {known.get('commit')}. Symbols were counted on "
+            f"{_photographs(known.get('photographs'), report)} ({folders})."
+        )
+    seconds, images = report.get("seconds", 0), report.get("images", "unknown number of")
+    return (
+        f"Trained by `splitcodec train` on {_photographs(known.get('photographs'), report)} ({folders};\n"
+        f"{images} pictures seen, {seconds / 60:.0f} minutes) at commit\n{known.get('commit')}."
+    )
+
+
 def _classes(recipe: Recipe, manifest: Manifest) -> str:
     return "ImageNet-1k classes" if recipe.teacher.classes is None else f"{len(manifest.classes)} classes of its own"
 
 
-def _photographs(count: Any, report: dict[str, Any]) -> str:
+def _photographs(count: Any, report: Mapping[str, Any]) -> str:
     """Say how many photographs there were, and how many had labels where that mattered."""
     if "labelled" not in report:
         return f"{count} unlabelled photographs"

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, PositiveInt, Tag, model_validator
 
+from splitcodec.model.bottleneck import WIDTHS
 from splitcodec.training.keys import Count, Strict, by_kind
 
 STUDENT_KINDS = ("squeeze", "patch", "thinned", "paper", "reduced", "image", "hyperprior")
@@ -152,6 +153,10 @@ class PaperRecipe(Strict):
     channels: PositiveInt = 24
     decoder_widths: tuple[PositiveInt, PositiveInt] = (512, 256)
     """Channels behind the decoder's first and second convolution; the third has the teacher's."""
+    prior: tuple[PositiveInt, ...] = WIDTHS
+    """Hidden numbers of each channel's prior, layer by layer; CompressAI's has 3, 3, 3, 3."""
+    centred: bool = False
+    """Whether symbols are counted from a number of each channel's own, as CompressAI counts them from the median."""
 
     def words(self) -> str:
         """Say what the device runs."""

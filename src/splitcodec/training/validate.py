@@ -65,7 +65,7 @@ def _coded(student: Student, stem_bchw: Tensor, *, level: int) -> tuple[Tensor, 
     """Return the feature decoded from rounded symbols, and their code length."""
     if isinstance(student.bottleneck, TableNeck):
         symbols = student.symbols(stem_bchw, level)
-        return student.reproduce(symbols, level), _bits(student.bottleneck, symbols, level=level)
+        return student.reproduce(symbols, level), bits_of(student.bottleneck, symbols, level=level)
     coded = student(stem_bchw, quantise="round")
     return coded.feature_bchw, float(coded.bits_b.sum())
 
@@ -74,8 +74,8 @@ def _logits(out: Tensor | tuple[Tensor, ...]) -> Tensor:
     return out[0] if isinstance(out, tuple) else out
 
 
-def _bits(bottleneck: TableNeck, symbols_bchw: Tensor, *, level: int) -> float:
-    """Code length of rounded symbols under one level's prior."""
+def bits_of(bottleneck: TableNeck, symbols_bchw: Tensor, *, level: int) -> float:
+    """Return the code length of rounded symbols (B, C, H, W) under one level's prior, bits."""
     low, high = int(symbols_bchw.min()), int(symbols_bchw.max())
     mass_cs = np.maximum(bottleneck.masses(low, high)[level], _LEAST_MASS)
     bits_cs = -torch.log2(torch.from_numpy(mass_cs))
