@@ -147,6 +147,24 @@ def test_an_answer_that_the_broker_would_hang_up_on_is_refused(
     assert "oversize" not in (tmp_path / "log").read_text()
 
 
+@pytest.mark.parametrize("name", ["/".join("a" * 250), "a" * 65_000])
+def test_a_response_topic_that_the_broker_would_hang_up_on_is_not_answered(broker: Mosquitto, name: str) -> None:
+    """The answer was sent again after each connection, and nobody was answered any more."""
+    with (
+        Bridge(parse_broker(broker.url), echo) as bridge,
+        publisher(broker, "stranger") as stranger,
+        publisher(broker, "me") as me,
+    ):
+        properties = Properties(PacketTypes.PUBLISH)
+        properties.ResponseTopic = f"site7/answers/{name}"
+        stranger.client.publish("site7/packets", b"evil", qos=1, properties=properties).wait_for_publish(5)
+        me.publish(b"good", 1)
+        assert me.answered(1) == [b"good"]
+        assert bridge._client.is_connected()
+        me.publish(b"then", 1)
+        assert me.answered(2) == [b"good", b"then"]
+
+
 def test_a_lost_connection_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     broker = Mosquitto(tmp_path)
     with caplog.at_level(logging.WARNING, "splitcodec.edge"):

@@ -150,7 +150,7 @@ class Bridge:
 
     def _handle(self, message: MQTTMessage, place: list[Any]) -> None:
         target = getattr(message.properties, "ResponseTopic", "")
-        if target.startswith(self._broker.answers) and not set(target) & set("+#"):
+        if self._broker.may_answer(target):
             reply = Properties(PacketTypes.PUBLISH)
             reply.MessageExpiryInterval = ANSWER_EXPIRES_S
             if (correlation := getattr(message.properties, "CorrelationData", None)) is not None:
@@ -166,7 +166,9 @@ class Bridge:
             if published_bytes(target, reply.pack(), body) <= self._largest:
                 self._client.publish(target, body, qos=1, properties=reply)
         else:
-            _log.warning("a packet without a response topic under %s; nobody can be answered", self._broker.answers)
+            _log.warning(
+                "a packet without a plain response topic under %s; nobody can be answered", self._broker.answers
+            )
         self._confirm(place)
 
     def _answer(self, message: MQTTMessage) -> tuple[str, bytes]:
