@@ -244,6 +244,32 @@ def test_a_batch_that_never_ends_holds_nobody(
             assert time.monotonic() - since < within_s + 2  # of Python's own, on a busy machine
 
 
+STARTING = """
+import time
+from splitcodec.edge.server import read_settings, serve
+
+settings = read_settings({"port": 0, "linger_s": 0, "drain_s": 1})
+serve(lambda: time.sleep(60), settings, ends_process=True)
+"""
+
+
+@pytest.mark.parametrize(("one", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_bundles_that_take_long_to_open_hold_nobody(one: signal.Signals, code: int) -> None:
+    """The process went on until they were open, and systemd killed it."""
+    command = [sys.executable, "-c", STARTING]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "startup complete" not in process.stderr.readline():
+            assert process.poll() is None
+        since = time.monotonic()
+        process.send_signal(one)
+        try:
+            assert process.wait(20) == code
+        finally:
+            process.kill()
+        assert time.monotonic() - since < 1 + 3 + 2  # of Python's own, on a busy machine
+
+
 def test_tokens_turn_over_on_sighup_and_are_never_in_a_log(tiny_folder: Path, packet: bytes, tmp_path: Path) -> None:
     file, old, new = tmp_path / "tokens", "old-token-0123456789", "new-token-0123456789"
     file.write_text(f"{old}\n")
