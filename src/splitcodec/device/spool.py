@@ -19,6 +19,7 @@ from typing import Any, final
 
 from splitcodec.device.placed import Letterbox
 from splitcodec.errors import OutputError, SpoolError
+from splitcodec.wire.durable import sync_folder, write_synced
 from splitcodec.wire.request import Wanted
 
 _SUFFIX = ".spool"
@@ -200,10 +201,7 @@ def write_whole(place: Path, content: bytes, *, part: Path | None = None) -> Non
     part = place.with_suffix(".part") if part is None else part
     try:
         try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(part, content)
             os.replace(part, place)
         except OSError:
             with contextlib.suppress(OSError):
@@ -212,17 +210,6 @@ def write_whole(place: Path, content: bytes, *, part: Path | None = None) -> Non
         sync_folder(place.parent)
     except OSError as error:
         raise OutputError(f"cannot write {place}: {error.strerror or error}; free some space") from None
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk."""
-    if os.name == "nt":  # which opens no folders, and writes their entries itself
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def lock_file(path: Path) -> int:
