@@ -171,12 +171,13 @@ def watch(
         )
         closing.callback(shown.end, watching.status)
         got = closing.enter_context(_stopping(stop))
+        poll_s = poll if camera is None else min(poll, every / 4)
         if once:
-            watching.once(stop)
+            watching.once(stop, poll_s=poll_s)
         else:
             what = folder if camera is None else shown_address(camera)
             say(f"watching {what} for {device.bundle.ident} at {address}, spool {place}")
-            watching.run(stop, poll_s=poll if camera is None else min(poll, every / 4))
+            watching.run(stop, poll_s=poll_s)
     if signal.SIGINT in got:
         raise typer.Exit(_INTERRUPTED)
     left = watching.status
