@@ -114,7 +114,7 @@ def watch(
     from splitcodec.device.client import Device
     from splitcodec.device.journal import Journal
     from splitcodec.device.links import Links
-    from splitcodec.device.spool import Spool
+    from splitcodec.device.spool import LEDGER, Spool
     from splitcodec.device.status import shown_address
     from splitcodec.device.watch import Watch
     from splitcodec.errors import SettingsError
@@ -152,7 +152,7 @@ def watch(
         )
         packets = Spool(place)
         closing.callback(packets.close)
-        journal = Journal(answers or place / "answers.jsonl", place / "ledger")
+        journal = Journal(answers or place / "answers.jsonl", place / LEDGER)
         closing.callback(journal.close)
         if journal.unsure and len(packets):
             with contextlib.suppress(OSError):

@@ -22,6 +22,8 @@ from splitcodec.errors import OutputError, SpoolError
 from splitcodec.wire.durable import sync_folder, write_synced
 from splitcodec.wire.request import Wanted
 
+LEDGER = "ledger"
+"""The journal's own file in a spool's folder."""
 _SUFFIX = ".spool"
 _REFUSED = "refused"
 _BLOCK = 4096  # what a small file takes on most disks
@@ -88,7 +90,7 @@ class Spool:
         except OSError as error:
             raise OutputError(f"cannot use {folder}: {error.strerror}; choose another --spool") from None
         for part in folder.glob("*.part"):
-            if not part.is_dir():
+            if (_number(part) or part.stem == LEDGER) and not part.is_dir():
                 part.unlink(missing_ok=True)
         found = sorted((path for path in folder.glob(f"*{_SUFFIX}") if _number(path) and path.is_file()), key=_number)
         self._sizes = {path: disk_size(path.stat().st_size) for path in found}
