@@ -147,6 +147,16 @@ def test_an_answer_that_the_broker_would_hang_up_on_is_refused(
     assert "oversize" not in (tmp_path / "log").read_text()
 
 
+def test_the_answers_that_are_kept_are_bounded_in_bytes(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_mqtt, "BYTES_KEPT", 1000)
+    with Bridge(parse_broker(broker.url), lambda packet, _: packet * 200, concurrency=1) as bridge:
+        with publisher(broker, "me") as one:
+            for count, packet in enumerate((b"a", b"b", b"c", b"d", b"e", b"f", b"g"), 1):
+                one.publish(packet, 1)
+                assert len(one.answered(count)) == count
+        assert list(bridge._kept.values()) == [packet * 200 for packet in (b"c", b"d", b"e", b"f", b"g")]
+
+
 @pytest.mark.parametrize("name", ["/".join("a" * 250), "a" * 65_000])
 def test_a_response_topic_that_the_broker_would_hang_up_on_is_not_answered(broker: Mosquitto, name: str) -> None:
     """The answer was sent again after each connection, and nobody was answered any more."""

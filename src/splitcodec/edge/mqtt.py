@@ -36,6 +36,7 @@ except ModuleNotFoundError as error:
 _log = logging.getLogger("splitcodec.edge")
 
 ANSWERS_KEPT = 256
+BYTES_KEPT = 16 << 20  # of these together
 UNHELD = 256
 ANSWER_EXPIRES_S = 60
 SESSION_EXPIRES_S = 86_400
@@ -191,7 +192,7 @@ class Bridge:
             return MEDIA_TYPE, dump_problem(SplitcodecError())
         with self._lock:
             self._kept[name] = body
-            while len(self._kept) > ANSWERS_KEPT:
+            while len(self._kept) > ANSWERS_KEPT or sum(map(len, self._kept.values())) > BYTES_KEPT:
                 self._kept.popitem(last=False)
         return (BRIEF_TYPE, shorten(body)) if given.get(BRIEF) == "1" else (ANSWER_TYPE, body)
 
