@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -82,6 +83,20 @@ def test_pictures_are_answered_over_udp(bridge: str, tiny_folder: Path, tmp_path
     assert refused.returncode == 2
     assert "need the same token" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_log_on_a_full_disk_does_not_end_it(tiny_folder: Path, tmp_path: Path) -> None:
+    Image.effect_noise((90, 70), 60).convert("RGB").save(tmp_path / "a.png")
+    with socket.socket(type=socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [*COMMAND, "bridge", "--udp", port, "--bundle", str(tiny_folder)]
+    with open("/dev/full", "w") as full, subprocess.Popen(command, stderr=full, env=PLAIN) as process:
+        words = ("ask", str(tmp_path / "a.png"), "--url", f"udp://127.0.0.1:{port}", "--bundle", str(tiny_folder))
+        asked = run(*words, "--timeout", "1", "--retries", "6")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert asked.returncode == 0, asked.stderr
 
 
 def test_a_server_that_wants_a_token_gets_it_from_either_bridge(tiny_folder: Path, tmp_path: Path) -> None:

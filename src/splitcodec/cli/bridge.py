@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import sys
 import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from splitcodec.cli.show import DEFAULT_BUNDLE, ThreadsOption, TimeoutOption, check_finite, read_token
+from splitcodec.cli.shown import say
 
 if TYPE_CHECKING:
     from splitcodec.wire.request import Respond
@@ -96,7 +96,7 @@ def bridge(
     else:
         bridging, place = _from_udp(udp or "", respond, token=read_token(token_file), concurrency=concurrency)
     with bridging:
-        print(f"bridging {place} to {what}", file=sys.stderr, flush=True)
+        say(f"bridging {place} to {what}")
         while not stop.wait(3600.0):
             pass
 
