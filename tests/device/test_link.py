@@ -163,6 +163,16 @@ def test_retry_after_is_honoured_within_reason(edge: Edge) -> None:
     assert waits[2] < LONGEST_WAIT_S
 
 
+def test_waits_between_many_tries_stay_short() -> None:
+    """They doubled without end: hours before the 18th try, and beyond 1,024 no number holds them."""
+    waits: list[float] = []
+    with http("http://127.0.0.1:9", retries=1100, sleep=waits.append) as link, pytest.raises(LinkDown, match="1101"):
+        link(b"x")
+    assert len(waits) == 1100
+    assert 0.2 <= waits[0] < 0.4
+    assert max(waits) <= LONGEST_WAIT_S
+
+
 def test_retries_used_up_is_link_down_with_the_reason(edge: Edge) -> None:
     edge.replies = [problem(503, "overloaded")]
     with (

@@ -24,7 +24,7 @@ from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError,
 from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.brief import MEDIA_TYPE, restore
 from splitcodec.wire.problem import Told, told_by
-from splitcodec.wire.request import BACKOFF_S, check_top
+from splitcodec.wire.request import backoff_s, check_top
 
 Link = Callable[[bytes], bytes]
 
@@ -110,7 +110,7 @@ class HttpLink:
             )
         trouble = ""
         for turn in range(self._tries):
-            wait_s = BACKOFF_S * 2**turn * (1.0 + random.random())  # noqa: S311 - jitter, not a secret
+            wait_s = backoff_s(turn) * (1.0 + random.random())  # noqa: S311 - jitter, not a secret
             try:
                 status, headers, body = self._post(packet, idempotency_key)
             except httpx.TimeoutException:
