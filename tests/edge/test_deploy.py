@@ -32,6 +32,14 @@ def healthy(port: int, **environment: str) -> bool:
     return subprocess.run([sys.executable, *rest], env=environment, capture_output=True, check=False).returncode == 0
 
 
+def test_a_reload_that_comes_too_early_does_not_stop_the_service_for_good() -> None:
+    lines = (DEPLOY / "splitcodec.service").read_text().splitlines()
+    unit = dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+    assert unit["ExecReload"].split()[:2] == ["/bin/kill", "-HUP"]
+    assert unit["Restart"] == "on-failure"  # which an end by SIGHUP is not
+    assert unit["RestartForceExitStatus"] == "SIGHUP"
+
+
 def test_a_proxy_is_not_asked_for_the_health_of_a_container(tiny: Bundle) -> None:
     """podman hands the host's HTTP_PROXY on, and every container behind one was taken for unhealthy."""
     with BackgroundServer(create_app(Edge(tiny, threads=1), read_settings())) as server:
