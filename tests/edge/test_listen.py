@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -104,6 +105,28 @@ def test_a_client_that_stops_sending_but_listens_is_no_trouble(impatient: Backgr
             connection.shutdown(socket.SHUT_WR)
             told(connection)
     assert httpx.get(f"{impatient.url}/healthz", trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_who_asks_and_never_reads_is_cut_off(tiny: Bundle, reads: bool) -> None:
+    """1,000 of them took all connections for as long as they liked; who reads slowly gets all that was asked for."""
+    server = BackgroundServer(create_app(Edge(tiny, threads=1), read_settings({"keep_alive_s": 1})))
+    server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with server, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(20 * b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+        held: Any = server._server.server_state.connections
+        came, until = b"", time.monotonic() + 20
+        while not any(one.flow and one.flow.write_paused for one in list(held)):
+            time.sleep(0.01)
+        while reads and came.count(b"splitcodec_info{") < 20 and time.monotonic() < until:
+            time.sleep(0.02)
+            came += connection.recv(4096)
+        assert came.count(b"HTTP/1.1 200") == 20 * reads
+        while held and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not held
 
 
 def test_answers_do_not_wait_for_acknowledgements(tiny: Bundle, packet: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
