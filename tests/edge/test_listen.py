@@ -129,6 +129,28 @@ def test_who_asks_and_never_reads_is_cut_off(tiny: Bundle, reads: bool) -> None:
         assert not held
 
 
+def test_too_many_open_files_are_told_in_one_line(tiny_folder: Path) -> None:
+    """They were told 2,048 times a second, each time in 15 lines, not one of them JSON."""
+    command = [sys.executable, "-m", "splitcodec.cli", "serve", "-b", tiny_folder, "--port", "0", "--log", "json"]
+    limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *map(str, command)]
+    with subprocess.Popen(limited, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while " at http" not in (line := process.stderr.readline()):
+            assert line
+        url = line.rsplit(" ", 1)[1].strip()
+        port = int(url.rsplit(":", 1)[1])
+        held = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        time.sleep(1.5)
+        for one in held:
+            one.close()
+        time.sleep(1.5)  # until asyncio tries again
+        assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
+        process.terminate()
+        lines = process.stderr.read().splitlines()
+    told = [json.loads(line) for line in lines]
+    assert ["Too many open files" in one["message"] for one in told].count(True) == 1
+
+
 def test_answers_do_not_wait_for_acknowledgements(tiny: Bundle, packet: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     real = listen._Connection.connection_made
