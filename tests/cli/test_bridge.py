@@ -125,6 +125,15 @@ def test_a_password_of_the_server_is_not_said() -> None:
         assert said.endswith(" to http://127.0.0.1:9\n")
 
 
+def test_more_at_once_than_a_process_has_threads_for_are_refused() -> None:
+    """A traceback, of Python's threads or of paho's limits."""
+    for carrier in (["--udp", "0"], ["--mqtt", "mqtt://127.0.0.1:9/site7"]):
+        done = run("bridge", *carrier, "--concurrency", "100000")
+        assert done.returncode == 2
+        assert "'--concurrency'" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

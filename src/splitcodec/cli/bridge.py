@@ -41,7 +41,9 @@ def bridge(
             "--bundle", "-b", metavar="B", help=f"Bundles to answer with; repeatable. Default: {DEFAULT_BUNDLE}."
         ),
     ] = None,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Packets answered at the same time.")] = 2,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, max=1024, help="Packets answered at the same time.")
+    ] = 2,
     client_id: Annotated[
         str | None, typer.Option("--client-id", help="Let the broker keep packets while the bridge is away.")
     ] = None,
