@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,22 @@ def test_a_tree_has_its_folders(tmp_path: Path) -> None:
     write_tree(tmp_path / "tree", files)
     assert {name: (tmp_path / "tree" / name).read_bytes() for name in files} == files
     sync_folder(tmp_path / "tree")
+
+
+@pytest.mark.parametrize("write", WRITERS)
+def test_a_disk_that_syncs_no_folders_will_do(
+    write: Callable[[Path, Bundle], Any], tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    write(tmp_path, tiny)
+    assert files_in(tmp_path)
 
 
 def test_a_disk_that_is_full_when_it_is_synced_is_said(

@@ -6,6 +6,7 @@ its place goes to the disk first, is renamed then, and the entry of the folder f
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,11 +30,17 @@ def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk. Raises OSError."""
+    """Bring a folder's entries to the disk, where it knows how (shared folders of virtual machines do not).
+
+    Raises OSError.
+    """
     if os.name == "nt":  # which opens no folders, and writes their entries itself
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)
