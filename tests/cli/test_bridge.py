@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -84,6 +85,20 @@ def test_pictures_are_answered_over_udp(bridge: str, tiny_folder: Path, tmp_path
     assert "Traceback" not in refused.stderr
 
 
+def test_a_log_on_a_full_disk_does_not_end_it(tiny_folder: Path, tmp_path: Path) -> None:
+    Image.effect_noise((90, 70), 60).convert("RGB").save(tmp_path / "a.png")
+    with socket.socket(type=socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    command = [*COMMAND, "bridge", "--udp", port, "--bundle", str(tiny_folder)]
+    with open("/dev/full", "w") as full, subprocess.Popen(command, stderr=full, env=PLAIN) as process:
+        words = ("ask", str(tmp_path / "a.png"), "--url", f"udp://127.0.0.1:{port}", "--bundle", str(tiny_folder))
+        asked = run(*words, "--timeout", "1", "--retries", "6")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert asked.returncode == 0, asked.stderr
+
+
 def test_a_server_that_wants_a_token_gets_it_from_either_bridge(tiny_folder: Path, tmp_path: Path) -> None:
     pytest.importorskip("paho.mqtt.client")
     wanted, picture, file = "the-servers-own-token", tmp_path / "a.png", tmp_path / "token"
@@ -108,6 +123,15 @@ def test_a_server_that_wants_a_token_gets_it_from_either_bridge(tiny_folder: Pat
 def test_a_password_of_the_server_is_not_said() -> None:
     with bridging("--udp", "0", "--url", "http://me:s3cret@127.0.0.1:9") as said:
         assert said.endswith(" to http://127.0.0.1:9\n")
+
+
+def test_more_at_once_than_a_process_has_threads_for_are_refused() -> None:
+    """A traceback, of Python's threads or of paho's limits."""
+    for carrier in (["--udp", "0"], ["--mqtt", "mqtt://127.0.0.1:9/site7"]):
+        done = run("bridge", *carrier, "--concurrency", "100000")
+        assert done.returncode == 2
+        assert "'--concurrency'" in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(

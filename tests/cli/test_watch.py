@@ -19,6 +19,7 @@ from splitcodec.cli.show import DEFAULT_BUNDLE
 from splitcodec.device.client import Device
 from splitcodec.device.link import http
 from splitcodec.device.overlay import in_picture
+from splitcodec.device.source import Capture, Folder, Known
 from splitcodec.device.spool import Spool
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.server import BackgroundServer, Settings, create_app
@@ -76,6 +77,24 @@ def test_once(run: Run, url: str, tiny: Bundle, tiny_folder: Path, tmp_path: Pat
         packet = device.encode(tmp_path / "in" / "done" / line["picture"], level=2)
         assert (line["bytes"], line["level"], line["bundle"]) == (len(packet), 2, "tiny@1")
         assert line["answers"] == edge.answer(packet, top=2)["answers"]
+
+
+def test_once_looks_as_often_as_it_is_told(
+    run: Run, url: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It looked five times a second, at a network share as well."""
+    shoot(tmp_path / "in", "a.png")
+    looks: list[float] = []
+    real = Folder.take
+
+    def take(self: Folder, known: Known) -> list[Capture]:
+        looks.append(time.monotonic())
+        return real(self, known)
+
+    monkeypatch.setattr(Folder, "take", take)
+    options = ("--url", url, "-b", tiny_folder, "--settle", 0.5, "--poll", 0.6, "--once")
+    assert run(tmp_path / "in", *options).returncode == 0
+    assert looks[1] - looks[0] >= 0.6
 
 
 def test_nobody_there_then_somebody(run: Run, url: str, tiny_folder: Path, tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 import socket
 import threading
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 
@@ -17,7 +19,8 @@ from splitcodec.edge.answer import Edge
 from splitcodec.edge.fragmented import Peer, serve_frames
 from splitcodec.errors import LinkDown, LinkRefused, PacketError, SettingsError
 from splitcodec.wire.bundle import Bundle
-from splitcodec.wire.exchange import Patience
+from splitcodec.wire.exchange import Patience, Sender
+from splitcodec.wire.fragment import Channel
 from tests.wire.lossy import Radio
 
 Respond = Callable[[bytes], bytes]
@@ -108,6 +111,18 @@ def test_an_answer_too_long_for_the_frames_is_refused() -> None:
     with pytest.raises(LinkRefused, match="AnswerTooLarge") as caught:
         over(Radio(1), lambda _: bytes(20_000), frame=51)(b"x")
     assert caught.value.status == 422
+
+
+def test_the_answers_that_are_kept_of_one_device_are_bounded_in_bytes() -> None:
+    """256 senders that asked for large label maps again and again took gigabytes of a bridge."""
+    for size, kept in ((30_000, 2), (50_000, 1), (100, 16)):
+        peer = Peer(partial(lambda answer, _: answer, bytes(size)), frame=222)
+        next_ident = itertools.count().__next__
+        for _ in range(20):
+            sender = Sender(b"one", channel=Channel.REQUEST, frame=222, next_ident=next_ident, patience=PATIENCE)
+            for one in sender.frames(0.0):
+                peer.heard(one, 0.0)
+        assert peer.kept_bytes == kept * size
 
 
 def test_any_answer_that_fits_into_256_frames_is_taken() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -89,6 +90,21 @@ def test_an_answer_is_mapped_and_drawn() -> None:
     assert drawn.shape == (96, 192, 3)
     assert (drawn[64, 100] != drawn[60, 120]).any()  # the edge of the box
     assert (drawn[5, 20] != drawn[5, 180]).any()  # the two classes
+
+
+def test_a_large_label_map_is_drawn_in_little_memory() -> None:
+    """One of 64 megapixels took 1.5 GB beside the picture."""
+    index_hw = (np.add.outer(np.arange(900), np.arange(1100)) // 7 % 256).astype(np.uint8)
+    picture = Image.linear_gradient("L").convert("RGB").resize((1100, 900))
+    answer: Answer = {"bundle": "x@1", "level": 0, "answers": {"segment": mask(index_hw)}, "ms": {}}
+    tracemalloc.start()
+    drawn = draw(picture, answer)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    veiled = Image.blend(picture, Image.fromarray(palette(257)[index_hw.astype(int) + 1]), 0.5)
+    expected_hwc = np.where((index_hw == 255)[..., None], np.asarray(picture), np.asarray(veiled))
+    assert (np.asarray(drawn) == expected_hwc).all()
+    assert peak < 6 * index_hw.size  # of what NumPy and Python take
 
 
 @pytest.mark.parametrize("change", [{"png": "%%"}, {"png": "aGVsbG8="}, {"size": [64, 95]}, {"size": [60000, 60000]}])

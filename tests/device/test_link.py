@@ -137,6 +137,22 @@ def test_flaky_edge_is_asked_again(edge: Edge, status: int) -> None:
     assert 0.2 <= waits[0] <= 0.4 <= waits[1] <= 0.8
 
 
+@pytest.mark.parametrize("proxy", ["", "http://127.0.0.1:9"])
+def test_cookies_are_not_kept(edge: Edge, monkeypatch: pytest.MonkeyPatch, proxy: str) -> None:
+    """Those of a captive portal went to the edge with every packet; large ones made it refuse them all for good."""
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    edge.replies = [(503, {"set-cookie": f"portal={'x' * 4000}; Path=/"}, b""), (200, {}, b"{}")]
+    with http(edge.url, retries=1, sleep=no_sleep) as link:
+        for _ in range(2):
+            link(b"x")
+    look = page(edge.url)
+    edge.replies = [(200, {"set-cookie": "a=b"}, b"")]
+    for _ in range(2):
+        look()
+    assert len(edge.seen) == 5
+    assert not any("cookie" in headers for _, headers, _ in edge.seen)
+
+
 def test_an_idempotency_key_goes_with_every_try(edge: Edge) -> None:
     edge.replies = [(429, {"retry-after": "1"}, b""), (200, {}, b"answer")]
     with http(edge.url, sleep=no_sleep) as link:
@@ -161,6 +177,16 @@ def test_retry_after_is_honoured_within_reason(edge: Edge) -> None:
         link(b"x")
     assert waits[:2] == [3.0, LONGEST_WAIT_S]
     assert waits[2] < LONGEST_WAIT_S
+
+
+def test_waits_between_many_tries_stay_short() -> None:
+    """They doubled without end: hours before the 18th try, and beyond 1,024 no number holds them."""
+    waits: list[float] = []
+    with http("http://127.0.0.1:9", retries=1100, sleep=waits.append) as link, pytest.raises(LinkDown, match="1101"):
+        link(b"x")
+    assert len(waits) == 1100
+    assert 0.2 <= waits[0] < 0.4
+    assert max(waits) <= LONGEST_WAIT_S
 
 
 def test_retries_used_up_is_link_down_with_the_reason(edge: Edge) -> None:

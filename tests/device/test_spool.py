@@ -79,8 +79,35 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
 
 def test_what_was_half_written_is_cleared_away(tmp_path: Path) -> None:
     (tmp_path / "000000000001.part").write_bytes(b"half")
+    (tmp_path / "ledger.part").write_bytes(b"half")
     spool = Spool(tmp_path)
     assert (len(spool), sorted(path.name for path in tmp_path.iterdir())) == (0, ["lock"])
+    spool.close()
+
+
+def test_files_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
+    """A folder of such a name was a packet that could not be read, before which all others waited; downloads went."""
+    (tmp_path / "000000000007.spool").mkdir()
+    (tmp_path / "000000000008.spool").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "notes.spool").write_bytes(b"")
+    (tmp_path / "\u00b2.spool").write_bytes(b"")
+    (tmp_path / "photos.part").mkdir()
+    (tmp_path / "film.mp4.part").write_bytes(b"half a download")
+    others = {path.name for path in tmp_path.iterdir()}
+    spool = Spool(tmp_path)
+    place = spool.add(entry(1))
+    assert spool.waiting() == [place]
+    assert {path.name for path in tmp_path.iterdir()} == {*others, place.name, "lock"}
+    spool.close()
+
+
+@pytest.mark.parametrize("head", [b"[" * 100_000, b'{"capture":"a","picture":"b","key":"c","level":1e999}', b"[1]"])
+def test_a_head_that_is_none_is_damage(tmp_path: Path, head: bytes) -> None:
+    content = head + b"\npacket"
+    (tmp_path / "000000000001.spool").write_bytes(content + zlib.crc32(content).to_bytes(4, "little"))
+    spool = Spool(tmp_path)
+    with pytest.raises(SpoolError, match="damaged"):
+        spool.read(spool.waiting()[0])
     spool.close()
 
 

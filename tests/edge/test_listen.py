@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -104,6 +105,50 @@ def test_a_client_that_stops_sending_but_listens_is_no_trouble(impatient: Backgr
             connection.shutdown(socket.SHUT_WR)
             told(connection)
     assert httpx.get(f"{impatient.url}/healthz", trust_env=False).status_code == 200
+
+
+@pytest.mark.parametrize("reads", [False, True])
+def test_who_asks_and_never_reads_is_cut_off(tiny: Bundle, reads: bool) -> None:
+    """1,000 of them took all connections for as long as they liked; who reads slowly gets all that was asked for."""
+    server = BackgroundServer(create_app(Edge(tiny, threads=1), read_settings({"keep_alive_s": 1})))
+    server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with server, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(20 * b"GET /metrics HTTP/1.1\r\nhost: x\r\n\r\n")
+        held: Any = server._server.server_state.connections
+        came, until = b"", time.monotonic() + 20
+        while not any(one.flow and one.flow.write_paused for one in list(held)):
+            time.sleep(0.01)
+        while reads and came.count(b"splitcodec_info{") < 20 and time.monotonic() < until:
+            time.sleep(0.02)
+            came += connection.recv(4096)
+        assert came.count(b"HTTP/1.1 200") == 20 * reads
+        while held and time.monotonic() < until:
+            time.sleep(0.05)
+        assert not held
+
+
+def test_too_many_open_files_are_told_in_one_line(tiny_folder: Path) -> None:
+    """They were told 2,048 times a second, each time in 15 lines, not one of them JSON."""
+    command = [sys.executable, "-m", "splitcodec.cli", "serve", "-b", tiny_folder, "--port", "0", "--log", "json"]
+    limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *map(str, command)]
+    with subprocess.Popen(limited, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while " at http" not in (line := process.stderr.readline()):
+            assert line
+        url = line.rsplit(" ", 1)[1].strip()
+        port = int(url.rsplit(":", 1)[1])
+        held = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+        time.sleep(1.5)
+        for one in held:
+            one.close()
+        time.sleep(1.5)  # until asyncio tries again
+        assert httpx.get(f"{url}/healthz", trust_env=False).status_code == 200
+        process.terminate()
+        lines = process.stderr.read().splitlines()
+    told = [json.loads(line) for line in lines]
+    assert ["Too many open files" in one["message"] for one in told].count(True) == 1
 
 
 def test_answers_do_not_wait_for_acknowledgements(tiny: Bundle, packet: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,6 +287,32 @@ def test_a_batch_that_never_ends_holds_nobody(
             finally:
                 process.kill()
             assert time.monotonic() - since < within_s + 2  # of Python's own, on a busy machine
+
+
+STARTING = """
+import time
+from splitcodec.edge.server import read_settings, serve
+
+settings = read_settings({"port": 0, "linger_s": 0, "drain_s": 1})
+serve(lambda: time.sleep(60), settings, ends_process=True)
+"""
+
+
+@pytest.mark.parametrize(("one", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_bundles_that_take_long_to_open_hold_nobody(one: signal.Signals, code: int) -> None:
+    """The process went on until they were open, and systemd killed it."""
+    command = [sys.executable, "-c", STARTING]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "startup complete" not in process.stderr.readline():
+            assert process.poll() is None
+        since = time.monotonic()
+        process.send_signal(one)
+        try:
+            assert process.wait(20) == code
+        finally:
+            process.kill()
+        assert time.monotonic() - since < 1 + 3 + 2  # of Python's own, on a busy machine
 
 
 def test_tokens_turn_over_on_sighup_and_are_never_in_a_log(tiny_folder: Path, packet: bytes, tmp_path: Path) -> None:

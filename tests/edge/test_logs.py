@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from splitcodec.edge.logs import REQUEST_ID, JsonLines, TextLines, facts, request_id
+from splitcodec.edge.logs import REQUEST_ID, JsonLines, Rarely, TextLines, facts, request_id
 
 
 def record(message: str, **values: object) -> logging.LogRecord:
@@ -37,6 +37,24 @@ def test_nothing_of_a_client_breaks_a_line() -> None:
         text = formatter.format(record(evil, client="\n"))
         assert len(text.splitlines()) == 1
         assert "\x1b" not in text
+
+
+def test_what_asyncio_repeats_is_said_once_in_a_while() -> None:
+    now = [0.0]
+    rarely = Rarely(every_s=10, clock=lambda: now[0])
+    said = []
+    for now[0] in (0.0, 0.0, 5.0, 10.0):
+        accept = logging.LogRecord(
+            "asyncio", logging.ERROR, __file__, 1, "socket.accept() out of system resource", None, None
+        )
+        accept.exc_info = (OSError, OSError(24, "Too many open files"), None)
+        other = record("another % thing")
+        assert rarely.filter(other)
+        if rarely.filter(accept):
+            said.append(TextLines().format(accept).partition(" ERROR ")[2])
+    assert len(said) == 2
+    assert said[0].startswith("no more connections can be taken (Too many open files); ")
+    assert "\n" not in said[0]
 
 
 def test_tracebacks_are_in_both() -> None:

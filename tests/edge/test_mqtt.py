@@ -147,6 +147,34 @@ def test_an_answer_that_the_broker_would_hang_up_on_is_refused(
     assert "oversize" not in (tmp_path / "log").read_text()
 
 
+def test_the_answers_that_are_kept_are_bounded_in_bytes(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_mqtt, "BYTES_KEPT", 1000)
+    with Bridge(parse_broker(broker.url), lambda packet, _: packet * 200, concurrency=1) as bridge:
+        with publisher(broker, "me") as one:
+            for count, packet in enumerate((b"a", b"b", b"c", b"d", b"e", b"f", b"g"), 1):
+                one.publish(packet, 1)
+                assert len(one.answered(count)) == count
+        assert list(bridge._kept.values()) == [packet * 200 for packet in (b"c", b"d", b"e", b"f", b"g")]
+
+
+@pytest.mark.parametrize("name", ["/".join("a" * 250), "a" * 65_000])
+def test_a_response_topic_that_the_broker_would_hang_up_on_is_not_answered(broker: Mosquitto, name: str) -> None:
+    """The answer was sent again after each connection, and nobody was answered any more."""
+    with (
+        Bridge(parse_broker(broker.url), echo) as bridge,
+        publisher(broker, "stranger") as stranger,
+        publisher(broker, "me") as me,
+    ):
+        properties = Properties(PacketTypes.PUBLISH)
+        properties.ResponseTopic = f"site7/answers/{name}"
+        stranger.client.publish("site7/packets", b"evil", qos=1, properties=properties).wait_for_publish(5)
+        me.publish(b"good", 1)
+        assert me.answered(1) == [b"good"]
+        assert bridge._client.is_connected()
+        me.publish(b"then", 1)
+        assert me.answered(2) == [b"good", b"then"]
+
+
 def test_a_lost_connection_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     broker = Mosquitto(tmp_path)
     with caplog.at_level(logging.WARNING, "splitcodec.edge"):

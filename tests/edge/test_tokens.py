@@ -88,6 +88,28 @@ def test_a_file_that_goes_away_or_empties_keeps_the_old_tokens(
     assert not tokens.find("Bearer # nothing")
 
 
+def test_a_file_that_could_not_be_read_for_a_while_is_read_as_soon_as_it_can(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once its owner was set right nothing told it from before, so a token that was withdrawn stayed valid."""
+    file, clock = tmp_path / "tokens", Clock()
+    file.write_text(ONE)
+    tokens = Tokens(file=file, clock=clock)
+    file.write_text(f"{TWO}\n")
+
+    def forbidden(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    with caplog.at_level(logging.ERROR), monkeypatch.context() as patch:
+        patch.setattr(Path, "open", forbidden)
+        for clock.now in (2.0, 4.0, 6.0):
+            assert tokens.find(f"Bearer {ONE}")
+    assert caplog.text.count("Permission denied") == 1
+    clock.now = 8.0
+    assert not tokens.find(f"Bearer {ONE}")
+    assert tokens.find(f"Bearer {TWO}")
+
+
 @pytest.mark.parametrize("content", [b"", b"# only this\n", b"\xff\xfe", b"two words\n"])
 def test_files_without_tokens_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "tokens").write_bytes(content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -174,6 +175,25 @@ def test_what_was_kept_is_taken_for_nothing_else(latents: NDArray[np.float32], t
         assert other.load() is None
     made = fit(latents[:32], GAINS, steps=2, memory=kept)
     assert made.shared_bytes() == fit(latents[:32], GAINS, steps=2).shared_bytes()
+
+
+def test_what_is_kept_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+
+    def noted(name: str) -> Callable[..., None]:
+        real: Callable[..., None] = getattr(os, name)
+
+        def call(*rest: object) -> None:
+            done.append(name)
+            real(*rest)
+
+        return call
+
+    for name in ("fsync", "replace"):
+        monkeypatch.setattr(os, name, noted(name))
+    Memory(tmp_path / "kept", [b""]).save(Learned())
+    assert done == ["fsync", "replace", "fsync"]
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
 
 
 def test_too_little_is_refused(latents: NDArray[np.float32]) -> None:

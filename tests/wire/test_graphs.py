@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitcodec.errors import BundleError, BundleFormat, BundleUnsafe
+from splitcodec.wire import graphs
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.graphs import MAX_DEPTH, check_graph
 from tests.wire.protobuf import EXTERNAL, model, node, number, part, text
@@ -66,6 +67,15 @@ def test_graphs_of_a_bundle_pass(tiny: Bundle) -> None:
 
 def test_a_small_graph_of_our_own_passes() -> None:
     check_graph(model(node("Abs", "x", "y"), inputs=("x",), outputs=("y",)), name="good.onnx")
+
+
+@pytest.mark.parametrize("field", [number(1, 1), in_graph(part(1, b"") * 1000)])
+def test_fields_are_bounded(field: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph of 256 MiB in fields of two bytes was looked at for ten minutes."""
+    monkeypatch.setattr(graphs, "MAX_FIELDS", 2002)
+    check_graph(field * (2000 if len(field) == 2 else 2), name="good.onnx")
+    with pytest.raises(BundleUnsafe, match="more than 2002 fields"):
+        check_graph(field * 2003, name="bad.onnx")
 
 
 def test_nesting_is_bounded() -> None:

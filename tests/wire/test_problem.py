@@ -46,6 +46,16 @@ def test_what_the_setup_is_to_blame_for_may_pass(error: SplitcodecError, status:
     assert may_pass(behind_a_bridge)
 
 
+def test_a_request_that_was_no_http_any_more_is_not_the_packets_fault() -> None:
+    """`watch` set its backlog aside for good where a proxy spoilt the heads of requests."""
+    document = {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "Invalid HTTP request"}
+    refused = parse_problem(json.dumps(document).encode(), place="edge")
+    assert isinstance(refused, LinkRefused)
+    assert refused.status == 400
+    assert may_pass(refused)
+    assert may_pass(came(refused))  # behind a bridge
+
+
 @pytest.mark.parametrize("kind", [one for one in vars(errors).values() if isinstance(one, type)])
 def test_every_other_refusal_of_a_packet_is_for_good(kind: type[SplitcodecError]) -> None:
     if issubclass(kind, PacketError) and kind not in (PacketBundle, PacketVersion):

@@ -35,3 +35,28 @@ def test_an_address_that_is_none_tells_no_password(url: str) -> None:
         parse_broker(url)
     assert "is no URL" in str(caught.value)
     assert "s3" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("topic", "plain"),
+    [
+        ("site7/answers/camera7", True),
+        ("site7/answers/floor/2/é", True),
+        ("site7/answers/", False),
+        ("site7/answers", False),
+        ("site8/answers/camera7", False),
+        ("", False),
+        ("site7/answers/#", False),
+        ("site7/answers/+/x", False),
+        ("site7/answers/a\nb", False),
+        ("site7/answers/a\0", False),
+        ("site7/answers/\ud800", False),
+        ("site7/answers/" + "a" * 256, True),
+        ("site7/answers/" + "a" * 257, False),
+        ("site7/answers/" + "é" * 129, False),
+        ("site7/answers/" + "/".join("12345678"), True),
+        ("site7/answers/" + "/".join("123456789"), False),
+    ],
+)
+def test_answers_go_to_plain_topics_of_this_edge(topic: str, plain: bool) -> None:
+    assert parse_broker("mqtt://broker/site7").may_answer(topic) is plain

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import os
 import signal
-import sys
 import threading
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from splitcodec.cli.show import DEFAULT_BUNDLE, ThreadsOption, TimeoutOption, check_finite, read_token
+from splitcodec.cli.shown import say
 
 if TYPE_CHECKING:
     from splitcodec.wire.request import Respond
@@ -41,7 +41,9 @@ def bridge(
             "--bundle", "-b", metavar="B", help=f"Bundles to answer with; repeatable. Default: {DEFAULT_BUNDLE}."
         ),
     ] = None,
-    concurrency: Annotated[int, typer.Option("--concurrency", min=1, help="Packets answered at the same time.")] = 2,
+    concurrency: Annotated[
+        int, typer.Option("--concurrency", min=1, max=1024, help="Packets answered at the same time.")
+    ] = 2,
     client_id: Annotated[
         str | None, typer.Option("--client-id", help="Let the broker keep packets while the bridge is away.")
     ] = None,
@@ -96,7 +98,7 @@ def bridge(
     else:
         bridging, place = _from_udp(udp or "", respond, token=read_token(token_file), concurrency=concurrency)
     with bridging:
-        print(f"bridging {place} to {what}", file=sys.stderr, flush=True)
+        say(f"bridging {place} to {what}")
         while not stop.wait(3600.0):
             pass
 

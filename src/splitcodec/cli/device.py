@@ -260,15 +260,21 @@ def _write_drawing(image: Path, answer: Answer, path: Path) -> None:
 
 
 def _store(folder: Path, stem: str, packet: bytes) -> Path:
-    """Write a packet under a free name (or one that holds these very bytes); a reader never sees half of it."""
+    """Write a packet under a free name (or one that holds these very bytes); a reader never sees half of it.
+
+    Nor does one after a loss of power. Raises OutputError.
+    """
+    from splitcodec.wire.durable import sync_folder, write_synced
+
     part = folder / f".{secrets.token_hex(8)}.part"  # without the stem, which may be as long as a name can be
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(packet)
+        write_synced(part, packet)
         for number in itertools.count():
             path = folder / (f"{stem}-{number}.spc" if number else f"{stem}.spc")
             if _claimed(path, part) or (path.is_file() and path.read_bytes() == packet):
                 break
+        sync_folder(folder)
     except OSError as error:
         raise OutputError(
             f"cannot write a packet to {folder}: {error.strerror or error}; free space or choose -o"

@@ -26,6 +26,7 @@ from splitcodec.cli.show import (
     problem,
     task_names,
 )
+from splitcodec.cli.shown import say
 from splitcodec.errors import FileTooLarge, PacketError
 from splitcodec.wire.answer import GUESSES, MOST_GUESSES
 
@@ -192,8 +193,6 @@ def serve(
     the environment too (SPLITCODEC_PORT, ...), some settings only from there: docs/server.md. Of bundles with one
     fingerprint the highest version answers.
     """
-    import sys
-
     from splitcodec.edge.answer import Edge
     from splitcodec.edge.server import check_guarded, read_settings
     from splitcodec.edge.server import serve as run
@@ -233,7 +232,7 @@ def serve(
         from splitcodec.edge.grow import grow
 
         def told(url: str) -> None:
-            print(f"serving {loaded} at {url}, {replicas or 1} replicas", file=sys.stderr, flush=True)
+            say(f"serving {loaded} at {url}, {replicas or 1} replicas")
 
         grow(bundle or [DEFAULT_BUNDLE], settings, replicas=replicas or 1, announce=told)
         return
@@ -252,9 +251,9 @@ def serve(
         way = "browsers encode" if ort else "the server encodes; after `splitcodec demo-assets` browsers do"
 
     def announce(url: str) -> None:
-        print(f"serving {loaded} at {url}", file=sys.stderr, flush=True)
+        say(f"serving {loaded} at {url}")
         if demo:
-            print(f"the page: {url}{ROOT} ({way})", file=sys.stderr, flush=True)
+            say(f"the page: {url}{ROOT} ({way})")
 
     run(edge, settings, announce=announce, extend=extend, pages=(ROOT,) if demo else (), ends_process=True)
 

@@ -114,7 +114,7 @@ def watch(
     from splitcodec.device.client import Device
     from splitcodec.device.journal import Journal
     from splitcodec.device.links import Links
-    from splitcodec.device.spool import Spool
+    from splitcodec.device.spool import LEDGER, Spool
     from splitcodec.device.status import shown_address
     from splitcodec.device.watch import Watch
     from splitcodec.errors import SettingsError
@@ -152,7 +152,7 @@ def watch(
         )
         packets = Spool(place)
         closing.callback(packets.close)
-        journal = Journal(answers or place / "answers.jsonl", place / "ledger")
+        journal = Journal(answers or place / "answers.jsonl", place / LEDGER)
         closing.callback(journal.close)
         if journal.unsure and len(packets):
             with contextlib.suppress(OSError):
@@ -171,12 +171,13 @@ def watch(
         )
         closing.callback(shown.end, watching.status)
         got = closing.enter_context(_stopping(stop))
+        poll_s = poll if camera is None else min(poll, every / 4)
         if once:
-            watching.once(stop)
+            watching.once(stop, poll_s=poll_s)
         else:
             what = folder if camera is None else shown_address(camera)
             say(f"watching {what} for {device.bundle.ident} at {address}, spool {place}")
-            watching.run(stop, poll_s=poll if camera is None else min(poll, every / 4))
+            watching.run(stop, poll_s=poll_s)
     if signal.SIGINT in got:
         raise typer.Exit(_INTERRUPTED)
     left = watching.status

@@ -22,9 +22,10 @@ import stat
 from pathlib import Path
 from typing import Any, final
 
-from splitcodec.device.spool import lock_file, sync_folder
+from splitcodec.device.spool import lock_file
 from splitcodec.device.status import shown_address
 from splitcodec.errors import OutputError, SplitcodecError, SpoolError
+from splitcodec.wire.durable import sync_folder
 
 _RECORD = 17
 _LONGEST_LINE = 1 << 23  # a label map has the picture's size

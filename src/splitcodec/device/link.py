@@ -18,13 +18,13 @@ from urllib.request import getproxies
 
 import httpx
 
-from splitcodec.device.outgoing import OneWrite, trusted
+from splitcodec.device.outgoing import OneWrite, no_cookies, trusted
 from splitcodec.device.status import shown_address
 from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError, TaskError
 from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.brief import MEDIA_TYPE, restore
 from splitcodec.wire.problem import Told, told_by
-from splitcodec.wire.request import BACKOFF_S, check_top
+from splitcodec.wire.request import backoff_s, check_top
 
 Link = Callable[[bytes], bytes]
 
@@ -110,7 +110,7 @@ class HttpLink:
             )
         trouble = ""
         for turn in range(self._tries):
-            wait_s = BACKOFF_S * 2**turn * (1.0 + random.random())  # noqa: S311 - jitter, not a secret
+            wait_s = backoff_s(turn) * (1.0 + random.random())  # noqa: S311 - jitter, not a secret
             try:
                 status, headers, body = self._post(packet, idempotency_key)
             except httpx.TimeoutException:
@@ -182,9 +182,9 @@ def page(url: str, *, token: str | None = None, timeout_s: float = 10.0) -> Call
     It raises LinkDown, or LinkRefused for any status but 200. SettingsError for a URL or token that makes no sense.
     """
     address = _checked_url(url)
-    place = shown_address(address)
+    place, headers = shown_address(address), _authorization(token)
     context = trusted() if httpx.URL(address).scheme == "https" else False
-    client = httpx.Client(headers=_authorization(token), timeout=timeout_s, trust_env=False, verify=context)
+    client = httpx.Client(headers=headers, cookies=no_cookies(), timeout=timeout_s, trust_env=False, verify=context)
 
     def get() -> str:
         try:
@@ -239,10 +239,10 @@ def _authorization(token: str | None) -> dict[str, str]:
 
 def _client(headers: dict[str, str], timeout_s: float, *, tls: bool) -> httpx.Client:
     try:
-        direct = OneWrite(trusted() if tls else None)
+        wire, jar = OneWrite(trusted() if tls else None), no_cookies()
         if getproxies():
-            return httpx.Client(headers=headers, timeout=timeout_s, mounts=dict.fromkeys(_LOOPBACK, direct))
-        return httpx.Client(headers=headers, timeout=timeout_s, transport=direct)
+            return httpx.Client(headers=headers, timeout=timeout_s, cookies=jar, mounts=dict.fromkeys(_LOOPBACK, wire))
+        return httpx.Client(headers=headers, timeout=timeout_s, cookies=jar, transport=wire)
     except (ImportError, ValueError, httpx.InvalidURL) as error:
         hint = "SOCKS needs: pip install socksio" if isinstance(error, ImportError) else "expected http://host:port"
         raise SettingsError(

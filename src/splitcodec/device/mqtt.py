@@ -24,7 +24,7 @@ from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.brief import MEDIA_TYPE as BRIEF_TYPE
 from splitcodec.wire.brief import restore
 from splitcodec.wire.problem import MEDIA_TYPE, parse_problem
-from splitcodec.wire.request import BACKOFF_S, BRIEF, KEY, TASKS, TOP, check_top
+from splitcodec.wire.request import BRIEF, KEY, TASKS, TOP, backoff_s, check_top
 from splitcodec.wire.topic import ANSWER_TYPE, LARGEST, PACKET_TYPE, Broker, parse_broker, published_bytes
 
 try:
@@ -99,7 +99,7 @@ class MqttLink:
         trouble: LinkError | None = None
         for turn in range(self._tries):
             if turn:
-                time.sleep(BACKOFF_S * 2**turn * (0.5 + random.random()))  # noqa: S311 - jitter, not a secret
+                time.sleep(backoff_s(turn) * (0.5 + random.random()))  # noqa: S311 - jitter, not a secret
             try:
                 message = self._session.ask(packet, properties, correlation, timeout_s=self._timeout_s)
             except LinkDown as error:

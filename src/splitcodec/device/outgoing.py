@@ -9,6 +9,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Any, cast, final
 
 import httpcore
@@ -25,6 +26,11 @@ def trusted() -> ssl.SSLContext:
         raise SettingsError(
             f"SSL_CERT_FILE or SSL_CERT_DIR: {error.strerror or error}; name a PEM file of authorities, or unset it"
         ) from None
+
+
+def no_cookies() -> CookieJar:
+    """Return a jar that stays empty: an edge sets no cookies, and those of others would go to it with every packet."""
+    return CookieJar(DefaultCookiePolicy(allowed_domains=()))
 
 
 @final

@@ -20,6 +20,8 @@ SHOWN: Final = 0.3
 VEIL: Final = 0.5
 """How much of the label map's colour a pixel gets."""
 MOST_PIXELS: Final = 64_000_000
+_BAND: Final = 256
+"""Rows that are coloured at a time: a label map of a large picture takes little more memory than itself."""
 _MOST_LETTERS: Final = 100  # drawn of a label, which may be as long as an answer
 
 
@@ -69,10 +71,8 @@ def draw(picture: Image.Image, answer: Answer) -> Image.Image:
         index_hw = mask_of(found["segment"])
         if index_hw.shape != (picture.height, picture.width):
             raise LinkGarbled(f"a label map of {index_hw.shape}, the picture is {picture.size}")
-        # class 0 is a class of its own in most data sets, so colours begin at 1
-        colour_hwc = palette(257)[index_hw.astype(np.int64) + 1]
-        veiled = Image.blend(out, Image.fromarray(colour_hwc), VEIL)
-        out.paste(veiled, mask=Image.fromarray(np.where(index_hw == 255, 0, 255).astype(np.uint8)))
+        for top in range(0, picture.height, _BAND):
+            _veil(out, index_hw[top : top + _BAND], top=top)
     pen = ImageDraw.Draw(out)
     size = max(11, round(max(picture.size) / 45))
     font = ImageFont.load_default(size)
@@ -86,6 +86,16 @@ def draw(picture: Image.Image, answer: Answer) -> Image.Image:
         words = f"{best['label'].split(',')[0]} {100 * best['p']:.0f} %"
         _write(pen, (2, picture.height - size - 6), words, font, (0, 0, 0))
     return out
+
+
+def _veil(picture: Image.Image, index_hw: NDArray[np.uint8], *, top: int) -> None:
+    """Colour the rows of a picture from `top` on by some rows of its label map."""
+    colours = Image.fromarray(index_hw)
+    colours.putpalette(palette(257)[1:].tobytes())  # class 0 is a class of its own in most data sets
+    rows, cols = index_hw.shape
+    part = picture.crop((0, top, cols, top + rows))
+    seen = Image.fromarray(np.where(index_hw == 255, np.uint8(0), np.uint8(255)))
+    picture.paste(Image.blend(part, colours.convert("RGB"), VEIL), (0, top), seen)
 
 
 def _write(

@@ -1,7 +1,8 @@
 """Packets that wait on disk for the link.   before: device/client.py   after: device/watch.py
 
 One file a packet, written beside its place and renamed into it, so that a reader sees all of it or nothing. A file
-holds one line of JSON, the packet, and a CRC-32 of both. Names are numbers that count up, in the order of sending.
+holds one line of JSON, the packet, and a CRC-32 of both. Names are numbers that count up, in the order of sending;
+what else lies in the folder is left alone.
 """
 
 from __future__ import annotations
@@ -18,8 +19,11 @@ from typing import Any, final
 
 from splitcodec.device.placed import Letterbox
 from splitcodec.errors import OutputError, SpoolError
+from splitcodec.wire.durable import sync_folder, write_synced
 from splitcodec.wire.request import Wanted
 
+LEDGER = "ledger"
+"""The journal's own file in a spool's folder."""
 _SUFFIX = ".spool"
 _REFUSED = "refused"
 _BLOCK = 4096  # what a small file takes on most disks
@@ -86,13 +90,14 @@ class Spool:
         except OSError as error:
             raise OutputError(f"cannot use {folder}: {error.strerror}; choose another --spool") from None
         for part in folder.glob("*.part"):
-            part.unlink(missing_ok=True)
-        found = sorted(folder.glob(f"*{_SUFFIX}"))
+            if (_number(part) or part.stem == LEDGER) and not part.is_dir():
+                part.unlink(missing_ok=True)
+        found = sorted((path for path in folder.glob(f"*{_SUFFIX}") if _number(path) and path.is_file()), key=_number)
         self._sizes = {path: disk_size(path.stat().st_size) for path in found}
         self._captures: dict[Path, tuple[str, str]] = {}
         self._places: dict[str, Path] = {}
         taken = [*found, *(folder / _REFUSED).glob(f"*{_SUFFIX}")]
-        self._next = max((int(path.stem) for path in taken if path.stem.isdigit()), default=0) + 1
+        self._next = max(map(_number, taken), default=0) + 1
         self.bytes = sum(self._sizes.values())
 
     def __len__(self) -> int:
@@ -175,6 +180,11 @@ class Spool:
         self._places[entry.capture] = place
 
 
+def _number(path: Path) -> int:
+    """Return the number that a packet's file is named by; 0 for a file of somebody else."""
+    return int(path.stem) if path.stem.isascii() and path.stem.isdigit() else 0
+
+
 def disk_size(n_bytes: int) -> int:
     """Return what a file takes on the disk, in whole blocks of 4096 bytes."""
     return -(-n_bytes // _BLOCK) * _BLOCK
@@ -193,10 +203,7 @@ def write_whole(place: Path, content: bytes, *, part: Path | None = None) -> Non
     part = place.with_suffix(".part") if part is None else part
     try:
         try:
-            with part.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            write_synced(part, content)
             os.replace(part, place)
         except OSError:
             with contextlib.suppress(OSError):
@@ -205,17 +212,6 @@ def write_whole(place: Path, content: bytes, *, part: Path | None = None) -> Non
         sync_folder(place.parent)
     except OSError as error:
         raise OutputError(f"cannot write {place}: {error.strerror or error}; free some space") from None
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a folder's entries to the disk."""
-    if os.name == "nt":  # which opens no folders, and writes their entries itself
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def lock_file(path: Path) -> int:
@@ -269,7 +265,7 @@ def _parse(content: bytes, place: Path) -> Entry:
             tasks=_tasks(got["tasks"]) if "tasks" in got else None,
             top=None if got.get("top") is None else int(got["top"]),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SpoolError(f"{place}: damaged ({error}); the packet is set aside") from None
 
 

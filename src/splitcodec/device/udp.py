@@ -26,7 +26,7 @@ from splitcodec.device.fragmented import FragmentedLink, fragmented
 from splitcodec.errors import LinkDown, SettingsError
 from splitcodec.wire.exchange import Limits, Patience
 from splitcodec.wire.fragment import DATAGRAM
-from splitcodec.wire.request import BACKOFF_S
+from splitcodec.wire.request import backoff_s
 from splitcodec.wire.seal import DOWN, UP, Seal
 
 PORT: Final = 8080
@@ -93,7 +93,7 @@ class UdpLink:
         trouble: LinkDown | None = None
         for turn in range(self._tries):
             if turn:
-                time.sleep(BACKOFF_S * 2**turn * (0.5 + random.random()))  # noqa: S311 - jitter, not a secret
+                time.sleep(backoff_s(turn) * (0.5 + random.random()))  # noqa: S311 - jitter, not a secret
             try:
                 return self._ask(packet, idempotency_key)
             except LinkDown as error:

@@ -119,7 +119,7 @@ class Watch:
                     resting.reset()
                     stop.wait(poll_s)
 
-    def once(self, stop: threading.Event, *, poll_s: float = 0.2) -> None:
+    def once(self, stop: threading.Event, *, poll_s: float = 1.0) -> None:
         """Gather what is there and deliver it; leave in the spool what the link does not take now."""
         while not stop.is_set():
             troubled, delivered = self.gather(stop), 0

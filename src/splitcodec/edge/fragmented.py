@@ -42,7 +42,8 @@ class Peer:
     """The edge's side of one device, without input, output or a clock.
 
     Give it what came (`heard`), send `frames`, call `sent`, and call again at `wake`. A packet is answered once however
-    often its frames come; the last 16 answers are kept for devices that missed them.
+    often its frames come; the last 16 answers are kept for devices that missed them, or the last ones that have no more
+    bytes together than `limits` allows of messages half come, but one in any case.
     """
 
     def __init__(
@@ -56,9 +57,16 @@ class Peer:
         self._respond = respond
         self._frame = frame
         self._patience = patience or Patience()
-        self.receiver = Receiver(limits=limits or Limits())
+        limits = limits or Limits()
+        self._most_bytes = limits.total_bytes
+        self.receiver = Receiver(limits=limits)
         self._answers: OrderedDict[int, _Answer] = OrderedDict()
         self._replies: list[bytes] = []
+
+    @property
+    def kept_bytes(self) -> int:
+        """Return the bytes of the answers that are kept."""
+        return sum(len(one.body) for one in self._answers.values())
 
     @property
     def wake(self) -> float | None:
@@ -118,7 +126,7 @@ class Peer:
             sender = self._sender(body, channel=channel, ident=message.ident, crc=message.crc)
         self._answers[message.ident] = _Answer(body, channel, message.crc, sender)
         self._answers.move_to_end(message.ident)
-        while len(self._answers) > ANSWERS_KEPT:
+        while len(self._answers) > ANSWERS_KEPT or (len(self._answers) > 1 and self.kept_bytes > self._most_bytes):
             self._answers.popitem(last=False)
 
     def _sender(self, body: bytes, *, channel: Channel, ident: int, crc: int) -> Sender:

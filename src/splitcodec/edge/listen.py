@@ -199,7 +199,8 @@ class _Connection(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         """Begin to wait for the first request; turn away what is too many."""
-        super().connection_made(OneWrite(transport, self.loop))  # type: ignore[arg-type]  # as good as a transport
+        together = OneWrite(transport, self.loop, patience_s=self.timeout_keep_alive)
+        super().connection_made(together)  # type: ignore[arg-type]  # as good as a transport
         if (one := transport.get_extra_info("socket")) is not None:
             # asyncio leaves this out for sockets whose protocol is 0, as those of `socket.create_server` are: head and
             # body of an answer then lie 40 ms apart, until the client acknowledges the head

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import re
+import time
 import uuid
+from collections.abc import Callable
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any, final
@@ -64,6 +67,32 @@ class TextLines(logging.Formatter):
         return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
 
 
+@final
+class Rarely(logging.Filter):
+    """Lets asyncio say in one line, every ten seconds, that a connection cannot be taken.
+
+    It tries as often as connections may wait, and says so each time with a traceback: 2,048 of them a second.
+    """
+
+    def __init__(self, *, every_s: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._every_s = every_s
+        self._clock = clock
+        self._next = -math.inf
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Say whether a record is logged; shorten it if it is that one."""
+        if not record.getMessage().startswith("socket.accept() out of system resource"):
+            return True
+        if (now := self._clock()) < self._next:
+            return False
+        self._next = now + self._every_s
+        why = record.exc_info[1] if record.exc_info else None
+        record.msg = "no more connections can be taken (%s); raise that limit (ulimit -n), or lower max_connections"
+        record.args, record.exc_info = (getattr(why, "strerror", None) or why,), None
+        return True
+
+
 def config(kind: str) -> dict[str, Any]:
     """Return the dictionary for `logging.config.dictConfig`; `kind` is "text" or "json"."""
     formatter = JsonLines if kind == "json" else TextLines
@@ -72,6 +101,7 @@ def config(kind: str) -> dict[str, Any]:
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"lines": {"()": formatter}},
+        "filters": {"rarely": {"()": Rarely}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "lines"}},
         "loggers": {
             name: {
@@ -80,7 +110,8 @@ def config(kind: str) -> dict[str, Any]:
                 "propagate": name == "uvicorn.error",
             }
             for name in loggers
-        },
+        }
+        | {"asyncio": {"handlers": ["stderr"], "level": "WARNING", "propagate": False, "filters": ["rarely"]}},
     }
 
 

@@ -36,6 +36,7 @@ except ModuleNotFoundError as error:
 _log = logging.getLogger("splitcodec.edge")
 
 ANSWERS_KEPT = 256
+BYTES_KEPT = 16 << 20  # of these together
 UNHELD = 256
 ANSWER_EXPIRES_S = 60
 SESSION_EXPIRES_S = 86_400
@@ -150,7 +151,7 @@ class Bridge:
 
     def _handle(self, message: MQTTMessage, place: list[Any]) -> None:
         target = getattr(message.properties, "ResponseTopic", "")
-        if target.startswith(self._broker.answers) and not set(target) & set("+#"):
+        if self._broker.may_answer(target):
             reply = Properties(PacketTypes.PUBLISH)
             reply.MessageExpiryInterval = ANSWER_EXPIRES_S
             if (correlation := getattr(message.properties, "CorrelationData", None)) is not None:
@@ -166,7 +167,9 @@ class Bridge:
             if published_bytes(target, reply.pack(), body) <= self._largest:
                 self._client.publish(target, body, qos=1, properties=reply)
         else:
-            _log.warning("a packet without a response topic under %s; nobody can be answered", self._broker.answers)
+            _log.warning(
+                "a packet without a plain response topic under %s; nobody can be answered", self._broker.answers
+            )
         self._confirm(place)
 
     def _answer(self, message: MQTTMessage) -> tuple[str, bytes]:
@@ -189,7 +192,7 @@ class Bridge:
             return MEDIA_TYPE, dump_problem(SplitcodecError())
         with self._lock:
             self._kept[name] = body
-            while len(self._kept) > ANSWERS_KEPT:
+            while len(self._kept) > ANSWERS_KEPT or sum(map(len, self._kept.values())) > BYTES_KEPT:
                 self._kept.popitem(last=False)
         return (BRIEF_TYPE, shorten(body)) if given.get(BRIEF) == "1" else (ANSWER_TYPE, body)
 

@@ -42,9 +42,9 @@ def serve(
 
     All logs go to stderr. `mounts` and `pages`: see `create_app`; `extend` may add routes to the application. `edge`
     may be a function that opens one: until it has, /readyz says 503. Returns after SIGTERM, raises KeyboardInterrupt
-    after SIGINT; with `ends_process` it ends the process instead where a batch outlasts the drain, for Python would
-    wait for that. Raises SettingsError (among others for a public address without a token), and whatever kept the
-    bundles from opening.
+    after SIGINT; with `ends_process` it ends the process instead where a batch outlasts the drain, or bundles that are
+    still being opened do, for Python would wait for that. Raises SettingsError (among others for a public address
+    without a token), and whatever kept the bundles from opening.
     """
     check_guarded(settings)
     app = create_app(edge, settings, mounts=mounts, pages=pages)
@@ -56,7 +56,7 @@ def serve(
     except KeyboardInterrupt:
         code = 130
     if ends_process and app.state.service.busy:
-        _log.warning("left while a batch was still being computed")
+        _log.warning("left while a batch was still being computed, or the bundles opened")
         sys.stdout.flush()
         os._exit(code)
     if code:

@@ -12,6 +12,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal, final
 
@@ -51,6 +52,7 @@ class Service:
         self._metrics = metrics
         self._draining = False
         self._opening: asyncio.Task[None] | None = None
+        self._work: Future[Edge] | None = None  # of opening, in a thread of its own: asyncio waits for its own threads
         self.failure: Exception | None = None
         self._symbols = Buckets(settings.symbols_per_s, what="symbols (times tasks)", most=settings.max_clients)
         self._replays = Replays(
@@ -81,8 +83,8 @@ class Service:
 
     @property
     def busy(self) -> bool:
-        """Say whether a batch is with a worker: Python ends no process before its threads."""
-        return self._batcher.running > 0
+        """Say whether a batch is with a worker or the edge still opens: Python ends no process before its threads."""
+        return self._batcher.running > 0 or (self._work is not None and not self._work.done())
 
     @property
     def edge(self) -> Edge:
@@ -174,8 +176,11 @@ class Service:
     async def _begin(self) -> None:
         assert self._open is not None  # noqa: S101 - `begin` looked
         since = time.monotonic()
+        pool = ThreadPoolExecutor(1, thread_name_prefix="splitcodec opens")
+        self._work = pool.submit(self._open)
+        pool.shutdown(wait=False)
         try:
-            self._edge = await asyncio.to_thread(self._open)
+            self._edge = await asyncio.wrap_future(self._work)
         except Exception as error:
             self.failure = error
             _log.error("cannot start: %s: %s", type(error).__name__, error)

@@ -40,6 +40,7 @@ class Tokens:
         self._given = _digests((text or "").replace(",", " ").split(), where="SPLITCODEC_TOKENS")
         if text is not None and not self._given:
             raise SettingsError("SPLITCODEC_TOKENS holds no token; put one there, or unset it")
+        self._trouble = ""  # why the file could not be read again
         self._seen = self._stamp()
         self._from_file = self._read()
 
@@ -65,13 +66,24 @@ class Tokens:
         return found
 
     def reload(self) -> None:
-        """Read the file again, now; if it cannot be read, or holds no token, the tokens before it stay valid."""
-        self._seen = self._stamp()
+        """Read the file again, now; if it cannot be read, or holds no token, the tokens before it stay valid.
+
+        Then it is tried again at each look, for what was in the way may go without a trace in the file: too many open
+        files, or an owner that is set right.
+        """
+        self._trouble = ""
+        self._read_again()
+
+    def _read_again(self) -> None:
+        stamp = self._stamp()
         try:
             self._from_file = self._read()
         except SettingsError as error:
-            _log.error("tokens not read again, the old ones stay valid: %s", error)
+            if str(error) != self._trouble:  # said once
+                _log.error("tokens not read again, the old ones stay valid: %s", error)
+            self._trouble = str(error)
         else:
+            self._seen, self._trouble = stamp, ""
             _log.info("tokens read again: %d in %s", len(self._from_file), self._file)
 
     def _look(self) -> None:
@@ -79,8 +91,8 @@ class Tokens:
         if self._file is None or now - self._looked < _LOOK_AGAIN_S:
             return
         self._looked = now
-        if self._stamp() != self._seen:
-            self.reload()
+        if self._trouble or self._stamp() != self._seen:
+            self._read_again()
 
     def _stamp(self) -> tuple[int, int, int] | None:
         try:
@@ -113,6 +125,7 @@ def _digests(tokens: list[str], *, where: str) -> tuple[bytes, ...]:
     for token in tokens:
         if not (token.isascii() and token.isprintable() and " " not in token):
             raise SettingsError(f"{where}: a token holds characters that HTTP does not carry; use printable ASCII")
+    for token in tokens:
         if len(token) < _SHORT:
             _log.warning("%s: a token of %d characters can be guessed; take 16 or more", where, len(token))
     return tuple(hashlib.sha256(token.encode()).digest() for token in dict.fromkeys(tokens))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from splitcodec.device.spool import write_whole
 from splitcodec.errors import OutputError
 
 
@@ -60,7 +60,7 @@ class Memory:
             return None
 
     def save(self, learned: Learned) -> None:
-        """Keep what was learned, whole or not at all. Raises OutputError."""
+        """Keep what was learned, whole or not at all, also after a loss of power. Raises OutputError."""
         if self._path is None:
             return
         file = io.BytesIO()
@@ -75,10 +75,8 @@ class Memory:
             },
             file,
         )
-        draft = self._path.with_name(self._path.name + ".part")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_bytes(file.getvalue())
-            os.replace(draft, self._path)
         except OSError as error:
-            raise OutputError(f"cannot write {self._path}: {error}; free some space and start again") from error
+            raise OutputError(f"cannot write {self._path}: {error.strerror or error}; choose another place") from None
+        write_whole(self._path, file.getvalue(), part=self._path.with_name(self._path.name + ".part"))

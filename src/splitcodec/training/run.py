@@ -23,12 +23,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-from splitcodec.device.spool import sync_folder
 from splitcodec.errors import OutputError, RunError
 from splitcodec.training.keys import Strict, differences
 from splitcodec.training.recipe import Recipe, read_recipe
 from splitcodec.training.spent import Spent
 from splitcodec.training.tabulate import load_counts
+from splitcodec.wire.durable import sync_folder
 from splitcodec.wire.tabulate import Counts
 
 _PLACES = ("checkpoint.a", "checkpoint.b")

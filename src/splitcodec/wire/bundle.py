@@ -29,6 +29,7 @@ from splitcodec.errors import (
 from splitcodec.wire import archive, packet
 from splitcodec.wire.checked import check_files, read_checked, read_contexts, read_tables
 from splitcodec.wire.contexts import Contexts
+from splitcodec.wire.durable import sync_folder, write_synced, write_tree
 from splitcodec.wire.graphs import check_graph
 from splitcodec.wire.manifest import MAX_BYTES, Colour, FileEntry, Manifest, is_file_name
 from splitcodec.wire.tables import Tables
@@ -185,8 +186,8 @@ def fingerprint_of(manifest: Manifest, tables: Sequence[Tables], contexts: Conte
 def write_bundle(folder: str | Path, manifest: Manifest, *, files: Mapping[str, bytes]) -> Bundle:
     """Write a new bundle folder and return it opened. `manifest.files` is replaced by the hashes of `files`.
 
-    All or nothing: it is written beside its place, opened as a check, and then renamed. Raises OutputError if `folder`
-    exists or cannot be written, and whatever `open_bundle` and `Bundle.read` raise for a bundle that is wrong.
+    All or nothing, also after a loss of power: written beside its place, opened as a check, then renamed. Raises
+    OutputError if `folder` exists or cannot be written, and as `open_bundle` and `Bundle.read` for a wrong bundle.
     """
     target = Path(folder)
     for name in files:
@@ -200,14 +201,12 @@ def write_bundle(folder: str | Path, manifest: Manifest, *, files: Mapping[str, 
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
             draft = Path(temporary) / "bundle"
-            draft.mkdir()
-            for name, data in {**files, archive.MANIFEST: manifest.to_json()}.items():
-                (draft / name).parent.mkdir(parents=True, exist_ok=True)
-                (draft / name).write_bytes(data)
+            write_tree(draft, {**files, archive.MANIFEST: manifest.to_json()})
             checked = open_bundle(draft)
             for name in manifest.files:
                 checked.read(name)
             draft.rename(target)
+            sync_folder(target.parent)
     except OSError as error:
         raise OutputError(f"cannot write the bundle {target}: {error.strerror or error}") from error
     return open_bundle(target)
@@ -234,8 +233,9 @@ def write_zip(bundle: Bundle, path: str | Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
             draft = Path(temporary) / "bundle.zip"
-            draft.write_bytes(packed.getvalue())
+            write_synced(draft, packed.getvalue())
             draft.replace(target)
+            sync_folder(target.parent)
     except OSError as error:
         raise OutputError(f"cannot write {target}: {error.strerror or error}") from error
 

@@ -29,6 +29,7 @@ _DOWN = frozenset({502, 503, 504})
 _OF_THE_SETUP = frozenset(
     {one.__name__ for one in (PacketBundle, PacketVersion, TaskError)}
     | {one.phrase for one in (HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED)}  # a path that no edge has
+    | {HTTPStatus.BAD_REQUEST.phrase}  # no HTTP: whatever lies between has spoilt it, for a packet it has a name
 )
 
 

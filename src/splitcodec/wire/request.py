@@ -20,8 +20,6 @@ BRIEF = "brief"
 """Over MQTT: a property of this name, "1", asks for the answer shortened."""
 KEY = "idempotency-key"
 MAX_PACKET = 65_536
-BACKOFF_S = 0.2
-"""Before a packet is sent again; doubled after each try, and part of it by chance, so that a fleet is not in step."""
 _BARE = 0x10  # a packet's first byte, which begins with its version, is never below
 _BRIEF = 0x01
 
@@ -77,6 +75,14 @@ def parse_request(message: bytes) -> Request:
         ) from None
     given.pop(KEY, None)  # frames have numbers of their own
     return Request(_bounded(message[end:]), wanted_from(given), flags == _BRIEF)
+
+
+def backoff_s(turn: int) -> float:
+    """Return the seconds before a packet is sent again: doubled after each try from 0.2 on, at most 15.
+
+    Part of it is to be by chance, so that a fleet is not in step.
+    """
+    return min(15.0, 0.2 * 2.0 ** min(turn, 10))
 
 
 def check_top(top: int | None) -> None:

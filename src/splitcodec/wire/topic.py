@@ -20,6 +20,8 @@ ANSWER_TYPE = "application/json"
 LARGEST = 268_435_460
 """Bytes of the largest MQTT packet there is: a broker that names no limit of its own (Maximum Packet Size) takes it."""
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
+_LONGEST_NAME = 256  # of a client, in bytes; brokers take far less of a topic than MQTT does
+_MOST_LEVELS = 8  # of such a name
 _EXPECTED = "expected one like mqtt://host/topic or mqtts://user@host:8883/topic"
 
 
@@ -45,6 +47,15 @@ class Broker:
     def answers(self) -> str:
         """Return what every response topic begins with."""
         return f"{self.topic}/answers/"
+
+    def may_answer(self, topic: str) -> bool:
+        """Say whether answers go to a response topic that a device names: under `answers`, and plain.
+
+        A broker hangs up on who publishes to a topic of, say, 200 levels, though it hands such a name on.
+        """
+        name = topic.removeprefix(self.answers)
+        plain = name.isprintable() and not set(name) & set("+#") and name.count("/") < _MOST_LEVELS
+        return topic.startswith(self.answers) and plain and 0 < len(name.encode()) <= _LONGEST_NAME
 
     @property
     def url(self) -> str:

@@ -18,6 +18,7 @@ from typing import final
 from splitcodec.errors import BundlePart, OutputError
 from splitcodec.wire import archive
 from splitcodec.wire.bundle import Bundle, open_bundle, zoo_names
+from splitcodec.wire.durable import sync_folder, write_synced, write_tree
 from splitcodec.wire.manifest import Manifest
 
 _SHARED = re.compile(r"[0-9a-f]{64}\.(onnx|npz)")
@@ -95,17 +96,16 @@ def store_shared(data: bytes, zoo: Path, *, name: str, sha256: str) -> None:
     place.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".graph.", dir=place.parent) as temporary:
         draft = Path(temporary) / place.name
-        draft.write_bytes(data)
+        write_synced(draft, data)
         draft.replace(place)
+        sync_folder(place.parent)
 
 
 def _place(files: dict[str, bytes], folder: Path) -> None:
     """Write a folder beside its place, then let it take the place; what was there comes back if that fails."""
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as temporary:
         draft, old = Path(temporary) / "new", Path(temporary) / "old"
-        for name, data in files.items():
-            (draft / name).parent.mkdir(parents=True, exist_ok=True)
-            (draft / name).write_bytes(data)
+        write_tree(draft, files)
         if folder.exists():
             folder.rename(old)
         try:
@@ -114,6 +114,7 @@ def _place(files: dict[str, bytes], folder: Path) -> None:
             if old.exists():
                 old.rename(folder)
             raise
+        sync_folder(folder.parent)
 
 
 def _sweep(graphs: Path, manifests: list[Manifest]) -> list[str]:

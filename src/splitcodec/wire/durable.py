@@ -1,0 +1,46 @@
+"""What has its name is whole, also after a loss of power.   used by: bundle.py, zoo.py, device/spool.py, cli/device.py
+
+A file's name may reach the disk before its contents do, and then leads to an empty one. So whatever is written beside
+its place goes to the disk first, is renamed then, and the entry of the folder follows.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def write_synced(path: Path, data: bytes) -> None:
+    """Write a file and bring it to the disk, though not yet its name. Raises OSError."""
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:
+    """Make a folder with files, by their names in it, and bring all of it to the disk. Raises OSError."""
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        write_synced(folder / name, data)
+    for one in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
+        sync_folder(one)
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring a folder's entries to the disk, where it knows how (shared folders of virtual machines do not).
+
+    Raises OSError.
+    """
+    if os.name == "nt":  # which opens no folders, and writes their entries itself
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
