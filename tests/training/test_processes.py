@@ -63,6 +63,16 @@ def test_two_processes_make_one_run(start: Start, tmp_path: Path) -> None:
     assert "--devices 2" in done.stderr
 
 
+@pytest.mark.parametrize("kind", ["distill, tail_from: 0.5", "squares"])
+def test_a_tail_learns_whose_layers_have_no_part_in_every_loss(start: Start, tmp_path: Path, kind: str) -> None:
+    """What joins in later, or gives the answer where features alone count, has no gradient: processes waited for it."""
+    stage = f"stage1={{kind: {kind}, images: 32, batch: 4, learning_rate: 1.0e-3, tail: true}}"
+    process = start("--out", tmp_path / "run", "--set", stage, "--set", "stage2.tail=true")
+    _, said = process.communicate(timeout=280)
+    assert process.returncode == 0, said
+    assert all(line.startswith(("stage1: ", "stage2: ")) for line in said.splitlines()), said
+
+
 def test_when_one_is_killed_the_other_says_so_and_the_run_goes_on(start: Start, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start("--out", run, "--set", "stage1.images=400000")
