@@ -467,6 +467,14 @@ def test_it_is_all_on_the_command_line(
         assert picture.size == draw(2)[0].size
 
 
+def test_few_pictures_are_a_step_at_least(base: Bundle, make: Make, data: dict[str, Path], tmp_path: Path) -> None:
+    """Half a batch in a stage was no step at all: the run had finished, with a head that had learned nothing."""
+    few = make("detect", task_epochs=0.1, distil_epochs=0.1)
+    final = train_task(few, data=data["detect"], bundle=base, out=tmp_path, report=lambda _: None)
+    assert final["images"] == 3 * 3
+    assert set(final["scores"]) == {"teach", "distil", "learn"}
+
+
 def test_a_second_student_takes_over_the_teacher(
     base: Bundle, make: Make, runs: dict[str, Path], data: dict[str, Path], tmp_path: Path
 ) -> None:

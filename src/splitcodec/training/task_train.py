@@ -123,7 +123,7 @@ class _Trainer:
         recipe, networks = self.recipe, self.networks
         stage: HeadStage = {"teach": recipe.teach, "distil": recipe.distil, "learn": recipe.learn}[name]
         epochs = recipe.distil_epochs if name == "distil" else recipe.task_epochs
-        count = round(epochs * self.pictures.count / stage.batch)
+        count = max(1, round(epochs * self.pictures.count / stage.batch)) if epochs else 0
         if name == "teach" and recipe.lead is not None:
             count = 0
         if name == "distil" and state.step == 0 and resumed is None:
