@@ -38,6 +38,16 @@ def test_photographs_are_found_below_and_in_order(photos: Path) -> None:
     assert find_photographs([photos, photos / "more"]) == found  # each once: a copy might be held out
 
 
+def test_hidden_files_are_no_photographs(tmp_path: Path, photos: Path) -> None:
+    """macOS leaves `._x.jpg` beside every x.jpg that it copies to another disk: half a folder could not be read."""
+    for name in ("a.jpg", "._a.jpg", ".b.jpg"):
+        shutil.copy(photos / "00.jpg", tmp_path / name)
+    assert [path.name for path in find_photographs([tmp_path])] == ["a.jpg"]
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(DataError, match="no photographs below"):
+        find_photographs([tmp_path])
+
+
 def test_another_set_of_names_has_another_digest(tmp_path: Path, photos: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(photos, moved)

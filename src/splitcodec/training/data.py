@@ -27,14 +27,17 @@ ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", 
 
 
 def find_photographs(folders: Sequence[Path]) -> list[Path]:
-    """List the pictures below the folders, sorted; raises DataError when there are none."""
+    """List the pictures below the folders, sorted, hidden ones (`._x.jpg` of macOS) left out.
+
+    Raises DataError when there are none.
+    """
     found: dict[Path, Path] = {}  # by where they are: folders may lie within one another
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"no folder at {folder}; give a folder of photographs")
         root = folder.resolve()
         for path in folder.rglob("*"):
-            if path.suffix.lower() in ENDINGS and path.is_file():
+            if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file():
                 found.setdefault(root / path.relative_to(folder), path)
     if not found:
         names = ", ".join(str(f) for f in folders)
