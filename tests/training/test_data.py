@@ -110,11 +110,19 @@ def test_broken_photographs_are_skipped(photos: Path, tmp_path: Path) -> None:
     assert len(centre_crops(paths, resize=60, crop=48).image_u8) == 1
 
 
+def test_one_photograph_among_many_broken_ones_is_found(photos: Path, tmp_path: Path) -> None:
+    """A hundred misses in a row ended a run, which a folder of thousands may well bring."""
+    shutil.copy(photos / "00.jpg", tmp_path / "good.jpg")
+    for number in range(400):
+        (tmp_path / f"{number}.jpg").write_bytes(b"no picture")
+    assert len(_batches(_source(find_photographs([tmp_path])), 0, 4)) == 4
+
+
 def test_broken_photographs_alone_are_refused(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.png"):
         (tmp_path / name).write_bytes(b"no picture")
     paths = find_photographs([tmp_path])
-    with pytest.raises(DataError, match=r"2 photographs cannot be read, .* among them"):
+    with pytest.raises(DataError, match=r"none of 2 photographs can be read, .* among them"):
         _batches(_source(paths), 0, 1)
     with pytest.raises(DataError, match="no photographs left to train on"):
         _source([])
