@@ -74,6 +74,15 @@ def test_nesting_is_bounded() -> None:
         check_graph(deep(200), name="bad.onnx")
 
 
+def test_empty_fields_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two bytes each, they took a minute of whoever opened a bundle of a hundred megabytes, which pack to nothing."""
+    monkeypatch.setattr("splitcodec.wire.graphs.MAX_FIELDS", 1000)
+    check_graph(in_graph(part(1, b"") * 900), name="good.onnx")
+    for many in (in_graph(part(1, b"") * 1000), in_graph(part(5, number(1, 1) * 500) * 2)):
+        with pytest.raises(BundleUnsafe, match=r"bad\.onnx: more than 1,000 fields"):
+            check_graph(many, name="bad.onnx")
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from itertools import count
 
 from splitcodec.errors import BundleFormat, BundleUnsafe
 
 MAX_DEPTH = 64  # messages within messages; subgraphs of subgraphs
+MAX_FIELDS = 1_000_000  # a second or two of work; graphs that ship have some six thousand
 
 # message -> field number -> message; fields that are not named here cannot lead to a tensor
 _FIELDS: dict[str, dict[int, str]] = {
@@ -36,7 +38,7 @@ def check_graph(model: bytes, *, name: str) -> None:
         raise BundleUnsafe(f"{name}: a graph in ONNX Runtime's own format, expected plain ONNX")
     if not model:
         raise BundleFormat(f"{name}: an empty file, expected an ONNX graph")
-    _walk(memoryview(model), message="Model", name=name, depth=0)
+    _walk(memoryview(model), message="Model", name=name, depth=0, seen=count())
 
 
 def weights_of(model: bytes, *, name: str) -> frozenset[bytes]:
@@ -55,15 +57,17 @@ def weights_of(model: bytes, *, name: str) -> frozenset[bytes]:
     return frozenset(found)
 
 
-def _walk(data: memoryview, *, message: str, name: str, depth: int) -> None:
+def _walk(data: memoryview, *, message: str, name: str, depth: int, seen: Iterator[int]) -> None:
     if depth > MAX_DEPTH:
         raise BundleUnsafe(f"{name}: more than {MAX_DEPTH} messages within each other")
     inner = _FIELDS[message]
     for number, wire, value in _fields(data, name=name):
+        if next(seen) >= MAX_FIELDS:
+            raise BundleUnsafe(f"{name}: more than {MAX_FIELDS:,} fields, expected the graph of a network")
         if message == "Tensor" and (number == _EXTERNAL_DATA or (number == _DATA_LOCATION and value != 0)):
             raise BundleUnsafe(f"{name}: a tensor with external data; save the graph with its weights inside")
         if wire == 2 and number in inner and isinstance(value, memoryview):
-            _walk(value, message=inner[number], name=name, depth=depth + 1)
+            _walk(value, message=inner[number], name=name, depth=depth + 1, seen=seen)
 
 
 def _fields(data: memoryview, *, name: str) -> Iterator[tuple[int, int, int | memoryview]]:
