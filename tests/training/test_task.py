@@ -578,6 +578,28 @@ def test_boxes_are_not_learned_where_they_cannot_be_scored(
     assert not (tmp_path / "run").exists()
 
 
+def test_pictures_that_are_scored_must_be_there(
+    tiny: Bundle, make: Make, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """The same: a copy that broke off was found out after ten epochs, and they were lost."""
+    shutil.copytree(data["segment"], tmp_path / "data")
+    (tmp_path / "data" / "val" / "007.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"007\.jpg: not there, or no picture; mend the split that is scored"):
+        train_task(make("segment"), data=tmp_path / "data", bundle=tiny, out=tmp_path / "run", report=lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_with_its_own_pictures_alone(
+    base: Bundle, make: Make, data: dict[str, Path], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Batches are drawn from a list: with another one the run would be neither the old nor a new one."""
+    shutil.copytree(data["segment"], tmp_path / "data")
+    shutil.copytree(runs["segment"], tmp_path / "run")
+    (tmp_path / "data" / "train" / "001.jpg").unlink()
+    with pytest.raises(RunError, match="another list of pictures than this run began with; choose another --out"):
+        train_task(make("segment"), data=tmp_path / "data", bundle=base, out=tmp_path / "run", report=lambda _: None)
+
+
 def test_a_bundle_without_the_task_cannot_lead(
     base: Bundle, both: Bundle, make: Make, data: dict[str, Path], tmp_path: Path
 ) -> None:

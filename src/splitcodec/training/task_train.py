@@ -29,7 +29,7 @@ from splitcodec.training.optimise import random_state, set_random_state
 from splitcodec.training.processes import feasible
 from splitcodec.training.run import State
 from splitcodec.training.spent import Clock
-from splitcodec.training.task_check import check, check_ready
+from splitcodec.training.task_check import check, check_ready, check_split
 from splitcodec.training.task_data import MULTIPLE, LabelledPictures
 from splitcodec.training.task_from_bundle import take_teacher
 from splitcodec.training.task_networks import Networks
@@ -63,6 +63,7 @@ def train_task(
     fabric.seed_everything(recipe.seed, verbose=False)
     training = read_split(data, split=recipe.data.train, task=recipe.task)
     held = read_split(data, split=recipe.data.check, task=recipe.task)
+    check_split(held)
     pictures = LabelledPictures(training, recipe.data, seed=recipe.seed)
     run = TaskRun(out)
     run.begin(recipe, data=training, bundle=bundle)
