@@ -578,6 +578,16 @@ def test_boxes_are_not_learned_where_they_cannot_be_scored(
     assert not (tmp_path / "run").exists()
 
 
+def test_pictures_larger_than_devices_send_are_not_learned_from(
+    base: Bundle, make: Make, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """Hours later the bundle refused every picture for its own task."""
+    large = make("segment", data={"side": base.manifest.max_side + 32})
+    with pytest.raises(RecipeError, match=r"data\.side: 1056 pixels; a device sends at most 1024 with tiny-run@1"):
+        train_task(large, data=data["segment"], bundle=base, out=tmp_path / "run", report=lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
 def test_pictures_that_are_scored_must_be_there(
     tiny: Bundle, make: Make, data: dict[str, Path], tmp_path: Path
 ) -> None:

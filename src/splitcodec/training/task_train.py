@@ -32,7 +32,7 @@ from splitcodec.training.spent import Clock
 from splitcodec.training.task_check import check, check_ready, check_split
 from splitcodec.training.task_data import MULTIPLE, LabelledPictures
 from splitcodec.training.task_from_bundle import take_teacher
-from splitcodec.training.task_networks import Networks
+from splitcodec.training.task_networks import Networks, check_side
 from splitcodec.training.task_optimise import average, optimizer_of, rate_at, share_kept, thaw
 from splitcodec.training.task_recipe import HeadStage, TaskRecipe, TaskStage
 from splitcodec.training.task_run import TaskRun, put_weights, weights_of
@@ -58,6 +58,7 @@ def train_task(
     OutputError, MissingExtra.
     """
     check_ready(recipe.task)
+    check_side(recipe, bundle)
     fabric = Fabric(accelerator="auto", devices=1, precision=feasible(recipe.precision))
     fabric.launch()
     fabric.seed_everything(recipe.seed, verbose=False)
