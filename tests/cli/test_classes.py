@@ -66,6 +66,17 @@ def test_what_is_refused_before_the_work(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_class_of_which_nothing_can_be_read_is_refused(photos: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    """It became a class of the bundle that is never answered."""
+    pytest.importorskip("torch")
+    (photos / "lawn").mkdir()
+    (photos / "lawn" / "a.png").write_bytes(b"no picture")
+    words = ["learn-classes", str(tiny_folder), "--photos", str(photos), "--name", "own", "-o", str(tmp_path / "out")]
+    done = CliRunner().invoke(app, words)
+    assert "no picture of the class 'lawn' can be read" in str(done.exception)
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_torch_it_says_what_to_install(
     photos: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,7 @@ def test_a_bundle_without_golden_vectors_stays_without(tiny: Bundle, photos: Pat
 def test_the_fewest_photographs(tiny: Bundle, photos: Path, tmp_path: Path) -> None:
     few = tmp_path / "few"
     few.mkdir()
+    (few / "._00.png").write_bytes(b"Mac OS X")  # hidden: no photograph
     for name in ("broken.jpg", "00.png", "02.png"):
         (few / name).write_bytes((photos / name).read_bytes())
     done = calibrate(tiny, [few], tmp_path / "x", threads=1)

@@ -204,3 +204,16 @@ def test_the_prior_is_weighed_without_contexts(
         for path in (tiny_folder, tmp_path / "made")
     )
     assert having == without
+
+
+def test_a_card_tells_of_the_last_contexts_alone(tiny: Bundle) -> None:
+    """Of contexts learned from as many photographs as those before, it did; of others it told of both."""
+    new = derive(tiny, tiny.manifest, files={"MODEL_CARD.md": b"# tiny@1\n\nSomething else."})
+    for photographs in (3, 40):
+        networks = contexts(3, groups=(1, 2, 1), levels=3)
+        new = with_contexts(new, networks, note={"photographs": photographs})
+    told = new.read("MODEL_CARD.md").decode()
+    assert (
+        told.count("coded by context") == told.count("learned from 40 photographs; sizes above are from before.") == 1
+    )
+    assert told.startswith("# tiny@3\n\nSomething else.\n\nSymbols")

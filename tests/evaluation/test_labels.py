@@ -59,7 +59,7 @@ def test_nothing_to_label_is_refused_with_what_was_expected(tmp_path: Path, tiny
 
 def test_folders_named_like_the_classes_are_labels(tmp_path: Path, tiny: Bundle) -> None:
     """A bundle of a user's own classes had no way to be evaluated but by renaming every file."""
-    touch(tmp_path, "c3/a.jpg", "c0/b.png", "c0/notes.txt", ".hidden/x.jpg")
+    touch(tmp_path, "c3/a.jpg", "c0/b.png", "c0/notes.txt", "c0/._b.png", ".hidden/x.jpg")
     assert found(tmp_path, tiny) == [("b.png", 0), ("a.jpg", 3)]
     touch(tmp_path, "c77/z.jpg")
     with pytest.raises(DataError, match="c77: not among the classes of tiny@1"):

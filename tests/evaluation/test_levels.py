@@ -85,13 +85,16 @@ def test_the_new_bundle_is_whole(whole: Bundle, latents: Latents, tmp_path: Path
 def test_contexts_go_since_they_belong_to_the_old_levels(
     whole: Bundle, latents: Latents, pictures: list[Image.Image]
 ) -> None:
-    old = with_contexts(whole, contexts(3, groups=(1, 2, 1), levels=3), note={"photographs": 3})
+    carded = derive(whole, whole.manifest, files={"MODEL_CARD.md": b"# tiny@1\n\nSomething else."})
+    old = with_contexts(carded, contexts(3, groups=(1, 2, 1), levels=3), note={"photographs": 3})
     sizes = _sizes(old, latents)
     new = with_levels(old, place(old.tables[0], latents, sizes[:2]), latents, default=0)
     assert old.contexts is not None
     assert new.contexts is None
     assert new.manifest.codings == (0,)
     assert not new.has("contexts.npz")
+    assert "coded by context" in old.read("MODEL_CARD.md").decode()
+    assert "coded by context" not in new.read("MODEL_CARD.md").decode()
     assert Edge(new, threads=1).answer(Device(new, threads=1).encode(pictures[0]))["level"] == 0
 
 

@@ -53,6 +53,18 @@ def test_coco_categories_become_indices(tmp_path: Path) -> None:
     assert data.samples[0].path.is_file()
 
 
+def test_a_coco_file_may_say_crowd_in_text(tmp_path: Path) -> None:
+    """`"0"` is text that is not empty, so every box counted as a crowd, which nothing has to find."""
+    root = write_coco(tmp_path)
+    file = root / "annotations" / "instances_train2017.json"
+    body = json.loads(file.read_bytes())
+    for one in body["annotations"]:
+        one["iscrowd"] = str(one["iscrowd"])
+    file.write_text(json.dumps(body))
+    data = read_split(root, split="train", task="detect")
+    assert [one.spare_n.tolist() for one in data.samples[:2]] == [[False, True], [False, False]]
+
+
 def test_label_maps_of_own_classes(tmp_path: Path) -> None:
     root = write_camvid(tmp_path)
     (root / "classes.txt").write_text("sand\nwater\n\nrock\n" + "".join(f"more {n}\n" for n in range(9)))
@@ -89,6 +101,13 @@ def test_camvid_void_is_void(tmp_path: Path) -> None:
     mask_hw = data.samples[0].mask_hw(classes=11)
     assert (mask_hw[0] == VOID).all()
     assert mask_hw[1:].max() == 2
+
+
+def test_hidden_files_beside_label_maps_are_no_pictures(tmp_path: Path) -> None:
+    """macOS leaves `._000.jpg` beside 000.jpg, which has no label map: the whole data set was refused."""
+    root = write_camvid(tmp_path)
+    (root / "train" / "._000.jpg").write_bytes(b"Mac OS X")
+    assert len(read_split(root, split="train", task="segment").samples) == 6
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

@@ -39,6 +39,26 @@ class _Ended(_Net):
         return out
 
 
+class _Early(_Net):
+    """The first block has a shortcut already, around what the stem makes (FBNet)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begin, self.deep, self.end = (
+            nn.Conv2d(8, 16, 1),
+            nn.Conv2d(16, 16, 3, padding=1, groups=16),
+            nn.Conv2d(16, 8, 1),
+        )
+        self.wider = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        x = x + self.end(self.act(self.deep(self.act(self.begin(x)))))
+        x = self.narrow(self.act(self.first(self.act(self.wider(x)))))
+        out: Tensor = self.act(self.last(x + self.back(self.act(self.second(self.act(self.wide(x)))))))
+        return out
+
+
 @pytest.fixture
 def net() -> fx.GraphModule:
     torch.manual_seed(4)
@@ -140,3 +160,11 @@ def test_what_is_left_out_stays_at_its_mean(net: fx.GraphModule, images: Tensor)
         stem(images)
     means, spread = [one.mean((0, 2, 3)) for one in taken.values()], taken[net].std((0, 2, 3))
     assert float(((means[0] - means[1]) / spread).abs().max()) < 0.2
+
+
+def test_channels_that_a_shortcut_brings_from_elsewhere_stay(images: Tensor) -> None:
+    """What the stem makes is no block's to narrow; a network that began so ended in an IndexError."""
+    net = fx.symbolic_trace(_Early()).eval().requires_grad_(requires_grad=False)
+    assert [trunk.made_by for trunk in trunks(net)] == [("narrow", "back")]
+    assert narrowed(net, [4])(images).shape == net(images).shape
+    assert _apart(narrow_to(net, [5], images).stem, net, images) < 0.5

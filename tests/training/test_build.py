@@ -4,10 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from splitcodec.device.client import Device
-from splitcodec.training.build import build_teacher, class_names
+from splitcodec.errors import RecipeError
+from splitcodec.training.build import build_student, build_teacher, class_names
 from splitcodec.training.distill import train
 from splitcodec.training.export import export
 from splitcodec.training.recipe import Recipe
@@ -40,3 +42,13 @@ def test_class_names_may_begin_with_a_byte_order_mark(
     data["teacher"]["classes"] = str(tmp_path / "names.txt")
     (tmp_path / "names.txt").write_text("cat\ndog\n", encoding="utf-8-sig")
     assert class_names(Recipe.model_validate(data)) == (["cat", "dog"], [])
+
+
+def test_a_window_has_whole_cells_of_the_latent(recipe_data: Callable[[], dict[str, Any]]) -> None:
+    """A later stage of such windows ended a run in a traceback, decoded features being wider than the teacher's."""
+    data = recipe_data()
+    data["student"].update(widths=[12] * 4, halvings=4)
+    data["stage2"]["window"] = 48
+    recipe = Recipe.model_validate(data)
+    with pytest.raises(RecipeError, match=r"stage2\.window: 48 pixels with a latent of stride 32; .*multiple of it"):
+        build_student(recipe, build_teacher(recipe))

@@ -38,6 +38,16 @@ def test_photographs_are_found_below_and_in_order(photos: Path) -> None:
     assert find_photographs([photos, photos / "more"]) == found  # each once: a copy might be held out
 
 
+def test_hidden_files_are_no_photographs(tmp_path: Path, photos: Path) -> None:
+    """macOS leaves `._x.jpg` beside every x.jpg that it copies to another disk: half a folder could not be read."""
+    for name in ("a.jpg", "._a.jpg", ".b.jpg"):
+        shutil.copy(photos / "00.jpg", tmp_path / name)
+    assert [path.name for path in find_photographs([tmp_path])] == ["a.jpg"]
+    (tmp_path / "a.jpg").unlink()
+    with pytest.raises(DataError, match="no photographs below"):
+        find_photographs([tmp_path])
+
+
 def test_another_set_of_names_has_another_digest(tmp_path: Path, photos: Path) -> None:
     moved = tmp_path / "moved"
     shutil.copytree(photos, moved)
@@ -100,11 +110,19 @@ def test_broken_photographs_are_skipped(photos: Path, tmp_path: Path) -> None:
     assert len(centre_crops(paths, resize=60, crop=48).image_u8) == 1
 
 
+def test_one_photograph_among_many_broken_ones_is_found(photos: Path, tmp_path: Path) -> None:
+    """A hundred misses in a row ended a run, which a folder of thousands may well bring."""
+    shutil.copy(photos / "00.jpg", tmp_path / "good.jpg")
+    for number in range(400):
+        (tmp_path / f"{number}.jpg").write_bytes(b"no picture")
+    assert len(_batches(_source(find_photographs([tmp_path])), 0, 4)) == 4
+
+
 def test_broken_photographs_alone_are_refused(tmp_path: Path) -> None:
     for name in ("a.jpg", "b.png"):
         (tmp_path / name).write_bytes(b"no picture")
     paths = find_photographs([tmp_path])
-    with pytest.raises(DataError, match=r"2 photographs cannot be read, .* among them"):
+    with pytest.raises(DataError, match=r"none of 2 photographs can be read, .* among them"):
         _batches(_source(paths), 0, 1)
     with pytest.raises(DataError, match="no photographs left to train on"):
         _source([])

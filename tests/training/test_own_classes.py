@@ -66,6 +66,16 @@ def test_a_last_layer_gives_what_it_says(tiny: Bundle) -> None:
     assert len(new) < len(tail) + 5 * vector.shape[1] * 2 + 400  # without the old layer's weights
 
 
+def test_a_weight_beyond_float16_stays_a_number(tiny: Bundle) -> None:
+    """Of a number that is nothing but for a few pictures; infinity times that nothing made every answer NaN."""
+    tail = tiny.graph("tail_classify")
+    feature = np.zeros((1, 8, 4, 4), np.float32)[:, : Graph(tail, name="t").input_shape[1]]
+    vector = Graph(below_last_layer(tail, name="t"), name="below")(feature)
+    weight = np.full((5, vector.shape[1]), 1e5, np.float32)
+    new = with_last_layer(tail, weight, np.zeros(5, np.float32), name="t")
+    assert np.isfinite(Graph(new, name="new")(feature)).all()
+
+
 def _tail(nodes: list[onnx.NodeProto]) -> bytes:
     weight = np.ones((4, 3), np.float32)
     body = helper.make_graph(

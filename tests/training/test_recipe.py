@@ -65,6 +65,7 @@ def test_a_recipe_without_kinds_means_the_first_of_them(recipe: Recipe) -> None:
         ("stage1.tail_from=1.5", "stage1.tail_from: .*less than or equal to 1"),
         ("stage2.feature=-0.1", "stage2.feature: .*greater than or equal to 0"),
         ("stage1.batch=5", r"stage1\.batch must be a multiple of the number of levels \(2\)"),
+        ("stage1.optimizer={kind: muon, momentum: 1}", "stage1.optimizer.momentum: .*less than 1"),  # a mean of nothing
         ("stage1.window=40", "stage1.window: .*multiple of 16"),
         ("stage2.window=96", r"stage2\.window: at most teacher\.crop, 64 pixels"),
         ("stage2.batch=3", r"stage2\.batch must be a multiple of the number of levels \(2\)"),

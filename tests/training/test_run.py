@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -331,3 +332,19 @@ def test_a_run_goes_on_with_its_own_photographs_alone(tmp_path: Path, recipe: Re
     with pytest.raises(RunError, match=r"began on 24 photographs, now there are 25, .* choose another --out"):
         run.begin(recipe, photographs=25, folders=["photos"], names="b")
     assert run.provenance()["names"] == "a"
+
+
+@pytest.mark.parametrize("name", ["provenance.json", "report.json", "student.safetensors", "symbols.npz"])
+@pytest.mark.parametrize("left", [b"", b"{", b"[1]"])
+def test_a_file_that_was_copied_in_part_is_named(tmp_path: Path, recipe: Recipe, name: str, left: bytes) -> None:
+    """A copy from another machine that broke off, or a disk that lost power, ended in a traceback."""
+    run = Run(tmp_path)
+    run.begin(recipe, photographs=24, folders=["photos"])
+    run.keep_counts(dump_counts(empty_counts(1, 1)))
+    run.finish({"w": torch.zeros(100)}, {"finished": True})
+    (tmp_path / name).write_bytes(left)
+    read = {"provenance.json": run.provenance, "report.json": run.report, "symbols.npz": run.counts}.get(
+        name, run.weights
+    )
+    with pytest.raises(RunError, match=rf"{re.escape(name)} is damaged .*copy the run anew, or remove that file"):
+        read()

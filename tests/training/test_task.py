@@ -467,6 +467,14 @@ def test_it_is_all_on_the_command_line(
         assert picture.size == draw(2)[0].size
 
 
+def test_few_pictures_are_a_step_at_least(base: Bundle, make: Make, data: dict[str, Path], tmp_path: Path) -> None:
+    """Half a batch in a stage was no step at all: the run had finished, with a head that had learned nothing."""
+    few = make("detect", task_epochs=0.1, distil_epochs=0.1)
+    final = train_task(few, data=data["detect"], bundle=base, out=tmp_path, report=lambda _: None)
+    assert final["images"] == 3 * 3
+    assert set(final["scores"]) == {"teach", "distil", "learn"}
+
+
 def test_a_second_student_takes_over_the_teacher(
     base: Bundle, make: Make, runs: dict[str, Path], data: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -568,6 +576,38 @@ def test_boxes_are_not_learned_where_they_cannot_be_scored(
     with pytest.raises(MissingExtra, match="faster_coco_eval"):
         train_task(make("detect"), data=tmp_path, bundle=tiny, out=tmp_path / "run", report=lambda _: None)
     assert not (tmp_path / "run").exists()
+
+
+def test_pictures_larger_than_devices_send_are_not_learned_from(
+    base: Bundle, make: Make, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """Hours later the bundle refused every picture for its own task."""
+    large = make("segment", data={"side": base.manifest.max_side + 32})
+    with pytest.raises(RecipeError, match=r"data\.side: 1056 pixels; a device sends at most 1024 with tiny-run@1"):
+        train_task(large, data=data["segment"], bundle=base, out=tmp_path / "run", report=lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_pictures_that_are_scored_must_be_there(
+    tiny: Bundle, make: Make, data: dict[str, Path], tmp_path: Path
+) -> None:
+    """The same: a copy that broke off was found out after ten epochs, and they were lost."""
+    shutil.copytree(data["segment"], tmp_path / "data")
+    (tmp_path / "data" / "val" / "007.jpg").write_bytes(b"")
+    with pytest.raises(DataError, match=r"007\.jpg: not there, or no picture; mend the split that is scored"):
+        train_task(make("segment"), data=tmp_path / "data", bundle=tiny, out=tmp_path / "run", report=lambda _: None)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_goes_on_with_its_own_pictures_alone(
+    base: Bundle, make: Make, data: dict[str, Path], runs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Batches are drawn from a list: with another one the run would be neither the old nor a new one."""
+    shutil.copytree(data["segment"], tmp_path / "data")
+    shutil.copytree(runs["segment"], tmp_path / "run")
+    (tmp_path / "data" / "train" / "001.jpg").unlink()
+    with pytest.raises(RunError, match="another list of pictures than this run began with; choose another --out"):
+        train_task(make("segment"), data=tmp_path / "data", bundle=base, out=tmp_path / "run", report=lambda _: None)
 
 
 def test_a_bundle_without_the_task_cannot_lead(

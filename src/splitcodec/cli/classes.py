@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress, TaskID
 
-    from splitcodec.training.class_vectors import Picture
+    from splitcodec.training.class_vectors import Picture, Seen
 
 _FEWEST = 2  # classes
 _HELD_OUT = 5  # one picture in so many is only measured
@@ -81,6 +81,7 @@ def learn_classes(
     torch.set_num_threads(threads)
     with progress() as bar:
         seen = see(opened, learned, threads=threads, memory=memory, progress=_told(bar, "looking", len(learned)))
+        _check_seen(classes, seen)
         layer = fit(seen, classes=len(classes), progress=_told(bar, "learning", None))
         note: dict[str, Any] = {"pictures": len(set(seen.picture_n.tolist())), "weight_decay": layer.decay}
         new = with_classes(opened, layer, classes=classes, name=name, version=version, out=out, note=note)
@@ -133,6 +134,14 @@ def _pictures(photos: list[Path], held_out: list[Path]) -> tuple[list[str], list
     if empty := [one for one, paths in learned.items() if not paths]:
         raise DataError(f"--held-out has every picture of the class {empty[0]!r}; give others to measure on")
     return classes, [Picture(path, number) for number, paths in enumerate(learned.values()) for path in paths], held
+
+
+def _check_seen(classes: list[str], seen: Seen) -> None:
+    """Refuse a class of which nothing was seen: it would be one that is never answered. Raises DataError."""
+    if empty := sorted(set(range(len(classes))) - set(seen.label_n.tolist())):
+        raise DataError(
+            f"no picture of the class {classes[empty[0]]!r} can be read ({seen.skipped[0]}); give others, or remove it"
+        )
 
 
 def _told(bar: Progress, what: str, total: int | None) -> Callable[[int, int], None]:

@@ -196,13 +196,16 @@ def calibrate(
 
 
 def shuffled(folders: Sequence[str | Path]) -> list[Path]:
-    """Return the pictures below the folders in an order that has nothing to do with their names, always the same."""
+    """Return the pictures below the folders in an order that has nothing to do with their names, always the same.
+
+    Hidden ones (`._x.jpg` of macOS) are left out.
+    """
     found: list[Path] = []
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; give a folder of photographs")
         below = {path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()}
-        found += sorted(below - set(found))
+        found += sorted(path for path in below - set(found) if not path.name.startswith("."))
     if not found:
         names = ", ".join(map(str, folders)) or "no folder"
         raise DataError(f"{names}: no photographs; expected files ending in {', '.join(sorted(_SUFFIXES))}")

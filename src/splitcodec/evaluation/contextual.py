@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -19,6 +20,7 @@ from splitcodec.wire.coder import BY_CHANNEL, BY_CONTEXT
 from splitcodec.wire.contexts import FILE, Contexts
 
 _CARD = "MODEL_CARD.md"
+_TOLD = re.compile(r"\n\nSymbols are coded by context \(coding id 2\) since, learned from \d+ photographs; [^\n]*")
 
 
 @final
@@ -46,7 +48,7 @@ class Saving:
 
 
 def with_contexts(bundle: Bundle, contexts: Contexts, *, note: Mapping[str, Any], version: int | None = None) -> Bundle:
-    """Return the bundle with coding ids 0 and 1; nothing is written. Graphs, tables and symbols stay, packets do not.
+    """Return the bundle with coding ids 0 and 2; nothing is written. Graphs, tables and symbols stay, packets do not.
 
     `note` goes into the manifest's provenance, `version` is the new one (none: the next). Both shores need the new
     bundle, for the fingerprint is another. Raises BundlePart for a device's half, BundleFormat for contexts of another.
@@ -61,13 +63,17 @@ def with_contexts(bundle: Bundle, contexts: Contexts, *, note: Mapping[str, Any]
         )
         title, _, rest = bundle.read(_CARD).decode(errors="replace").rstrip().partition("\n")
         title = title.replace(bundle.ident, f"{bundle.manifest.name}@{number}")
-        rest = rest.replace(f"\n\n{told}", "")  # said of earlier contexts
-        files[_CARD] = f"{title}\n{rest}\n\n{told}\n".encode()
+        files[_CARD] = f"{title}\n{untold(rest)}\n\n{told}\n".encode()
     provenance = {**bundle.manifest.provenance, "contexts": {**note, "splitcodec": splitcodec.__version__}}
     codings = (BY_CHANNEL, BY_CONTEXT)
     manifest = replace(bundle.manifest, codings=codings, version=number, provenance=provenance)
     new = derive(bundle, manifest, files=files)
     return derive(new, new.manifest, files=remade(bundle, new))
+
+
+def untold(card: str) -> str:
+    """Return a model card without what it says of contexts, which are others now, or gone."""
+    return _TOLD.sub("", card)
 
 
 def check_whole(bundle: Bundle) -> None:

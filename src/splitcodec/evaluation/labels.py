@@ -102,4 +102,5 @@ def _wnids(manifest: Manifest, folders: Sequence[str]) -> Sequence[str]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    shown = (path for path in folder.iterdir() if not path.name.startswith("."))  # macOS leaves ._x.jpg beside x.jpg
+    return sorted(path for path in shown if path.suffix.lower() in SUFFIXES and path.is_file())

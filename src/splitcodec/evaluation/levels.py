@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 import splitcodec
 from splitcodec.errors import BundlePart, SettingsError
+from splitcodec.evaluation.contextual import untold
 from splitcodec.evaluation.golden import anew
 from splitcodec.wire.bundle import Bundle, derive
 from splitcodec.wire.coder import BY_CHANNEL
@@ -188,7 +189,7 @@ def _alike(latents: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
 
 def _card(bundle: Bundle, ident: str, placed: Sequence[Placed]) -> str:
     title, _, rest = bundle.read(_CARD).decode(errors="replace").rstrip().partition("\n")
-    rest = rest.replace(f" {bundle.manifest.levels} rate levels", f" {len(placed)} rate levels", 1)
+    rest = untold(rest).replace(f" {bundle.manifest.levels} rate levels", f" {len(placed)} rate levels", 1)
     sizes = ", ".join(f"{one.bytes_mean:,.0f}" for one in placed)
     told = (
         f"`splitcodec levels` made of `{bundle.ident}` {len(placed)} levels of {sizes} bytes by channel; levels in a "

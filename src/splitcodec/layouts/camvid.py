@@ -40,7 +40,8 @@ def read(folder: Path, *, split: str) -> DataSet:
     if not (pictures.is_dir() and masks.is_dir()):
         raise DataError(f"{folder}: no {split}/ and {split}annot/; expected the layout of CamVid")
     samples = []
-    for path in sorted(p for p in pictures.iterdir() if p.suffix.lower() in _ENDINGS):
+    shown = (p for p in pictures.iterdir() if not p.name.startswith("."))  # macOS leaves ._x.png beside x.png
+    for path in sorted(p for p in shown if p.suffix.lower() in _ENDINGS):
         mask = masks / f"{path.stem}.png"
         if not mask.is_file():
             raise DataError(f"{mask} is missing; every picture needs its label map")

@@ -41,7 +41,7 @@ def read(folder: Path, *, split: str) -> DataSet:
                 raise ValueError(f"two {what} of one id")
         for one in body["annotations"]:
             x, y, width, height = (float(side) for side in one["bbox"])
-            spare = bool(one.get("iscrowd", 0))
+            spare = bool(int(one.get("iscrowd") or 0))  # "0" as text, too
             by_picture[int(one["image_id"])].append(
                 ([x, y, x + width, y + height], index_of[int(one["category_id"])], spare)
             )

@@ -29,15 +29,18 @@ class Trunk(NamedTuple):
 def trunks(stem: fx.GraphModule) -> list[Trunk]:
     """Return the channels between the blocks of a traced network, in order; what comes out of it is none of them."""
     groups: list[tuple[list[str], set[str]]] = []
+    foreign: set[str] = set()  # what shortcuts add to that no block before made
     for layer in hidden_layers(stem):
-        if layer.sum is None:
+        added = None if layer.shortcut is None else _origin(stem, layer.shortcut)
+        if added is None or not groups or added not in groups[-1][1]:
             groups.append(([], set()))
+            foreign.update({layer.target} if added is not None else ())
         groups[-1][0].append(layer.behind)
         groups[-1][1].update({layer.target, *([layer.sum] if layer.sum else ())})
     found = []
     for made_by, values in groups:
         taken: list[tuple[str, str]] = []
-        whole = _spread(stem, values, taken)
+        whole = not values & foreign and _spread(stem, values, taken)
         if whole and taken:
             found.append(Trunk(tuple(made_by), tuple(taken)))
     return found
@@ -119,6 +122,14 @@ def _spread(stem: fx.GraphModule, values: set[str], taken: list[tuple[str, str]]
             elif not (_idle(stem, user) or user.name in values):
                 return False
     return True
+
+
+def _origin(stem: fx.GraphModule, name: str) -> str:
+    """Return the value that a value is, behind layers that do nothing."""
+    node = next(one for one in stem.graph.nodes if one.name == name)
+    while _idle(stem, node):
+        (node,) = node.all_input_nodes
+    return str(node.name)
 
 
 def _idle(stem: fx.GraphModule, node: fx.Node) -> bool:

@@ -202,7 +202,7 @@ def _decoder(sizes: DecoderRecipe, channels: int, out: int, *, up: int, linear: 
 
 
 def latent_stride(recipe: Recipe, teacher: Teacher) -> int:
-    """Return the latent's stride in pixels. Raises RecipeError where decoder, crop or packet cannot follow it."""
+    """Return the latent's stride in pixels. Raises RecipeError where decoder, crop, window or packet cannot follow."""
     crop, sizes = recipe.teacher.crop, recipe.student
     match sizes:
         case SqueezeRecipe():
@@ -234,6 +234,11 @@ def latent_stride(recipe: Recipe, teacher: Teacher) -> int:
             f"teacher.crop: {crop} pixels with a latent of stride {stride}; expected a multiple of {stride}, "
             f"at most {MAX_GRID * stride}"
         )
+    for name, stage in recipe.stages():
+        if stage.window is not None and stage.window % stride and stage.kind != "latents":  # which decodes nothing
+            raise RecipeError(
+                f"{name}.window: {stage.window} pixels with a latent of stride {stride}; expected a multiple of it"
+            )
     return stride
 
 

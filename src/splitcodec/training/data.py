@@ -27,14 +27,17 @@ ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", 
 
 
 def find_photographs(folders: Sequence[Path]) -> list[Path]:
-    """List the pictures below the folders, sorted; raises DataError when there are none."""
+    """List the pictures below the folders, sorted, hidden ones (`._x.jpg` of macOS) left out.
+
+    Raises DataError when there are none.
+    """
     found: dict[Path, Path] = {}  # by where they are: folders may lie within one another
     for folder in folders:
         if not folder.is_dir():
             raise DataError(f"no folder at {folder}; give a folder of photographs")
         root = folder.resolve()
         for path in folder.rglob("*"):
-            if path.suffix.lower() in ENDINGS and path.is_file():
+            if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file():
                 found.setdefault(root / path.relative_to(folder), path)
     if not found:
         names = ", ".join(str(f) for f in folders)
@@ -118,7 +121,7 @@ class Photographs:
         """Yield crops uint8 (batch, 3, crop, crop) for each step, made ahead of time by threads.
 
         With `window`, a square of that side out of each crop, (batch, 3, window, window). `stream` tells apart stages
-        and processes. Raises DataError when most photographs cannot be read.
+        and processes. Raises DataError when no photograph can be read.
         """
         with ThreadPoolExecutor(2) as pool:
             ahead: list[Future[Crops]] = []
@@ -147,7 +150,7 @@ class Photographs:
         return Crops(torch.from_numpy(out).permute(0, 3, 1, 2), label_b)
 
     def _picture(self, random: np.random.Generator) -> tuple[NDArray[np.uint8], int]:
-        for _ in range(100):
+        while len(self._broken) < len(self.paths):
             index = int(random.integers(len(self.paths)))
             if index in self._kept:
                 return self._kept[index], self._labels[index]
@@ -159,7 +162,7 @@ class Photographs:
                 self._kept[index] = array
             return array, self._labels[index]
         raise DataError(
-            f"{len(self._broken)} photographs cannot be read, {self.paths[index]} among them; mend the folder"
+            f"none of {len(self.paths)} photographs can be read, {self.paths[0]} among them; mend the folder"
         )
 
     def _decoded(self, index: int) -> NDArray[np.uint8] | None:
@@ -169,6 +172,7 @@ class Photographs:
         except PictureError:
             self._broken.add(index)
             return None
+        self._broken.discard(index)  # a share that was away for a moment
         short = min(picture.size)
         if short > 2 * self.crop:
             scale = 2 * self.crop / short

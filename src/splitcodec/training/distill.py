@@ -42,7 +42,7 @@ from splitcodec.training.levelling import held_out_loss, judged
 from splitcodec.training.objective import Loss, Lost, Objective
 from splitcodec.training.optimise import check_finite, learning_rate, prepare, random_state, set_random_state
 from splitcodec.training.pace import Pace
-from splitcodec.training.processes import first_says, launched, own_noise, together
+from splitcodec.training.processes import first_says, launched, own_noise, scale, set_scale, together
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.resident import Resident, resident
 from splitcodec.training.run import Run, State
@@ -201,8 +201,7 @@ class _Trainer:
     ) -> bool:
         """Run one stage to its end; False when the deadline came first."""
         fabric, student = self.fabric, self.student
-        first = name == "stage1"
-        everything = stage.tune in ("all", "encoder") or (stage.tune is None and first)
+        everything = stage.tune in ("all", "encoder") or (stage.tune is None and name == "stage1")
         optimizer = prepare(student, stage, everything=everything)
         learner: nn.Module = student.squeeze if isinstance(stage, LatentsStage) else student
         model, optimizer = fabric.setup(learner, optimizer)
@@ -210,6 +209,7 @@ class _Trainer:
         if resumed is not None:
             optimizer.load_state_dict(resumed["optimizer"])
             set_random_state(resumed, fabric.device)
+            set_scale(resumed, fabric)
             own_noise(fabric, seed=self.seed, step=state.step)
         pace = Pace(stage, devices=fabric.world_size)
         stream = (int(name.removeprefix("stage")) - 1) * 1024 + fabric.global_rank
@@ -246,7 +246,7 @@ class _Trainer:
                 check_finite(student, stage=name, step=state.step)
                 if fabric.is_global_zero:
                     state.count_processors(clock.of_others())
-                    trainer = {"optimizer": optimizer.state_dict(), **random_state(fabric.device)}
+                    trainer = {"optimizer": optimizer.state_dict(), **random_state(fabric.device), **scale(fabric)}
                     self.run.save(student.state_dict(), trainer, state)
                 if late and not over:
                     return False

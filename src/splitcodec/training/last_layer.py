@@ -6,6 +6,7 @@ The last layer is the matrix product (Gemm, or MatMul and Add) that gives the fi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import numpy as np
 import onnx
@@ -15,6 +16,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from splitcodec.errors import GraphError
 
 _WEIGHT, _BIAS = "own_classes.weight", "own_classes.bias"
+_LARGEST: Final = 65504.0  # of float16; a number that hardly ever says anything has a larger weight
 
 
 def below_last_layer(graph: bytes, *, name: str) -> bytes:
@@ -27,19 +29,26 @@ def below_last_layer(graph: bytes, *, name: str) -> bytes:
 
 
 def with_last_layer(graph: bytes, weight_kd: NDArray[np.float32], bias_k: NDArray[np.float32], *, name: str) -> bytes:
-    """Return the tail with K logits, of weights (K, D) and a bias (K,), stored as float16. Raises GraphError."""
+    """Return the tail with K logits, of weights (K, D) and a bias (K,), as float16 where that holds them.
+
+    Raises GraphError.
+    """
     model = _loaded(graph, name=name)
     old, output = _last_layer(model, name=name), model.graph.output[0]
     parts = {_WEIGHT: weight_kd, _BIAS: bias_k}
-    casts = [helper.make_node("Cast", [f"{one}_f16"], [one], to=TensorProto.FLOAT) for one in parts]
+    small = {one: array.astype(np.float16) for one, array in parts.items() if np.abs(array).max() <= _LARGEST}
+    casts = [helper.make_node("Cast", [f"{one}_f16"], [one], to=TensorProto.FLOAT) for one in small]
     last = helper.make_node("Gemm", [old.input[0], *parts], [output.name], transB=1)
     for one, array in parts.items():
-        model.graph.initializer.append(numpy_helper.from_array(array.astype(np.float16), f"{one}_f16"))
+        kept = (
+            numpy_helper.from_array(small[one], f"{one}_f16") if one in small else numpy_helper.from_array(array, one)
+        )
+        model.graph.initializer.append(kept)
     batch = output.type.tensor_type.shape.dim[0]
     shape = [batch.dim_param or batch.dim_value or "batch", len(bias_k)]
     output.CopyFrom(helper.make_tensor_value_info(output.name, TensorProto.FLOAT, shape))
-    kept = [one for one in model.graph.node if output.name not in one.output]
-    return _finished(model, [*casts, *kept, last])
+    others = [one for one in model.graph.node if output.name not in one.output]
+    return _finished(model, [*casts, *others, last])
 
 
 def _loaded(graph: bytes, *, name: str) -> ModelProto:

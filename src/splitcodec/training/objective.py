@@ -91,6 +91,15 @@ def distortion(
     return Distortion((weight_b * lost_b).mean(), {name: value_b.mean() for name, value_b in parts.items()})
 
 
+def _windows(stage: Distilling, *, crop: int) -> float:
+    """Return how many windows a crop's area is: prices are of whole pictures, and mean errors do not tell them apart.
+
+    Sums over a window's places are as much smaller as its rate; a window that is classified is a picture of its own.
+    """
+    mean = isinstance(stage, DistillStage | PixelsStage)
+    return (crop / stage.window) ** 2 if mean and stage.window is not None else 1.0
+
+
 @final
 class Objective:
     """What the stages of a recipe minimise."""
@@ -111,6 +120,7 @@ class Objective:
         everything = stage.tune in ("all", "encoder") or (stage.tune is None and first)
         priced = everything and self._recipe.student.kind != "reduced"  # whose symbols cost 8 bits each, come what may
         step_c, _ = self._recipe.teacher.colours()
+        windows = _windows(stage, crop=self._recipe.teacher.crop)
         weights = torch.tensor(self._recipe.levels.weights(stage.balance), device=fabric.device)
         trained_with: Quantise = stage.quantise or ("mixed" if everything else "round")
 
@@ -134,8 +144,11 @@ class Objective:
                 )
             kilobytes_l = reproduced.bits_b.view(levels, -1).mean(1) / 8000
             share = ramp(done, stage.rate_ramp) if first else 1.0
-            rate = share * (weights * self._prices * kilobytes_l).mean()
-            return Lost(lost.total + rate if priced else lost.total, lost.parts, kilobytes_l)
+            rate = share * windows * (weights * self._prices * kilobytes_l).mean()
+            total = lost.total + rate if priced else lost.total
+            if reproduced.answer is not None and fabric.world_size > 1:  # each waits for all gradients, if of nothing
+                total = total + 0.0 * torch.stack([one.float().sum() for one in reproduced.answer]).sum()
+            return Lost(total, lost.parts, kilobytes_l)
 
         return lose
 

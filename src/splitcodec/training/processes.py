@@ -8,9 +8,9 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Final, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -31,9 +31,11 @@ def multiplies_bf16() -> bool:
 
 
 def feasible(precision: str) -> _Precision:
-    """Return the precision to train in: 32-true for bf16-mixed where only imitated, else what is asked for."""
-    imitated = precision == "bf16-mixed" and not multiplies_bf16()
-    return "32-true" if imitated else cast(_Precision, precision)
+    """Return the precision to train in: 32-true for bf16-mixed where only imitated, else what is asked for.
+
+    Of 16-mixed, which is for GPUs, Fabric makes bf16-mixed on a processor.
+    """
+    return cast(_Precision, precision) if multiplies_bf16() else "32-true"
 
 
 def launched(devices: int, *, precision: str) -> Fabric:
@@ -59,6 +61,18 @@ def first_says(fabric: Fabric, flag: bool) -> bool:
     told = torch.tensor([int(flag)], device=fabric.device)
     torch.distributed.broadcast(told, src=0)
     return bool(told.item())
+
+
+def scale(fabric: Fabric) -> dict[str, Any]:
+    """Return what losses are multiplied by in 16 bits, found while training; nothing in other precisions."""
+    found = fabric.strategy.precision.state_dict()
+    return {"scale": found} if found else {}
+
+
+def set_scale(kept: Mapping[str, Any], fabric: Fabric) -> None:
+    """Go on where `scale` was taken: found anew, the first steps would be lost."""
+    if "scale" in kept:
+        fabric.strategy.precision.load_state_dict(kept["scale"])
 
 
 def own_noise(fabric: Fabric, *, seed: int, step: int) -> None:

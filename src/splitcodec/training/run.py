@@ -12,7 +12,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, final
@@ -23,6 +24,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
+from splitcodec.device.spool import write_whole
 from splitcodec.errors import OutputError, RunError
 from splitcodec.training.keys import Strict, differences
 from splitcodec.training.recipe import Recipe, read_recipe
@@ -109,21 +111,20 @@ class Run:
         """Write the recipe and where it was started, which stays when it goes on. Raises RunError as `check` does."""
         self.check(recipe, photographs=photographs, names=names)
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
-        self._write("recipe.yaml", text.encode())
+        write_into(self.folder, "recipe.yaml", text.encode())
         facts = {**provenance(recipe.name), "photographs": photographs, "folders": folders}
         if names:
             facts["names"] = names
         known = self.provenance() if (self.folder / "provenance.json").exists() else {}
-        self._write("provenance.json", json.dumps({**facts, **known}, indent=1).encode())
+        write_into(self.folder, "provenance.json", json.dumps({**facts, **known}, indent=1).encode())
 
     def recipe(self) -> Recipe:
         """Read the recipe of this run."""
         return read_recipe(self.folder / "recipe.yaml")
 
     def provenance(self) -> dict[str, Any]:
-        """Read how and on what this run was trained."""
-        out: dict[str, Any] = json.loads((self.folder / "provenance.json").read_bytes())
-        return out
+        """Read how and on what this run was trained. Raises RunError for a damaged file, as all that read do."""
+        return _object(self.folder / "provenance.json")
 
     def save(self, student: Mapping[str, Tensor], trainer: dict[str, Any], state: State) -> None:
         """Write a checkpoint; a kill in the middle leaves the last one usable."""
@@ -165,35 +166,37 @@ class Run:
     def finish(self, student: Mapping[str, Tensor], report: dict[str, Any]) -> None:
         """Write the final weights (safetensors), their configuration and the report."""
         self.keep("student.safetensors", student)
-        self._write("config.json", self.recipe().model_dump_json(indent=1).encode())
-        self._write("report.json", json.dumps(report, indent=1).encode())
+        write_into(self.folder, "config.json", self.recipe().model_dump_json(indent=1).encode())
+        write_into(self.folder, "report.json", json.dumps(report, indent=1).encode())
 
     def keep(self, name: str, weights: Mapping[str, Tensor]) -> None:
         """Write weights as a safetensors file."""
-        self._write(name, save({k: v.contiguous().cpu() for k, v in weights.items()}))
+        write_into(self.folder, name, save({k: v.contiguous().cpu() for k, v in weights.items()}))
 
     def keep_counts(self, data: bytes) -> None:
         """Keep how often each symbol occurred on the training photographs; tables are built from it."""
-        self._write("symbols.npz", data)
+        write_into(self.folder, "symbols.npz", data)
 
     def counts(self) -> Counts | None:
         """Return what `keep_counts` kept, or None for a run still going on, whose weights may have other gains."""
         path = self.folder / "symbols.npz"
-        whole = path.exists() and (self.folder / "student.safetensors").exists()
-        return load_counts(path.read_bytes()) if whole else None
+        if not path.exists() or not (self.folder / "student.safetensors").exists():
+            return None
+        with _whole(path):
+            return load_counts(path.read_bytes())
 
     def report(self) -> dict[str, Any]:
         """Return the final report; empty for a run still going on."""
         path = self.folder / "report.json"
-        out: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {}
-        return out
+        return _object(path) if path.exists() else {}
 
     def weights(self) -> dict[str, Tensor]:
         """Return the final weights, or those of the last checkpoint of a run still going on."""
         path = self.folder / "student.safetensors"
         if path.exists():
-            weights: dict[str, Tensor] = load_file(path)
-            return weights
+            with _whole(path):
+                weights: dict[str, Tensor] = load_file(path)
+                return weights
         found = self.load()
         if found is None:
             raise RunError(f"{self.folder} holds no trained student; run `splitcodec train RECIPE --out {self.folder}`")
@@ -214,14 +217,34 @@ class Run:
         states = [p for p in (self.folder / name / "state.json" for name in _PLACES) if p.exists()]
         return [p.parent for p in sorted(states, key=lambda p: p.stat().st_mtime_ns, reverse=True)]
 
-    def _write(self, name: str, data: bytes) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            part = self.folder / (name + ".part")
-            part.write_bytes(data)
-            os.replace(part, self.folder / name)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.folder / name}: {error}") from error
+
+def write_into(folder: Path, name: str, data: bytes) -> None:
+    """Write a file into a run's folder, which is made; it is there whole or not at all. Raises OutputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {folder / name}: {error}") from error
+    write_whole(folder / name, data, part=folder / (name + ".part"))
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Say of a file of a run that it cannot be read. Raises RunError."""
+    try:
+        yield
+    except Exception as error:  # JSON, safetensors and npz each raise their own
+        raise RunError(
+            f"{path} is damaged ({_line(error)}); copy the run anew, or remove that file and start its command again"
+        ) from error
+
+
+def _object(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a run. Raises RunError."""
+    with _whole(path):
+        out = json.loads(path.read_bytes())
+        if not isinstance(out, dict):
+            raise TypeError(f"{type(out).__name__}, expected an object")
+        return out
 
 
 def check_same(folder: Path, was: Strict, now: Strict) -> None:

@@ -29,7 +29,7 @@ class MuonRecipe(Strict):
     """Muon for kernels of convolutions, Adam for the rest, steps of one size (see `muon.py`)."""
 
     kind: Literal["muon"]
-    momentum: Share = 0.95
+    momentum: Kept = 0.95
     betas: tuple[Kept, Kept] = (0.9, 0.99)
 
 

@@ -13,20 +13,36 @@ from splitcodec.device.image import load_picture
 from splitcodec.device.placed import letterbox_bhwc
 from splitcodec.edge.boxes import Found, find_boxes
 from splitcodec.edge.mask import label_map
+from splitcodec.errors import DataError
 from splitcodec.evaluation.scores import Confusion, Seen, Truth, coco_package, mean_precision
-from splitcodec.layouts.sample import DataSet, Task
+from splitcodec.layouts.sample import DataSet, Sample, Task
 from splitcodec.model.detectors import FasterRcnn, RetinaNet
 from splitcodec.model.fcos import Raw
 from splitcodec.model.segmenter import Logits
+from splitcodec.training.task_data import header
 
 LEAST = 0.02
 """Boxes below this score are not looked at."""
+MOST = 200
+"""Pictures that are scored on."""
 
 
 def check_ready(task: Task) -> None:
     """Say now, rather than after the first epochs, that a task cannot be scored. Raises MissingExtra."""
     if task == "detect":
         coco_package()
+
+
+def check_split(data: DataSet) -> None:
+    """Say the same of a split, of which pictures are not there. Raises DataError."""
+    for sample in _scored(data):
+        if header(sample) is None:
+            raise DataError(f"{sample.path}: not there, or no picture; mend the split that is scored")
+
+
+def _scored(data: DataSet) -> tuple[Sample, ...]:
+    """Return pictures to score on, evenly spread."""
+    return data.samples[:: max(1, -(-len(data.samples) // MOST))]
 
 
 @torch.no_grad()
@@ -38,16 +54,14 @@ def check(
     side: int,
     multiple: int,
     strides: tuple[int, ...],
-    most: int = 200,
 ) -> dict[str, float]:
-    """Return the scores of a head in per cent, over at most `most` pictures as the device letterboxes them."""
+    """Return the scores of a head in per cent, over at most MOST pictures as the device letterboxes them."""
     was_training = head.training
     head.eval()
-    step = max(1, -(-len(data.samples) // most))
     seen: list[Seen] = []
     truth: list[Truth] = []
     confusion = Confusion(len(data.classes))
-    for sample in data.samples[::step]:
+    for sample in _scored(data):
         image_bhwc, place = letterbox_bhwc(load_picture(sample.path), side=side, multiple=multiple)
         raw = head(maps_of(torch.from_numpy(image_bhwc).permute(0, 3, 1, 2)))
         size = (place.rows, place.cols)

@@ -59,7 +59,7 @@ class LabelledPictures:
         wide: dict[bool, list[int]] = {True: [], False: []}
         shapes: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         for index, sample in enumerate(data.samples):
-            size = _header(sample)
+            size = header(sample)
             if size is not None:
                 wide[size[0] >= size[1]].append(index)
                 shapes[size[0] >= size[1]].append(letterbox_size(size, side=recipe.side))
@@ -213,8 +213,8 @@ def _canvas(sizes: list[tuple[int, int]]) -> tuple[int, int]:
     return max(MULTIPLE, math.ceil(wide / MULTIPLE) * MULTIPLE), max(MULTIPLE, math.ceil(high / MULTIPLE) * MULTIPLE)
 
 
-def _header(sample: Sample) -> tuple[int, int] | None:
-    """Return a picture's width and height from its header."""
+def header(sample: Sample) -> tuple[int, int] | None:
+    """Return a picture's width and height from its header; None where there is none."""
     try:
         with Image.open(sample.path) as picture:
             return picture.size

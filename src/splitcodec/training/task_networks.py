@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from dataclasses import replace
 from typing import Any, Protocol, final
 
@@ -21,6 +22,7 @@ from splitcodec.model.segmenter import DeepLab, Segmenter
 from splitcodec.model.teacher import Teacher, load_teacher
 from splitcodec.model.transforms import PerColour
 from splitcodec.training.from_onnx import FromOnnx
+from splitcodec.training.task_data import MULTIPLE
 from splitcodec.training.task_recipe import (
     DeepLabRecipe,
     FasterRcnnRecipe,
@@ -219,6 +221,14 @@ class Networks:
         if "decoder" in recipe.tune:
             out["decoder"] = self.decoder
         return out
+
+
+def check_side(recipe: TaskRecipe, bundle: Bundle) -> None:
+    """Refuse pictures larger than the bundle's devices send, for a head that is exported. Raises RecipeError."""
+    step = math.lcm(bundle.manifest.stride, MULTIPLE)
+    most = bundle.manifest.max_side // step * step
+    if recipe.data.side > most and not isinstance(recipe.head, RetinaNetRecipe | FasterRcnnRecipe):
+        raise RecipeError(f"data.side: {recipe.data.side} pixels; a device sends at most {most} with {bundle.ident}")
 
 
 @torch.no_grad()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Final, final
@@ -9,9 +10,9 @@ from typing import Any, Final, final
 import yaml
 from torch import Tensor, nn
 
-from splitcodec.errors import OutputError, RunError
+from splitcodec.errors import RunError
 from splitcodec.layouts.sample import DataSet
-from splitcodec.training.run import Run, check_same, provenance
+from splitcodec.training.run import Run, check_same, provenance, write_into
 from splitcodec.training.task_recipe import TaskRecipe, read_task_recipe
 from splitcodec.wire.bundle import Bundle
 
@@ -37,6 +38,7 @@ class TaskRun:
             "task": recipe.task,
             "data": data.name,
             "pictures": len(data.samples),
+            "names": _digest(data),
             "classes": list(data.classes),
             "bundle": bundle.ident,
             "fingerprint": bundle.fingerprint.hex(),
@@ -44,12 +46,14 @@ class TaskRun:
         }
         if (self.folder / "provenance.json").exists():
             old = self.facts()
-            for key in ("classes",) if self.only_taught() else ("classes", "fingerprint", "decoder"):
-                if old[key] != facts[key]:
-                    raise RunError(f"{self.folder}: another {key} than this run began with; choose another --out")
+            bundles = () if self.only_taught() else ("fingerprint", "decoder")
+            for key in ("classes", "names", *bundles):
+                if old.get(key, facts[key]) != facts[key]:  # older runs know no names
+                    what = "list of pictures" if key == "names" else key
+                    raise RunError(f"{self.folder}: another {what} than this run began with; choose another --out")
             facts |= {key: old[key] for key in ("commit", "torch", "python") if key in old}  # where it was started
-        self._write("recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
-        self._write("provenance.json", json.dumps(facts, indent=1).encode())
+        write_into(self.folder, "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
+        write_into(self.folder, "provenance.json", json.dumps(facts, indent=1).encode())
 
     def recipe(self) -> TaskRecipe:
         """Read the recipe of this run."""
@@ -95,17 +99,14 @@ class TaskRun:
     def finish(self, weights: dict[str, Tensor], final: dict[str, Any]) -> None:
         """Write the final weights (safetensors), their configuration and the report."""
         self.run.keep(FINAL, weights)
-        self._write("config.json", self.recipe().model_dump_json(indent=1).encode())
-        self._write("report.json", json.dumps(final, indent=1).encode())
+        write_into(self.folder, "config.json", self.recipe().model_dump_json(indent=1).encode())
+        write_into(self.folder, "report.json", json.dumps(final, indent=1).encode())
 
-    def _write(self, name: str, data: bytes) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            part = self.folder / f"{name}.part"
-            part.write_bytes(data)
-            part.replace(self.folder / name)
-        except OSError as error:
-            raise OutputError(f"cannot write {self.folder / name}: {error}") from error
+
+def _digest(data: DataSet) -> str:
+    """Return a hash of the names of a data set's pictures, in order: with others, batches would be others."""
+    names = (f"{one.path.parent.name}/{one.path.name}" for one in data.samples)
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def weights_of(parts: dict[str, nn.Module]) -> dict[str, Tensor]:

@@ -29,10 +29,10 @@ from splitcodec.training.optimise import random_state, set_random_state
 from splitcodec.training.processes import feasible
 from splitcodec.training.run import State
 from splitcodec.training.spent import Clock
-from splitcodec.training.task_check import check, check_ready
+from splitcodec.training.task_check import check, check_ready, check_split
 from splitcodec.training.task_data import MULTIPLE, LabelledPictures
 from splitcodec.training.task_from_bundle import take_teacher
-from splitcodec.training.task_networks import Networks
+from splitcodec.training.task_networks import Networks, check_side
 from splitcodec.training.task_optimise import average, optimizer_of, rate_at, share_kept, thaw
 from splitcodec.training.task_recipe import HeadStage, TaskRecipe, TaskStage
 from splitcodec.training.task_run import TaskRun, put_weights, weights_of
@@ -58,11 +58,13 @@ def train_task(
     OutputError, MissingExtra.
     """
     check_ready(recipe.task)
+    check_side(recipe, bundle)
     fabric = Fabric(accelerator="auto", devices=1, precision=feasible(recipe.precision))
     fabric.launch()
     fabric.seed_everything(recipe.seed, verbose=False)
     training = read_split(data, split=recipe.data.train, task=recipe.task)
     held = read_split(data, split=recipe.data.check, task=recipe.task)
+    check_split(held)
     pictures = LabelledPictures(training, recipe.data, seed=recipe.seed)
     run = TaskRun(out)
     run.begin(recipe, data=training, bundle=bundle)
@@ -123,7 +125,7 @@ class _Trainer:
         recipe, networks = self.recipe, self.networks
         stage: HeadStage = {"teach": recipe.teach, "distil": recipe.distil, "learn": recipe.learn}[name]
         epochs = recipe.distil_epochs if name == "distil" else recipe.task_epochs
-        count = round(epochs * self.pictures.count / stage.batch)
+        count = max(1, round(epochs * self.pictures.count / stage.batch)) if epochs else 0
         if name == "teach" and recipe.lead is not None:
             count = 0
         if name == "distil" and state.step == 0 and resumed is None:
