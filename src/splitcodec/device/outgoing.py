@@ -9,12 +9,16 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast, final
+from typing import Any, Final, cast, final
+from urllib.request import getproxies
 
 import httpcore
 import httpx
 
 from splitcodec.errors import SettingsError
+
+# A proxy from the environment is for the world outside: never send loopback through it.
+_LOOPBACK: Final = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 
 
 def trusted() -> ssl.SSLContext:
@@ -25,6 +29,24 @@ def trusted() -> ssl.SSLContext:
         raise SettingsError(
             f"SSL_CERT_FILE or SSL_CERT_DIR: {error.strerror or error}; name a PEM file of authorities, or unset it"
         ) from None
+
+
+def open_client(headers: dict[str, str], timeout_s: float, *, tls: bool) -> httpx.Client:
+    """Return a client that sends `headers` and no others of its own. Raises SettingsError for a proxy of no use."""
+    try:
+        direct = OneWrite(trusted() if tls else None)
+        if getproxies():
+            made = httpx.Client(headers=headers, timeout=timeout_s, mounts=dict.fromkeys(_LOOPBACK, direct))
+        else:
+            made = httpx.Client(headers=headers, timeout=timeout_s, transport=direct)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        hint = "SOCKS needs: pip install socksio" if isinstance(error, ImportError) else "expected http://host:port"
+        raise SettingsError(
+            f"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names a proxy of no use ({hint}); correct it, or unset it"
+        ) from None
+    for name in ("accept", "accept-encoding", "connection"):  # say what goes without saying; weak links pay for it
+        del made.headers[name]
+    return made
 
 
 @final
