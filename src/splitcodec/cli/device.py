@@ -61,7 +61,9 @@ SideOption = Annotated[
         help="Longest side of a letterboxed picture. Default: the largest of the bundle's tasks.",
     ),
 ]
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Photographs: JPEG, PNG, WebP, AVIF, ...")]
+Images = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE", readable=False, help="Photographs: JPEG, PNG, WebP, AVIF, ...")
+]
 
 
 class FitChoice(StrEnum):

@@ -55,7 +55,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def answer(
-    packets: Annotated[list[Path], typer.Argument(metavar="PACKET", help="Packets made by `encode`.")],
+    packets: Annotated[list[Path], typer.Argument(metavar="PACKET", readable=False, help="Packets made by `encode`.")],
     bundle: BundlesOption = None,
     top: Annotated[int, typer.Option("--top", min=1, max=MOST_GUESSES, help="Number of guesses.")] = GUESSES,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
