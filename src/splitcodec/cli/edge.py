@@ -192,10 +192,8 @@ def serve(
     the environment too (SPLITCODEC_PORT, ...), some settings only from there: docs/server.md. Of bundles with one
     fingerprint the highest version answers.
     """
-    import sys
-
     from splitcodec.edge.answer import Edge
-    from splitcodec.edge.server import check_guarded, read_settings
+    from splitcodec.edge.server import operator_settings, teller
     from splitcodec.edge.server import serve as run
     from splitcodec.errors import SettingsError
     from splitcodec.wire.bundle import open_bundle
@@ -206,7 +204,7 @@ def serve(
         raise SettingsError("--replicas needs --engine ray")
     if engine == "ray" and demo:
         raise SettingsError("--demo needs --engine uvicorn: the page is for one process")
-    settings = read_settings(
+    settings = operator_settings(
         {
             "host": host,
             "port": port,
@@ -226,14 +224,14 @@ def serve(
             "log": log,
         }
     )
-    check_guarded(settings)
+    say = teller(settings)
     opened = [open_bundle(one) for one in bundle or [DEFAULT_BUNDLE]]
     loaded = ", ".join(one.ident for one in opened)
     if engine == "ray":
         from splitcodec.edge.grow import grow
 
         def told(url: str) -> None:
-            print(f"serving {loaded} at {url}, {replicas or 1} replicas", file=sys.stderr, flush=True)
+            say(f"serving {loaded} at {url}, {replicas or 1} replicas")
 
         grow(bundle or [DEFAULT_BUNDLE], settings, replicas=replicas or 1, announce=told)
         return
@@ -252,9 +250,9 @@ def serve(
         way = "browsers encode" if ort else "the server encodes; after `splitcodec demo-assets` browsers do"
 
     def announce(url: str) -> None:
-        print(f"serving {loaded} at {url}", file=sys.stderr, flush=True)
+        say(f"serving {loaded} at {url}")
         if demo:
-            print(f"the page: {url}{ROOT} ({way})", file=sys.stderr, flush=True)
+            say(f"the page: {url}{ROOT} ({way})")
 
     run(edge, settings, announce=announce, extend=extend, pages=(ROOT,) if demo else (), ends_process=True)
 
