@@ -280,6 +280,7 @@ def test_garbage_is_link_garbled(edge: Edge, reply: Reply) -> None:
         "http://",
         "http://a/?q=1",
         "http://a:port",
+        "http://a:73616",
         "http://\0",
         "http://a..b",
         f"http://{'x' * 70}",

@@ -264,7 +264,8 @@ def _checked_url(url: str) -> str:
     except (httpx.InvalidURL, TypeError, UnicodeError) as error:
         reason = "" if "@" in str(url) else f" ({error})"
         raise SettingsError(f"{_no_password(url)!r} is no URL{reason}; expected one like http://host:8080") from None
-    if parts.scheme not in ("http", "https") or not parts.host or parts.query or parts.fragment:
+    wrong_port = (parts.port or 1) > 65_535  # which the system would take for another, modulo 65,536
+    if parts.scheme not in ("http", "https") or not parts.host or wrong_port or parts.query or parts.fragment:
         raise SettingsError(f"{_no_password(url)!r} is no address of an edge; expected one like http://host:8080")
     return url.rstrip("/")
 
