@@ -383,3 +383,16 @@ def test_top_shows_what_looks_like_markup(monkeypatch: pytest.MonkeyPatch) -> No
     shown = console.export_text()
     for word in ("[/red]x", r"a[link=http://evil]\x1b[31m", "http://[fe80::1]"):
         assert word in shown
+
+
+def test_a_full_disk_below_stderr_holds_up_no_other_picture(
+    tiny_folder: Path, photos: Sequence[Path], tmp_path: Path
+) -> None:
+    """What failed could not be told, and that ended the command: no JSON, exit code 1."""
+    command = [sys.executable, "-m", "splitcodec.cli", "encode", "nowhere.jpg", str(photos[0]), "-b", str(tiny_folder)]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [*command, "--json"], stdout=subprocess.PIPE, stderr=full, cwd=tmp_path, check=False, timeout=120
+        )
+    assert done.returncode == 2
+    assert [one["image"] for one in json.loads(done.stdout)] == [str(photos[0])]

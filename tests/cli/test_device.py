@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from splitcodec.cli import app
 from splitcodec.cli.device import _store, _write_drawing
 from splitcodec.errors import OutputError
 from splitcodec.wire.answer import Answer
@@ -72,3 +74,15 @@ def test_a_drawing_that_cannot_be_written_is_refused_in_words(name: str, tmp_pat
     with pytest.raises(OutputError, match=f"cannot draw to .*{name}: .*; give a name such as out.png"):
         _write_drawing(picture, Answer(bundle="b@1", level=0, answers={}, ms={}), tmp_path / name)
     assert list(tmp_path.iterdir()) == [picture]
+
+
+def test_whether_a_file_can_be_read_is_found_by_reading_it(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Typer asked before, and refused all pictures or packets, and --json its JSON, for one that nobody may read."""
+    Image.new("RGB", (80, 80)).save(tmp_path / "cat.png")
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: not os.fsdecode(path).startswith("cat."))
+    monkeypatch.chdir(tmp_path)  # the packet lands here
+    for command in (["encode", "cat.png"], ["answer", "cat.spc"]):
+        done = CliRunner().invoke(app, [*command, "-b", str(tiny_folder), "--json"])
+        assert done.exit_code == 0, done.output

@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -303,6 +306,7 @@ def test_garbage_is_link_garbled(edge: Edge, reply: Reply) -> None:
         "http://",
         "http://a/?q=1",
         "http://a:port",
+        "http://a:73616",
         "http://\0",
         "http://a..b",
         f"http://{'x' * 70}",
@@ -349,6 +353,37 @@ def test_proxies_of_the_environment_are_not_for_loopback(edge: Edge, monkeypatch
 def test_a_link_that_is_dropped_closes_its_connection(edge: Edge) -> None:
     http(edge.url)(b"x")
     gc.collect()  # an open socket would be a ResourceWarning, and so an error
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+def test_a_process_that_forks_off_asks_over_a_connection_of_its_own() -> None:
+    """Two processes in one connection read each other's answers, and nothing tells them apart."""
+    script = (
+        "import os, sys; from splitcodec.device.link import http\n"
+        "link = http(sys.argv[1]); link(b'before')\n"
+        "if (child := os.fork()) == 0:\n    link(b'child'); link(b'child'); link.close(); os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0; link(b'after'); link.close()"
+    )
+    ports: dict[bytes, set[int]] = {}
+
+    class Keeping(Handler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            super().do_POST()
+            ports.setdefault(self.server.seen[-1][2], set()).add(self.client_address[1])
+
+    with Edge() as edge:
+        edge.RequestHandlerClass = Keeping
+        thread = threading.Thread(target=edge.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            subprocess.run([sys.executable, "-W", "ignore", "-c", script, edge.url], check=True, timeout=60)
+        finally:
+            edge.shutdown()
+            thread.join()
+    assert len(ports[b"before"]) == len(ports[b"child"]) == 1
+    assert ports[b"before"] == ports[b"after"] != ports[b"child"]
 
 
 def test_a_host_that_cannot_be_resolved_is_link_down() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -141,6 +142,22 @@ def test_several_threads_get_their_own_answers(broker: Mosquitto) -> None:
         for thread in threads:
             thread.join()
     assert wrong == []
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+def test_a_process_that_forks_off_has_a_connection_of_its_own(broker: Mosquitto) -> None:
+    """It wrote into the other's, whose thread alone reads what comes back."""
+    script = (
+        "import os, sys; from splitcodec.device.mqtt import mqtt\n"
+        "link = mqtt(sys.argv[1], retries=0, timeout_s=5, brief=False); assert link(b'before') == b'{before}'\n"
+        "if (child := os.fork()) == 0:\n"
+        "    link.close(); assert link(b'child') == b'{child}'; link.close(); os._exit(0)\n"
+        "assert os.waitpid(child, 0)[1] == 0; assert link(b'after') == b'{after}'; link.close()"
+    )
+    asked = Asked()
+    with Bridge(parse_broker(broker.url), asked):
+        subprocess.run([sys.executable, "-W", "ignore", "-c", script, broker.url], check=True, timeout=60)
+    assert [packet for packet, _ in asked.seen] == [b"before", b"child", b"after"]
 
 
 def test_a_confirmation_may_come_while_a_packet_is_published(

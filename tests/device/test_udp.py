@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import socket
 import threading
@@ -163,6 +164,20 @@ def test_a_bridge_that_comes_back_is_found_again() -> None:
     with UdpBridge("127.0.0.1", bridge.port, Echo()):
         assert link(b"\x14b") == b"answer to \x14b"
     link.close()
+
+
+def test_a_process_that_forks_off_has_a_socket_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    with (
+        UdpBridge("127.0.0.1", 0, Echo()) as bridge,
+        udp(f"udp://127.0.0.1:{bridge.port}") as link,
+        monkeypatch.context() as other,
+    ):
+        opened = []
+        for number in (1, 1, 2):
+            other.setattr(os, "getpid", lambda number=number: number)
+            assert link(b"\x14a") == b"answer to \x14a"
+            opened.append(link._line._socket)
+        assert opened[0] is opened[1] is not opened[2]
 
 
 @contextmanager

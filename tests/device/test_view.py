@@ -12,7 +12,7 @@ from PIL import Image
 from splitcodec.device.image import Picture, load_picture, load_reduced
 from splitcodec.device.placed import crop_bhwc, letterbox_bhwc
 from splitcodec.device.view import View, task_specs
-from splitcodec.errors import PictureTooLarge, PictureUnreadable, SettingsError
+from splitcodec.errors import PictureError, PictureTooLarge, PictureUnreadable, SettingsError
 from splitcodec.wire.bundle import Bundle, open_bundle
 
 
@@ -134,3 +134,13 @@ def test_a_large_jpeg_that_is_damaged_or_too_large_is_refused() -> None:
         load_reduced(data[: len(data) // 2], least=512)
     with pytest.raises(PictureTooLarge, match="4194304 pixels"):
         load_reduced(data, least=512, max_pixels=4_000_000)
+
+
+def test_a_file_of_a_shape_or_depth_that_is_not_taken_is_refused_by_its_name(tiny: Bundle, tmp_path: Path) -> None:
+    """Of a folder of photographs `calibrate` and others listed what they left out, but not which file that was."""
+    Image.new("RGB", (20_000, 3)).save(tmp_path / "strip.png")
+    Image.fromarray(np.full((80, 80), 70_000, np.int32)).save(tmp_path / "deep.tiff")
+    for name in ("strip.png", "deep.tiff"):
+        with pytest.raises(PictureError) as refusal:
+            view(tiny, tmp_path / name).pixels_bhwc(64)
+        assert str(refusal.value).startswith(f"{tmp_path / name}: ")

@@ -228,6 +228,17 @@ def test_wrong_settings_are_named(wrong: dict[str, object]) -> None:
         read_settings(wrong)
 
 
+@pytest.mark.parametrize("wrong", ["nginx", "10.0.0.5, edge.example", "10.0.0.5/8", "*,10.0.0.5"])
+def test_proxies_that_are_no_addresses_are_refused(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody was believed then, so all clients of a proxy counted as one, and nothing said so."""
+    for right in ("", "*", "10.0.0.5,", "10.0.0.0/8, ::1"):
+        monkeypatch.setenv("SPLITCODEC_TRUSTED_PROXIES", right)
+        assert read_settings().trusted_proxies == right
+    monkeypatch.setenv("SPLITCODEC_TRUSTED_PROXIES", wrong)
+    with pytest.raises(SettingsError, match=r"trusted_proxies: .* is no address"):
+        read_settings()
+
+
 @pytest.mark.parametrize("name", [name for name, field in Settings.model_fields.items() if field.annotation is float])
 @pytest.mark.parametrize("value", ["inf", "-inf", "nan"])
 def test_times_and_rates_without_end_are_refused(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,7 +61,9 @@ SideOption = Annotated[
         help="Longest side of a letterboxed picture. Default: the largest of the bundle's tasks.",
     ),
 ]
-Images = Annotated[list[Path], typer.Argument(metavar="IMAGE", help="Photographs: JPEG, PNG, WebP, AVIF, ...")]
+Images = Annotated[
+    list[Path], typer.Argument(metavar="IMAGE", readable=False, help="Photographs: JPEG, PNG, WebP, AVIF, ...")
+]
 
 
 class FitChoice(StrEnum):
@@ -260,10 +262,7 @@ def _write_drawing(image: Path, answer: Answer, path: Path) -> None:
 
 
 def _store(folder: Path, stem: str, packet: bytes) -> Path:
-    """Write a packet under a free name (or one that holds these very bytes); a reader never sees half of it.
-
-    Nor does one after a loss of power. Raises OutputError.
-    """
+    """Write a packet, whole also after a loss of power, under a name that is free or holds it. Raises OutputError."""
     from splitcodec.wire.durable import sync_folder, write_synced
 
     part = folder / f".{secrets.token_hex(8)}.part"  # without the stem, which may be as long as a name can be

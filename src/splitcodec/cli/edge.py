@@ -26,7 +26,6 @@ from splitcodec.cli.show import (
     problem,
     task_names,
 )
-from splitcodec.cli.shown import say
 from splitcodec.errors import FileTooLarge, PacketError
 from splitcodec.wire.answer import GUESSES, MOST_GUESSES
 
@@ -56,7 +55,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def answer(
-    packets: Annotated[list[Path], typer.Argument(metavar="PACKET", help="Packets made by `encode`.")],
+    packets: Annotated[list[Path], typer.Argument(metavar="PACKET", readable=False, help="Packets made by `encode`.")],
     bundle: BundlesOption = None,
     top: Annotated[int, typer.Option("--top", min=1, max=MOST_GUESSES, help="Number of guesses.")] = GUESSES,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
@@ -194,7 +193,7 @@ def serve(
     fingerprint the highest version answers.
     """
     from splitcodec.edge.answer import Edge
-    from splitcodec.edge.server import check_guarded, read_settings
+    from splitcodec.edge.server import operator_settings, teller
     from splitcodec.edge.server import serve as run
     from splitcodec.errors import SettingsError
     from splitcodec.wire.bundle import open_bundle
@@ -205,7 +204,7 @@ def serve(
         raise SettingsError("--replicas needs --engine ray")
     if engine == "ray" and demo:
         raise SettingsError("--demo needs --engine uvicorn: the page is for one process")
-    settings = read_settings(
+    settings = operator_settings(
         {
             "host": host,
             "port": port,
@@ -225,7 +224,7 @@ def serve(
             "log": log,
         }
     )
-    check_guarded(settings)
+    say = teller(settings)
     opened = [open_bundle(one) for one in bundle or [DEFAULT_BUNDLE]]
     loaded = ", ".join(one.ident for one in opened)
     if engine == "ray":

@@ -112,9 +112,10 @@ def check_finite(options: Mapping[str, float | None]) -> None:
 
 
 def complain(error: object) -> None:
-    """Print one line on stderr: which refusal, and what it says."""
+    """Print one line on stderr, if that takes it: which refusal, and what it says."""
     kind = f"{type(error).__name__}: " if isinstance(error, SplitcodecError) else ""
-    print(legible("splitcodec: " + kind + " ".join(str(error).split())), file=sys.stderr)
+    with contextlib.suppress(OSError):  # a log on a full disk: the rest is done all the same, the exit code stays
+        print(legible("splitcodec: " + kind + " ".join(str(error).split())), file=sys.stderr)
 
 
 def legible(text: str) -> str:

@@ -43,8 +43,7 @@ class Shown:
         if troubles != self._troubles:
             for trouble, before in zip(troubles, self._troubles, strict=True):
                 if trouble and trouble != before:
-                    with contextlib.suppress(OSError):
-                        complain(trouble)
+                    complain(trouble)
             self._troubles = troubles
         now = time.monotonic()
         if now - self._last >= 1.0:

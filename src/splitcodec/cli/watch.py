@@ -155,8 +155,7 @@ def watch(
         journal = Journal(answers or place / "answers.jsonl", place / LEDGER)
         closing.callback(journal.close)
         if journal.unsure and len(packets):
-            with contextlib.suppress(OSError):
-                complain(journal.unsure)
+            complain(journal.unsure)
 
         watching = Watch(
             encode=encode,

@@ -98,21 +98,29 @@ def suffixes() -> frozenset[str]:
     return learnt_suffixes() | known
 
 
+def name_of(source: Picture) -> str:
+    """Return what messages call a picture: its path, or what it came as."""
+    if isinstance(source, Image.Image):
+        return "the PIL image"
+    if isinstance(source, np.ndarray):
+        return "the array"
+    return str(source) if isinstance(source, str | Path) else f"the picture of {len(source)} bytes"
+
+
 def _loaded(source: Picture, *, max_pixels: int, fits: Fits | None) -> tuple[Image.Image, int]:
     if isinstance(source, Image.Image):
-        return _as_rgb(source, name="the PIL image", max_pixels=max_pixels), 1
+        return _as_rgb(source, name=name_of(source), max_pixels=max_pixels), 1
     if isinstance(source, np.ndarray):
-        return _as_rgb(_from_array(source, max_pixels=max_pixels), name="the array", max_pixels=max_pixels), 1
+        return _as_rgb(_from_array(source, max_pixels=max_pixels), name=name_of(source), max_pixels=max_pixels), 1
     if isinstance(source, bytes | bytearray | memoryview):
-        name = f"the picture of {len(source)} bytes"
-        return _from_file(io.BytesIO(source), name=name, max_pixels=max_pixels, fits=fits)
+        return _from_file(io.BytesIO(source), name=name_of(source), max_pixels=max_pixels, fits=fits)
     if not isinstance(source, str | Path):
         raise PictureUnreadable(
             f"a {type(source).__name__} is not a picture; pass a path, a file's bytes, a PIL image or a uint8 array"
         )
     try:
         with open(source, "rb") as file:
-            return _from_file(file, name=str(source), max_pixels=max_pixels, fits=fits)
+            return _from_file(file, name=name_of(source), max_pixels=max_pixels, fits=fits)
     except FileNotFoundError:
         raise PictureNotFound(f"{source}: no such file; expected a picture, check the path") from None
     except IsADirectoryError:
@@ -199,7 +207,7 @@ def _as_rgb(picture: Image.Image, *, name: str, max_pixels: int) -> Image.Image:
         picture.load()
         upright = _upright(picture)
         if upright.mode.startswith("I"):
-            return Image.fromarray(_grey_from_integers(np.asarray(upright))).convert("RGB")
+            return Image.fromarray(_grey_from_integers(np.asarray(upright), name=name)).convert("RGB")
         if upright.mode == "F":
             raise PictureUnreadable(f"{name}: 32-bit floats have no agreed white; expected 8 or 16 bits per channel")
         if upright.has_transparency_data or upright.mode == "La":
@@ -239,10 +247,12 @@ def _upright(picture: Image.Image) -> Image.Image:
     return upright
 
 
-def _grey_from_integers(raw_hw: NDArray[Any]) -> NDArray[np.uint8]:
+def _grey_from_integers(raw_hw: NDArray[Any], *, name: str) -> NDArray[np.uint8]:
     low, high = int(raw_hw.min()), int(raw_hw.max())
     if low < 0 or high > 65_535:
-        raise PictureUnreadable(f"32-bit integers from {low} to {high} have no agreed white; expected 0 to 65535")
+        raise PictureUnreadable(
+            f"{name}: 32-bit integers from {low} to {high} have no agreed white; expected 0 to 65535"
+        )
     return _to_eight_bits(raw_hw)
 
 

@@ -8,17 +8,18 @@ carries bytes (MQTT, a serial line) is written as one more such function.
 from __future__ import annotations
 
 import math
+import os
 import random
 import re
 import time
 import weakref
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import final
-from urllib.request import getproxies
 
 import httpx
 
-from splitcodec.device.outgoing import OneWrite, no_cookies, trusted
+from splitcodec.device.outgoing import no_cookies, open_client, trusted
 from splitcodec.device.status import shown_address
 from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError, TaskError
 from splitcodec.wire.answer import MAX_BYTES
@@ -33,8 +34,6 @@ _PASSING = frozenset({429, 502, 503, 504})
 _PATH = "; check the path in the address, an edge has none of its own"
 _HINTS = {401: "; give --token-file, or set SPLITCODEC_TOKEN (a bridge: --server-token-file)", 404: _PATH, 405: _PATH}
 _KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
-# A proxy from the environment is for the world outside: never send loopback through it.
-_LOOPBACK = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 
 
 def http(
@@ -65,7 +64,10 @@ def http(
 
 @final
 class HttpLink:
-    """A link over HTTP that keeps its connection; safe to share between threads. Close it, or use it in `with`."""
+    """A link over HTTP that keeps its connection. Close it, or use it in `with`.
+
+    Threads may share it, and so may a process and those that fork from it: each opens a connection of its own.
+    """
 
     def __init__(
         self,
@@ -93,10 +95,8 @@ class HttpLink:
         self._params |= {} if top is None else {"top": str(top)}
         self._params |= {"brief": "1"} if brief else {}
         headers = {"user-agent": "splitcodec", **_authorization(token)}
-        self._client = _client(headers, timeout_s, tls=httpx.URL(self._address).scheme == "https")
-        for name in ("accept", "accept-encoding", "connection"):  # say what goes without saying; weak links pay for it
-            del self._client.headers[name]
-        weakref.finalize(self, self._client.close)  # for a link that is used once and dropped
+        self._open = partial(open_client, headers, timeout_s, tls=httpx.URL(self._address).scheme == "https")
+        self._connect()
 
     def __call__(self, packet: bytes, *, idempotency_key: str | None = None) -> bytes:
         """Send one packet and return the body of the answer, at most 1 MiB.
@@ -139,7 +139,13 @@ class HttpLink:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _connect(self) -> None:
+        self._client, self._process = self._open(), os.getpid()
+        weakref.finalize(self, self._client.close)  # for a link that is used once and dropped
+
     def _post(self, packet: bytes, key: str | None) -> tuple[int, httpx.Headers, bytes]:
+        if self._process != os.getpid():  # forked: two processes on one connection read each other's answers
+            self._connect()
         # httpx times each read; a server that drips would hold us for ever without a clock (a head still may).
         deadline = time.monotonic() + self._timeout_s
         body = bytearray()
@@ -237,19 +243,6 @@ def _authorization(token: str | None) -> dict[str, str]:
     return {"authorization": f"Bearer {token}"}
 
 
-def _client(headers: dict[str, str], timeout_s: float, *, tls: bool) -> httpx.Client:
-    try:
-        wire, jar = OneWrite(trusted() if tls else None), no_cookies()
-        if getproxies():
-            return httpx.Client(headers=headers, timeout=timeout_s, cookies=jar, mounts=dict.fromkeys(_LOOPBACK, wire))
-        return httpx.Client(headers=headers, timeout=timeout_s, cookies=jar, transport=wire)
-    except (ImportError, ValueError, httpx.InvalidURL) as error:
-        hint = "SOCKS needs: pip install socksio" if isinstance(error, ImportError) else "expected http://host:port"
-        raise SettingsError(
-            f"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names a proxy of no use ({hint}); correct it, or unset it"
-        ) from None
-
-
 def _hint(status: int, reason: str = "") -> str:
     return "" if reason == TaskError.__name__ else _HINTS.get(status, "")
 
@@ -271,7 +264,8 @@ def _checked_url(url: str) -> str:
     except (httpx.InvalidURL, TypeError, UnicodeError) as error:
         reason = "" if "@" in str(url) else f" ({error})"
         raise SettingsError(f"{_no_password(url)!r} is no URL{reason}; expected one like http://host:8080") from None
-    if parts.scheme not in ("http", "https") or not parts.host or parts.query or parts.fragment:
+    wrong_port = (parts.port or 1) > 65_535  # which the system would take for another, modulo 65,536
+    if parts.scheme not in ("http", "https") or not parts.host or wrong_port or parts.query or parts.fragment:
         raise SettingsError(f"{_no_password(url)!r} is no address of an edge; expected one like http://host:8080")
     return url.rstrip("/")
 

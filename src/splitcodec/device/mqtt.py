@@ -9,6 +9,7 @@ idempotency key tells. A packet expires at the broker when nobody waits for its 
 from __future__ import annotations
 
 import math
+import os
 import queue
 import random
 import secrets
@@ -16,6 +17,7 @@ import threading
 import time
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -73,7 +75,10 @@ def mqtt(
 
 @final
 class MqttLink:
-    """A link through a broker that keeps its connection; safe to share between threads. Close it, or use `with`."""
+    """A link through a broker that keeps its connection. Close it, or use it in `with`.
+
+    Threads may share it, and so may a process and those that fork from it: each opens a connection of its own.
+    """
 
     def __init__(
         self, broker: Broker, *, tasks: Sequence[str], top: int | None, timeout_s: float, retries: int, brief: bool
@@ -84,11 +89,13 @@ class MqttLink:
         self._wanted += [(BRIEF, "1")] if brief else []
         self._timeout_s = timeout_s
         self._tries = 1 + retries
-        self._session = _Session(broker, timeout_s=timeout_s)
-        weakref.finalize(self, self._session.close)  # for a link that is used once and dropped
+        self._open = partial(_Session, broker, timeout_s=timeout_s)
+        self._begin()
 
     def __call__(self, packet: bytes, *, idempotency_key: str | None = None) -> bytes:
         """Send one packet and return the answer. Sent again with the same key, the edge gives the answer it has."""
+        if not self._session.ours:
+            self._begin()
         correlation = secrets.token_bytes(8)
         properties = Properties(PacketTypes.PUBLISH)
         properties.ContentType = PACKET_TYPE
@@ -119,6 +126,10 @@ class MqttLink:
     def __exit__(self, *_: object) -> None:
         self.close()
 
+    def _begin(self) -> None:
+        self._session = self._open()
+        weakref.finalize(self, self._session.close)  # for a link that is used once and dropped
+
     def _body(self, message: MQTTMessage) -> bytes:
         kind = getattr(message.properties, "ContentType", "no content type")
         if kind == MEDIA_TYPE:
@@ -137,6 +148,7 @@ class _Session:
 
     def __init__(self, broker: Broker, *, timeout_s: float) -> None:
         self._broker = broker
+        self._process = os.getpid()
         name = f"splitcodec-{secrets.token_hex(6)}"
         self.response_topic = broker.answers + name
         self._client = Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=MQTTProtocolVersion.MQTTv5)
@@ -163,6 +175,11 @@ class _Session:
         )  # of the two below; never held while paho is called, whose own locks callbacks hold
         self._sent: dict[int, bytes] = {}  # correlation by packet number, until the broker confirms it
         self._early: dict[int, ReasonCode] = {}  # confirmations that came before `publish` had told the number
+
+    @property
+    def ours(self) -> bool:
+        """Say whether this process has begun it, and not one that this was forked from: paho's thread is there."""
+        return self._process == os.getpid()
 
     def ask(self, packet: bytes, properties: Properties, correlation: bytes, *, timeout_s: float) -> MQTTMessage:
         """Publish once and wait for the answer. Raises LinkDown or LinkRefused."""
@@ -205,6 +222,8 @@ class _Session:
 
     def close(self) -> None:
         """Leave the broker and end paho's thread."""
+        if not self.ours:
+            return
         with self._start:
             if self._started:
                 self._started = False

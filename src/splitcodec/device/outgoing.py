@@ -10,12 +10,16 @@ import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
-from typing import Any, cast, final
+from typing import Any, Final, cast, final
+from urllib.request import getproxies
 
 import httpcore
 import httpx
 
 from splitcodec.errors import SettingsError
+
+# A proxy from the environment is for the world outside: never send loopback through it.
+_LOOPBACK: Final = ("all://localhost", "all://127.0.0.1", "all://[::1]")
 
 
 def trusted() -> ssl.SSLContext:
@@ -31,6 +35,25 @@ def trusted() -> ssl.SSLContext:
 def no_cookies() -> CookieJar:
     """Return a jar that stays empty: an edge sets no cookies, and those of others would go to it with every packet."""
     return CookieJar(DefaultCookiePolicy(allowed_domains=()))
+
+
+def open_client(headers: dict[str, str], timeout_s: float, *, tls: bool) -> httpx.Client:
+    """Return a client that sends `headers` and no others of its own. Raises SettingsError for a proxy of no use."""
+    try:
+        direct, jar = OneWrite(trusted() if tls else None), no_cookies()
+        if getproxies():
+            mounts = dict.fromkeys(_LOOPBACK, direct)
+            made = httpx.Client(headers=headers, timeout=timeout_s, cookies=jar, mounts=mounts)
+        else:
+            made = httpx.Client(headers=headers, timeout=timeout_s, cookies=jar, transport=direct)
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        hint = "SOCKS needs: pip install socksio" if isinstance(error, ImportError) else "expected http://host:port"
+        raise SettingsError(
+            f"HTTP_PROXY, HTTPS_PROXY or ALL_PROXY names a proxy of no use ({hint}); correct it, or unset it"
+        ) from None
+    for name in ("accept", "accept-encoding", "connection"):  # say what goes without saying; weak links pay for it
+        del made.headers[name]
+    return made
 
 
 @final

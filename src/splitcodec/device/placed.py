@@ -20,13 +20,13 @@ MAX_RESIZED_SIDE = 16_384
 GREY = 128
 
 
-def crop_bhwc(picture: Image.Image, *, resize: int, crop: int) -> NDArray[np.uint8]:
+def crop_bhwc(picture: Image.Image, *, resize: int, crop: int, name: str = "the picture") -> NDArray[np.uint8]:
     """Resize the short side to `resize` (bicubic, antialiased) and cut `crop` x `crop` from the centre.
 
     Returns uint8 (1, crop, crop, 3). Rounding is torchvision's: the long side becomes int(resize * long / short), the
     crop starts at int(round((side - crop) / 2)), so results equal Resize + CenterCrop on PIL images bit for bit.
 
-    Raises PictureTooLarge where the resized long side would exceed 16,384 (a picture of 10000 x 2, say).
+    Raises PictureTooLarge, which says its `name`, where the resized long side would exceed 16,384 (of 10000 x 2, say).
     """
     if not 1 <= crop <= resize:
         raise SettingsError(f"crop {crop} with resize {resize}: expected 1 <= crop <= resize")
@@ -36,7 +36,7 @@ def crop_bhwc(picture: Image.Image, *, resize: int, crop: int) -> NDArray[np.uin
     size = _crop_size(picture.size, resize=resize)
     if (long_resized := max(size)) > MAX_RESIZED_SIDE:
         raise PictureTooLarge(
-            f"a picture of {width} x {height} would grow to {long_resized} pixels on its long side; "
+            f"{name}: {width} x {height} pixels would grow to {long_resized} pixels on its long side; "
             f"at most {MAX_RESIZED_SIDE} are allowed, so cut it to a less extreme shape first"
         )
     resized = picture if size == picture.size else picture.resize(size, Image.Resampling.BICUBIC)

@@ -30,6 +30,7 @@ GAIN: Final = 0.95
 """What INT8, or another thread, must get below, of the time without it, to be chosen."""
 _MAX_BYTES = 1 << 20
 _ROUNDS = 30
+_ELSEWHERE = "set XDG_STATE_HOME to a folder that can be written, or use --dry-run"
 
 
 @final
@@ -264,9 +265,9 @@ def _write(path: Path, choices: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"cannot record the choice in {path}: {error.strerror or error}") from None
+        raise OutputError(f"cannot record the choice in {path}: {error.strerror or error}; {_ELSEWHERE}") from None
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write_whole(path, json.dumps(choices, indent=1).encode(), part=part)
     except OutputError as error:
-        raise OutputError(f"cannot record the choice: {error}") from None
+        raise OutputError(f"cannot record the choice: {error}, or {_ELSEWHERE}") from None

@@ -13,6 +13,7 @@ another is opened: the name is looked up anew, and of its addresses the next is 
 from __future__ import annotations
 
 import math
+import os
 import random
 import socket
 import threading
@@ -78,7 +79,10 @@ def udp(
 
 @final
 class UdpLink:
-    """A link in datagrams, one packet at a time; safe to share between threads. Close it, or use it in `with`."""
+    """A link in datagrams, one packet at a time. Close it, or use it in `with`.
+
+    Threads may share it, and so may a process and those that fork from it: each opens a socket of its own.
+    """
 
     def __init__(self, line: _Line, frames: FragmentedLink, *, tries: int) -> None:
         self.url = line.url
@@ -140,6 +144,7 @@ class _Line:
         self._host, self._port = _place(url)
         self.seal = seal
         self._socket: socket.socket | None = None
+        self._process = os.getpid()  # a socket is of the one that opened it
         self._turn = 0  # which of the name's addresses
         self._addresses = 0  # how many it has, as long as one of them is tried
         self._heard = False  # since the socket was opened
@@ -151,6 +156,9 @@ class _Line:
 
     def send(self, frame: bytes) -> None:
         """Send a frame. Raises OSError."""
+        if self._process != os.getpid():  # forked: each would read what is meant for the other
+            self.close()
+            self._process = os.getpid()
         if self._socket is None:
             found = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_DGRAM)
             self._addresses, self._heard = len(found), False

@@ -14,7 +14,7 @@ from typing import Final, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from splitcodec.device.image import Picture, load_reduced
+from splitcodec.device.image import Picture, load_reduced, name_of
 from splitcodec.device.placed import Letterbox, crop_bhwc, crop_place, letterbox_bhwc, letterbox_place
 from splitcodec.errors import SettingsError
 from splitcodec.wire.bundle import Bundle
@@ -63,6 +63,7 @@ class View:
         whole = fit == "letterbox"
         least = REDUCED * (self.side if whole else manifest.resize)
         self._picture, times = load_reduced(picture, least=least, longest=whole)
+        self._name = name_of(picture)
         width, height = self._picture.size
         self._size = width * times, height * times
 
@@ -77,7 +78,7 @@ class View:
     def pixels_bhwc(self, side: int) -> NDArray[np.uint8]:
         """Return what the network sees at one of `sides`: uint8 (1, rows, cols, 3). Raises PictureTooLarge."""
         if self._fit == "crop":
-            return crop_bhwc(self._picture, resize=self._resize(side), crop=side)
+            return crop_bhwc(self._picture, resize=self._resize(side), crop=side, name=self._name)
         return letterbox_bhwc(self._picture, side=side, multiple=self._multiple)[0]
 
     def place(self, side: int) -> Letterbox:

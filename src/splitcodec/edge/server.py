@@ -8,14 +8,17 @@ docs/server.md is for those who run it, docs/security.md says what is guarded an
 from __future__ import annotations
 
 import logging
+import logging.config
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.app import create_app
 from splitcodec.edge.listen import BackgroundServer, is_loopback, run_app
+from splitcodec.edge.logs import config as log_config
 from splitcodec.edge.settings import Settings, default_settings, read_settings
 from splitcodec.errors import SettingsError
 
@@ -25,7 +28,17 @@ if TYPE_CHECKING:  # where they are missing, app.py says so and names the extra
 
 _log = logging.getLogger("splitcodec.edge")
 
-__all__ = ["BackgroundServer", "Settings", "check_guarded", "create_app", "default_settings", "read_settings", "serve"]
+__all__ = [
+    "BackgroundServer",
+    "Settings",
+    "check_guarded",
+    "create_app",
+    "default_settings",
+    "operator_settings",
+    "read_settings",
+    "serve",
+    "teller",
+]
 
 
 def serve(
@@ -61,6 +74,22 @@ def serve(
         os._exit(code)
     if code:
         raise KeyboardInterrupt
+
+
+def operator_settings(options: Mapping[str, object]) -> Settings:
+    """Return the settings, as `read_settings`, for a process that does nothing but serve: from here on it logs so.
+
+    Raises SettingsError, as `check_guarded` too.
+    """
+    logging.config.dictConfig(log_config(str(options.get("log") or os.environ.get("SPLITCODEC_LOG"))))
+    settings = read_settings(options)
+    check_guarded(settings)
+    return settings
+
+
+def teller(settings: Settings) -> Callable[[str], None]:
+    """Return what tells an operator where the server is: a line on stderr, or of the log where its lines are JSON."""
+    return _log.info if settings.log == "json" else partial(print, file=sys.stderr, flush=True)
 
 
 def check_guarded(settings: Settings) -> None:

@@ -10,13 +10,14 @@ import logging
 import os
 from collections.abc import Mapping
 from difflib import get_close_matches
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, Literal, final
 
 from splitcodec.errors import MissingExtra, SettingsError
 
 try:
-    from pydantic import AliasChoices, Field, FiniteFloat, SecretStr, ValidationError
+    from pydantic import AliasChoices, Field, FiniteFloat, SecretStr, ValidationError, field_validator
     from pydantic_settings import BaseSettings, SettingsConfigDict
 except ModuleNotFoundError as error:
     raise MissingExtra(f"the server needs {error.name}; install it with: pip install 'splitcodec[edge]'") from None
@@ -71,6 +72,19 @@ class Settings(BaseSettings):
     replay_s: FiniteFloat = Field(default=600, gt=0)
 
     log: Literal["text", "json"] = "text"
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies(cls, text: str) -> str:
+        """Refuse what no proxy's address is ever equal to: uvicorn would believe nobody, and say nothing."""
+        for one in (part.strip() for part in text.split(",") if part.strip() and text.strip() != "*"):
+            try:
+                ip_network(one)
+            except ValueError:
+                raise ValueError(
+                    f"{one!r:.60} is no address such as 10.0.0.5, nor a network such as 10.0.0.0/8"
+                ) from None
+        return text
 
 
 def read_settings(options: Mapping[str, object] | None = None) -> Settings:
