@@ -137,7 +137,7 @@ def test_too_many_open_files_are_told_in_one_line(tiny_folder: Path) -> None:
         assert process.stderr is not None
         while " at http" not in (line := process.stderr.readline()):
             assert line
-        url = line.rsplit(" ", 1)[1].strip()
+        url = json.loads(line)["message"].rsplit(" ", 1)[1]
         port = int(url.rsplit(":", 1)[1])
         held = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
         time.sleep(1.5)

@@ -149,10 +149,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[obje
         table.add_column(column, justify="left" if place < left else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(legible(str(cell))) for cell in row))  # text, not markup: a box is "[car] 66 %"
-    console = Console(width=None if sys.stdout.isatty() else _WIDEST)
+    console, head = Console(width=None if sys.stdout.isatty() else _WIDEST), Text(legible(title), style="table.title")
     if not sys.stdout.isatty():
-        console.width = console.measure(table).maximum
-    console.print(Text(legible(title), style="table.title"))  # the table's own breaks at its edge
+        console.width = max(console.measure(one).maximum for one in (table, head))
+    console.print(head)  # the table's own breaks at its edge
     console.print(table)
 
 
