@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,7 +91,12 @@ def test_a_log_on_a_full_disk_does_not_end_it(tiny_folder: Path, tmp_path: Path)
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     command = [*COMMAND, "bridge", "--udp", port, "--bundle", str(tiny_folder)]
-    with open("/dev/full", "w") as full, subprocess.Popen(command, stderr=full, env=PLAIN) as process:
+    with (
+        open("/dev/full", "w") as full,
+        subprocess.Popen(command, stderr=full, env=PLAIN) as process,
+        ExitStack() as leaving,
+    ):
+        leaving.callback(process.kill)
         words = ("ask", str(tmp_path / "a.png"), "--url", f"udp://127.0.0.1:{port}", "--bundle", str(tiny_folder))
         asked = run(*words, "--timeout", "1", "--retries", "6")
         process.send_signal(signal.SIGTERM)

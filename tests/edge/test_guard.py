@@ -249,6 +249,46 @@ def test_a_full_queue_is_503_with_retry_after(
     assert counted.sum("splitcodec_batch_size_sum") == 3
 
 
+@pytest.mark.parametrize("key", [None, "device-7"])
+def test_nothing_is_computed_for_a_client_that_has_gone_unless_it_may_ask_again(
+    serving: Callable[..., httpx.Client],
+    edge: Edge,
+    packets: list[bytes],
+    monkeypatch: pytest.MonkeyPatch,
+    key: str | None,
+) -> None:
+    """Under load the queue was full of packets whose devices had given up, and those that came got no answer either."""
+    gate, real, computed = threading.Event(), edge.answer_all, list[int]()
+
+    def gated(questions: Any) -> Any:
+        computed.extend(question.packet.level for question in questions)
+        assert gate.wait(10)
+        return real(questions)
+
+    monkeypatch.setattr(edge, "answer_all", gated)
+    client = serving(workers=1)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(client.post, "/v1/answer", content=packets[0])
+        while not computed:
+            time.sleep(0.01)
+        headers = {} if key is None else {"idempotency-key": key}
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                f"{client.base_url}/v1/answer", content=packets[1], headers=headers, timeout=0.3, trust_env=False
+            )
+        time.sleep(0.3)
+        gate.set()
+        assert first.result().status_code == 200
+        assert (
+            client.post("/v1/answer", content=packets[2], headers=headers and {"idempotency-key": "8"}).status_code
+            == 200
+        )
+    assert computed == ([0, 2] if key is None else [0, 1, 2])
+    if key is not None:
+        kept = client.post("/v1/answer", content=packets[1], headers=headers)
+        assert kept.headers["idempotency-replayed"] == "true"
+
+
 def test_many_clients_get_their_own_answers(
     serving: Callable[..., httpx.Client], edge: Edge, packets: list[bytes]
 ) -> None:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +133,8 @@ def test_too_many_open_files_are_told_in_one_line(tiny_folder: Path) -> None:
     """They were told 2,048 times a second, each time in 15 lines, not one of them JSON."""
     command = [sys.executable, "-m", "splitcodec.cli", "serve", "-b", tiny_folder, "--port", "0", "--log", "json"]
     limited = ["sh", "-c", 'ulimit -n 64; exec "$@"', "sh", *map(str, command)]
-    with subprocess.Popen(limited, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(limited, stderr=subprocess.PIPE, text=True) as process, ExitStack() as leaving:
+        leaving.callback(process.kill)
         assert process.stderr is not None
         while " at http" not in (line := process.stderr.readline()):
             assert line

@@ -175,6 +175,23 @@ def test_a_response_topic_that_the_broker_would_hang_up_on_is_not_answered(broke
         assert me.answered(2) == [b"good", b"then"]
 
 
+def test_an_answer_that_the_broker_does_not_allow_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "acl").write_text("topic readwrite site7/packets\ntopic read site7/answers/#\n")
+    broker = Mosquitto(tmp_path, lines=f"allow_anonymous true\nacl_file {tmp_path / 'acl'}\n")
+    with (
+        broker.running(),
+        caplog.at_level(logging.WARNING, "splitcodec.edge"),
+        Bridge(parse_broker(broker.url), echo),
+        publisher(broker, "me") as me,
+    ):
+        me.publish(b"packet", 1)
+        deadline = time.monotonic() + 10
+        while not caplog.text and time.monotonic() < deadline:
+            time.sleep(0.01)
+    assert "refused an answer: Not authorized; check its access rules" in caplog.text
+    assert me.answers == []
+
+
 def test_a_lost_connection_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     broker = Mosquitto(tmp_path)
     with caplog.at_level(logging.WARNING, "splitcodec.edge"):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from splitcodec.errors import BundleFormat, PacketPayload, TablesError
+from splitcodec.wire import contexts as contexts_py
 from splitcodec.wire.context_coder import ContextCoder
 from splitcodec.wire.contexts import Contexts, steps_of
 from splitcodec.wire.reading import Reading, in_order, networks_of, places_of
@@ -286,3 +287,32 @@ def big(shape: tuple[int, ...], value: int, dtype: Any) -> Any:
 def test_what_is_wrong_is_named(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(TablesError, match=message):
         replace(contexts(), **changed)
+
+
+@pytest.mark.parametrize("passes", [(4, 1, 2), (1, 2, 4), (2, 1, 1)])
+def test_each_steps_bias_is_held_against_its_own_groups_weights(passes: tuple[int, ...]) -> None:
+    one = contexts(passes=passes)
+    for number, step in enumerate(one.steps()[1:]):
+        begin, width = one.columns()[step.group]
+        weights = int(np.abs(one.into_lha[1, 2, begin : begin + width].astype(int)).sum())
+        most = (1 << 24) - contexts_py._ADDED - 1 - contexts_py.LARGEST * weights
+        for bias, sign in ((most, 1), (-most, -1)):
+            biases_lsh = one.into_bias_lsh.copy()
+            biases_lsh[1, number, 2] = bias
+            replace(one, into_bias_lsh=biases_lsh)
+            biases_lsh[1, number, 2] += sign
+            with pytest.raises(TablesError, match="into_lha: sums may reach"):
+                replace(one, into_bias_lsh=biases_lsh)
+
+
+def test_weights_are_summed_once_for_a_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not for each of its passes: a file of thousands of steps took three times as long to open."""
+    one, shapes, real = contexts(), list[tuple[int, ...]](), contexts_py._sum
+
+    def noted(weights: NDArray[np.int8]) -> NDArray[np.int64]:
+        shapes.append(weights.shape)
+        return real(weights)
+
+    monkeypatch.setattr(contexts_py, "_sum", noted)
+    replace(one)
+    assert shapes == [(2, 5, 4), (2, 5, 4), (2, 5, 12), one.out_lkcht.shape]

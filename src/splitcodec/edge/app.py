@@ -15,8 +15,8 @@ import asyncio
 import contextlib
 import importlib.metadata
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Mapping
+from typing import Annotated, Any, TypeVar
 
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.limits import Buckets
@@ -37,6 +37,8 @@ try:
     from splitcodec.edge.problems import BodyTooLarge, add_problems, problem
 except ModuleNotFoundError as error:
     raise MissingExtra(f"the server needs {error.name}; install it with: pip install 'splitcodec[edge]'") from None
+
+T = TypeVar("T")
 
 _ANSWER = "/v1/answer"
 _PATHS = (_ANSWER, "/v1/bundle", "/metrics", "/openapi.json", *HEALTH)
@@ -138,9 +140,11 @@ def _add_answer(app: FastAPI, service: Service, metrics: Metrics, settings: Sett
             return late
         metrics.stage("read", time.perf_counter() - begin)
         wanted = None if tasks is None else [task.strip() for task in tasks.split(",")]
-        body, again = await service.answer(
-            packet, client=request.state.client, tasks=wanted, top=top, key=idempotency_key
-        )
+        asking = service.answer(packet, client=request.state.client, tasks=wanted, top=top, key=idempotency_key)
+        try:  # what has a key is asked for again
+            body, again = await (_while_there(request, asking) if idempotency_key is None else asking)
+        except ClientDisconnect:
+            return Response(status_code=400)
         response = (
             Response(shorten(body), media_type=MEDIA_TYPE) if brief else Response(body, media_type="application/json")
         )
@@ -148,6 +152,20 @@ def _add_answer(app: FastAPI, service: Service, metrics: Metrics, settings: Sett
             response.headers["idempotency-replayed"] = "true"
             request.state.facts = {"replayed": True}
         return response
+
+
+async def _while_there(request: Request, asking: Coroutine[Any, Any, T]) -> T:
+    """Return what is asked for, unless its client goes: then nobody computes it. Raises ClientDisconnect."""
+    answer = asyncio.ensure_future(asking)
+    leaving = asyncio.ensure_future(request.receive())  # behind the body there is nothing but the end
+    try:
+        await asyncio.wait((answer, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not answer.done():
+            raise ClientDisconnect
+        return answer.result()
+    finally:
+        answer.cancel()
+        leaving.cancel()
 
 
 def _add_rest(app: FastAPI, service: Service, metrics: Metrics) -> None:

@@ -73,6 +73,7 @@ class Bridge:
         self._client.on_disconnect = self._on_disconnect
         self._client.on_subscribe = self._on_subscribe
         self._client.on_message = self._on_message
+        self._client.on_publish = self._on_publish
         self._workers = ThreadPoolExecutor(concurrency, thread_name_prefix="splitcodec bridge")
         self._lock = threading.Lock()
         self._unconfirmed: deque[list[Any]] = deque()  # [number, QoS, done], in the order in which they came
@@ -109,7 +110,7 @@ class Bridge:
         self._client.loop_stop()
         # paho closes its last sockets when it is collected, so nothing may hold it in a circle
         self._client.on_connect = self._client.on_subscribe = self._client.on_message = None
-        self._client.on_disconnect = None
+        self._client.on_disconnect = self._client.on_publish = None
 
     def _on_connect(self, client: Client, _: object, __: object, reason: ReasonCode, told: Properties | None) -> None:
         self._largest = getattr(told, "MaximumPacketSize", LARGEST)
@@ -135,6 +136,10 @@ class Bridge:
         self._trouble = LinkDown(f"{self._broker.url} {what}")
         _log.error("%s", self._trouble)
         self._ready.set()
+
+    def _on_publish(self, _: Client, __: object, ___: int, reason: ReasonCode, ____: object) -> None:
+        if reason.is_failure:  # its device waits for nothing, and nobody else would know
+            _log.warning("%s refused an answer: %s; check its access rules", self._broker.url, reason)
 
     def _on_message(self, _: Client, __: object, message: MQTTMessage) -> None:
         place = [message.mid, message.qos, False]

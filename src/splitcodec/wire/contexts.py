@@ -194,11 +194,12 @@ class Contexts:
 
     def _check_sums(self) -> None:
         """Refuse weights whose sums may leave the integers that float32 holds."""
-        columns = self.columns()
-        for number, step in enumerate(self.steps()[1:]):
-            begin, width = columns[step.group]
-            weight_lha = self.into_lha[:, :, begin : begin + width]
-            _exact("into_lha", LARGEST * _sum(weight_lha), self.into_bias_lsh[:, number])
+        first = 0  # of a group's steps
+        for (begin, width), passes in zip(self.columns(), self.passes_g.tolist(), strict=True):
+            bias_lsh = self.into_bias_lsh[:, max(first - 1, 0) : first + passes - 1]  # the very first step has none
+            largest_lh = LARGEST * _sum(self.into_lha[:, :, begin : begin + width])
+            _exact("into_lha", largest_lh[:, None], bias_lsh)
+            first += passes
         _exact("out_lkcht", HIGHEST * _sum(self.out_lkcht).sum(axis=-1), self.out_bias_lkc)
         if np.abs(self.base_lkc.astype(np.int64)).max() + _ADDED >= _EXACT:
             raise TablesError(f"base_lkc: numbers of {_EXACT - _ADDED} and more")
