@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from pydantic import SecretStr
 
+import splitcodec
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.server import BackgroundServer, Settings, create_app
@@ -359,6 +360,12 @@ def test_names_that_are_no_text_are_printed(tiny_folder: Path, photos: list[Path
         done = run("encode", odd, "-b", tiny_folder, "-o", tmp_path / "out", env={"PYTHONIOENCODING": encoding})
         assert (done.returncode, done.stderr) == (0, "")
         assert r"\udcff\n[red].spc" in done.stdout
+
+
+def test_python_m_splitcodec_is_the_command_line() -> None:
+    command = [sys.executable, "-m", "splitcodec", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert (done.stdout, done.stderr) == (f"{splitcodec.__version__}\n", "")
 
 
 def test_nobody_who_reads_is_a_failure(tiny_folder: Path) -> None:

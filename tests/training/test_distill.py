@@ -148,6 +148,16 @@ def test_a_stage_of_minutes_ends_by_the_clock_and_resumes(tmp_path: Path, recipe
     assert again["images"] == final["images"]
 
 
+def test_minutes_on_several_devices_are_refused_before_the_first_stage(
+    tmp_path: Path, recipe_data: Make, photos: Path
+) -> None:
+    """It was said when that stage came, after all of the one before, once by each process."""
+    wanted = _changed(recipe_data, stage2={"minutes": 0.1, "batch": 4, "learning_rate": 1e-3})
+    with pytest.raises(RunError, match="a stage of so many minutes runs on one device"):
+        train(wanted, photos=[photos], out=tmp_path / "run", report=_quiet, devices=2)
+    assert not (tmp_path / "run").exists()
+
+
 def test_stage_2_changes_the_decoder_alone(tmp_path: Path, recipe: Recipe, photos: Path, recipe_data: Make) -> None:
     train(_changed(recipe_data, stage2=None), photos=[photos], out=tmp_path / "one", report=_quiet)
     train(recipe, photos=[photos], out=tmp_path / "two", report=_quiet)

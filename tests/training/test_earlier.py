@@ -123,6 +123,19 @@ def test_the_held_out_loss_goes_on_where_it_was(
     assert math.isfinite(report["levelling"]["percent_of_last_doubling"]["stage1"])
 
 
+def test_a_tail_that_an_earlier_run_tuned_is_the_student_s_from_the_start(
+    recipe_data: Make, photos: Path, tmp_path: Path
+) -> None:
+    """Until a stage tuned it again, errors behind the cut were those of the teacher's tail, which nobody ships."""
+    data = recipe_data() | {"stage2": None}
+    data["stage1"] |= {"tail": True, "learning_rate": 1e-2}
+    first = train(Recipe.model_validate(data), photos=[photos], out=tmp_path / "first", report=lambda _: None)
+    stages = {"stage1": {**data["stage1"], "tail": False}, "stage2": {**data["stage1"], "images": 4}}
+    after = Recipe.model_validate({**data, **stages, "start": str(tmp_path / "first")})
+    report = train(after, photos=[photos], out=tmp_path / "after", report=lambda _: None)
+    assert report["validation"][0]["loss"] == pytest.approx(first["validation"][-1]["loss"], rel=1e-4)
+
+
 def test_a_tail_of_its_own_begins_as_the_teacher_s(recipe_data: Make, finished: Path) -> None:
     data = recipe_data()
     recipe = _next(data, finished, stage1={**data["stage1"], "tail": True})

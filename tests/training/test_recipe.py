@@ -260,3 +260,12 @@ def test_a_base_with_a_nul_is_refused(tmp_path: Path) -> None:
     (tmp_path / "r.yaml").write_text('base: "a\\0b"')
     with pytest.raises(RecipeError, match="cannot rest upon itself"):
         read_recipe(tmp_path / "r.yaml")
+
+
+def test_a_key_that_is_there_twice_is_refused(tmp_path: Path, recipe_data: Make) -> None:
+    """The last one counted, and what the first said was gone without a word."""
+    text = yaml.safe_dump(recipe_data())
+    (tmp_path / "r.yaml").write_text(text + "stage1: {images: 8, batch: 4, learning_rate: 1.0e-3}\n")
+    line = len(text.splitlines()) + 1
+    with pytest.raises(RecipeError, match=rf"not readable YAML: line {line}: stage1 is there twice; keep one"):
+        read_recipe(tmp_path / "r.yaml")

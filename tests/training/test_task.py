@@ -593,6 +593,9 @@ def test_pictures_that_are_scored_must_be_there(
 ) -> None:
     """The same: a copy that broke off was found out after ten epochs, and they were lost."""
     shutil.copytree(data["segment"], tmp_path / "data")
+    (tmp_path / "data" / "valannot" / "008.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"008\.png: not a readable label map"):
+        train_task(make("segment"), data=tmp_path / "data", bundle=tiny, out=tmp_path / "run", report=lambda _: None)
     (tmp_path / "data" / "val" / "007.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"007\.jpg: not there, or no picture; mend the split that is scored"):
         train_task(make("segment"), data=tmp_path / "data", bundle=tiny, out=tmp_path / "run", report=lambda _: None)

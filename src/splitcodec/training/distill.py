@@ -88,6 +88,8 @@ def train(
     training, held_out = split_holdout(paths, recipe.data.holdout, seed=recipe.seed)
     run, names = Run(out), names_digest(paths, photos)
     run.check(recipe, photographs=len(paths), names=names)  # what can be refused is refused before there are several
+    for _, stage in recipe.stages():
+        Pace(stage, devices=devices)
     found = run.load()
     if found is not None and found[2].step and found[2].devices != devices:
         raise RunError(f"{out}: this run counts the steps of --devices {found[2].devices}; go on with as many")

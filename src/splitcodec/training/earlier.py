@@ -166,6 +166,12 @@ def _begin_from_run(folder: Path, recipe: Recipe, student: Student) -> None:
         raise RecipeError(f"start: the student in {folder} has other shapes ({line}); make them the same") from error
 
 
+def begins_with_tail(recipe: Recipe) -> bool:
+    """Say whether a student with a tail of its own takes over one that an earlier run has tuned."""
+    start = recipe.start if recipe.own_tail() and recipe.lead is None else None
+    return start is not None and is_run(start) and Run(start).recipe().own_tail()
+
+
 def _below(state: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 

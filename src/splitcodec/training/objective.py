@@ -13,6 +13,7 @@ from splitcodec.errors import RunError
 from splitcodec.model.parts import Quantise
 from splitcodec.model.student import Reproduced
 from splitcodec.training.build import Halves
+from splitcodec.training.earlier import begins_with_tail
 from splitcodec.training.lead import Lead
 from splitcodec.training.losses import answers, as_tuple, compare, ramp, squares
 from splitcodec.training.recipe import Recipe
@@ -116,7 +117,8 @@ class Objective:
         """Return what a batch loses through bottleneck, decoder and tail."""
         fabric, halves, levels = self._fabric, self._halves, self._recipe.levels.count
         first = name == "stage1"
-        own_tail = any(one.tail for before, one in self._recipe.stages() if before <= name)  # no longer the teacher's
+        tuned = any(one.tail for before, one in self._recipe.stages() if before <= name)
+        own_tail = tuned or begins_with_tail(self._recipe)  # no longer the teacher's
         everything = stage.tune in ("all", "encoder") or (stage.tune is None and first)
         priced = everything and self._recipe.student.kind != "reduced"  # whose symbols cost 8 bits each, come what may
         step_c, _ = self._recipe.teacher.colours()

@@ -34,10 +34,12 @@ def check_ready(task: Task) -> None:
 
 
 def check_split(data: DataSet) -> None:
-    """Say the same of a split, of which pictures are not there. Raises DataError."""
+    """Say the same of a split, of which pictures or label maps are not there. Raises DataError."""
     for sample in _scored(data):
         if header(sample) is None:
             raise DataError(f"{sample.path}: not there, or no picture; mend the split that is scored")
+        if data.task == "segment":
+            sample.mask_hw(classes=len(data.classes))
 
 
 def _scored(data: DataSet) -> tuple[Sample, ...]:

@@ -1,0 +1,5 @@
+"""`python -m splitcodec`."""
+
+from splitcodec.cli import main
+
+main()
