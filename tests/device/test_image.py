@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -48,7 +49,11 @@ def test_path_bytes_image_and_array_give_the_same_pixels(tmp_path: Path) -> None
     picture = photo()
     path = tmp_path / "a.png"
     path.write_bytes(file_of(picture, "PNG"))
-    for source in (path, str(path), path.read_bytes(), picture, np.asarray(picture)):
+    data = path.read_bytes()
+    gaps = memoryview(b"".join(bytes((one, 0)) for one in data))[::2]
+    with os.scandir(tmp_path) as found:
+        entry = next(found)
+    for source in (path, str(path), entry, data, bytearray(data), memoryview(data), gaps, picture, np.asarray(picture)):
         assert np.array_equal(pixels(load_picture(source)), np.asarray(picture))
 
 
@@ -136,6 +141,7 @@ def test_16_bit_colour_png_is_scaled() -> None:
 def test_uint16_arrays_are_scaled(channels: int) -> None:
     raw = rng.integers(0, 65_536, (3, 5, channels), dtype=np.uint16)
     assert np.abs(pixels(load_picture(raw)) - raw / 257).max() <= 0.5
+    assert np.array_equal(pixels(load_picture(raw.astype(">u2"))), pixels(load_picture(raw)))
 
 
 def test_16_bit_pgm_is_scaled() -> None:

@@ -16,11 +16,11 @@ What is decided, so that two machines decide alike:
 from __future__ import annotations
 
 import io
+import os
 import re
 import threading
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,7 +62,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-Picture = str | Path | bytes | Image.Image | NDArray[Any]
+Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any]
 Fits = Callable[[tuple[int, int]], bool]
 _SCALED = frozenset(("JPEG", "MPO"))  # formats that can be decoded smaller
 _warnings_lock = threading.Lock()  # warnings.catch_warnings changes the whole process
@@ -104,7 +104,9 @@ def name_of(source: Picture) -> str:
         return "the PIL image"
     if isinstance(source, np.ndarray):
         return "the array"
-    return str(source) if isinstance(source, str | Path) else f"the picture of {len(source)} bytes"
+    if isinstance(source, bytes | bytearray | memoryview):
+        return f"the picture of {memoryview(source).nbytes} bytes"
+    return os.fspath(source)
 
 
 def _loaded(source: Picture, *, max_pixels: int, fits: Fits | None) -> tuple[Image.Image, int]:
@@ -113,8 +115,9 @@ def _loaded(source: Picture, *, max_pixels: int, fits: Fits | None) -> tuple[Ima
     if isinstance(source, np.ndarray):
         return _as_rgb(_from_array(source, max_pixels=max_pixels), name=name_of(source), max_pixels=max_pixels), 1
     if isinstance(source, bytes | bytearray | memoryview):
-        return _from_file(io.BytesIO(source), name=name_of(source), max_pixels=max_pixels, fits=fits)
-    if not isinstance(source, str | Path):
+        whole = source.tobytes() if isinstance(source, memoryview) else source  # which may have gaps
+        return _from_file(io.BytesIO(whole), name=name_of(source), max_pixels=max_pixels, fits=fits)
+    if not isinstance(source, str | os.PathLike):
         raise PictureUnreadable(
             f"a {type(source).__name__} is not a picture; pass a path, a file's bytes, a PIL image or a uint8 array"
         )
@@ -192,7 +195,7 @@ def _from_array(array: NDArray[Any], *, max_pixels: int) -> Image.Image:
     grey = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 1)
     if not (grey or (array.ndim == 3 and array.shape[2] in (3, 4))) or 0 in array.shape:
         raise PictureUnreadable(f"an array of shape {array.shape}; expected (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)")
-    if array.dtype not in (np.uint8, np.uint16):
+    if array.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise PictureUnreadable(
             f"an array of {array.dtype}; expected uint8 (0 to 255) or uint16 (0 to 65535), so convert it first"
         )
