@@ -13,6 +13,7 @@ import torch
 from splitcodec.errors import DataError, RecipeError, RunError, TeacherError
 from splitcodec.training import distill
 from splitcodec.training.distill import Progress, train
+from splitcodec.training.processes import holding
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
 
@@ -92,6 +93,16 @@ def test_killed_while_writing_a_checkpoint_gives_exactly_the_same_weights(
             train(recipe, photos=[photos], out=tmp_path, report=_quiet)
     train(recipe, photos=[photos], out=tmp_path, report=_quiet)
     _same(tmp_path, finished)
+
+
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path: Path, recipe: Recipe, photos: Path) -> None:
+    """Two commands on one folder replaced each other's checkpoints."""
+    train(recipe, photos=[photos], out=tmp_path, report=_quiet, stop_after_s=0.0)
+    before = Run(tmp_path).weights()
+    with holding(tmp_path), pytest.raises(RunError, match=r"another process trains this run; let it end, or stop it"):
+        train(recipe, photos=[photos], out=tmp_path, report=_quiet)
+    assert all(torch.equal(one, before[name]) for name, one in Run(tmp_path).weights().items())
+    assert train(recipe, photos=[photos], out=tmp_path, report=_quiet)["finished"]
 
 
 def test_a_finished_run_started_again_stays_as_it_is(

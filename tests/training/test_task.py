@@ -38,6 +38,7 @@ from splitcodec.training.distill import Progress
 from splitcodec.training.export import export
 from splitcodec.training.last_layer import below_last_layer
 from splitcodec.training.own_classes import Layer, with_classes
+from splitcodec.training.processes import holding
 from splitcodec.training.run import Run
 from splitcodec.training.task_export import export_task
 from splitcodec.training.task_networks import Networks
@@ -496,6 +497,15 @@ def test_a_run_that_has_not_finished_cannot_lead(
     train_task(make("detect"), out=tmp_path / "lead", **brief)
     with pytest.raises(RecipeError, match=r"lead: the run in .*lead has not finished; let it go to its end first"):
         train_task(make("detect", lead=str(tmp_path / "lead")), out=tmp_path / "run", **brief)
+
+
+def test_a_task_that_another_process_trains_is_left_alone(
+    base: Bundle, make: Make, data: dict[str, Path], tmp_path: Path
+) -> None:
+    brief: dict[str, Any] = {"data": data["detect"], "bundle": base, "report": lambda _: None, "stop_after_s": 0.0}
+    train_task(make("detect"), out=tmp_path, **brief)
+    with holding(tmp_path), pytest.raises(RunError, match="another process trains this run"):
+        train_task(make("detect"), out=tmp_path, **brief)
 
 
 def test_a_run_beyond_a_stage_stops_there_at_once(

@@ -42,7 +42,7 @@ from splitcodec.training.levelling import held_out_loss, judged
 from splitcodec.training.objective import Loss, Lost, Objective
 from splitcodec.training.optimise import check_finite, learning_rate, prepare, random_state, set_random_state
 from splitcodec.training.pace import Pace
-from splitcodec.training.processes import first_says, launched, own_noise, scale, set_scale, together
+from splitcodec.training.processes import first_says, holding, launched, own_noise, scale, set_scale, together
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.resident import Resident, resident
 from splitcodec.training.run import Run, State
@@ -134,7 +134,7 @@ def train(
             state.begin_stage(name)
             found = None
         resumed = found[1] if found else None
-        with together(fabric):
+        with together(fabric), holding(out, first=fabric.is_global_zero):
             done = trainer.stage(
                 name, stage, source=source, check=check, state=state, resumed=resumed, deadline=deadline
             )

@@ -10,6 +10,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final, Literal, cast
 
 import torch
@@ -92,3 +93,29 @@ def together(fabric: Fabric) -> Iterator[None]:
         raise RunError(
             "another process of this run has ended; start the same command again, it goes on at the last checkpoint"
         ) from error
+
+
+@contextmanager
+def holding(folder: Path, *, first: bool = True) -> Iterator[None]:
+    """Hold a run's folder against a second command on it, whose checkpoints would replace these; a kill lets go.
+
+    The `first` process of several does. Raises RunError where it is held.
+    """
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows
+        first = False
+    if not first:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{folder}: another process trains this run; let it end, or stop it first") from None
+        except OSError:  # a disk without locks
+            pass
+        yield
+    finally:
+        os.close(handle)

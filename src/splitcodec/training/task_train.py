@@ -26,7 +26,7 @@ from splitcodec.model.fcos import Boxes
 from splitcodec.training.board import Board
 from splitcodec.training.distill import CHECKPOINT_SECONDS, Progress
 from splitcodec.training.optimise import random_state, set_random_state
-from splitcodec.training.processes import feasible
+from splitcodec.training.processes import feasible, holding
 from splitcodec.training.run import State
 from splitcodec.training.spent import Clock
 from splitcodec.training.task_check import check, check_ready, check_split
@@ -83,7 +83,8 @@ def train_task(
         if name != state.stage:
             state.stage, state.step, found = name, 0, None
         resumed = found[1] if found else None
-        done = trainer.stage(name, state=state, resumed=resumed, deadline=deadline)
+        with holding(out):
+            done = trainer.stage(name, state=state, resumed=resumed, deadline=deadline)
         if not done:
             return {"finished": False, "images": state.images, "scores": run.scores()}
     if until != STAGES[-1]:  # the run may have been beyond that stage already
