@@ -238,7 +238,10 @@ class _Foreign:
         (lambda c: c.update({"args": _Foreign()}), "is no checkpoint that may be read"),
     ],
 )
-def test_what_is_refused(change: Changed, said: str, recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+def test_what_is_refused(
+    change: Changed, said: str, recipe: Recipe, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where a pickle that is run would leave its mark
     checkpoint: dict[str, Any] = {"model": _published()}
     change(checkpoint)
     torch.save(checkpoint, tmp_path / "s.pt")

@@ -168,14 +168,8 @@ def _student(found: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[int,
     median_c = bottleneck["quantiles"][:, 0, 1]
     values["squeeze.layers.4.bias"] = -median_c
     values["decoder.centre.of_c"] = median_c
-    lists = {
-        kind: _numbered(bottleneck, new=new, old=old)
-        for kind, new, old in (
-            ("matrices", "matrices", "_matrix"),
-            ("biases", "biases", "_bias"),
-            ("factors", "factors", "_factor"),
-        )
-    }
+    old_names = {"matrices": "_matrix", "biases": "_bias", "factors": "_factor"}
+    lists = {kind: _numbered(bottleneck, new=kind, old=old) for kind, old in old_names.items()}
     if not lists["matrices"]:
         raise KeyError("entropy_bottleneck.matrices.0")
     if len(lists["biases"]) != len(lists["matrices"]):
@@ -238,7 +232,7 @@ def _tail(recipe: Recipe, found: Published, *, like: Mapping[str, Tensor], check
             f"{checkpoint}: no {missing[0]}, a layer behind the cut {wanted.cut!r}; a recipe without `tail: true` "
             "takes the teacher's own"
         )
-    _check({name: found.tail[name] for name in found.tail}, whole, checkpoint=checkpoint, change="teacher.model")
+    _check(found.tail, whole, checkpoint=checkpoint, change="teacher.model")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "network.safetensors"
         save_file({name: one.contiguous().clone() for name, one in {**whole, **found.tail}.items()}, file)
