@@ -35,6 +35,8 @@ class FactorizedPrior(nn.Module):
         super().__init__()
         sizes = (1, *widths, 1)
         scale = init_scale ** (1 / (len(widths) + 1))
+        self.first_std = init_scale * math.pi / math.sqrt(3)
+        """Standard deviation of each density before it learns, a logistic one, nearly."""
         self.matrices = nn.ParameterList()
         self.biases = nn.ParameterList()
         self.factors = nn.ParameterList()
@@ -53,6 +55,13 @@ class FactorizedPrior(nn.Module):
             if place < len(self.factors):
                 x = x + torch.tanh(self.factors[place]) * torch.tanh(x)
         return x.squeeze(1)
+
+    @torch.no_grad()
+    def stretch(self, times_k: Tensor) -> None:
+        """Make each density so many times as wide, about nought."""
+        first = self.matrices[0]
+        slope = nnf.softplus(first) / times_k[:, None, None]
+        first.copy_(slope + torch.log(-torch.expm1(-slope)))  # softplus of this is the slope
 
     def likelihood(self, y_kn: Tensor) -> Tensor:
         """Return the mass of the unit interval around `y_kn` (count, N), at least 1e-9 so that its logarithm exists.

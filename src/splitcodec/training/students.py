@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, PositiveInt, Tag, model_validator
+from pydantic import Field, PositiveFloat, PositiveInt, Tag, model_validator
 
 from splitcodec.model.bottleneck import WIDTHS
 from splitcodec.training.keys import Count, Strict, by_kind
@@ -178,14 +178,19 @@ class ReducedRecipe(Strict):
         return "the first layers of a ResNet and a convolution to few channels, quantised to 8 bits"
 
 
-class _Pictures(Strict):
+class Pictures(Strict):
+    """What learned image codecs share."""
+
     width: PositiveInt = 128
     """Channels of every layer but the last: N of the papers."""
     channels: PositiveInt = 192
     """Channels of the latent: M of the papers."""
+    step: PositiveFloat | None = None
+    """Quantiser's step, in those of an 8-bit colour, of the block transforms that it begins as (`model.klt`), or of a
+    `start` that has another. Left out: random weights, or the start's own."""
 
 
-class ImageRecipe(_Pictures):
+class ImageRecipe(Pictures):
     """A learned image codec with a factorized prior, into the unmodified network; see `model.pictures`."""
 
     kind: Literal["image"]
@@ -195,7 +200,7 @@ class ImageRecipe(_Pictures):
         return "four convolutions with divisive normalisation between them, those of an image codec"
 
 
-class HyperpriorRecipe(_Pictures):
+class HyperpriorRecipe(Pictures):
     """A learned image codec with a mean-scale hyperprior; see `model.hyperprior`. No packet carries it."""
 
     kind: Literal["hyperprior"]
