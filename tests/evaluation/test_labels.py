@@ -71,3 +71,11 @@ def test_folders_named_like_the_classes_are_labels(tmp_path: Path, tiny: Bundle)
     touch(tmp_path, "c77/z.jpg")
     with pytest.raises(DataError, match="c77: not among the classes of tiny@1"):
         found(tmp_path, tiny)
+
+
+def test_a_folder_that_names_two_classes_is_refused(tmp_path: Path, tiny: Bundle) -> None:
+    """ImageNet has two cranes; the bird's pictures were held against the machine."""
+    manifest = replace(tiny.manifest, classes=("crane", *tiny.manifest.classes[1:-1], "crane"))
+    touch(tmp_path, "crane/a.jpg")
+    with pytest.raises(DataError, match=r"crane: classes 0 and 9 of tiny@1 .* 0_\*\.jpg"):
+        labelled_pictures(tmp_path, manifest)

@@ -89,6 +89,12 @@ def _by_name(root: Path, manifest: Manifest) -> list[Labelled]:
     for path in folders:
         if path.name not in index_of:
             raise DataError(f"{path.name}: not among the classes of {manifest.ident}; remove the folder")
+        if manifest.classes.count(path.name) > 1:  # as ImageNet's crane, a bird and a machine
+            first = manifest.classes.index(path.name)
+            raise DataError(
+                f"{path.name}: classes {first} and {index_of[path.name]} of {manifest.ident} have that name; name the "
+                f"files by class index, such as {first}_*.jpg"
+            )
     return [Labelled(path, index_of[folder.name]) for folder in folders for path in _pictures(folder.rglob("*"))]
 
 
