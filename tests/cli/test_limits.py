@@ -25,6 +25,7 @@ from splitcodec.errors import SettingsError
 from splitcodec.wire.answer import Answer, dump_answer, parse_answer
 from splitcodec.wire.brief import restore, shorten
 from splitcodec.wire.bundle import Bundle, derive, write_folder
+from splitcodec.wire.packet import unpack
 
 
 @pytest.fixture(autouse=True)
@@ -211,6 +212,28 @@ def test_over_a_slow_link_answers_arrive_before_the_deadline(
         assert sum(one["ms"][stage] for stage in ("preprocess", "encoder", "coding")) + trip_ms <= 600
     sizes = [len(Device(tiny_folder).encode(photos[0], level=level, fit="letterbox", side=512)) for level in range(3)]
     assert airtime_ms(sizes[2], kbit_per_s=37.5, rtt_ms=200.0) < 600, "level 2 would fit if its bytes were all"
+
+
+@pytest.mark.parametrize("limit", [("--max-bytes", 40, "--force-fit"), ("--level", 1)])
+def test_what_measures_the_link_keeps_the_limits(
+    tiny_folder: Path, photos: list[Path], monkeypatch: pytest.MonkeyPatch, limit: tuple[object, ...]
+) -> None:
+    """The first photograph went over the link at the highest level, whatever --max-bytes allowed."""
+    edge, sent = Edge(tiny_folder), list[bytes]()
+
+    def link(packet: bytes) -> bytes:
+        sent.append(packet)
+        return edge.respond(packet)
+
+    monkeypatch.setattr(link, "url", "http://link", raising=False)
+    monkeypatch.setattr(link, "close", lambda: None, raising=False)
+    monkeypatch.setattr(links, "open_link", lambda *_, **__: link)
+    done = run("ask", *photos, "--url", "http://link", "-b", tiny_folder, "--deadline-ms", 60_000, "--json", *limit)
+    assert done.exit_code == 0, done.output
+    assert len(sent) == 3 + len(photos)
+    most, level = (40, 2) if limit[0] == "--max-bytes" else (10_000, 1)
+    assert max(len(packet) for packet in sent) <= most
+    assert max(unpack(packet).level for packet in sent) <= level
 
 
 def test_tune_then_encode(tiny: Bundle, photos: list[Path], tmp_path: Path) -> None:

@@ -54,6 +54,16 @@ def test_the_highest_level_that_fits_is_taken(device: Device, pictures: list[Ima
             assert (encoded.side, encoded.dropped) == (64, 0)
 
 
+def test_the_highest_level_that_fits_is_taken_by_context(shipped: Device) -> None:
+    """Smooth pictures save more by context than was expected: 43 % of a rocket's bytes, 80 % of a grey picture's."""
+    grey = Image.new("RGB", (256, 256), (90, 120, 200))
+    for picture in (*(load_picture(photo.read()) for photo in PHOTOGRAPHS), grey):
+        sizes = shipped.prices(picture)
+        for most in {size + more for size in sizes for more in (0, 9)}:
+            encoded = shipped.encode_timed(picture, max_bytes=most)
+            assert encoded.level == max(level for level, size in enumerate(sizes) if size <= most), (sizes, most)
+
+
 def test_a_level_with_a_budget_is_the_highest_allowed(device: Device, pictures: list[Image.Image]) -> None:
     assert device.encode_timed(pictures[-1], max_bytes=10_000, level=1).level == 1
     assert device.encode_timed(pictures[-1], max_bytes=10_000).level == 2

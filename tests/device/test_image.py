@@ -130,6 +130,11 @@ def test_16_bit_grey_is_scaled_not_clipped(kind: str) -> None:
     assert np.array_equal(rgb[:, :, 0], np.arange(256).reshape(16, 16))
 
 
+def test_a_transparent_16_bit_grey_lies_on_white() -> None:
+    grey = Image.fromarray(np.array([[0xC8C8, 0x1111]], np.uint16))
+    assert pixels(load_picture(file_of(grey, "PNG", transparency=0x1111)))[0].tolist() == [[200] * 3, [255] * 3]
+
+
 def test_16_bit_colour_png_is_scaled() -> None:
     raw = rng.integers(0, 65_536, (3, 5, 3), dtype=np.uint16)
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in raw)

@@ -92,6 +92,26 @@ def test_an_answer_is_mapped_and_drawn() -> None:
     assert (drawn[5, 20] != drawn[5, 180]).any()  # the two classes
 
 
+def test_shares_of_a_label_map_are_of_the_picture() -> None:
+    """A letterbox's margin counted, so a road was 46 % of a panorama whose label map said 42."""
+    _, place = letterbox_bhwc(Image.new("RGB", (192, 32)), side=96, multiple=32)
+    seen = np.zeros((32, 96), np.uint8)
+    seen[:16, :24], seen[16:] = 2, 5  # half of what was sent is margin, where the network sees what is not there
+    told = ((5, "wall", 0.5), (0, "road", 0.375), (2, "car", 0.125), (-7, "?", 0.1), (300, "?", 0.1))
+    classes = [{"index": index, "label": label, "share": share} for index, label, share in told]
+    answers = {"segment": {**mask(seen), "classes": classes}}
+    mapped = in_picture({"bundle": "x@1", "level": 1, "answers": answers, "ms": {}}, place)  # type: ignore[typeddict-item]
+    assert mapped["answers"]["segment"]["classes"] == [
+        {"index": 0, "label": "road", "share": 0.75},
+        {"index": 2, "label": "car", "share": 0.25},
+    ]
+    cropped = in_picture(
+        {"bundle": "x@1", "level": 1, "answers": {"segment": mask(np.zeros((50, 50)))}, "ms": {}},
+        crop_place((100, 100), resize=100, crop=50),
+    )
+    assert cropped["answers"]["segment"]["classes"] == [{"index": 0, "label": "road", "share": 1.0}]
+
+
 def test_a_large_label_map_is_drawn_in_little_memory() -> None:
     """One of 64 megapixels took 1.5 GB beside the picture."""
     index_hw = (np.add.outer(np.arange(900), np.arange(1100)) // 7 % 256).astype(np.uint8)

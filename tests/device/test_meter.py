@@ -62,6 +62,17 @@ def test_over_a_known_link_edge_and_answer_are_what_trips_have_shown() -> None:
     assert after.bytes_left(449.0) == 0
 
 
+def test_the_time_of_other_tasks_is_the_edges_too() -> None:
+    def link(packet: bytes) -> bytes:
+        ms = {"decode": 1.0, "decoder": 4.0, "backbone": 6.0, "detect": 160.0, "segment": 30.0}
+        return dump_answer(Answer(bundle="tiny@1", level=0, answers={}, ms=ms))
+
+    now = iter([0.0, 0.5])
+    meter = LinkMeter(link, clock=lambda: next(now))
+    meter(bytes(200))
+    assert meter.deadline_at(500.0, kbit_per_s=40.0, rtt_ms=40.0).edge_ms == pytest.approx(201.0)
+
+
 def test_what_carriers_put_around_a_packet_is_what_the_guide_says() -> None:
     text = (Path(__file__).parents[2] / "docs" / "field.md").read_text(encoding="utf-8")
     udp, http = re.search(r"UDP puts (\d+) bytes on the link.*?HTTP over TCP puts (\d+) there", text, re.S).groups()  # type: ignore[union-attr]

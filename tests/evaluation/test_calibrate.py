@@ -196,3 +196,13 @@ def test_a_zip_can_be_calibrated(whole: Bundle, done: Calibration, photos: Path,
     write_zip(whole, tmp_path / "whole.zip")
     result = calibrate(tmp_path / "whole.zip", [photos], tmp_path / "out", threads=1)
     assert open_bundle(tmp_path / "out").fingerprint == result.bundle.fingerprint == done.bundle.fingerprint
+
+
+def test_a_photograph_counts_once_however_its_folder_is_spelt(tmp_path: Path) -> None:
+    """Twice, it was measured as well as counted."""
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    for place in (inner / "x.jpg", inner.parent / "y.jpg"):
+        place.touch()
+    found = module.shuffled([inner.parent, inner, inner.parent / ".." / "a"])
+    assert sorted(path.name for path in found) == ["x.jpg", "y.jpg"]

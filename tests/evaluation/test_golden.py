@@ -12,7 +12,7 @@ from PIL import Image
 
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import BundleFormat, BundlePart, GoldenMismatch, MissingExtra
+from splitcodec.errors import BundleFormat, BundleHash, BundlePart, GoldenMismatch, MissingExtra
 from splitcodec.evaluation.golden import FILE, anew, apart, make_golden, read_golden, remade
 from splitcodec.evaluation.replay import replay
 from splitcodec.wire.bundle import Bundle, derive, split_device, write_bundle, write_folder
@@ -58,6 +58,19 @@ def test_what_was_made_here_replays_here_with_both_coders(tiny: Bundle, tmp_path
         assert result.coders == ("plain",)
     else:
         assert result.coders == ("plain", "constriction")
+
+
+@pytest.mark.parametrize("name", ["head.onnx", "MODEL_CARD.md"])
+def test_a_file_that_no_vector_needs_is_held_against_its_hash(
+    tiny: Bundle, tmp_path: Path, vectors: bytes, name: str
+) -> None:
+    """`check` says that it looks at hashes, and passed a bundle whose head had rotted on the card."""
+    bundle = with_golden(derive(tiny, tiny.manifest, files={"MODEL_CARD.md": b"# tiny@1"}), tmp_path / "b", vectors)
+    data = bytearray(bundle.read(name))
+    data[len(data) // 2] ^= 1
+    (tmp_path / "b" / name).write_bytes(data)
+    with pytest.raises(BundleHash, match=f"{name} differs from its hash"):
+        replay(tmp_path / "b", threads=1)
 
 
 def test_the_devices_half_replays_without_answers(tiny: Bundle, tmp_path: Path, vectors: bytes) -> None:

@@ -57,6 +57,13 @@ def test_nothing_to_label_is_refused_with_what_was_expected(tmp_path: Path, tiny
         found(tmp_path / name, tiny)
 
 
+def test_pictures_that_classes_are_learned_from_are_measured_too(tmp_path: Path, tiny: Bundle) -> None:
+    """A class of BMP files, or of folders by year, was left out of the score without a word."""
+    names = tiny.manifest.classes
+    touch(tmp_path, f"{names[3]}/2024/a.jpg", f"{names[3]}/b.BMP", f"{names[5]}/2025/may/c.tiff", f"{names[5]}/._d.jpg")
+    assert sorted(found(tmp_path, tiny)) == [("a.jpg", 3), ("b.BMP", 3), ("c.tiff", 5)]
+
+
 def test_folders_named_like_the_classes_are_labels(tmp_path: Path, tiny: Bundle) -> None:
     """A bundle of a user's own classes had no way to be evaluated but by renaming every file."""
     touch(tmp_path, "c3/a.jpg", "c0/b.png", "c0/notes.txt", "c0/._b.png", ".hidden/x.jpg")
@@ -64,3 +71,11 @@ def test_folders_named_like_the_classes_are_labels(tmp_path: Path, tiny: Bundle)
     touch(tmp_path, "c77/z.jpg")
     with pytest.raises(DataError, match="c77: not among the classes of tiny@1"):
         found(tmp_path, tiny)
+
+
+def test_a_folder_that_names_two_classes_is_refused(tmp_path: Path, tiny: Bundle) -> None:
+    """ImageNet has two cranes; the bird's pictures were held against the machine."""
+    manifest = replace(tiny.manifest, classes=("crane", *tiny.manifest.classes[1:-1], "crane"))
+    touch(tmp_path, "crane/a.jpg")
+    with pytest.raises(DataError, match=r"crane: classes 0 and 9 of tiny@1 .* 0_\*\.jpg"):
+        labelled_pictures(tmp_path, manifest)

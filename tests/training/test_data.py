@@ -12,7 +12,9 @@ from torch import Tensor
 from splitcodec.device.image import load_picture
 from splitcodec.device.placed import crop_bhwc
 from splitcodec.errors import DataError
+from splitcodec.evaluation.labels import SUFFIXES
 from splitcodec.training.data import (
+    ENDINGS,
     Photographs,
     _mix,
     centre_crops,
@@ -217,3 +219,7 @@ def test_mixed_crops_are_between_two(photos: Path) -> None:
     _mix(array, other, np.random.default_rng(0))
     assert len(np.unique(array)) == 1
     assert 10 < array[0, 0, 0] < 200
+
+
+def test_training_takes_what_evaluation_measures() -> None:
+    assert ENDINGS == SUFFIXES

@@ -172,7 +172,7 @@ def ask(
     One packet gets the answers to all tasks. Boxes and label maps come in pixels of the photograph. With --json one
     photograph gives one object, several give a list; one that failed has "error" in place of its answer. --deadline-ms
     without --kbit-per-s measures the link by what it carries; the first photograph is then also sent at the lowest and
-    the highest level.
+    the highest level that --level and --max-bytes allow.
     """
     import time
 
@@ -200,8 +200,9 @@ def ask(
 
     def one(image: Path) -> dict[str, Any]:
         if deadline_ms is not None and kbit_per_s is None and not meter.measured:
-            for probe in (0, 0, device.bundle.manifest.levels - 1):  # the first opens the connection
-                meter(device.encode(image, level=probe, fit=shown, side=side))
+            highest = device.bundle.manifest.levels - 1 if level is None else level
+            for probe in (0, 0, highest):  # the first opens the connection
+                meter(device.encode(image, level=probe, max_bytes=max_bytes, force_fit=force_fit, fit=shown, side=side))
             meter.forget(1)
         asked = allowed.next()
         time.sleep(max(0.0, start + allowed.due_s - time.monotonic()))

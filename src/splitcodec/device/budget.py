@@ -12,19 +12,17 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, final
+from typing import Any, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from splitcodec.device.fitting import MOST_SAVED, Offer, highest_fitting, may_fit
 from splitcodec.errors import BudgetTooSmall, SettingsError
-from splitcodec.wire.packet import OVERHEAD, SMALLEST
+from splitcodec.wire.packet import SMALLEST
 from splitcodec.wire.tables import PRECISION_BITS, Tables
 
-SLACK: Final = 8
-"""Bytes by which a payload may differ from its ideal length: two words of 32 bits, less what is trimmed."""
 _TURNS = 14  # of bisection; the multiplier is then known to 1 in 16,000
-_MORE, _MOST_SAVED = 0.02, 0.5
 
 Pack = Callable[[NDArray[np.int32], int], bytes]
 
@@ -72,7 +70,7 @@ class Fitted(NamedTuple):
 class Prices:
     """What symbols cost by one bundle's tables, and what fits; safe to share between threads.
 
-    `saving` is the share of their bytes that packets may turn out to be shorter than their price.
+    `saving` is the share of their price that packets are taken to save until one was made.
     """
 
     def __init__(self, tables: Tables, *, saving: float = 0.0) -> None:
@@ -128,19 +126,14 @@ class Prices:
 
         Raises BudgetTooSmall with the smallest size that is possible.
         """
-        smallest: tuple[int, int] | None = None
-        saving = self._saving
-        for level in range(highest, -1, -1):
+
+        def offer(level: int) -> Offer:
             symbols_chw = self._tables.quantise(latent_chw, level)
-            price = self.bits(symbols_chw, level) / 8
-            if level and (1 - saving) * price + OVERHEAD > max_bytes + SLACK:
-                continue
-            packet = pack(symbols_chw, level)
-            if saving:  # what the last packet turned out to save, and a little more
-                saving = min(max(1 - (len(packet) - OVERHEAD) / max(price, 1.0) + _MORE, _MORE), _MOST_SAVED)
-            if len(packet) <= max_bytes:
-                return Fitted(packet, level, 0)
-            smallest = min(smallest or (len(packet), level), (len(packet), level))
+            return Offer(self.bits(symbols_chw, level) / 8, lambda: pack(symbols_chw, level))
+
+        packet, level, smallest = highest_fitting(offer, max_bytes, highest=highest, saving=self._saving)
+        if packet is not None:
+            return Fitted(packet, level, 0)
         if force:
             found = self._forced(latent_chw, max_bytes, pack=pack)
             if found is not None:
@@ -199,8 +192,7 @@ class Prices:
         self, latent_chw: NDArray[np.float32], multiplier: float, max_bytes: int, *, pack: Pack
     ) -> tuple[bytes, NDArray[np.int32]] | None:
         symbols_chw = self.trimmed(latent_chw, 0, multiplier=multiplier)
-        saved = _MOST_SAVED if self._saving else 0.0
-        if (1 - saved) * self.bits(symbols_chw, 0) / 8 + OVERHEAD > max_bytes + SLACK:
+        if not may_fit(self.bits(symbols_chw, 0) / 8, max_bytes, saving=MOST_SAVED if self._saving else 0.0):
             return None
         packet = pack(symbols_chw, 0)
         return (packet, symbols_chw) if len(packet) <= max_bytes else None

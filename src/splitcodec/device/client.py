@@ -35,7 +35,7 @@ from splitcodec.wire.coder import BY_CHANNEL
 from splitcodec.wire.task import TaskSpec
 
 SAVING: Final = 0.28
-"""Share of a packet's bytes that contexts may save: packets that cost so much too much are tried."""
+"""Share of their price that packets by context are taken to save until one was made."""
 DROPPED: Final = 1.2
 """How many times the limit level 0 may have for symbols to be dropped rather than the picture shrunk (docs/LOG.md)."""
 WORTH: Final = 0.7

@@ -210,7 +210,8 @@ def _as_rgb(picture: Image.Image, *, name: str, max_pixels: int) -> Image.Image:
         picture.load()
         upright = _upright(picture)
         if upright.mode.startswith("I"):
-            return Image.fromarray(_grey_from_integers(np.asarray(upright), name=name)).convert("RGB")
+            clear = upright.info.get("transparency")
+            return Image.fromarray(_grey_from_integers(np.asarray(upright), name=name, clear=clear)).convert("RGB")
         if upright.mode == "F":
             raise PictureUnreadable(f"{name}: 32-bit floats have no agreed white; expected 8 or 16 bits per channel")
         if upright.has_transparency_data or upright.mode == "La":
@@ -250,13 +251,15 @@ def _upright(picture: Image.Image) -> Image.Image:
     return upright
 
 
-def _grey_from_integers(raw_hw: NDArray[Any], *, name: str) -> NDArray[np.uint8]:
+def _grey_from_integers(raw_hw: NDArray[Any], *, name: str, clear: object) -> NDArray[np.uint8]:
+    """Return 16-bit grey in 8 bits; pixels of the value `clear`, if it is one, are transparent."""
     low, high = int(raw_hw.min()), int(raw_hw.max())
     if low < 0 or high > 65_535:
         raise PictureUnreadable(
             f"{name}: 32-bit integers from {low} to {high} have no agreed white; expected 0 to 65535"
         )
-    return _to_eight_bits(raw_hw)
+    grey_hw = _to_eight_bits(raw_hw)
+    return np.where(raw_hw == clear, np.uint8(255), grey_hw) if isinstance(clear, int) else grey_hw
 
 
 def _to_eight_bits(raw: NDArray[Any]) -> NDArray[np.uint8]:

@@ -26,7 +26,6 @@ EDGE_MS: Final = 50.0
 ANSWER_BYTES: Final = 210
 """What an answer is taken to have before the first one comes: five guesses, shortened; a label map takes kilobytes."""
 _SPREAD = 2.0  # of the largest packet over the smallest, below which sizes cannot tell rate from round trip
-_EDGE_STAGES = ("decode", "decoder", "tail")
 
 
 @final
@@ -96,9 +95,12 @@ class LinkMeter:
 
 
 def _edge_ms(body: bytes) -> float:
-    """Return the milliseconds that the edge says it needed; 0 if this is no answer, which is for others to refuse."""
+    """Return the milliseconds that the edge says it needed for all stages, whatever the tasks.
+
+    0 if this is no answer, which is for others to refuse.
+    """
     try:
         ms = parse_answer(body)["ms"]
     except LinkGarbled:
         return 0.0
-    return max(0.0, sum(ms.get(stage, 0.0) for stage in _EDGE_STAGES))
+    return max(0.0, sum(ms.values()))

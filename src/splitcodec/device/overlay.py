@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from splitcodec.device.placed import Letterbox
 from splitcodec.errors import LinkGarbled
-from splitcodec.wire.answer import Answer, Answers, Mask
+from splitcodec.wire.answer import LEAST_REGION, Answer, Answers, Mask, Region
 from splitcodec.wire.png import palette, write_png
 
 SHOWN: Final = 0.3
@@ -22,12 +23,14 @@ VEIL: Final = 0.5
 MOST_PIXELS: Final = 64_000_000
 _BAND: Final = 256
 """Rows that are coloured at a time: a label map of a large picture takes little more memory than itself."""
+_UNSEEN: Final = 255  # in a label map: what the network did not see
 _MOST_LETTERS: Final = 100  # drawn of a label, which may be as long as an answer
 
 
 def in_picture(answer: Answer, place: Letterbox) -> Answer:
     """Return the answer with boxes in pixels of the upright picture, and its label map at the picture's size.
 
+    Shares of its classes are then of the picture's pixels that the network saw.
     Raises LinkGarbled for a label map that is none.
     """
     answers: Answers = {**answer["answers"]}
@@ -40,8 +43,18 @@ def in_picture(answer: Answer, place: Letterbox) -> Answer:
         index_hw = place.mask_in_picture(mask_of(mask))
         colours = palette(256)
         png = base64.b64encode(write_png(index_hw, colours)).decode("ascii")
-        answers["segment"] = {**mask, "size": list(index_hw.shape), "png": png}
+        shares = _shares(mask["classes"], index_hw)
+        answers["segment"] = {"size": list(index_hw.shape), "png": png, "classes": shares}
     return {**answer, "answers": answers}
+
+
+def _shares(regions: Sequence[Region], index_hw: NDArray[np.uint8]) -> list[Region]:
+    """Return classes with their shares of a picture's label map: the edge's count a letterbox's margin as well."""
+    pixels = Image.fromarray(index_hw).histogram()[:_UNSEEN]
+    seen = max(sum(pixels), 1)
+    known = {one["index"]: one for one in regions if 0 <= one["index"] < _UNSEEN}
+    shares = [Region(index=k, label=one["label"], share=round(pixels[k] / seen, 4)) for k, one in known.items()]
+    return sorted((one for one in shares if one["share"] >= LEAST_REGION), key=lambda one: -one["share"])
 
 
 def mask_of(mask: Mask) -> NDArray[np.uint8]:

@@ -19,7 +19,7 @@ from splitcodec.edge.mask import label_map
 from splitcodec.edge.tail import TASKS, Tail, unknown_task
 from splitcodec.errors import BundlePart, GraphError, TaskError
 from splitcodec.session import Graph, JointGraph
-from splitcodec.wire.answer import GUESSES, Answers, Box, Mask, Region
+from splitcodec.wire.answer import GUESSES, LEAST_REGION, Answers, Box, Mask, Region
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.png import palette, write_png
 from splitcodec.wire.task import TaskSpec
@@ -30,8 +30,6 @@ JOINT = "tail_classify"
 """The backbone of bundles whose classifier gives the later layers' features as well: then all three tasks share it."""
 FURTHER_TASK = 2
 """What a task beside classification counts, in decodings with classification; measured: docs/server.md, Batching."""
-LEAST_REGION = 0.0005
-"""Classes with a smaller share of a label map are not listed (they are in the map)."""
 
 
 class Answered(NamedTuple):

@@ -21,6 +21,7 @@ import splitcodec
 from splitcodec.device.client import Device
 from splitcodec.errors import DataError, OutputError, PictureError, SettingsError
 from splitcodec.evaluation.golden import remade
+from splitcodec.evaluation.labels import SUFFIXES
 from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.output import made_folder
 from splitcodec.evaluation.refit import ContextCounts, Counts, best_strength, refit, refit_contexts
@@ -35,7 +36,6 @@ HELD_OUT: Final = 5
 """One photograph in so many is set aside for measuring."""
 MOST_HELD_OUT: Final = 500
 _CARD = "MODEL_CARD.md"
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
 
 
 @final
@@ -198,18 +198,22 @@ def calibrate(
 def shuffled(folders: Sequence[str | Path]) -> list[Path]:
     """Return the pictures below the folders in an order that has nothing to do with their names, always the same.
 
-    Hidden ones (`._x.jpg` of macOS) are left out.
+    Hidden ones (`._x.jpg` of macOS) are left out. Each comes once, also where folders lie within one another, however
+    they are spelt: else what is measured would be among what is learned from.
     """
-    found: list[Path] = []
+    found: dict[Path, Path] = {}  # by where they are
     for folder in map(Path, folders):
         if not folder.is_dir():
             raise DataError(f"{folder}: no such folder; give a folder of photographs")
-        below = {path for path in folder.rglob("*") if path.suffix.lower() in _SUFFIXES and path.is_file()}
-        found += sorted(path for path in below - set(found) if not path.name.startswith("."))
+        root = folder.resolve()
+        below = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        for path in sorted(path for path in below if not path.name.startswith(".")):
+            found.setdefault(root / path.relative_to(folder), path)
     if not found:
         names = ", ".join(map(str, folders)) or "no folder"
-        raise DataError(f"{names}: no photographs; expected files ending in {', '.join(sorted(_SUFFIXES))}")
-    return [found[i] for i in np.random.default_rng(0).permutation(len(found))]
+        raise DataError(f"{names}: no photographs; expected files ending in {', '.join(sorted(SUFFIXES))}")
+    paths = list(found.values())
+    return [paths[i] for i in np.random.default_rng(0).permutation(len(paths))]
 
 
 def _latents(

@@ -3,12 +3,14 @@
 DIR/0281_tabby.jpg            a class index in front of an underscore
 DIR/n02123045/anything.jpg    ImageNet's folders, one per class
 DIR/robin/anything.jpg        a folder for each of the bundle's classes, by its name: a user's own
+
+Pictures may lie deeper in a class's folder, as `learn-classes` takes them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import final
@@ -16,7 +18,8 @@ from typing import final
 from splitcodec.errors import DataError
 from splitcodec.wire.manifest import Manifest
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
+"""Of the files that count as pictures, in small letters: those that training and `learn-classes` take."""
 _INDEXED = re.compile(r"([0-9]{1,6})_.*")
 _WNID = re.compile(r"n[0-9]{8}")
 _EXPECTED = (
@@ -57,7 +60,7 @@ def labelled_pictures(folder: str | Path, manifest: Manifest) -> list[Labelled]:
 
 def _by_index(root: Path, manifest: Manifest) -> list[Labelled]:
     found = []
-    for path in _pictures(root):
+    for path in _pictures(root.iterdir()):
         if match := _INDEXED.fullmatch(path.name):
             index = int(match[1])
             if index >= len(manifest.classes):
@@ -75,7 +78,7 @@ def _by_wnid(root: Path, manifest: Manifest) -> list[Labelled]:
     for path in folders:
         if path.name not in index_of:
             raise DataError(f"{path.name}: not among the classes of {manifest.ident}; remove the folder")
-    return [Labelled(path, index_of[folder.name]) for folder in folders for path in _pictures(folder)]
+    return [Labelled(path, index_of[folder.name]) for folder in folders for path in _pictures(folder.rglob("*"))]
 
 
 def _by_name(root: Path, manifest: Manifest) -> list[Labelled]:
@@ -86,7 +89,13 @@ def _by_name(root: Path, manifest: Manifest) -> list[Labelled]:
     for path in folders:
         if path.name not in index_of:
             raise DataError(f"{path.name}: not among the classes of {manifest.ident}; remove the folder")
-    return [Labelled(path, index_of[folder.name]) for folder in folders for path in _pictures(folder)]
+        if manifest.classes.count(path.name) > 1:  # as ImageNet's crane, a bird and a machine
+            first = manifest.classes.index(path.name)
+            raise DataError(
+                f"{path.name}: classes {first} and {index_of[path.name]} of {manifest.ident} have that name; name the "
+                f"files by class index, such as {first}_*.jpg"
+            )
+    return [Labelled(path, index_of[folder.name]) for folder in folders for path in _pictures(folder.rglob("*"))]
 
 
 def _wnids(manifest: Manifest, folders: Sequence[str]) -> Sequence[str]:
@@ -101,6 +110,6 @@ def _wnids(manifest: Manifest, folders: Sequence[str]) -> Sequence[str]:
     return folders
 
 
-def _pictures(folder: Path) -> list[Path]:
-    shown = (path for path in folder.iterdir() if not path.name.startswith("."))  # macOS leaves ._x.jpg beside x.jpg
+def _pictures(paths: Iterable[Path]) -> list[Path]:
+    shown = (path for path in paths if not path.name.startswith("."))  # macOS leaves ._x.jpg beside x.jpg
     return sorted(path for path in shown if path.suffix.lower() in SUFFIXES and path.is_file())

@@ -20,17 +20,16 @@ from splitcodec.errors import BundlePart, SettingsError
 from splitcodec.evaluation.contextual import untold
 from splitcodec.evaluation.golden import anew
 from splitcodec.wire.bundle import Bundle, derive
-from splitcodec.wire.coder import BY_CHANNEL
+from splitcodec.wire.coder import BY_CHANNEL, Coder
 from splitcodec.wire.contexts import FILE as CONTEXTS
 from splitcodec.wire.packet import OVERHEAD
-from splitcodec.wire.tables import MAX_LEVELS, Tables
+from splitcodec.wire.tables import MAX_LEVELS, PRECISION_BITS, Tables
 from splitcodec.wire.tabulate import (
     REACH,
     Counts,
     empty_counts,
     gains_at,
     geometric_prior,
-    mean_bytes,
     tables_of,
 )
 
@@ -42,6 +41,7 @@ SAME: Final = 0.02
 """A level whose size is the wanted one within this share stays as it is."""
 _BEYOND: Final = 6.0  # levels; gains of trained levels say little further out
 _STEPS: Final = 14  # of bisection
+_UNEVEN: Final = 3.0  # bytes that the coder's whole words have more than the price of their symbols, as measured
 _CARD = "MODEL_CARD.md"
 
 
@@ -66,11 +66,10 @@ def place(tables: Tables, latents: Sequence[NDArray[np.float32]], sizes: Sequenc
     """
     check_sizes(sizes)
     some = latents[:: max(1, len(latents) // PLACED_ON)][:PLACED_ON]
-    latent_bcn = np.concatenate([one.reshape(1, one.shape[0], -1) for one in _alike(some)])
     log_gain_lc = np.log(tables.gain_lc.astype(np.float64))
 
     def size(at: float) -> float:
-        return OVERHEAD + mean_bytes(latent_bcn, gains_at(log_gain_lc, at))
+        return mean_price(_gain_c(tables, log_gain_lc, at), some)
 
     top = float(tables.levels - 1)
     old = [size(float(level)) for level in range(tables.levels)]
@@ -84,14 +83,30 @@ def place(tables: Tables, latents: Sequence[NDArray[np.float32]], sizes: Sequenc
             )
         near = int(np.argmin([abs(one - wanted) for one in old]))
         if abs(old[near] - wanted) <= SAME * wanted:
-            found.append(Placed(float(near), wanted, old[near]))
+            found.append(float(near))
             continue
         left, right = -_BEYOND, top + _BEYOND
         for _ in range(_STEPS):
             middle = (left + right) / 2
             left, right = (middle, right) if size(middle) < wanted else (left, middle)
-        found.append(Placed((left + right) / 2, wanted, size((left + right) / 2)))
-    return found
+        found.append((left + right) / 2)
+    coder = Coder(_tables(tables, found, latents))
+    means = [np.mean([len(coder.encode_latent(one, level)) for one in some]) for level in range(len(found))]
+    return [Placed(at, wanted, OVERHEAD + float(mean)) for at, wanted, mean in zip(found, sizes, means, strict=True)]
+
+
+def mean_price(gain_c: NDArray[np.float32], latents: Sequence[NDArray[np.float32]]) -> float:
+    """Return about what packets by channel of latents (C, H, W) have under gains, by tables counted on these latents.
+
+    On average, in bytes, and by the tables' own prices: no packet is made.
+    """
+    seen_lcs = _counted(gain_c[None], latents)
+    tables = tables_of(geometric_prior(seen_lcs), seen_lcs, gain_c[None])
+    bits = 0.0
+    for count_s, freq_s, offset in zip(seen_lcs[0], tables.freq_ks, tables.offset_k, strict=True):
+        (column,) = np.nonzero(count_s)
+        bits += float(count_s[column] @ (PRECISION_BITS - np.log2(freq_s[column - REACH - offset])))
+    return OVERHEAD + _UNEVEN + bits / 8 / len(latents)
 
 
 def check_sizes(sizes: Sequence[float], *, default: int | None = None) -> None:
@@ -135,11 +150,8 @@ def with_levels(
     check_movable(bundle)
     if not 0 <= default < len(placed):
         raise SettingsError(f"default level {default}: expected 0 to {len(placed) - 1}")
-    log_gain_lc = np.log(tables.gain_lc.astype(np.float64))
-    gain_lc = np.stack([_gain_c(tables, log_gain_lc, one.place) for one in placed])
-    seen_lcs = _counted(gain_lc, latents[:: max(1, len(latents) // COUNTED)][:COUNTED])
     file = io.BytesIO()
-    tables_of(geometric_prior(seen_lcs), seen_lcs, gain_lc).save(file)
+    _tables(tables, [one.place for one in placed], latents).save(file)
     note = {
         "from": bundle.ident,
         "levels": [one.to_json() for one in placed],
@@ -162,6 +174,14 @@ def with_levels(
     return derive(new, new.manifest, files=anew(bundle, new))
 
 
+def _tables(old: Tables, places: Sequence[float], latents: Sequence[NDArray[np.float32]]) -> Tables:
+    """Return the tables of levels at these places among the old ones, counted on latents (C, H, W)."""
+    log_gain_lc = np.log(old.gain_lc.astype(np.float64))
+    gain_lc = np.stack([_gain_c(old, log_gain_lc, at) for at in places])
+    seen_lcs = _counted(gain_lc, latents[:: max(1, len(latents) // COUNTED)][:COUNTED])
+    return tables_of(geometric_prior(seen_lcs), seen_lcs, gain_lc)
+
+
 def _gain_c(tables: Tables, log_gain_lc: NDArray[np.float64], at: float) -> NDArray[np.float32]:
     """Return the gains at a place; those of an old level to the last bit."""
     if at == int(at) and 0 <= at < tables.levels:
@@ -179,12 +199,6 @@ def _counted(gain_lc: NDArray[np.float32], latents: Sequence[NDArray[np.float32]
             column_cn = np.clip(np.rint(latent_cn * gain_c[:, None]), -REACH, REACH).astype(np.int64) + REACH
             np.add.at(seen_lcs[level], (channel_c1, column_cn), 1)
     return seen_lcs
-
-
-def _alike(latents: Sequence[NDArray[np.float32]]) -> list[NDArray[np.float32]]:
-    """Return the latents of the commonest shape: means want pictures of one size."""
-    shapes = [one.shape for one in latents]
-    return [one for one in latents if one.shape == max(set(shapes), key=shapes.count)]
 
 
 def _card(bundle: Bundle, ident: str, placed: Sequence[Placed]) -> str:

@@ -77,16 +77,19 @@ def replay_int8(bundle: Bundle, *, threads: int | None = None) -> float:
 
 
 def replay(bundle: str | Path | Bundle, *, threads: int | None = None) -> GoldenResult:
-    """Replay a bundle's golden vectors on this machine.
+    """Replay a bundle's golden vectors on this machine, after all its files were held against their hashes.
 
     Symbols must give their packet and packets their symbols, bit for bit, by the plain coder and by constriction where
     it is installed; the encoder's symbols must be at least 99 % equal and none off by more than 1; packets must get
     their answer (unless this is a device's half). An INT8 encoder that does not replay is no fault of the bundle, whose
     other encoder then runs; the result says so.
 
-    Raises GoldenMismatch naming picture and level, BundleFormat for a file that does not parse, BundlePart without one.
+    Raises GoldenMismatch naming picture and level, BundleFormat for a file that does not parse, BundlePart without one,
+    BundleHash and BundleUnsafe for files that changed.
     """
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
+    for name in opened.manifest.files:  # those too that no golden vector needs, such as the head
+        opened.read(name)
     golden = read_golden(opened, FILE)
     devices = _devices(opened, threads=threads)
     for name, device in devices.items():

@@ -64,8 +64,11 @@ class Seen:
 
 
 def class_folders(folders: Sequence[Path]) -> dict[str, list[Path]]:
-    """Return the pictures of every class, by name: a folder below one of `folders` is a class. Raises DataError."""
-    found: dict[str, list[Path]] = {}
+    """Return the pictures of every class, by name: a folder below one of `folders` is a class. Raises DataError.
+
+    Each comes once, also where a folder is given twice in different words: else it would be learned from and measured.
+    """
+    found: dict[str, dict[Path, Path]] = {}  # of every class by where they are
     for root in folders:
         if not root.is_dir():
             raise DataError(f"{root}: no such folder; give one with a folder of pictures for each class")
@@ -73,10 +76,11 @@ def class_folders(folders: Sequence[Path]) -> dict[str, list[Path]]:
             if not folder.name.isprintable():  # half a character as well, which no manifest takes
                 raise DataError(f"{folder.name!r} below {root}: no name for a class; rename the folder")
             try:
-                found.setdefault(folder.name, []).extend(find_photographs([folder]))
+                own = found.setdefault(folder.name, {})
+                own.update({path.resolve(): path for path in find_photographs([folder]) if path.resolve() not in own})
             except DataError:
                 raise DataError(f"{folder}: no pictures in it; add some, or remove the folder") from None
-    return found
+    return {name: list(paths.values()) for name, paths in found.items()}
 
 
 def apart(found: Mapping[str, list[Path]], *, every: int) -> tuple[list[Picture], list[Picture]]:
