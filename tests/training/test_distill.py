@@ -200,7 +200,9 @@ def test_stage_2_changes_the_decoder_alone(tmp_path: Path, recipe: Recipe, photo
 def test_photographs_that_cannot_be_read_are_told_and_not_counted(
     tmp_path: Path, recipe_data: Make, photos: Path
 ) -> None:
-    recipe = _changed(recipe_data, stage1={"images": 8, "batch": 4, "learning_rate": 1e-3}, stage2=None, data={"holdout": 0})
+    recipe = _changed(
+        recipe_data, stage1={"images": 8, "batch": 4, "learning_rate": 1e-3}, stage2=None, data={"holdout": 0}
+    )
     some, told = tmp_path / "photos", list[str]()
     some.mkdir()
     for number in range(20):

@@ -254,8 +254,7 @@ class _Trainer:
                 if fabric.is_global_zero:
                     state.count_processors(clock.of_others())
                     state.unreadable = source.unreadable
-                    trainer = {"optimizer": optimizer.state_dict(), **random_state(fabric.device), **scale(fabric)}
-                    self.run.save(student.state_dict(), trainer, state)
+                    self._save(optimizer, state)
                 if late and not over:
                     return False
             if over:
@@ -263,6 +262,10 @@ class _Trainer:
         if fabric.is_global_zero and len(check.image_u8):
             self._hold(name, check=check, state=state, seen=state.step * images_each)
         return True
+
+    def _save(self, optimizer: torch.optim.Optimizer, state: State) -> None:
+        trainer = {"optimizer": optimizer.state_dict(), **random_state(self.fabric.device), **scale(self.fabric)}
+        self.run.save(self.student.state_dict(), trainer, state)
 
     def _hold(self, name: str, *, check: Crops, state: State, seen: int) -> None:
         """Say how often the student agrees with the teacher on held-out crops."""

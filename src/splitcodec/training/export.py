@@ -144,9 +144,7 @@ def _colour(recipe: Recipe) -> Colour:
 def _card(recipe: Recipe, manifest: Manifest) -> str:
     known = manifest.provenance
     report = known.get("report") or {}
-    held = "\n".join(
-        f"| {p['level']} | {estimated(p):.0f} | {p['agreement']:.1f} |" for p in report.get("holdout", [])
-    )
+    held = "\n".join(f"| {p['level']} | {estimated(p):.0f} | {p['agreement']:.1f} |" for p in report.get("holdout", []))
     weights = recipe.teacher.weights if recipe.teacher.weights == PACKAGED else Path(recipe.teacher.weights).name
     shown = recipe.model_dump(mode="json")
     shown["teacher"]["weights"] = weights  # a file's name, not where it lay
