@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import gzip
 import json
 import os
 import socket
@@ -401,6 +402,18 @@ def test_a_page_is_got_anew_each_time(edge: Edge) -> None:
     assert refusal.value.status == 401
     with pytest.raises(LinkRefused, match=r"answered 503$"):
         get()
+
+
+def test_a_page_has_an_end(edge: Edge) -> None:
+    """`splitcodec top` took whatever came into memory, also what a small body unpacks to."""
+    edge.replies = [(200, {}, bytes(MAX_BYTES)), (200, {}, bytes(MAX_BYTES + 1))]
+    get = page(edge.url)
+    assert len(get()) == MAX_BYTES
+    with pytest.raises(LinkGarbled, match="more than 1048576 bytes; is this an edge"):
+        get()
+    edge.replies = [(200, {"content-encoding": "gzip"}, packed := gzip.compress(bytes(10 * MAX_BYTES)))]
+    assert len(get()) <= len(packed)
+    assert edge.seen[-1][1]["accept-encoding"] == "identity"
 
 
 def test_a_page_that_nobody_serves_is_link_down() -> None:
