@@ -214,12 +214,12 @@ def test_dead_port_is_link_down_with_url_and_remedy() -> None:
 
 def test_hanging_edge_is_link_down_after_the_time_out(edge: Edge) -> None:
     over = threading.Event()
-    edge.before_reply = lambda: over.wait(5)
+    edge.before_reply = lambda: over.wait(60)
     begin = time.monotonic()
     with http(edge.url, timeout_s=0.1, retries=1, sleep=no_sleep) as link:
         with pytest.raises(LinkDown, match=r"within 0\.1 s"):
             link(b"x")
-        assert time.monotonic() - begin < 2
+        assert time.monotonic() - begin < 20
         over.set()
 
 

@@ -218,7 +218,7 @@ def served(tiny_folder: Path, *options: object) -> Iterator[tuple[subprocess.Pop
 
 
 def test_sigterm_drains_and_ends_with_0(tiny_folder: Path, packet: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPLITCODEC_LINGER_S", "1.5")
+    monkeypatch.setenv("SPLITCODEC_LINGER_S", "4")  # in which all that follows is asked, on a busy machine too
     monkeypatch.setenv("SPLITCODEC_DRAIN_S", "5")
     monkeypatch.setenv("SPLITCODEC_WORKRES", "5")
     with served(tiny_folder, "--log", "json") as (process, url, lines):
@@ -244,7 +244,7 @@ def test_sigterm_drains_and_ends_with_0(tiny_folder: Path, packet: bytes, monkey
         with under_way, late:
             assert told(under_way).startswith(b"HTTP/1.1 200 ")
             assert process.wait(20) == 0
-        assert time.monotonic() - since < 1.5 + 5 + 3
+        assert time.monotonic() - since < 4 + 5 + 3
     logged = [json.loads(line) for line in lines]  # from the first on: what is wrong with a setting, where it serves
     assert len(logged) >= 5
     assert all({"time", "level", "message"} <= set(one) for one in logged)

@@ -292,7 +292,7 @@ def test_what_is_wrong_is_named(changed: dict[str, Any], message: str) -> None:
 
 def test_networks_that_take_a_gigabyte_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of 64 MiB took four times as much, and as much again, for its first packet."""
-    wide = {
+    wide: dict[str, Any] = {
         "order_c": np.arange(900, dtype=np.int32),
         "group_g": np.array([900], np.int32),
         "passes_g": np.array([4], np.int32),
