@@ -172,7 +172,8 @@ def ask(
     """Encode photographs here, send the packets to a server, print its answers.
 
     One packet gets the answers to all tasks. Boxes and label maps come in pixels of the photograph. With --json one
-    photograph gives one object, several give a list; one that failed has "error" in place of its answer. --deadline-ms
+    photograph gives one object, several give a list; one that failed has "error" in place of its answer. After what an
+    edge refuses for every photograph, such as a token or a task, the others are not sent. --deadline-ms
     without --kbit-per-s measures the link by what it carries; the first photograph is then also sent at the lowest and
     the highest level.
     """
