@@ -27,7 +27,7 @@ from splitcodec.evaluation.rate import evaluate
 from splitcodec.evaluation.result import OURS
 from splitcodec.training.class_vectors import Picture, apart, class_folders, see
 from splitcodec.training.own_classes import fit, with_classes
-from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.bundle import Bundle, open_bundle, write_folder
 
 CODECS = "jpeg,webp,avif"
 MEMORY = Path("runs/own_classes.seen")
@@ -74,7 +74,9 @@ def _measure(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
         layers = {"ours": fit(seen, classes=len(classes))}
         layers["uncompressed"] = fit(seen.of_view(bundle.manifest.levels), classes=len(classes))
         made = {
-            name: with_classes(bundle, layer, classes=classes, name=name, version=1, out=folder / name, note={})
+            name: write_folder(
+                with_classes(bundle, layer, classes=classes, name=name, version=1, note={}), folder / name
+            )
             for name, layer in layers.items()
         }
         points = _points(made["ours"], data, codecs=[], threads=threads)

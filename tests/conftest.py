@@ -15,6 +15,11 @@ settings.register_profile("house", deadline=None)  # a busy machine is no failur
 settings.load_profile("house")
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Name no test by bytes: a gzip's hold the second it was made, and workers side by side collected other tests."""
+    return argname if isinstance(val, bytes | bytearray) else None
+
+
 @pytest.fixture(scope="session")
 def tiny_folder() -> Path:
     """Return the folder of the committed bundle `tiny@1`; copy it before changing anything."""

@@ -39,6 +39,25 @@ def test_own_classes_from_the_command_line(photos: Path, tiny_folder: Path, tmp_
     assert "serve it in place of tiny@1" in done.stdout
 
 
+def test_killed_while_it_measures_the_same_command_goes_on(
+    photos: Path, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bundle was there already, so the command was refused: remove it, and learn anew to have it measured."""
+    own_classes = pytest.importorskip("splitcodec.training.own_classes")
+    words = ["learn-classes", str(tiny_folder), "--photos", str(photos), "--name", "own", "-o", str(tmp_path / "out")]
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(own_classes, "score", killed)
+        assert CliRunner().invoke(app, words).exit_code != 0
+    assert not (tmp_path / "out").exists()
+    done = CliRunner().invoke(app, [*words, "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout)["held_out"]["pictures"] == 2
+    assert open_bundle(tmp_path / "out").ident == "own@1"
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [

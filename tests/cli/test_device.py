@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 from pathlib import Path
 
+import httpx
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
 from splitcodec.cli import app
-from splitcodec.cli.device import _store, _write_drawing
-from splitcodec.errors import OutputError
+from splitcodec.cli.device import _write_drawing
+from splitcodec.cli.packets import store
+from splitcodec.edge.answer import Edge
+from splitcodec.edge.server import BackgroundServer, create_app
+from splitcodec.edge.settings import Settings
+from splitcodec.errors import OutputError, SplitcodecError, TaskError
 from splitcodec.wire.answer import Answer
 
 
@@ -31,7 +37,7 @@ def test_encoders_into_one_folder_lose_no_packet(links: bool, tmp_path: Path, mo
         start.wait(10)
         for i in range(25):
             packet = b"%d-%d" % (name, i)
-            stored[packet] = _store(tmp_path, "cat", packet)
+            stored[packet] = store(tmp_path, "cat", packet)
 
     threads = [threading.Thread(target=encode, args=(name,)) for name in range(4)]
     for thread in threads:
@@ -55,14 +61,14 @@ def test_a_name_that_another_takes_at_the_last_moment_is_left_to_it(
         plain(part, path)
 
     monkeypatch.setattr(os, "link", link)
-    assert _store(tmp_path, "cat", b"ours") == tmp_path / "cat-1.spc"
+    assert store(tmp_path, "cat", b"ours") == tmp_path / "cat-1.spc"
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"cat.spc": b"theirs", "cat-1.spc": b"ours"}
 
 
 def test_a_name_as_long_as_a_name_can_be(tmp_path: Path) -> None:
     """The part's name was longer still: `cat.jpg` of 255 letters could not be encoded."""
     stem = "a" * 251
-    assert _store(tmp_path, stem, b"packet").name == f"{stem}.spc"
+    assert store(tmp_path, stem, b"packet").name == f"{stem}.spc"
     assert [path.name for path in tmp_path.iterdir()] == [f"{stem}.spc"]
 
 
@@ -74,6 +80,60 @@ def test_a_drawing_that_cannot_be_written_is_refused_in_words(name: str, tmp_pat
     with pytest.raises(OutputError, match=f"cannot draw to .*{name}: .*; give a name such as out.png"):
         _write_drawing(picture, Answer(bundle="b@1", level=0, answers={}, ms={}), tmp_path / name)
     assert list(tmp_path.iterdir()) == [picture]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "said"),
+    [
+        ("encode", ["--level", "99"], "level 99; tiny@1 has levels 0 to 2"),
+        ("ask", ["--level", "99"], "level 99; tiny@1 has levels 0 to 2"),
+        ("encode", ["--fit", "letterbox", "--side", "5"], "side 5; tiny@1 takes 16 to"),
+        ("ask", ["--fit", "letterbox", "--side", "5"], "side 5; tiny@1 takes 16 to"),
+        ("encode", ["-o", "0.png/packets"], "cannot write a packet to 0.png/packets"),
+    ],
+)
+def test_what_is_wrong_for_every_picture_is_said_once_and_none_is_read(
+    command: str, options: list[str], said: str, tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`encode --level 99` on a folder said so once a picture."""
+    if command == "ask":
+        options = ["--url", "http://127.0.0.1:9", *options]
+    monkeypatch.chdir(tmp_path)
+    for name in range(3):
+        Image.new("RGB", (80, 80)).save(f"{name}.png")
+    monkeypatch.setattr("splitcodec.device.view.load_reduced", lambda *_, **__: pytest.fail("a picture was read"))
+    with pytest.raises(SplitcodecError, match=said):
+        CliRunner().invoke(
+            app, [command, "0.png", "1.png", "2.png", "-b", str(tiny_folder), *options], catch_exceptions=False
+        )
+
+
+@pytest.mark.parametrize("json_", [True, False])
+def test_what_the_edge_would_refuse_for_every_picture_is_asked_once(
+    json_: bool, tiny_folder: Path, tmp_path: Path
+) -> None:
+    for name in range(3):
+        Image.new("RGB", (80, 80), (90 * name, 0, 0)).save(tmp_path / f"{name}.png")
+    app_ = create_app(Edge(tiny_folder), Settings())
+    with BackgroundServer(app_) as server:
+        command = ["ask", *(str(tmp_path / f"{name}.png") for name in range(3)), "--url", server.url]
+        command += ["-b", str(tiny_folder), "--tasks", "juggle", "--fit", "crop", *(["--json"] if json_ else [])]
+        done = CliRunner().invoke(app, command)
+        metrics = httpx.get(f"{server.url}/metrics").text
+    assert done.exit_code == 2
+    assert done.stderr.count("juggle") == 1
+    assert "the same would be said of the other 2, which were not tried" in done.stderr
+    assert 'splitcodec_refusals_total{reason="TaskError"} 1.0' in metrics
+    if json_:
+        told = json.loads(done.stdout)
+        assert [one["image"] for one in told] == [str(tmp_path / f"{name}.png") for name in range(3)]
+        assert {one["error"]["type"] for one in told} == {"LinkRefused"}
+
+
+def test_answer_refuses_a_task_once(tiny_folder: Path) -> None:
+    command = ["answer", "a.spc", "b.spc", "-b", str(tiny_folder), "--tasks", "juggle"]
+    with pytest.raises(TaskError, match="juggle"):
+        CliRunner().invoke(app, command, catch_exceptions=False)
 
 
 def test_whether_a_file_can_be_read_is_found_by_reading_it(

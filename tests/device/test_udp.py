@@ -137,21 +137,24 @@ def test_the_largest_answer_of_a_bridge_is_taken() -> None:
 
 
 def test_devices_are_answered_at_the_same_time() -> None:
-    asked = Echo(delay_s=0.3)
+    all_here = threading.Barrier(4, timeout=20)  # which nobody passes alone
+
+    def asked(packet: bytes, wanted: Wanted) -> bytes:
+        all_here.wait()
+        return Echo()(packet, wanted)
+
     with UdpBridge("127.0.0.1", 0, asked, concurrency=4) as bridge:
         got: list[bytes] = []
 
         def ask(i: int) -> None:
-            with udp(f"udp://127.0.0.1:{bridge.port}") as link:
+            with udp(f"udp://127.0.0.1:{bridge.port}", timeout_s=30.0) as link:
                 got.append(link(b"\x14" + bytes((i,))))
 
         threads = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
-        begin = time.monotonic()
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert time.monotonic() - begin < 1.1
     assert sorted(got) == [b"answer to \x14" + bytes((i,)) for i in range(4)]
 
 
@@ -377,7 +380,10 @@ def test_an_answer_spares_its_complete() -> None:
     with UdpBridge("127.0.0.1", 0, Echo()) as bridge, relay(bridge.port, harm) as port:
         with udp(f"udp://127.0.0.1:{port}") as link:
             link(b"\x14a")
-        time.sleep(0.2)
+        until = time.monotonic() + 20
+        while len(seen) < 3 and time.monotonic() < until:
+            time.sleep(0.02)
+        time.sleep(0.2)  # and for what must not come
     assert [type(parse_frame(data)).__name__ for data in seen] == ["Fragment", "Fragment", "Complete"]
 
 

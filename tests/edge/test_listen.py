@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import select
 import shutil
 import signal
 import socket
@@ -26,8 +27,7 @@ pytest.importorskip("fastapi")
 from splitcodec import Device, Edge
 from splitcodec.device.link import http, page
 from splitcodec.edge import listen
-from splitcodec.edge.listen import tls_context
-from splitcodec.edge.server import BackgroundServer, check_guarded, create_app, read_settings
+from splitcodec.edge.server import BackgroundServer, create_app, read_settings
 from splitcodec.errors import LinkDown, SettingsError
 from splitcodec.wire.bundle import Bundle
 
@@ -111,7 +111,7 @@ def test_a_client_that_stops_sending_but_listens_is_no_trouble(impatient: Backgr
 def test_who_asks_and_never_reads_is_cut_off(tiny: Bundle, reads: bool) -> None:
     """1,000 of them took all connections for as long as they liked; who reads slowly gets all that was asked for."""
     server = BackgroundServer(create_app(Edge(tiny, threads=1), read_settings({"keep_alive_s": 1})))
-    server._listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    server._listeners[0].setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     with server, socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         connection.connect(("127.0.0.1", server.port))
@@ -218,7 +218,7 @@ def served(tiny_folder: Path, *options: object) -> Iterator[tuple[subprocess.Pop
 
 
 def test_sigterm_drains_and_ends_with_0(tiny_folder: Path, packet: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPLITCODEC_LINGER_S", "1.5")
+    monkeypatch.setenv("SPLITCODEC_LINGER_S", "4")  # in which all that follows is asked, on a busy machine too
     monkeypatch.setenv("SPLITCODEC_DRAIN_S", "5")
     monkeypatch.setenv("SPLITCODEC_WORKRES", "5")
     with served(tiny_folder, "--log", "json") as (process, url, lines):
@@ -244,7 +244,7 @@ def test_sigterm_drains_and_ends_with_0(tiny_folder: Path, packet: bytes, monkey
         with under_way, late:
             assert told(under_way).startswith(b"HTTP/1.1 200 ")
             assert process.wait(20) == 0
-        assert time.monotonic() - since < 1.5 + 5 + 3
+        assert time.monotonic() - since < 4 + 5 + 3
     logged = [json.loads(line) for line in lines]  # from the first on: what is wrong with a setting, where it serves
     assert len(logged) >= 5
     assert all({"time", "level", "message"} <= set(one) for one in logged)
@@ -365,6 +365,33 @@ def test_tls(tiny_folder: Path, packet: bytes, own_certificate: tuple[Path, Path
         assert process.wait(10) == 0
 
 
+def test_who_never_ends_a_handshake_is_cut_off_and_bounded(
+    tiny_folder: Path, own_certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Handshakes counted towards nothing, and took a minute."""
+    key, cert = own_certificate
+    monkeypatch.setenv("SPLITCODEC_HEAD_TIMEOUT_S", "3")
+    monkeypatch.setenv("SPLITCODEC_MAX_CONNECTIONS", "3")
+    with served(tiny_folder, "--tls-cert", cert, "--tls-key", key) as (process, url, lines), ExitStack() as leaving:
+        port = int(url.rsplit(":", 1)[1])
+        before, since = len(lines), time.monotonic()
+        opened = [leaving.enter_context(socket.create_connection(("127.0.0.1", port))) for _ in range(20)]
+        opened[0].sendall(b"\x16\x03\x01")  # the first bytes of a handshake
+        ended = set[socket.socket]()
+        while len(ended) < 14:  # at once; six may be open
+            assert time.monotonic() - since < 30
+            ended |= set(select.select([one for one in opened if one not in ended], [], [], 1)[0])
+        assert len(ended) < 20 or time.monotonic() - since > 2.5
+        for one in opened:
+            assert told(one) == b""
+        assert 2.5 < time.monotonic() - since < 30  # asyncio's own patience is 60 s
+        trust = ssl.create_default_context(cafile=str(cert))
+        assert httpx.get(f"{url}/healthz", trust_env=False, verify=trust).status_code == 200
+        process.terminate()
+        assert process.wait(10) == 0
+        assert not any("Traceback" in line or "handshake" in line for line in lines[before:])
+
+
 def test_a_certificate_of_ones_own(
     tiny_folder: Path, packet: bytes, own_certificate: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,26 +410,3 @@ def test_a_certificate_of_ones_own(
         for make in (http, page):
             with pytest.raises(SettingsError, match=r"SSL_CERT_FILE.*No such file"):
                 make(url)
-
-
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "no-such-host.invalid"])
-def test_a_public_address_needs_a_token(host: str, tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="--insecure"):
-        check_guarded(read_settings({"host": host}))
-    for excuse in ({"tokens": "t" * 20}, {"tokens_file": tmp_path}, {"insecure": True}):
-        check_guarded(read_settings({"host": host, **excuse}))
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
-def test_loopback_does_not(host: str) -> None:
-    check_guarded(read_settings({"host": host}))
-
-
-def test_tls_files_that_are_none_are_refused(tiny: Bundle, tmp_path: Path) -> None:
-    (tmp_path / "cert.pem").write_text("not PEM")
-    with pytest.raises(SettingsError, match="come together"):
-        read_settings({"tls_cert": tmp_path / "cert.pem"})
-    for cert in (tmp_path / "cert.pem", tmp_path / "nowhere"):
-        settings = read_settings({"port": 0, "tls_cert": cert, "tls_key": cert})
-        with pytest.raises(SettingsError, match="both PEM"):
-            tls_context(settings)

@@ -27,6 +27,12 @@ def test_an_edge_that_began_anew_has_done_what_it_says() -> None:
     assert told["answers_per_s"] == 3.0
 
 
+def test_a_hostile_page_is_read_as_fast_as_any() -> None:
+    """Every letter of a word was tried as its first."""
+    line = f"splitcodec_answers_total{{{'a' * (1 << 20)}}} 1"
+    assert summary(parse_metrics(f"splitcodec_ready 1\n{line}\n", when=0.0))["ready"]
+
+
 def test_two_looks_tell_what_happened_between() -> None:
     metrics = Metrics(version="1")
     metrics.gauge("ready", "", lambda: 1)

@@ -175,12 +175,16 @@ def test_a_lower_limit_of_symbols_is_the_one_that_is_told(tiny: Bundle) -> None:
 
 def test_no_more_than_so_many_packets_at_once(edge: Edge, packet: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     running, most, lock, real = 0, 0, threading.Lock(), edge.answer_all
+    all_run = threading.Event()  # as many as may
 
     def watched(questions: Any) -> Any:
         nonlocal running, most
         with lock:
             running += 1
             most = max(most, running)
+            if running == 3:
+                all_run.set()
+        all_run.wait(20)
         time.sleep(0.02)
         with lock:
             running -= 1

@@ -15,7 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from splitcodec.cli import app
-from splitcodec.errors import SettingsError
+from splitcodec.errors import OutputError, SettingsError
 from splitcodec.training import contexts as learning
 from splitcodec.training.context_memory import Learned, Memory
 from splitcodec.training.context_network import Network
@@ -191,9 +191,18 @@ def test_what_is_kept_is_on_the_disk_before_it_has_its_name(tmp_path: Path, monk
 
     for name in ("fsync", "replace"):
         monkeypatch.setattr(os, name, noted(name))
-    Memory(tmp_path / "kept", [b""]).save(Learned())
+    memory = Memory(tmp_path / "kept", [b""])
+    done.clear()  # whether the folder can be written is tried first
+    memory.save(Learned())
     assert done == ["fsync", "replace", "fsync"]
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_memory_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    """It was after the first level's."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file: cannot be"):
+        Memory(tmp_path / "file" / "kept", [b""])
 
 
 def test_too_little_is_refused(latents: NDArray[np.float32]) -> None:

@@ -4,11 +4,13 @@ import io
 import json
 import os
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from lightning_fabric import Fabric
 
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
@@ -16,12 +18,13 @@ from splitcodec.errors import OutputError, RunError
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import Teacher
 from splitcodec.session import Graph
-from splitcodec.training.build import build_student, build_teacher
+from splitcodec.training.build import Halves, build_student, build_teacher
 from splitcodec.training.data import centre_crops, find_photographs
 from splitcodec.training.distill import train
 from splitcodec.training.export import export
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
+from splitcodec.training.validate import bits_of, estimated, validate
 from splitcodec.wire.bundle import Bundle, open_bundle
 
 
@@ -82,7 +85,23 @@ def test_the_model_card(bundle: Bundle) -> None:
     assert card.startswith("# tiny-run@1\n")
     assert "weights: own.safetensors" in card
     assert "10 classes of its own" in card
+    assert "on 22 unlabelled photographs" in card  # two of 24 are held out
     assert json.loads(card.split("```json\n")[1].split("```")[0])["name"] == "tiny-run"
+
+
+def test_the_model_card_tells_whole_packets(bundle: Bundle, trained: tuple[Teacher, Student], finished: Path) -> None:
+    """Estimates left out the 12 bytes around the symbols."""
+    recipe = Run(finished).recipe()
+    halves = Halves(Fabric(accelerator="cpu", devices=1), recipe, teacher=trained[0])
+    blank = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    held = validate(trained[1], halves, check=blank, autocast=nullcontext)
+    trained[1].eval()
+    with torch.no_grad():
+        symbols = trained[1].symbols(trained[0].stem(torch.full((2, 3, 64, 64), -1.0)), 1)
+    assert held[1]["bytes_estimate"] == pytest.approx(12 + bits_of(trained[1].tabled(), symbols, level=1) / 2 / 8, 1e-3)
+    rows = [f"| {one['level']} | {one['bytes_estimate']:.0f} | " for one in Run(finished).report()["holdout"]]
+    assert all(row in bundle.read("MODEL_CARD.md").decode() for row in rows)
+    assert estimated({"level": 0, "agreement": 50.0, "kilobytes": 0.1}) == 112  # as earlier runs wrote it
 
 
 @pytest.mark.parametrize("level", [0, 1])

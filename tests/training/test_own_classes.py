@@ -20,7 +20,7 @@ from splitcodec.training import class_vectors
 from splitcodec.training.class_vectors import Picture, Seen, apart, class_folders, see
 from splitcodec.training.last_layer import below_last_layer, with_last_layer
 from splitcodec.training.own_classes import fit, score, with_classes
-from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.bundle import Bundle, write_folder
 
 COLOURS = {"brick": (200, 40, 30), "lawn": (30, 170, 40), "sea": (30, 60, 200)}
 
@@ -42,9 +42,9 @@ def test_a_bundle_learns_colours_and_the_devices_stay(tiny: Bundle, photos: Path
     seen = see(tiny, learned, threads=2)
     assert len(seen.vector_nd) == 24 * (tiny.manifest.levels + 1)
     assert len(seen.of_view(tiny.manifest.levels).vector_nd) == 24
-    made = with_classes(
-        tiny, fit(seen, classes=3), classes=list(COLOURS), name="own", version=2, out=tmp_path / "own", note={"x": 1}
-    )
+    layer = fit(seen, classes=3)
+    draft = with_classes(tiny, layer, classes=list(COLOURS), name="own", version=2, note={"x": 1})
+    made = write_folder(draft, tmp_path / "own")
     assert (made.ident, made.fingerprint, made.manifest.classes) == ("own@2", tiny.fingerprint, tuple(COLOURS))
     assert made.manifest.provenance["retailed"]["x"] == 1
     found = score(made, held, threads=1)

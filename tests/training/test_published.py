@@ -158,7 +158,7 @@ def test_symbols_features_answers_and_prices_are_those_of_the_published_code(
     report = take(recipe, _written(tmp_path / "student.pt", _published(old=old)), photos=[photos], out=tmp_path / "run")
     assert report["checkpoint"]["file"] == "student.pt"
     assert (report["finished"], report["images"], report["levelled"]) == (True, None, None)
-    assert 0 < report["photographs"] < 20
+    assert 0 < report["counted"] < 20
     teacher, student = _back(tmp_path / "run")
     image = teacher.stem(torch.rand(2, 3, 64, 64))
     median = state[f"{BESIDE}.quantiles"][:, :, 1:2]
@@ -193,6 +193,19 @@ def test_from_a_checkpoint_to_packets_and_answers(recipe: Recipe, photos: Path, 
     assert "Trained elsewhere, with the paper's published code: its weights are those of `student.pt`" in card
     packet = Device(bundle, threads=1).encode(draw((90, 80), 1))
     assert Edge(bundle, threads=1).answer(packet)["answers"]["classify"][0]["index"] < 1000
+
+
+def test_photographs_that_cannot_be_read_are_not_counted(recipe: Recipe, photos: Path, tmp_path: Path) -> None:
+    file, some = _written(tmp_path / "student.pt", _published()), tmp_path / "photos"
+    some.mkdir()
+    (some / "broken.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"none of 1 photographs can be read, .*broken.jpg among them"):
+        take(recipe, file, photos=[some], out=tmp_path / "none")
+    for number in range(5):
+        (some / f"{number}.jpg").write_bytes((photos / "0.png").read_bytes())
+    assert take(recipe, file, photos=[some], out=tmp_path / "run")["counted"] == 5
+    export(tmp_path / "run", tmp_path / "bundle", golden=lambda _: b"none")
+    assert "Symbols were counted on 5 unlabelled photographs" in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
 
 
 def test_the_command(recipe: Recipe, photos: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import final
 
 import pytest
 import torch
@@ -13,23 +14,39 @@ from splitcodec.training.run import Run
 from splitcodec.training.spent import Clock, Spent, all_of, device_name, spent_of
 
 
-def test_a_lap_tells_wall_and_processor_time() -> None:
+@final
+class _Clocks:
+    """Clocks that stand still until they are told."""
+
+    def __init__(self) -> None:
+        self.wall, self.processor = 100.0, 7.0
+
+    def monotonic(self) -> float:
+        return self.wall
+
+    def process_time(self) -> float:
+        return self.processor
+
+
+def test_a_lap_tells_wall_and_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(Fabric(accelerator="cpu", devices=1))
     begin = time.process_time()
     while time.process_time() - begin < 0.05:
         pass
-    busy = clock.lap()
+    busy = clock.lap()  # by the machine's own clocks
     assert busy.processor_seconds is not None
     assert busy.processor_seconds >= 0.05
     assert busy.device_seconds == {}
-    time.sleep(0.2)
-    idle = clock.lap()
-    assert idle.seconds >= 0.2
-    assert idle.processor_seconds is not None
-    assert idle.processor_seconds < 0.15
-    time.sleep(0.2)
-    clock.restart()
-    assert clock.lap().seconds < 0.15
+    now = _Clocks()
+    monkeypatch.setattr("splitcodec.training.spent.time", now)
+    clock = Clock(Fabric(accelerator="cpu", devices=1))
+    now.wall, now.processor = 102.0, 7.5
+    assert clock.lap() == Spent(2.0, 0.5)
+    assert clock.lap() == Spent(0.0, 0.0)
+    now.wall, now.processor = 112.0, 8.5
+    assert clock.restart() == 112.0
+    now.wall = 112.25
+    assert clock.lap() == Spent(0.25, 0.0)
     assert clock.of_others() == 0.0
 
 

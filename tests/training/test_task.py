@@ -303,7 +303,8 @@ def test_learned_classes_share_the_backbone_with_tasks(finished: Path, runs: dic
     below = Graph(below_last_layer(joint.graph("tail_classify"), name="tail"), name="below")
     numbers = below(np.zeros((1, 24, 16, 16), np.float32)).shape[1]
     layer = Layer(np.eye(2, numbers, dtype=np.float32), np.zeros(2, np.float32), 0.1)
-    made = with_classes(joint, layer, classes=["a", "b"], name="own", version=1, out=tmp_path / "own", note={})
+    draft = with_classes(joint, layer, classes=["a", "b"], name="own", version=1, note={})
+    made = write_folder(draft, tmp_path / "own")
     assert not made.has("backbone.onnx")
     assert made.task("segment").backbone == "tail_classify"
     packet = Device(joint, threads=1).encode(draw(3)[0])

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from splitcodec.errors import BundleFormat, PacketPayload, TablesError
 from splitcodec.wire import contexts as contexts_py
+from splitcodec.wire import reading
 from splitcodec.wire.context_coder import ContextCoder
 from splitcodec.wire.contexts import Contexts, steps_of
 from splitcodec.wire.reading import Reading, in_order, networks_of, places_of
@@ -132,12 +133,12 @@ def test_floats_give_what_whole_numbers_give(seed: int, grid: tuple[int, int]) -
     symbols_chw = some(one, seed, grid, spread=5.0)
     symbols_nc = symbols_chw.reshape(one.channels, -1)[one.order_c].T[places_of(grid).raster_n]
     for level in range(one.levels):
-        reading = Reading(networks_of(one, level), grid)
+        now = Reading(networks_of(one, level), grid)
         for row, whole in in_whole_numbers(one, level, symbols_chw):
-            (row_nc,), (whole_nc,) = reading.rows()
+            (row_nc,), (whole_nc,) = now.rows()
             assert np.array_equal(row_nc, row)
             assert np.array_equal(whole_nc, whole)
-            reading.put(symbols_nc[reading.part][None])
+            now.put(symbols_nc[now.part][None])
 
 
 @given(
@@ -287,6 +288,50 @@ def big(shape: tuple[int, ...], value: int, dtype: Any) -> Any:
 def test_what_is_wrong_is_named(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(TablesError, match=message):
         replace(contexts(), **changed)
+
+
+def test_networks_that_take_a_gigabyte_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of 64 MiB took four times as much, and as much again, for its first packet."""
+    wide: dict[str, Any] = {
+        "order_c": np.arange(900, dtype=np.int32),
+        "group_g": np.array([900], np.int32),
+        "passes_g": np.array([4], np.int32),
+        "base_lkc": np.zeros((1, 2, 900), np.int32),
+        "into_lha": np.zeros((1, 200, 1800), np.int8),
+        "into_bias_lsh": np.zeros((1, 3, 200), np.int32),
+        "out_lkcht": np.zeros((1, 2, 2700, 200, 9), np.int8),
+        "out_bias_lkc": np.zeros((1, 2, 2700), np.int32),
+    }
+    with pytest.raises(TablesError, match="10080000 weights for each level; expected at most 8388608"):
+        replace(contexts(), **wide)
+    monkeypatch.setattr(contexts_py, "_MOST_ENTRIES", 16 * 161 - 1)
+    with pytest.raises(TablesError, match="freq_ks: 2576 frequencies; expected at most 2575"):
+        contexts()
+
+
+@pytest.mark.parametrize("grid", [(1, 9), (6, 5)])
+def test_a_grid_in_pieces_is_told_the_same(grid: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    one = contexts(4)
+    symbols_chw = some(one, 4, grid, spread=5.0)
+    symbols_nc, taken = symbols_chw.reshape(one.channels, -1)[one.order_c].T[places_of(grid).raster_n], list[int]()
+    real = reading._multiply
+
+    def watched(left: Any, right: Any, out: Any) -> None:
+        taken.append(len(left))
+        real(left, right, out)
+
+    def told() -> list[Any]:
+        found, now = list[Any](), Reading(networks_of(one, 1), grid)
+        for _ in one.steps():
+            found += now.told()
+            now.put(symbols_nc[now.part][None])
+        return found
+
+    whole = told()
+    monkeypatch.setattr(reading, "_PIECE", 2)
+    monkeypatch.setattr(reading, "_multiply", watched)
+    assert all(np.array_equal(one, other) for one, other in zip(told(), whole, strict=True))
+    assert taken.count(2) > 9
 
 
 @pytest.mark.parametrize("passes", [(4, 1, 2), (1, 2, 4), (2, 1, 1)])

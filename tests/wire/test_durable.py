@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from splitcodec.cli.device import _store
+from splitcodec.cli.packets import store
 from splitcodec.errors import OutputError
 from splitcodec.wire.bundle import Bundle, write_folder, write_zip
 from splitcodec.wire.durable import sync_folder, write_tree
@@ -19,7 +19,7 @@ from splitcodec.wire.zoo import add_to_zoo
 
 
 def fill(folder: Path, _: Bundle) -> None:
-    _store(folder, "cat", b"packet")
+    store(folder, "cat", b"packet")
 
 
 WRITERS: list[Callable[[Path, Bundle], Any]] = [

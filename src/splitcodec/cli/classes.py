@@ -68,7 +68,7 @@ def learn_classes(
     except ModuleNotFoundError as error:
         raise no_train(error) from None
     from splitcodec.evaluation.machine import cores
-    from splitcodec.wire.bundle import open_bundle
+    from splitcodec.wire.bundle import open_bundle, write_folder
 
     if out.exists():  # said before minutes of work rather than after
         raise OutputError(f"{out} exists; choose another folder or remove it first")
@@ -84,9 +84,10 @@ def learn_classes(
         _check_seen(classes, seen)
         layer = fit(seen, classes=len(classes), progress=_told(bar, "learning", None))
         note: dict[str, Any] = {"pictures": len(set(seen.picture_n.tolist())), "weight_decay": layer.decay}
-        new = with_classes(opened, layer, classes=classes, name=name, version=version, out=out, note=note)
+        draft = with_classes(opened, layer, classes=classes, name=name, version=version, note=note)
+        found = score(draft, held, threads=threads, progress=_told(bar, "measuring", len(held))) if held else None
+        new = write_folder(draft, out)  # at the very end: a kill while it measures leaves none that is in the way
         memory.unlink(missing_ok=True)
-        found = score(new, held, threads=threads, progress=_told(bar, "measuring", len(held))) if held else None
     for why in (*seen.skipped, *(found.skipped if found else ())):
         complain(f"left out: {why}")
     scores = None if found is None else {"pictures": found.pictures, "levels": [one.to_json() for one in found.levels]}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 import secrets
 from enum import StrEnum
@@ -23,6 +22,7 @@ from splitcodec.cli.limits import (
     RoundTripOption,
     WindowOption,
 )
+from splitcodec.cli.packets import make_folder, store
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleOption,
@@ -48,7 +48,7 @@ from splitcodec.cli.show import (
 from splitcodec.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
-    from splitcodec.device.client import Encoded
+    from splitcodec.device.client import Device, Encoded
     from splitcodec.device.view import Fit
     from splitcodec.wire.answer import Answer
 
@@ -111,11 +111,13 @@ def encode(
     _check_side(side, fit.value)
     allowed = Allowances(Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s))
     device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
+    _check(device, level=level, fit=fit.value, side=side)
+    make_folder(out)
 
     def one(image: Path) -> dict[str, Any]:
         encoded = device.encode_timed(image, level=level, fit=fit.value, side=side, **allowed.next())
         allowed.spent(len(encoded.packet))
-        packet = _store(out, image.stem, encoded.packet)
+        packet = store(out, image.stem, encoded.packet)
         ms = round(sum(encoded.ms.values()), 3)
         return {
             "image": str(image),
@@ -170,7 +172,8 @@ def ask(
     """Encode photographs here, send the packets to a server, print its answers.
 
     One packet gets the answers to all tasks. Boxes and label maps come in pixels of the photograph. With --json one
-    photograph gives one object, several give a list; one that failed has "error" in place of its answer. --deadline-ms
+    photograph gives one object, several give a list; one that failed has "error" in place of its answer. After what an
+    edge refuses for every photograph, such as a token or a task, the others are not sent. --deadline-ms
     without --kbit-per-s measures the link by what it carries; the first photograph is then also sent at the lowest and
     the highest level that --level and --max-bytes allow.
     """
@@ -181,6 +184,7 @@ def ask(
     from splitcodec.device.meter import LinkMeter
     from splitcodec.device.overlay import in_picture
     from splitcodec.wire.answer import parse_answer
+    from splitcodec.wire.problem import of_all
 
     check_finite({"--timeout": timeout})
     wanted = task_names(tasks)
@@ -195,6 +199,7 @@ def ask(
     limits = Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s)
     allowed = Allowances(limits, meter=meter, around=around(url))
     device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
+    _check(device, level=level, fit=shown, side=side)
     start = time.monotonic()
     drawn: list[Answer] = []
 
@@ -219,7 +224,11 @@ def ask(
 
     try:
         done, failures = each(
-            images, one, what="asking", failed=lambda image, error: {"image": str(image), **problem(error)}
+            images,
+            one,
+            what="asking",
+            failed=lambda image, error: {"image": str(image), **problem(error)},
+            of_all=of_all,
         )
     finally:
         link.close()
@@ -243,6 +252,14 @@ def _check_side(side: int | None, fit: Fit) -> None:
         raise SettingsError(f"--side {side} is that of a whole picture; add --fit letterbox, or leave --side out")
 
 
+def _check(device: Device, *, level: int | None, fit: Fit, side: int | None) -> None:
+    """Refuse once, before any picture is read, what would be refused for each of them. Raises SettingsError."""
+    from splitcodec.device.view import full_side, task_specs
+
+    device.checked_level(level)
+    full_side(device.bundle, specs=task_specs(device.bundle), fit=fit, side=side)
+
+
 def _write_drawing(image: Path, answer: Answer, path: Path) -> None:
     """Draw into a file that appears whole or not at all. Raises OutputError."""
     from splitcodec.device.image import load_picture
@@ -260,41 +277,3 @@ def _write_drawing(image: Path, answer: Answer, path: Path) -> None:
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
-
-
-def _store(folder: Path, stem: str, packet: bytes) -> Path:
-    """Write a packet, whole also after a loss of power, under a name that is free or holds it. Raises OutputError."""
-    from splitcodec.wire.durable import sync_folder, write_synced
-
-    part = folder / f".{secrets.token_hex(8)}.part"  # without the stem, which may be as long as a name can be
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_synced(part, packet)
-        for number in itertools.count():
-            path = folder / (f"{stem}-{number}.spc" if number else f"{stem}.spc")
-            if _claimed(path, part) or (path.is_file() and path.read_bytes() == packet):
-                break
-        sync_folder(folder)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write a packet to {folder}: {error.strerror or error}; free space or choose -o"
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-    return path
-
-
-def _claimed(path: Path, part: Path) -> bool:
-    """Give a finished file a name, unless somebody has it, at this very moment even; say whether it was free."""
-    try:
-        os.link(part, path)
-    except FileExistsError:
-        return False
-    except OSError:  # FAT, say, has no links: hold the name with an empty file
-        try:
-            path.touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        os.replace(part, path)
-    return True

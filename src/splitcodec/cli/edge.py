@@ -70,6 +70,7 @@ def answer(
 
     edge = Edge(*(bundle or [DEFAULT_BUNDLE]), threads=threads)
     wanted = task_names(tasks)
+    edge.check_tasks(wanted)
 
     def one(path: Path) -> dict[str, Any]:
         try:

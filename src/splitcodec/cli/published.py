@@ -55,6 +55,6 @@ def import_checkpoint(
     for one in report["holdout"]:
         print(
             f"agreement with {wanted.teacher.model} on photographs held out: {one['agreement']:.1f} % at "
-            f"{one['kilobytes']:.2f} kB (estimate)"
+            f"{one['bytes_estimate']:,.0f} bytes (estimate)"
         )
-    print(f"{out}: {report['photographs']} photographs counted; next: splitcodec export {out} -o BUNDLE")
+    print(f"{out}: {report['counted']} photographs counted; next: splitcodec export {out} -o BUNDLE")

@@ -203,23 +203,29 @@ def each(
     *,
     what: str,
     failed: Callable[[T, SplitcodecError], R] | None = None,
+    of_all: Callable[[SplitcodecError], bool] = lambda _: False,
 ) -> tuple[list[R], int]:
     """Do all items, also when some are refused; complain of those. Returns the results and the number of failures.
 
-    What is refused has no result, or, in its place, what `failed` makes of it.
+    What is refused has no result, or, in its place, what `failed` makes of it. After a refusal that the others would
+    meet as well (`of_all`), they are not tried, and count as refused.
     """
     done: list[R] = []
     failures = 0
     with progress() as bar:
         task = bar.add_task(what, total=len(items), note="")
-        for item in items:
+        for place, item in enumerate(items):
             try:
                 done.append(do(item))
             except SplitcodecError as error:
-                failures += 1
                 complain(type(error)(f"{_named(item)}: {error}" if str(item) not in str(error) else str(error)))
+                alike = items[place:] if of_all(error) else [item]
+                failures += len(alike)
                 if failed is not None:
-                    done.append(failed(item, error))
+                    done += [failed(one, error) for one in alike]
+                if len(alike) > 1:
+                    complain(f"the same would be said of the other {len(alike) - 1}, which were not tried")
+                    break
             bar.advance(task)
     return done, failures
 

@@ -148,20 +148,11 @@ class HttpLink:
             self._connect()
         # httpx times each read; a server that drips would hold us for ever without a clock (a head still may).
         deadline = time.monotonic() + self._timeout_s
-        body = bytearray()
         headers = {} if key is None else {"idempotency-key": key}
         with self._client.stream(
             "POST", f"{self._address}/v1/answer", content=packet, params=self._params, headers=headers
         ) as response:
-            for chunk in response.iter_raw():
-                body += chunk
-                if len(body) > MAX_BYTES:
-                    raise LinkGarbled(
-                        f"{self.url} sent more than {MAX_BYTES} bytes; is this an edge? Check the address"
-                    )
-                if time.monotonic() > deadline:
-                    raise httpx.ReadTimeout("the answer drips")
-            return response.status_code, response.headers, bytes(body)
+            return response.status_code, response.headers, _read(response, self.url, deadline=deadline)
 
     def _answer(self, headers: httpx.Headers, body: bytes) -> bytes:
         if (coding := headers.get("content-encoding", "identity").lower()) != "identity":
@@ -185,25 +176,39 @@ class HttpLink:
 def page(url: str, *, token: str | None = None, timeout_s: float = 10.0) -> Callable[[], str]:
     """Return a function that gets the text at `url` anew each time it is called, over one connection.
 
-    It raises LinkDown, or LinkRefused for any status but 200. SettingsError for a URL or token that makes no sense.
+    It raises LinkDown, LinkRefused for any status but 200, or LinkGarbled for more than 1 MiB. SettingsError for a URL
+    or token that makes no sense.
     """
     address = _checked_url(url)
-    place, headers = shown_address(address), _authorization(token)
+    place, headers = shown_address(address), {"accept-encoding": "identity", **_authorization(token)}
     context = trusted() if httpx.URL(address).scheme == "https" else False
     client = httpx.Client(headers=headers, cookies=no_cookies(), timeout=timeout_s, trust_env=False, verify=context)
 
     def get() -> str:
         try:
-            response = client.get(address)
+            with client.stream("GET", address) as response:
+                body = _read(response, place, deadline=time.monotonic() + timeout_s)
         except httpx.HTTPError as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise LinkDown(f"{place}: {reason}; {_advice(reason)}") from None
         if (status := response.status_code) != 200:
             raise LinkRefused(f"{place} answered {status}{_hint(status)}", status=status)
-        return response.text
+        return body.decode(errors="replace")
 
     weakref.finalize(get, client.close)
     return get
+
+
+def _read(response: httpx.Response, place: str, *, deadline: float) -> bytes:
+    """Return what an edge sends. Raises LinkGarbled for more than any edge does, httpx.ReadTimeout."""
+    body = bytearray()
+    for chunk in response.iter_raw():
+        body += chunk
+        if len(body) > MAX_BYTES:
+            raise LinkGarbled(f"{place} sent more than {MAX_BYTES} bytes; is this an edge? Check the address")
+        if time.monotonic() > deadline:
+            raise httpx.ReadTimeout("the answer drips")
+    return bytes(body)
 
 
 def slow(link: Link, *, kbit_per_s: float, rtt_ms: float, sleep: Callable[[float], None] = time.sleep) -> Link:

@@ -47,19 +47,10 @@ class View:
         fit: Fit = "crop",
         side: int | None = None,
     ) -> None:
-        if fit not in ("crop", "letterbox"):
-            raise SettingsError(f"fit {fit!r}; expected 'crop' or 'letterbox'")
-        if fit == "crop" and side is not None:
-            raise SettingsError(f"side {side} is that of a whole picture; give fit='letterbox' too, or no side")
+        self.side = full_side(bundle, specs=specs, fit=fit, side=side)
         self._bundle, self._fit = bundle, fit
         manifest = bundle.manifest
-        self._multiple = math.lcm(manifest.stride, *(spec.multiple for spec in specs))
-        self.side = manifest.crop
-        if fit == "letterbox":
-            self.side = max((spec.side for spec in specs), default=manifest.crop) if side is None else side
-            most = manifest.max_side // self._multiple * self._multiple
-            if not manifest.stride <= self.side <= most:
-                raise SettingsError(f"side {self.side}; {bundle.ident} takes {manifest.stride} to {most}")
+        self._multiple = _multiple(bundle, specs)
         whole = fit == "letterbox"
         least = REDUCED * (self.side if whole else manifest.resize)
         self._picture, times = load_reduced(picture, least=least, longest=whole)
@@ -95,6 +86,27 @@ class View:
     def _resize(self, side: int) -> int:
         manifest = self._bundle.manifest
         return round(manifest.resize * side / manifest.crop)
+
+
+def full_side(bundle: Bundle, *, specs: Sequence[TaskSpec], fit: Fit, side: int | None) -> int:
+    """Return a view's full side in pixels, whatever the picture. Raises SettingsError as `View`."""
+    manifest = bundle.manifest
+    if fit not in ("crop", "letterbox"):
+        raise SettingsError(f"fit {fit!r}; expected 'crop' or 'letterbox'")
+    if fit == "crop":
+        if side is not None:
+            raise SettingsError(f"side {side} is that of a whole picture; give fit='letterbox' too, or no side")
+        return manifest.crop
+    wanted = max((spec.side for spec in specs), default=manifest.crop) if side is None else side
+    multiple = _multiple(bundle, specs)
+    most = manifest.max_side // multiple * multiple
+    if not manifest.stride <= wanted <= most:
+        raise SettingsError(f"side {wanted}; {bundle.ident} takes {manifest.stride} to {most}")
+    return wanted
+
+
+def _multiple(bundle: Bundle, specs: Sequence[TaskSpec]) -> int:
+    return math.lcm(bundle.manifest.stride, *(spec.multiple for spec in specs))
 
 
 def task_specs(bundle: Bundle) -> list[TaskSpec]:

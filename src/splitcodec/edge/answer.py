@@ -90,6 +90,12 @@ class Edge:
         batches = (list(batch) for _, batch in groupby(questions, key=lambda question: question.kind))
         return [outcome for batch in batches for outcome in batch[0].line.answer(batch)]
 
+    def check_tasks(self, tasks: Sequence[str]) -> None:
+        """Refuse tasks that no bundle here has all of. Raises TaskError."""
+        refused = [error for line in self._lines if (error := line.refusal(tasks)) is not None]
+        if len(refused) == len(self._lines):
+            raise refused[0]
+
     def answers_with(self, bundle: Bundle) -> bool:
         """Say whether packets reach that bundle: of several with one fingerprint, one answers."""
         return self._routes[bundle.fingerprint[:4]].bundle is bundle

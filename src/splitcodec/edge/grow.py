@@ -18,10 +18,10 @@ from fastapi import FastAPI
 
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.app import create_app
-from splitcodec.edge.listen import listen
 from splitcodec.edge.logs import config as log_config
 from splitcodec.edge.server import check_guarded
 from splitcodec.edge.settings import Settings
+from splitcodec.edge.sockets import listen
 from splitcodec.errors import MissingExtra, SettingsError
 from splitcodec.wire.bundle import open_bundle
 
@@ -102,8 +102,10 @@ def _builder(bundles: Sequence[str], settings: Settings) -> Callable[[], FastAPI
 
 def _placed(settings: Settings) -> Settings:
     """Return the settings with a port that is free, and with files that are found from any folder."""
-    with listen(settings.host, settings.port) as one:
-        port = one.getsockname()[1]
+    listeners = listen(settings.host, settings.port)
+    port = listeners[0].getsockname()[1]
+    for one in listeners:
+        one.close()
     files = {
         name: path.resolve()
         for name in ("tls_cert", "tls_key", "tokens_file")

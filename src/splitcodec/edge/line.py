@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from splitcodec.edge.decoder import Decoder
 from splitcodec.edge.tasks import Tasks
-from splitcodec.errors import GraphError, PacketGrid, SplitcodecError
+from splitcodec.errors import GraphError, PacketGrid, SplitcodecError, TaskError
 from splitcodec.session import Graph
 from splitcodec.wire.answer import Answer, Answers
 from splitcodec.wire.bundle import Bundle
@@ -69,6 +69,14 @@ class Line:
     def teachers(self) -> Tasks:
         """Return the uncompressed task teachers' tails. Raises BundlePart, GraphError."""
         return Tasks(self.bundle, threads=self._threads, teacher=True)
+
+    def refusal(self, tasks: Sequence[str]) -> TaskError | None:
+        """Return why this bundle does not answer these tasks; None where it does."""
+        try:
+            self.tasks.check(tasks)
+        except TaskError as error:
+            return error
+        return None
 
     def question(self, packet: Packet, *, tasks: Sequence[str] | None, top: int) -> Question:
         """Return the question that a packet puts to this bundle. Raises PacketError, TaskError."""

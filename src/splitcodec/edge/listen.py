@@ -1,4 +1,4 @@
-"""Beside server.py: sockets, time-outs, TLS and signals, by uvicorn.   runs: app.py
+"""Beside server.py: time-outs and signals, by uvicorn.   runs: app.py   inside: sockets.py
 
 A connection must send each request's head within a time, and connections are bounded. SIGTERM drains: /readyz turns 503
 at once, what was let in is answered, new packets are refused, and after a moment (so that balancers look away) the
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import json
 import logging
 import logging.config
@@ -19,11 +18,13 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, final
 
 from splitcodec.edge.logs import config as log_config
 from splitcodec.edge.outgoing import OneWrite
 from splitcodec.edge.settings import Settings
+from splitcodec.edge.sockets import is_loopback, listen, tls_context, url_of
 from splitcodec.errors import MissingExtra, SettingsError
 
 try:
@@ -45,16 +46,19 @@ def run_app(app: FastAPI, settings: Settings, *, announce: Callable[[str], None]
     bundles from opening.
     """
     logging.config.dictConfig(log_config(settings.log))
-    listener = listen(settings.host, settings.port)
+    context = tls_context(settings)
+    # over TLS connections are not known to uvicorn, nor bounded by it, before they have shaken hands
+    most = None if context is None else 2 * settings.max_connections
+    listeners = listen(settings.host, settings.port, most=most)
     try:
-        context = tls_context(settings)
-        url = url_of(listener, tls=context is not None)
+        url = url_of(listeners[0], tls=context is not None)
         server = _Server(app, settings, context=context, announce=lambda: announce(url) if announce else None)
         if context is None and not is_loopback(settings.host) and not settings.insecure:
             _log.warning("tokens travel in clear text: give --tls-cert and --tls-key, or stand behind a proxy with TLS")
-        server.run(sockets=[listener])
+        server.run(sockets=listeners)
     finally:
-        listener.close()
+        for one in listeners:
+            one.close()
     if app.state.service.failure is not None:
         raise app.state.service.failure
     if server.interrupted:
@@ -72,9 +76,9 @@ class BackgroundServer:
     """
 
     def __init__(self, app: FastAPI, *, host: str = "127.0.0.1", port: int = 0) -> None:
-        self._listener = listen(host, port)
-        self.url = url_of(self._listener)
-        self.port: int = self._listener.getsockname()[1]
+        self._listeners = listen(host, port)
+        self.url = url_of(self._listeners[0])
+        self.port: int = self._listeners[0].getsockname()[1]
         self._server = _Server(app, app.state.settings, context=None, announce=bool)
         self._thread = threading.Thread(target=self._run, name="splitcodec edge", daemon=True)
 
@@ -92,9 +96,10 @@ class BackgroundServer:
 
     def _run(self) -> None:
         try:
-            self._server.run(sockets=[self._listener])
+            self._server.run(sockets=self._listeners)
         finally:
-            self._listener.close()
+            for one in self._listeners:
+                one.close()
 
 
 @final
@@ -159,8 +164,14 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does, then say so once packets are answered."""
+        loop = asyncio.get_running_loop()
+        if (
+            self.config.ssl is not None
+        ):  # a time for the handshake, which uvicorn does not pass on: asyncio's is a minute
+            patient = partial(loop.create_server, ssl_handshake_timeout=self._settings.head_timeout_s)
+            loop.create_server = patient  # type: ignore[method-assign]
         await super().startup(sockets)
-        self._saying = asyncio.get_running_loop().create_task(self._say())
+        self._saying = loop.create_task(self._say())
 
     async def on_tick(self, counter: int) -> bool:
         """Do as uvicorn does every 0.1 s; stop too if the bundles could not be opened."""
@@ -256,45 +267,3 @@ class _Connection(H11Protocol):
             ]
             self.transport.write("\r\n".join(head).encode() + b"\r\n\r\n" + body)
         self.transport.close()
-
-
-def is_loopback(host: str) -> bool:
-    """Say whether a host stands for this machine alone, under every address that it has."""
-    try:
-        found = {entry[4][0] for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-        return bool(found) and all(ipaddress.ip_address(str(one).partition("%")[0]).is_loopback for one in found)
-    except (OSError, ValueError):
-        return False
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises SettingsError."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except (OSError, OverflowError, UnicodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise SettingsError(f"cannot listen on {host}:{port} ({reason}); choose another host or port") from None
-
-
-def url_of(listener: socket.socket, *, tls: bool = False) -> str:
-    """Return the URL of a listening socket."""
-    host, port = listener.getsockname()[:2]
-    scheme = "https" if tls else "http"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def tls_context(settings: Settings) -> ssl.SSLContext | None:
-    """Return what TLS needs, None without TLS. Raises SettingsError for files that do not load."""
-    if settings.tls_cert is None or settings.tls_key is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_cert, settings.tls_key)
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(
-            f"TLS files {settings.tls_cert} and {settings.tls_key}: {error.strerror or error}; "
-            "expected a certificate chain and its key, both PEM"
-        ) from None
-    return context

@@ -11,7 +11,7 @@ from typing import Any, final
 from splitcodec.errors import LinkGarbled
 
 _SAMPLE = re.compile(r"(splitcodec_\w+|process_\w+)(?:\{([^}]*)\})? ([0-9.eE+-]+|[+-]?Inf|NaN)")
-_LABEL = re.compile(r'(\w+)="((?:[^"\\]|\\.)*)"')
+_LABEL = re.compile(r'(?<!\w)(\w+)="((?:[^"\\]|\\.)*)"')
 _LARGEST = 1e18
 _BEGAN = "process_start_time_seconds"
 _STAGES = ("read", "queue", "decode", "decoder", "tail", "backbone", "detect", "segment", "total")

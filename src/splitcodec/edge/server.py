@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING
 
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.app import create_app
-from splitcodec.edge.listen import BackgroundServer, is_loopback, run_app
+from splitcodec.edge.listen import BackgroundServer, run_app
 from splitcodec.edge.logs import config as log_config
 from splitcodec.edge.settings import Settings, default_settings, read_settings
+from splitcodec.edge.sockets import is_loopback
 from splitcodec.errors import SettingsError
 
 if TYPE_CHECKING:  # where they are missing, app.py says so and names the extra

@@ -1,4 +1,7 @@
-"""Where reports go: a folder that can be written, files that appear whole.   used by: report.py, task_report.py"""
+"""Where reports go: a folder that can be written, files that appear whole, also after a loss of power.
+
+Used by report.py, task_report.py and whoever works for long before it writes.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from splitcodec.errors import OutputError
+from splitcodec.wire.durable import sync_folder, write_synced
 
 
 def legible(text: str) -> str:
@@ -42,8 +46,9 @@ def write_whole(folder: str | Path, files: Mapping[str, bytes]) -> list[Path]:
 def _write(path: Path, data: bytes) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_bytes(data)
+        write_synced(draft, data)
         draft.replace(path)
+        sync_folder(path.parent)
     except BaseException as error:  # an interrupt as well
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)

@@ -37,9 +37,21 @@ def retail(
     name: str,
     version: int = 1,
     out: str | Path,
+) -> Bundle:
+    """Write the bundle with another tail and other classes as a new folder `out`. As `retailed`, and OutputError."""
+    return write_folder(retailed(bundle, tail=tail, classes=classes, name=name, version=version), out)
+
+
+def retailed(
+    bundle: str | Path | Bundle,
+    *,
+    tail: str | Path | bytes,
+    classes: Sequence[str],
+    name: str,
+    version: int = 1,
     note: Mapping[str, Any] | None = None,
 ) -> Bundle:
-    """Write the bundle with the ONNX file `tail` in place of its own, and other classes, as a new folder `out`.
+    """Return the bundle with the ONNX file `tail` in place of its own, and other classes; nothing is written.
 
     The tail takes the decoder's output, float32 (B, C', H', W'), and gives one logit per class, float32 (B, classes).
     Everything else is the old bundle's, the fingerprint too; golden vectors get the new answers. Tasks that took maps
@@ -47,8 +59,7 @@ def retail(
     `note` (JSON values) goes into the provenance.
 
     Raises GraphError for a tail that does not fit decoder or classes, BundlePart for a device's half, SettingsError
-    for a file that cannot be read, BundleFormat for a name or classes that no manifest takes, BundleUnsafe and
-    OutputError.
+    for a file that cannot be read, BundleFormat for a name or classes that no manifest takes, BundleUnsafe.
     """
     old = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     if old.is_device_half:
@@ -59,14 +70,14 @@ def retail(
     opened, feature_bchw = Graph(graph, name=told), _feature_bchw(old)
     _check_tail(opened, feature_bchw, classes=len(classes))
     known = {key: value for key, value in old.manifest.provenance.items() if key != "wnids"}  # of the old classes
-    retailed = {"from": old.ident, "classes": len(classes), "splitcodec": splitcodec.__version__, **(note or {})}
+    told_of = {"from": old.ident, "classes": len(classes), "splitcodec": splitcodec.__version__, **(note or {})}
     manifest = replace(
         old.manifest,
         name=name,
         version=version,
         classes=tuple(classes),
         tasks=tuple(dict.fromkeys((*old.manifest.tasks, "classify"))),
-        provenance={**known, "retailed": retailed},
+        provenance={**known, "retailed": told_of},
     )
     files = {TAIL: graph, **({} if _gives_same_maps(old, opened, feature_bchw) else _backbones(old))}
     if old.has(_CARD):
@@ -76,7 +87,7 @@ def retail(
         )
         files[_CARD] = old.read(_CARD).rstrip() + f"\n\n{said}\n".encode()
     new = derive(old, manifest, files=files)
-    return write_folder(derive(new, new.manifest, files=remade(old, new)), out)
+    return derive(new, new.manifest, files=remade(old, new))
 
 
 def _gives_same_maps(bundle: Bundle, tail: Graph, feature_bchw: NDArray[np.float32]) -> bool:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from splitcodec.device.spool import write_whole
-from splitcodec.errors import OutputError
+from splitcodec.evaluation.output import made_folder
 
 
 @final
@@ -32,7 +32,10 @@ class Learned:
 
 @final
 class Memory:
-    """One file; what was learned from anything else than `of` is not taken for it. None keeps nothing."""
+    """One file; what was learned from anything else than `of` is not taken for it. None keeps nothing.
+
+    Raises OutputError for a folder that cannot be written.
+    """
 
     def __init__(self, path: Path | None, of: Iterable[bytes]) -> None:
         self._path = path
@@ -40,6 +43,8 @@ class Memory:
         for one in of:
             digest.update(hashlib.sha256(one).digest())
         self._key = digest.hexdigest()
+        if path is not None:
+            made_folder(path.parent)  # before the work rather than after it
 
     def load(self) -> Learned | None:
         """Return what was kept; None where nothing was, or something else, or it is damaged."""
@@ -75,8 +80,4 @@ class Memory:
             },
             file,
         )
-        try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise OutputError(f"cannot write {self._path}: {error.strerror or error}; choose another place") from None
-        write_whole(self._path, file.getvalue(), part=self._path.with_name(self._path.name + ".part"))
+        write_whole(self._path, file.getvalue())

@@ -91,7 +91,10 @@ def centre_crops(paths: Sequence[Path], *, resize: int, crop: int, labels: Seque
 
 @final
 class Photographs:
-    """Training photographs, decoded once as long as memory allows, cropped at random."""
+    """Training photographs, decoded once as long as memory allows, cropped at random.
+
+    `unreadable` are the places of those that an earlier session could not read; each is tried again when drawn.
+    """
 
     def __init__(
         self,
@@ -105,6 +108,7 @@ class Photographs:
         labels: Sequence[int] | None = None,
         paste: float = 0.0,
         mix: float = 0.0,
+        unreadable: Sequence[int] = (),
     ) -> None:
         if not paths:
             raise DataError("no photographs left to train on; add some, or lower data.holdout in the recipe")
@@ -113,7 +117,12 @@ class Photographs:
         self._labels = [-1] * len(paths) if labels is None else list(labels)
         self.memory = self._room = memory_mb * 1_000_000
         self._kept: dict[int, NDArray[np.uint8]] = {}
-        self._broken: set[int] = set()
+        self._broken = set(unreadable)
+
+    @property
+    def unreadable(self) -> list[int]:
+        """Return the places, among `paths`, of those that could not be read when they were last drawn."""
+        return sorted(self._broken)
 
     def batches(
         self, first_step: int, last_step: int, *, batch: int, stream: int, window: int | None = None

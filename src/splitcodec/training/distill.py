@@ -48,7 +48,7 @@ from splitcodec.training.resident import Resident, resident
 from splitcodec.training.run import Run, State
 from splitcodec.training.spent import Clock
 from splitcodec.training.stages import AnswersStage, LatentsStage, Stage
-from splitcodec.training.validate import validate
+from splitcodec.training.validate import estimated, validate
 
 CHECKPOINT_SECONDS = 120.0
 SAMPLED = 128  # photographs that tell how the teacher's features are distributed
@@ -63,7 +63,7 @@ class Progress:
     of_images: int
     loss: float
     kilobytes: tuple[float, ...] = ()
-    """Estimated code length of each level in thousands of bytes (an estimate: sizes are counted in packets alone)."""
+    """Estimated code length of each level's symbols in thousands of bytes, without a packet's 12 around them."""
     images_per_s: float = 0.0
     message: str = ""
 
@@ -112,6 +112,7 @@ def train(
         memory_mb=recipe.data.memory_mb,
         seed=recipe.seed,
         labels=labels,
+        unreadable=() if found is None else found[2].unreadable,
     )
     source = resident(photographs, fabric.device)
     check = centre_crops(held_out, resize=recipe.teacher.resize, crop=crop, labels=labels_for(recipe, held_out))
@@ -143,10 +144,14 @@ def train(
     if not fabric.is_global_zero:
         return {}
     place(recipe, student, halves=halves, paths=training, run=run)
+    broken = set(state.unreadable)
+    if broken:
+        first = training[min(broken)]
+        report(Progress("photographs", 0, 0, 0.0, message=f"{len(broken)} cannot be read and taught nothing: {first}"))
     final = {
         **totals(earlier, images=state.images, spent=state.spent()),
-        "photographs": len(training),
-        **({} if labels is None else {"labelled": sum(label >= 0 for label in labels)}),
+        "photographs": len(training) - len(broken),
+        **({} if labels is None else {"labelled": sum(one >= 0 for n, one in enumerate(labels) if n not in broken)}),
         **judged(state.readings, stages=[one for one, _ in recipe.stages()], before=images_before(earlier)),
         "validation": state.readings,
         "holdout": validate(student, halves, check=check.image_u8, autocast=fabric.autocast),
@@ -248,8 +253,8 @@ class _Trainer:
                 check_finite(student, stage=name, step=state.step)
                 if fabric.is_global_zero:
                     state.count_processors(clock.of_others())
-                    trainer = {"optimizer": optimizer.state_dict(), **random_state(fabric.device), **scale(fabric)}
-                    self.run.save(student.state_dict(), trainer, state)
+                    state.unreadable = source.unreadable
+                    self._save(optimizer, state)
                 if late and not over:
                     return False
             if over:
@@ -258,12 +263,16 @@ class _Trainer:
             self._hold(name, check=check, state=state, seen=state.step * images_each)
         return True
 
+    def _save(self, optimizer: torch.optim.Optimizer, state: State) -> None:
+        trainer = {"optimizer": optimizer.state_dict(), **random_state(self.fabric.device), **scale(self.fabric)}
+        self.run.save(self.student.state_dict(), trainer, state)
+
     def _hold(self, name: str, *, check: Crops, state: State, seen: int) -> None:
         """Say how often the student agrees with the teacher on held-out crops."""
         held = validate(self.student, self.halves, check=check.image_u8, autocast=self.fabric.autocast)
         self.run.log({"stage": name, "step": state.step, "images": state.images, "holdout": held})
-        agreement = ", ".join(f"{p['agreement']:.1f} % at {p['kilobytes']:.2f} kB" for p in held)
-        self.report(Progress(name, seen, seen, 0.0, message=f"agreement held out: {agreement}"))
+        agreement = ", ".join(f"{p['agreement']:.1f} % at {estimated(p):,.0f} bytes" for p in held)
+        self.report(Progress(name, seen, seen, 0.0, message=f"agreement held out: {agreement} (estimated)"))
 
     def _measure(self, name: str, stage: Stage, lose: Loss, *, check: Crops, state: State, share: float) -> None:
         """Note the loss on held-out crops."""

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from splitcodec.errors import DataError
 from splitcodec.model.parts import TableNeck
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves
@@ -33,9 +34,16 @@ def place(recipe: Recipe, student: Student, *, halves: Halves, paths: list[Path]
 def end(
     recipe: Recipe, student: Student, *, halves: Halves, paths: list[Path], run: Run, final: dict[str, Any]
 ) -> dict[str, Any]:
-    """Count symbols (none for a student without tables), write weights and the final report; returns the report."""
+    """Count symbols (none for a student without tables), write weights and the final report; returns the report.
+
+    Raises DataError where no photograph can be read, OutputError.
+    """
     if isinstance(student.bottleneck, TableNeck):
-        run.keep_counts(dump_counts(count(student, halves, crops=_crops(recipe, paths, about=COUNTED))))
+        crops = _crops(recipe, paths, about=COUNTED)
+        if not len(crops):
+            raise DataError(f"none of {len(paths)} photographs can be read, {paths[0]} among them; give others")
+        run.keep_counts(dump_counts(count(student, halves, crops=crops)))
+        final = {**final, "counted": len(crops)}
     run.finish(student.state_dict(), final)
     return final
 

@@ -26,6 +26,7 @@ from splitcodec.training.run import Run
 from splitcodec.training.students import ReducedRecipe
 from splitcodec.training.tabulate import build_tables
 from splitcodec.training.task_graphs import joint_onnx
+from splitcodec.training.validate import estimated
 from splitcodec.wire.bundle import Bundle, Colour, Manifest, write_bundle
 
 MAX_SIDE = 1024
@@ -143,9 +144,7 @@ def _colour(recipe: Recipe) -> Colour:
 def _card(recipe: Recipe, manifest: Manifest) -> str:
     known = manifest.provenance
     report = known.get("report") or {}
-    held = "\n".join(
-        f"| {p['level']} | {p['kilobytes'] * 1000:.0f} | {p['agreement']:.1f} |" for p in report.get("holdout", [])
-    )
+    held = "\n".join(f"| {p['level']} | {estimated(p):.0f} | {p['agreement']:.1f} |" for p in report.get("holdout", []))
     weights = recipe.teacher.weights if recipe.teacher.weights == PACKAGED else Path(recipe.teacher.weights).name
     shown = recipe.model_dump(mode="json")
     shown["teacher"]["weights"] = weights  # a file's name, not where it lay
@@ -164,7 +163,7 @@ stride {manifest.stride}.
 
 {_trained(known, report)} {_built_on(report)}{_tail(recipe)}
 
-Held-out photographs of the same folders: agreement with the uncompressed teacher, sizes estimated from the prior.
+Held-out photographs of the same folders: agreement with the uncompressed teacher, packets estimated from the prior.
 
 | level | bytes (estimate) | agreement, % |
 |---|---|---|
@@ -190,11 +189,11 @@ def _trained(known: Mapping[str, Any], report: Mapping[str, Any]) -> str:
             f"Trained elsewhere, with the paper's published code: its weights are those of `{file['file']}`\n"
             f"(sha256 {file['sha256']}),\n"
             f"imported at commit {known.get('commit')}. Symbols were counted on "
-            f"{_photographs(known.get('photographs'), report)} ({folders})."
+            f"{_photographs(known, report)} ({folders})."
         )
     seconds, images = report.get("seconds", 0), report.get("images", "unknown number of")
     return (
-        f"Trained by `splitcodec train` on {_photographs(known.get('photographs'), report)} ({folders};\n"
+        f"Trained by `splitcodec train` on {_photographs(known, report)} ({folders};\n"
         f"{images} pictures seen, {seconds / 60:.0f} minutes) at commit\n{known.get('commit')}."
     )
 
@@ -203,8 +202,10 @@ def _classes(recipe: Recipe, manifest: Manifest) -> str:
     return "ImageNet-1k classes" if recipe.teacher.classes is None else f"{len(manifest.classes)} classes of its own"
 
 
-def _photographs(count: Any, report: Mapping[str, Any]) -> str:
-    """Say how many photographs there were, and how many had labels where that mattered."""
+def _photographs(known: Mapping[str, Any], report: Mapping[str, Any]) -> str:
+    """Say how many photographs served, and how many had labels where that mattered."""
+    used = report.get("counted" if "checkpoint" in report else "photographs")
+    count = known.get("photographs") if used is None else used  # of a run from before they were told: all there were
     if "labelled" not in report:
         return f"{count} unlabelled photographs"
     return f"{count} photographs, {report['labelled']} with labels, else by the teacher's own answer"

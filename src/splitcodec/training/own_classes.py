@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final, NamedTuple, final
 
 import numpy as np
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import DataError, PictureError, SplitcodecError
-from splitcodec.evaluation.retail import retail
+from splitcodec.evaluation.retail import retailed
 from splitcodec.training.class_vectors import Picture, Seen
 from splitcodec.training.last_layer import with_last_layer
 from splitcodec.wire.bundle import Bundle
@@ -105,12 +104,11 @@ def with_classes(
     classes: Sequence[str],
     name: str,
     version: int,
-    out: Path,
     note: Mapping[str, Any],
 ) -> Bundle:
-    """Write the bundle with that last layer and these classes as a new folder `out`. Raises as `retail`, GraphError."""
+    """Return the bundle with that last layer and these classes; nothing is written. Raises as `retailed`."""
     graph = with_last_layer(bundle.graph("tail_classify"), layer.weight_kd, layer.bias_k, name=bundle.ident)
-    return retail(bundle, tail=graph, classes=classes, name=name, version=version, out=out, note=note)
+    return retailed(bundle, tail=graph, classes=classes, name=name, version=version, note=note)
 
 
 def score(

@@ -2,7 +2,7 @@
 
 Gains between two levels give the rates between them (Cui et al. 2021, interpolated in the exponent), so a level's size
 can be chosen once its price has done its work. Sizes are code lengths under the symbols' own frequencies, level by
-level and channel by channel, on some training photographs.
+level and channel by channel, on some training photographs; a packet has 12 bytes more.
 """
 
 from __future__ import annotations

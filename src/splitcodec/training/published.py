@@ -91,7 +91,6 @@ def take(recipe: Recipe, checkpoint: Path, *, photos: list[Path], out: Path) -> 
         "finished": True,
         "images": None,
         "seconds": None,
-        "photographs": len(counted),
         "levelled": None,
         "checkpoint": found.note,
         "holdout": validate(student, halves, check=check.image_u8, autocast=fabric.autocast),

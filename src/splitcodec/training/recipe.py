@@ -65,8 +65,8 @@ class LevelsRecipe(Strict):
     """Loss units per bit, as papers give them; either these or lambdas."""
     default: Annotated[int, Field(ge=0)]
     kilobytes: Prices | None = None
-    """Mean size of each level on training photographs, in thousands of bytes: after training, levels are moved there
-    between the trained ones. Left out: where the prices put them."""
+    """Mean size of each level's symbols on training photographs, in thousands of bytes (a packet has 12 bytes more):
+    after training, levels are moved there between the trained ones. Left out: where the prices put them."""
     balance: Share = 0.0
     """Level l counts lambda_l^-balance (of mean 1): more weight for high levels, whose losses are small."""
     first_gain: PositiveFloat | None = None

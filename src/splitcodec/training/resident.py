@@ -83,6 +83,11 @@ class Resident:
             values = torch.from_numpy(one.copy()).to(device).permute(2, 0, 1)
             self._image_u8[place, :, : len(one), : one.shape[1]] = values
 
+    @property
+    def unreadable(self) -> list[int]:
+        """Return the places of photographs that could not be read; see `Photographs.unreadable`."""
+        return self._source.unreadable
+
     def batches(
         self, first_step: int, last_step: int, *, batch: int, stream: int, window: int | None = None
     ) -> Iterator[Crops]:

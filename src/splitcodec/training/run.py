@@ -60,6 +60,8 @@ class State:
     """Processes of this stage: its steps are so many batches each."""
     readings: list[dict[str, Any]] = field(default_factory=list)
     """Losses on held-out crops so far; see `levelling.Reading`."""
+    unreadable: list[int] = field(default_factory=list)
+    """Places of training photographs that could not be read so far."""
 
     def begin_stage(self, name: str) -> None:
         """Stand before a stage's first step."""
@@ -113,8 +115,7 @@ class Run:
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         write_into(self.folder, "recipe.yaml", text.encode())
         facts = {**provenance(recipe.name), "photographs": photographs, "folders": folders}
-        if names:
-            facts["names"] = names
+        facts |= {"names": names} if names else {}
         known = self.provenance() if (self.folder / "provenance.json").exists() else {}
         write_into(self.folder, "provenance.json", json.dumps({**facts, **known}, indent=1).encode())
 

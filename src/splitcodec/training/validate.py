@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -13,6 +13,7 @@ from splitcodec.model.parts import TableNeck
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves
 from splitcodec.training.tabulate import count_symbols
+from splitcodec.wire.packet import OVERHEAD
 from splitcodec.wire.tabulate import Counts, empty_counts
 
 _BATCH = 32
@@ -25,7 +26,8 @@ def validate(
 ) -> list[dict[str, float]]:
     """Code held-out crops uint8 (N, 3, H, W) with rounding: agreement with the teacher, and size, per level.
 
-    Agreement is in per cent. Sizes are estimates, kilobytes under the prior. Empty where there are no crops.
+    Agreement is in per cent. Sizes are estimates: code lengths under the prior, and what a packet puts around them.
+    Empty where there are no crops.
     """
     if not len(check):
         return []
@@ -44,9 +46,18 @@ def validate(
     student.train()
     seen = len(check)
     return [
-        {"level": level, "agreement": 100 * same[level].item() / seen, "kilobytes": bits[level].item() / seen / 8000}
+        {
+            "level": level,
+            "agreement": 100 * same[level].item() / seen,
+            "bytes_estimate": OVERHEAD + bits[level].item() / seen / 8,
+        }
         for level in range(levels)
     ]
+
+
+def estimated(held: Mapping[str, float]) -> float:
+    """Return the bytes of a level's packets as `validate` estimated them; earlier runs wrote their symbols' alone."""
+    return held["bytes_estimate"] if "bytes_estimate" in held else OVERHEAD + 1000 * held["kilobytes"]
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ from splitcodec.wire.npz import read_arrays
 from splitcodec.wire.tables import MAX_LEVELS, Tables, canonical_bytes, little_endian
 
 FILE: Final = "contexts.npz"
-MAX_BYTES: Final = 64 << 20
+MAX_BYTES: Final = 32 << 20
 LARGEST: Final = 7  # a symbol's magnitude, as the network sees it
 HIGHEST: Final = 255  # a hidden number
 EIGHTHS: Final = 8  # of a symbol, in which means are counted
@@ -34,6 +34,8 @@ _EXACT: Final = 1 << 24
 _ADDED: Final = max(SHIFTS) + SHIFTS[0] * EIGHTHS // 2  # at most, to a sum and its bias: a half, half a symbol
 _MOST_HIDDEN: Final = 256
 _MOST_ROWS: Final = 4096
+_MOST_ENTRIES: Final = 2 << 20  # of all rows; ours have 396,288
+_MOST_WEIGHTS: Final = 8 << 20  # of a level, which take four bytes each once a packet needs them; ours have 172,512
 
 DTYPES: Final = {
     "order_c": "<i4",
@@ -185,9 +187,14 @@ class Contexts:
         for name, shape in expected.items():
             if getattr(self, name).shape != shape:
                 raise TablesError(f"{name}: shape {getattr(self, name).shape}, expected {shape}")
+        weights = (self.into_lha.size + self.out_lkcht.size) // levels
+        if weights > _MOST_WEIGHTS:
+            raise TablesError(f"{weights} weights for each level; expected at most {_MOST_WEIGHTS}")
         count = len(self.size_k)
         if count % EIGHTHS or not 0 < count <= _MOST_ROWS:
             raise TablesError(f"{count} rows; expected {EIGHTHS} for every width, at most {_MOST_ROWS}")
+        if self.freq_ks.size > _MOST_ENTRIES:  # each is a Python integer where constriction is missing
+            raise TablesError(f"freq_ks: {self.freq_ks.size} frequencies; expected at most {_MOST_ENTRIES}")
         if len(set(self.size_k.tolist())) > 1 or len(set(self.offset_k.tolist())) > 1:
             raise TablesError("size_k, offset_k: rows of several sizes or offsets; expected them all alike")
         self.rows()

@@ -1,4 +1,4 @@
-"""What has its name is whole, also after a loss of power.   used by: bundle.py, zoo.py, device/spool.py, cli/device.py
+"""What has its name is whole, also after a loss of power.   used by: bundle.py, zoo.py, device/spool.py, cli/packets.py
 
 A file's name may reach the disk before its contents do, and then leads to an empty one. So whatever is written beside
 its place goes to the disk first, is renamed then, and the entry of the folder follows.

@@ -25,6 +25,7 @@ from splitcodec.errors import (
 
 MEDIA_TYPE = "application/problem+json"
 _MAY_PASS = frozenset({401, 403, 408, 409, 425, 429})
+_LOG_IN = frozenset({401, 403})
 _DOWN = frozenset({502, 503, 504})
 _OF_THE_SETUP = frozenset(
     {one.__name__ for one in (PacketBundle, PacketVersion, TaskError)}
@@ -49,6 +50,13 @@ def may_pass(error: LinkError) -> bool:
     if not isinstance(error, LinkRefused) or error.status is None:
         return True
     return error.status in _MAY_PASS or error.status >= 500 or error.reason in _OF_THE_SETUP
+
+
+def of_all(error: SplitcodecError) -> bool:
+    """Return whether an edge refuses for what is no packet's own: a token, a path, a bundle or a task it has not."""
+    if not isinstance(error, LinkRefused):
+        return False
+    return error.status in _LOG_IN or error.reason in _OF_THE_SETUP - {HTTPStatus.BAD_REQUEST.phrase}
 
 
 def dump_problem(error: SplitcodecError, *, brief: bool = False) -> bytes:

@@ -21,6 +21,7 @@ Floats = NDArray[np.float32]
 _GRIDS: Final = 16  # whose places are kept; strangers choose grids
 _ALONE: Final = 1 << 18  # products up to which OpenBLAS multiplies in the calling thread
 _ROWS: Final = 128  # of a piece, at most
+_PIECE: Final = 4096  # places whose surroundings are laid side by side: nine times their hidden numbers
 _ONE_THREAD: Final = "1" in (os.environ.get(f"{name}_NUM_THREADS") for name in ("OPENBLAS", "OMP"))
 """Whether OpenBLAS was told to start none."""
 
@@ -66,6 +67,8 @@ def networks_of(contexts: Contexts, level: int) -> list[Network]:
             shifts, bias_h = SHIFTS, contexts.into_bias_lsh[level, number - 1]
             begin += count
         scale_y: Floats = np.repeat(np.float32(1) / np.array(shifts, np.float32), count)
+        out_xy: Floats = out_kcht.transpose(3, 2, 0, 1).reshape(-1, 2 * count).astype(np.float32)
+        out_xy *= scale_y
         half_y = np.repeat(np.array((EIGHTHS // 2 + FARTHEST, 0), np.float32), count)
         bias_y = (bias_kc + np.array(shifts, np.int32)[:, None] // 2).ravel()
         found.append(
@@ -74,7 +77,7 @@ def networks_of(contexts: Contexts, level: int) -> list[Network]:
                 earlier_ah=np.ascontiguousarray(into_ah[: 2 * step.first]),
                 own_ah=np.ascontiguousarray(into_ah[2 * step.first :][: 0 if step.opens else None]),
                 bias_h=bias_h.astype(np.float32),
-                out_xy=out_kcht.transpose(3, 2, 0, 1).reshape(-1, 2 * count).astype(np.float32) * scale_y,
+                out_xy=out_xy,
                 bias_y=bias_y.astype(np.float32) * scale_y + half_y,
                 low_y=np.repeat(np.array((EIGHTHS // 2, 0), np.float32), count),
                 high_y=np.repeat(np.array((2 * FARTHEST + EIGHTHS // 2, contexts.widths - 1), np.float32), count),
@@ -136,9 +139,14 @@ class Reading:
         network, (places, channels) = self._networks[self._number], self.part
         count, packets = channels.stop - channels.start, len(self._seen_bna)
         if self._number:
-            around_nx = self._neighbours(network, places)
-            out_ny = np.empty((len(around_nx), 2 * count), np.float32)
-            _multiply(around_nx, network.out_xy, out_ny)
+            self._hide(network, places)
+            around_nt = self._places.around_nt[places]
+            out_ny = np.empty((packets * len(around_nt), 2 * count), np.float32)
+            piece = len(around_nt) if packets > 1 else _PIECE  # few where there are several, see context_coder.py
+            for begin in range(0, len(around_nt), max(1, piece)):
+                around_bnh = self._hidden_bnh.take(around_nt[begin : begin + piece].ravel(), axis=1)
+                around_nx = around_bnh.reshape(-1, len(network.out_xy))
+                _multiply(around_nx, network.out_xy, out_ny[begin : begin + len(around_nx)])
             out_ny += network.bias_y
         else:
             out_ny = np.repeat(network.bias_y[None], packets * places.stop, axis=0)
@@ -177,8 +185,8 @@ class Reading:
         begin = PHASES.index(step.phases[0])
         return slice(ends[begin], ends[begin + len(step.phases)]), slice(step.first, step.last)
 
-    def _neighbours(self, network: Network, places: slice) -> Floats:
-        """Return the hidden numbers at the 3 x 3 places around each of the step's: (places, x)."""
+    def _hide(self, network: Network, places: slice) -> None:
+        """Compute the hidden numbers that the step's places are told by."""
         step, hidden_nh = network.step, self._hidden_nh
         if step.opens:
             _multiply(self._seen_na[:, : 2 * step.first], network.earlier_ah, self._earlier_nh)
@@ -190,8 +198,6 @@ class Reading:
                 _multiply(seen_na[: places.start, 2 * step.first : 2 * step.last], network.own_ah, own_nh)
                 hidden_bh[: places.start] += own_nh
         np.clip(hidden_nh, 0, HIGHEST, out=hidden_nh)
-        around_bnh = self._hidden_bnh.take(self._places.around_nt[places].ravel(), axis=1)
-        return around_bnh.reshape(-1, len(network.out_xy))
 
 
 def rows_of(mean_n: NDArray[np.int32], width_n: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
