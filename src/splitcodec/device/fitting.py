@@ -11,10 +11,9 @@ SLACK: Final = 8
 """Bytes by which a payload may differ from its ideal length: two words of 32 bits, less what is trimmed."""
 MOST_SAVED: Final = 0.85
 """Share of its price that a packet by context may save: that of a flat picture."""
-_BELOW, _ABOVE = (
-    0.25,
-    0.1,
-)  # of the price: what a lower, or the next higher, level may save more than one that was tried
+# Of the price: what a lower, or the next higher, level may save more than one that was tried.
+_BELOW: Final = 0.25
+_ABOVE: Final = 0.1
 
 
 class Offer(NamedTuple):

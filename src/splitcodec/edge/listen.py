@@ -165,9 +165,7 @@ class _Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start as uvicorn does, then say so once packets are answered."""
         loop = asyncio.get_running_loop()
-        if (
-            self.config.ssl is not None
-        ):  # a time for the handshake, which uvicorn does not pass on: asyncio's is a minute
+        if self.config.ssl is not None:  # uvicorn passes no time for the handshake on, and asyncio's is a minute
             patient = partial(loop.create_server, ssl_handshake_timeout=self._settings.head_timeout_s)
             loop.create_server = patient  # type: ignore[method-assign]
         await super().startup(sockets)
