@@ -111,18 +111,18 @@ def encode(
     _check_side(side, fit.value)
     allowed = Allowances(Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s))
     device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
+    device = allowed.ready(device, fit=fit.value, side=side)
 
     def one(image: Path) -> dict[str, Any]:
         encoded = device.encode_timed(image, level=level, fit=fit.value, side=side, **allowed.next())
         allowed.spent(len(encoded.packet))
         packet = _store(out, image.stem, encoded.packet)
-        ms = round(sum(encoded.ms.values()), 3)
         return {
             "image": str(image),
             "packet": str(packet),
             "bytes": len(encoded.packet),
             "level": encoded.level,
-            "ms": ms,
+            "ms": round(sum(encoded.ms.values()), 3),
             **_forced(encoded, force_fit=force_fit),
         }
 
@@ -195,6 +195,7 @@ def ask(
     limits = Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s)
     allowed = Allowances(limits, meter=meter, around=around(url))
     device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
+    device = allowed.ready(device, fit=shown, side=side)
     start = time.monotonic()
     drawn: list[Answer] = []
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, final
+from typing import TYPE_CHECKING, Annotated, Any, Final, final
 
 import typer
 
@@ -12,7 +13,11 @@ from splitcodec.errors import BudgetTooSmall, SettingsError
 
 if TYPE_CHECKING:
     from splitcodec.device.budget import Deadline
+    from splitcodec.device.client import Device
     from splitcodec.device.meter import LinkMeter
+    from splitcodec.device.view import Fit
+
+_GREY: Final = 1024  # pixels of a side; as bytes of a packet more than any has
 
 MaxBytesOption = Annotated[
     int | None,
@@ -106,6 +111,19 @@ class Allowances:
         if limits.fps is not None and limits.kbit_per_s is not None:
             window_s = 10.0 if limits.window_s is None else limits.window_s
             self._keeper = RateKeeper(limits.kbit_per_s, window_s=window_s, clock=lambda: self.due_s)
+
+    def ready(self, device: Device, *, fit: Fit, side: int | None) -> Device:
+        """Return the device; where a deadline counts, after a grey picture: the first one takes several times as long.
+
+        Raises SettingsError for a side that the bundle does not take, GraphError.
+        """
+        from PIL import Image
+
+        if self._limits.deadline_ms is not None:
+            grey = io.BytesIO()
+            Image.new("RGB", (_GREY, _GREY), (128, 128, 128)).save(grey, "jpeg")  # most pictures are JPEGs
+            device.encode(grey.getvalue(), max_bytes=_GREY**2, fit=fit, side=side)
+        return device
 
     @property
     def due_s(self) -> float:
