@@ -105,20 +105,18 @@ def test_a_label_map_names_its_classes() -> None:
     """Colours alone told nobody which is the road."""
     picture = Image.new("RGB", (192, 96), "grey")
     index_hw = np.zeros((96, 192), np.uint8)
-    without: Mask = mask(index_hw)
-    one = {"index": 0, "label": "road", "share": 1.0}
-    drawn = [
+    plain, few, all_of_it = (
         np.asarray(draw(picture, {"bundle": "x@1", "level": 1, "answers": {"segment": found}, "ms": {}}))
         for found in (
-            {**without, "classes": []},
-            {**without, "classes": [one]},
-            {**without, "classes": [{**one, "share": 0.001}]},
+            Mask(**{**mask(index_hw), "classes": []}),
+            Mask(**{**mask(index_hw), "classes": [{"index": 0, "label": "road", "share": 0.001}]}),
+            mask(index_hw),
         )
-    ]
-    rows, cols = np.nonzero((drawn[0] != drawn[1]).any(axis=2))
+    )
+    rows, cols = np.nonzero((plain != all_of_it).any(axis=2))
     assert rows.min() > 96 - 24
     assert cols.min() > 96
-    assert (drawn[0] == drawn[2]).all()
+    assert (plain == few).all()
 
 
 def test_a_large_label_map_is_drawn_in_little_memory() -> None:

@@ -127,12 +127,12 @@ def test_two_versions_of_a_bundle_are_two_settings_of_a_rival() -> None:
 def test_curves_of_a_task_are_upper_hulls_in_the_colours_of_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     """Codecs were a cloud of dots, in which nobody saw what the table reads off their hulls."""
     drawn: list[Any] = []
-    monkeypatch.setattr(task_report, "png", lambda made: drawn.append(made) or b"")
-    sizes = {
+    monkeypatch.setattr(task_report, "png", drawn.append)
+    sizes: dict[str, tuple[tuple[float, float], ...]] = {
         "jpeg": ((900.0, 50.0), (1000.0, 40.0), (2000.0, 58.0)),
         OURS: ((200.0, 50.0), (300.0, 45.0), (400.0, 59.0)),
+        "paper": ((800.0, 20.0), (9000.0, 30.0)),
     }
-    sizes |= {"paper": ((800.0, 20.0), (9000.0, 30.0))}
     points = tuple(
         TaskPoint(name, str(size), size, {"miou": score, "pixel_accuracy": 80.0})
         for name, some in sizes.items()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final, final
 
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from splitcodec.device.meter import LinkMeter
     from splitcodec.device.view import Fit
 
-_GREY: Final = 1024  # pixels of a side; as bytes of a packet more than any has
+_ANY: Final = 1 << 20  # bytes, more than any packet has: a limit that limits nothing
 
 MaxBytesOption = Annotated[
     int | None,
@@ -117,12 +116,10 @@ class Allowances:
 
         Raises SettingsError for a side that the bundle does not take, GraphError.
         """
-        from PIL import Image
+        from splitcodec.device.view import grey_jpeg
 
         if self._limits.deadline_ms is not None:
-            grey = io.BytesIO()
-            Image.new("RGB", (_GREY, _GREY), (128, 128, 128)).save(grey, "jpeg")  # most pictures are JPEGs
-            device.encode(grey.getvalue(), max_bytes=_GREY**2, fit=fit, side=side)
+            device.encode(grey_jpeg(), max_bytes=_ANY, fit=fit, side=side)
         return device
 
     @property
