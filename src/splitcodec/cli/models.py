@@ -85,7 +85,9 @@ def check(bundle: BundleArgument, json_: JsonOption = False) -> None:
     from splitcodec.evaluation.replay import replay
     from splitcodec.wire.bundle import open_bundle
 
-    result = replay(open_bundle(bundle))
+    with progress() as bar:
+        task = bar.add_task("replaying", total=None, note="")
+        result = replay(open_bundle(bundle), on_step=lambda done, of: bar.update(task, completed=done, total=of))
     if json_:
         print_json(result.to_json())
         return
