@@ -48,8 +48,8 @@ wheel: $(VENV)/.build  ## build dist/splitcodec-*.whl
 wheel-device: $(VENV)/.build  ## build the wheel for devices: the zoo's device halves alone
 	$(BIN)/python deploy/device_wheel.py --out dist
 
-evaluate: $(VENV)/.dev  ## measure the shipped bundle: reports/rate_accuracy/ (DATA=folder)
-	$(BIN)/splitcodec evaluate --bundle efficientnet-lite0 --data $(DATA) --codecs jpeg,webp,avif --out reports/rate_accuracy
+evaluate: $(VENV)/.dev  ## measure the shipped bundle beside three codecs: evaluate-out/ (DATA=folder)
+	$(BIN)/splitcodec evaluate --bundle efficientnet-lite0 --data $(DATA) --codecs jpeg,webp,avif --out evaluate-out
 
 arena: $(VENV)/.dev  ## our bundles, rivals in runs/rivals and every codec in one run: reports/rate_accuracy/ (DATA=folder, POINTS=files)
 	$(BIN)/python benchmarks/rate_accuracy.py --data $(DATA) $(addprefix --points ,$(POINTS)) --out reports/rate_accuracy
@@ -80,7 +80,7 @@ load: $(VENV)/.dev  ## the edge server under load, each answer checked, killed t
 	$(BIN)/python benchmarks/load.py --requests $(REQUESTS) --out reports/load.json
 
 clean:  ## remove what make made (not runs/)
-	rm -rf $(VENV) $(SLIM) $(RAY) dist build demo-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SLIM) $(RAY) dist build demo-out evaluate-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'splitcodec needs Python 3.11 or newer')"

@@ -39,7 +39,7 @@ from splitcodec.edge.scrape import Scrape, summary
 from splitcodec.errors import DataError
 from splitcodec.evaluation.machine import commit, cores, machine
 from splitcodec.evaluation.output import write_whole
-from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.bundle import open_bundle
 from splitcodec.wire.packet import unpack
 
 SETTLED = 1000  # answers after which memory must stay as it is
@@ -56,7 +56,8 @@ def _measure(options: argparse.Namespace) -> int:
     check(options)
     bundle = open_bundle(options.bundle)
     edge = Edge(bundle, threads=1)
-    packets = _packets(bundle)
+    device = Device(bundle, threads=1, coding=options.coding)
+    packets = _packets(device)
     expected: list[dict[str, Any]] = [dict(edge.answer(packet)) for packet in packets]
     _check_apart(expected)
     decoder = Decoder(bundle, threads=1)
@@ -76,6 +77,7 @@ def _measure(options: argparse.Namespace) -> int:
         "load_average": [round(one, 1) for one in os.getloadavg()],
         "bundle": bundle.ident,
         "packets": len(packets),
+        "coding": device.coding,
         "load": loaded,
         "raw": raw.rows(),
         "ratio": _ratios(loaded, raw.rows()),
@@ -90,15 +92,14 @@ def _measure(options: argparse.Namespace) -> int:
     return 1 if wrong or killed["doubled"] else 0
 
 
-def _packets(bundle: Bundle) -> list[bytes]:
+def _packets(device: Device) -> list[bytes]:
     """Return packets of every shipped photograph and its mirror image, at all levels."""
-    device = Device(bundle, threads=1)
     packets = []
     for photograph in PHOTOGRAPHS:
         with Image.open(io.BytesIO(photograph.read())) as opened:
             picture = opened.convert("RGB")
         for one in (picture, picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)):
-            packets += [device.encode(one, level=level) for level in range(bundle.manifest.levels)]
+            packets += [device.encode(one, level=level) for level in range(device.bundle.manifest.levels)]
     return packets
 
 

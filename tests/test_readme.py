@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,17 @@ def test_tree_names_every_source_file() -> None:
     for path in (ROOT / "src" / "splitcodec").rglob("*.py"):
         if path.name != "__init__.py" and path.name != "__main__.py":
             assert path.stem in listed, f"{path.relative_to(ROOT)} is missing in the README's tree"
+
+
+def test_the_licences_name_every_library() -> None:
+    """httpcore was not there; WordNet's licence wants its notice on every copy."""
+    told = (ROOT / "LICENSES.md").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = [one for name, some in project["optional-dependencies"].items() if name != "dev" for one in some]
+    for needed in (*project["dependencies"], *extras):
+        (name,) = re.findall(r"^[\w-]+", needed)
+        assert re.search(rf"(?<![\w-]){name}(?![\w-])", told, re.I), f"{name} is missing in LICENSES.md"
+    assert "WordNet 3.0 Copyright 2006 by Princeton University" in told
 
 
 def test_links_lead_somewhere() -> None:

@@ -14,6 +14,7 @@ def parsed(description: str | None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--bundle", default="efficientnet-lite0")
+    parser.add_argument("--coding", type=int, help="coding id of the packets; default: the bundle's own")
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--generators", type=int, default=2, help="processes that the clients are spread over")

@@ -185,7 +185,10 @@ def test_info(tiny_folder: Path) -> None:
     assert facts["bundle"] == "tiny@1"
     assert set(facts["encoder"]) == {"macs", "parameters", "bytes"}
     assert facts["levels"] == 3
-    assert "tiny@1" in run("info", tiny_folder).stdout
+    told = run("info", tiny_folder).stdout
+    assert "tiny@1" in told
+    assert max(map(len, told.splitlines())) < 100, "a line for each file: in one cell they made lines of 400 letters"
+    assert all(any(f"{name} {size:,}" in line for line in told.splitlines()) for name, size in facts["files"].items())
 
 
 def test_check(golden_folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from typer.testing import CliRunner
 from splitcodec.cli import app
 from splitcodec.cli.limits import Limits
 from splitcodec.device import client, links, meter
-from splitcodec.device.client import Device
+from splitcodec.device.client import Device, Encoded
+from splitcodec.device.image import Picture
 from splitcodec.device.link import airtime_ms, slow
 from splitcodec.device.links import AROUND_HTTP, AROUND_UDP
 from splitcodec.edge.answer import Edge
@@ -92,6 +93,28 @@ def test_a_deadline_over_a_known_link(tiny_folder: Path, photos: list[Path], tmp
     done = run("encode", *photos, "-b", tiny_folder, "-o", tmp_path / "b", "--deadline-ms", 1, "--kbit-per-s", 1)
     assert done.exit_code == 2
     assert "bytes are left of 1 ms at 1 kbit/s" in done.stderr
+    assert "set a later deadline" in done.stderr
+    assert "allow that many" not in done.stderr
+
+
+def test_what_runs_for_the_first_time_takes_nothing_from_a_deadline(
+    tiny_folder: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first of several pictures took five times as long as the others, and was refused or sent at a low level."""
+    seen: list[object] = []
+    plain = Device.encode_timed
+
+    def watched(self: Device, picture: Picture, **options: Any) -> Encoded:
+        seen.append(picture)
+        return plain(self, picture, **options)
+
+    monkeypatch.setattr(Device, "encode_timed", watched)
+    encoded(photos[:1], tiny_folder, tmp_path / "without", "--max-bytes", 5000)
+    assert seen == photos[:1]
+    encoded(photos[:1], tiny_folder, tmp_path / "with", "--deadline-ms", 60_000, "--kbit-per-s", 1000)
+    grey, last = seen[1:]
+    assert isinstance(grey, bytes)
+    assert last == photos[0]
 
 
 def test_an_average_rate_is_kept(tiny_folder: Path, photos: list[Path], tmp_path: Path) -> None:

@@ -51,7 +51,9 @@ def test_a_table_in_a_file_breaks_no_cell(capfd: pytest.CaptureFixture[str]) -> 
 
 
 def test_a_table_prints_what_looks_like_markup(capfd: pytest.CaptureFixture[str]) -> None:
-    said = guesses({"answers": {"detect": [{"label": "car", "score": 0.66}]}})
+    said = guesses({"answers": {"detect": [{"label": "car", "score": 0.66}, {"label": "cow", "score": 0.31}]}})
+    assert "cow" not in said
+    assert guesses({"answers": {"detect": [{"label": "cow", "score": 0.31}]}}) == "no objects"
     assert said == "[car] 66 %"
     print_table("answers", ["image", "answer"], [["street.jpg", said]], left=2)
     assert "[car] 66 %" in capfd.readouterr().out

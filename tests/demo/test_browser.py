@@ -510,7 +510,7 @@ def test_a_token_is_asked_for_and_sent(visit: Visit) -> None:
 def test_boxes_and_masks_are_drawn(visit: Visit) -> None:
     guesses = [{"index": 1, "label": "cup, mug", "p": 0.9}]
     box = {"index": 1, "label": "cup", "score": 0.9, "box": [0.5, 0.5, 0.75, 0.75]}
-    unsure = {**box, "score": 0.1, "box": [0.1, 0.6, 0.4, 0.9]}
+    unsure = {**box, "score": 0.45, "box": [0.1, 0.6, 0.4, 0.9]}
     colours = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
     png = base64.b64encode(write_png(np.array([[1, 0], [0, 0]], np.uint8), colours)).decode()
     classes = [{"index": 0, "label": "sky", "share": 0.75}, {"index": 1, "label": "road", "share": 0.25}]

@@ -41,7 +41,10 @@ def changed(data: bytes, change: Change) -> bytes:
 
 def test_what_was_made_here_replays_here_with_both_coders(tiny: Bundle, tmp_path: Path, vectors: bytes) -> None:
     bundle = with_golden(tiny, tmp_path / "b", vectors)
-    result = replay(bundle, threads=1)
+    steps: list[tuple[int, int]] = []
+    result = replay(bundle, threads=1, on_step=lambda done, of: steps.append((done, of)))
+    of = 5 * 3 * (len(result.coders) + 1)
+    assert steps == [(done, of) for done in range(1, of + 1)], "it took a quarter of a minute without a sign of life"
     assert result.to_json() == {
         "bundle": "tiny@1",
         "ok": True,

@@ -85,3 +85,19 @@ def test_a_nought_among_the_options_is_part_of_the_command(servers: ModuleType) 
     report = importlib.import_module("report")
     options = Namespace(within=0.0, quality=0, most=5, check_link=False, photos=None, rivals=[], plain=True)
     assert report.command("x.py", options) == "python benchmarks/x.py --within 0.0 --quality 0 --most 5 --plain"
+
+
+@pytest.mark.parametrize(
+    ("share", "coding", "said", "unsaid"),
+    [(0.84, {}, "missed. Packets here are coded by context", " met"), (0.86, {"coding": 0}, ", met.", "by context")],
+)
+def test_the_page_says_whether_the_target_is_met(
+    share: float, coding: dict[str, int], said: str, unsaid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gave 67 %, and nobody saw that 85 were wanted, nor why it had been 94."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    target = importlib.import_module("loading.page")._target
+    told = " ".join(target({"ratio": {"cpu": share, "wall": 0.6}, **coding}))
+    assert told.startswith("Target: 85 % of raw ONNX Runtime, ")
+    assert said in told
+    assert unsaid not in told

@@ -12,8 +12,10 @@ import pytest
 
 from splitcodec.device.placed import letterbox_place
 from splitcodec.errors import DataError, MissingExtra, SettingsError
-from splitcodec.evaluation import tasks
+from splitcodec.evaluation import task_report, tasks
 from splitcodec.evaluation.codecs import HEVC, JPEG
+from splitcodec.evaluation.drawing import COOL, DARK, WARM
+from splitcodec.evaluation.result import OURS, UNDERTRAINED
 from splitcodec.evaluation.rivals import Rival
 from splitcodec.evaluation.task_entrants import entrants_of
 from splitcodec.evaluation.task_report import write_task_report
@@ -120,3 +122,26 @@ def test_two_versions_of_a_bundle_are_two_settings_of_a_rival() -> None:
     assert [one.prefix for one in found] == ["", f"{tiny.ident} ", "efficientnet-lite0-tiny@99 "]
     with pytest.raises(SettingsError, match="rival paper: a bundle comes twice"):
         entrants_of(main, [Rival((tiny, tiny), "paper")], task="segment", taken=[])
+
+
+def test_curves_of_a_task_are_upper_hulls_in_the_colours_of_their_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Codecs were a cloud of dots, in which nobody saw what the table reads off their hulls."""
+    drawn: list[Any] = []
+    monkeypatch.setattr(task_report, "png", drawn.append)
+    sizes: dict[str, tuple[tuple[float, float], ...]] = {
+        "jpeg": ((900.0, 50.0), (1000.0, 40.0), (2000.0, 58.0)),
+        OURS: ((200.0, 50.0), (300.0, 45.0), (400.0, 59.0)),
+        "paper": ((800.0, 20.0), (9000.0, 30.0)),
+    }
+    points = tuple(
+        TaskPoint(name, str(size), size, {"miou": score, "pixel_accuracy": 80.0})
+        for name, some in sizes.items()
+        for size, score in some
+    )
+    task_report._plot(replace(REPORT, points=points, trained={"paper": UNDERTRAINED}))
+    lines = [one for one in drawn[0].axes[0].lines if one.get_linestyle() in ("-", "--") and len(one.get_xdata()) == 2]
+    assert [list(one.get_xdata()) for one in lines[:3]] == [[200, 400], [900, 2000], [800, 9000]]
+    assert [one.get_color() for one in lines[:3]] == [WARM[0], COOL[0], DARK[0]]
+    assert [one.get_linestyle() for one in lines[:3]] == ["-", "-", "--"]
+    dots = {one.get_label(): len(one.get_xdata()) for one in drawn[0].axes[0].lines if one.get_linestyle() == "None"}
+    assert dots == {OURS: 3, "jpeg": 2, "paper (undertrained)": 2}

@@ -137,7 +137,9 @@ def test_the_device_half_keeps_both_encoders(made: tuple[Bundle, dict[str, objec
 
 def test_golden_vectors_of_the_int8_encoder_replay(made: tuple[Bundle, dict[str, object]], tmp_path: Path) -> None:
     assert replay_int8(made[0]) == 1.0
-    assert replay(made[0]).to_json()["int8_equal"] == 1.0
+    steps: list[tuple[int, int]] = []
+    assert replay(made[0], on_step=lambda *one: steps.append(one)).to_json()["int8_equal"] == 1.0
+    assert steps[-1] == (len(steps), len(steps))
     wrong = derive(made[0], made[0].manifest, files={FILE_INT8: made[0].read(FILE)})
     other = derive(wrong, wrong.manifest, files={FILES["int8"]: _shifted(made[0])})
     with pytest.raises(GoldenMismatch, match=r"encoder\.int8\.onnx.*its other encoder may be used here"):

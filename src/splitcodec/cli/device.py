@@ -48,7 +48,7 @@ from splitcodec.cli.show import (
 from splitcodec.errors import OutputError, SettingsError
 
 if TYPE_CHECKING:
-    from splitcodec.device.client import Device, Encoded
+    from splitcodec.device.client import Encoded
     from splitcodec.device.view import Fit
     from splitcodec.wire.answer import Answer
 
@@ -111,20 +111,19 @@ def encode(
     _check_side(side, fit.value)
     allowed = Allowances(Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s))
     device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
-    _check(device, level=level, fit=fit.value, side=side)
+    allowed.ready(device, level=level, fit=fit.value, side=side)
     make_folder(out)
 
     def one(image: Path) -> dict[str, Any]:
         encoded = device.encode_timed(image, level=level, fit=fit.value, side=side, **allowed.next())
         allowed.spent(len(encoded.packet))
         packet = store(out, image.stem, encoded.packet)
-        ms = round(sum(encoded.ms.values()), 3)
         return {
             "image": str(image),
             "packet": str(packet),
             "bytes": len(encoded.packet),
             "level": encoded.level,
-            "ms": ms,
+            "ms": round(sum(encoded.ms.values()), 3),
             **_forced(encoded, force_fit=force_fit),
         }
 
@@ -191,15 +190,14 @@ def ask(
     link = open_link(
         url, tasks=wanted, top=top, timeout_s=timeout, retries=retries, token=read_token(token_file, url=url)
     )
-    if draw is not None and len(images) != 1:
-        raise SettingsError(f"--draw {draw} with {len(images)} pictures; give one")
     shown: Fit = fit.value if fit is not None else "crop" if wanted == ["classify"] else "letterbox"
+    _check_draw(draw, images)
     _check_side(side, shown)
     meter = LinkMeter(link)
     limits = Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s)
     allowed = Allowances(limits, meter=meter, around=around(url))
     device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
-    _check(device, level=level, fit=shown, side=side)
+    allowed.ready(device, level=level, fit=shown, side=side)
     start = time.monotonic()
     drawn: list[Answer] = []
 
@@ -252,12 +250,9 @@ def _check_side(side: int | None, fit: Fit) -> None:
         raise SettingsError(f"--side {side} is that of a whole picture; add --fit letterbox, or leave --side out")
 
 
-def _check(device: Device, *, level: int | None, fit: Fit, side: int | None) -> None:
-    """Refuse once, before any picture is read, what would be refused for each of them. Raises SettingsError."""
-    from splitcodec.device.view import full_side, task_specs
-
-    device.checked_level(level)
-    full_side(device.bundle, specs=task_specs(device.bundle), fit=fit, side=side)
+def _check_draw(draw: Path | None, images: list[Path]) -> None:
+    if draw is not None and len(images) != 1:
+        raise SettingsError(f"--draw {draw} with {len(images)} pictures; give one")
 
 
 def _write_drawing(image: Path, answer: Answer, path: Path) -> None:

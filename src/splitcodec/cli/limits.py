@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, final
+from typing import TYPE_CHECKING, Annotated, Any, Final, final
 
 import typer
 
@@ -12,7 +12,11 @@ from splitcodec.errors import BudgetTooSmall, SettingsError
 
 if TYPE_CHECKING:
     from splitcodec.device.budget import Deadline
+    from splitcodec.device.client import Device
     from splitcodec.device.meter import LinkMeter
+    from splitcodec.device.view import Fit
+
+_ANY: Final = 1 << 20  # bytes, more than any packet has: a limit that limits nothing
 
 MaxBytesOption = Annotated[
     int | None,
@@ -106,6 +110,19 @@ class Allowances:
         if limits.fps is not None and limits.kbit_per_s is not None:
             window_s = 10.0 if limits.window_s is None else limits.window_s
             self._keeper = RateKeeper(limits.kbit_per_s, window_s=window_s, clock=lambda: self.due_s)
+
+    def ready(self, device: Device, *, level: int | None, fit: Fit, side: int | None) -> None:
+        """Refuse once, before any picture is read, what would be refused for each of them.
+
+        Where a deadline counts, a grey picture is encoded too: the first one takes several times as long as others.
+        Raises SettingsError for a level or side that the bundle does not have, GraphError.
+        """
+        from splitcodec.device.view import full_side, grey_jpeg, task_specs
+
+        device.checked_level(level)
+        full_side(device.bundle, specs=task_specs(device.bundle), fit=fit, side=side)
+        if self._limits.deadline_ms is not None:
+            device.encode(grey_jpeg(), max_bytes=_ANY, fit=fit, side=side)
 
     @property
     def due_s(self) -> float:

@@ -71,7 +71,10 @@ def info(bundle: BundleArgument, json_: JsonOption = False) -> None:
         ("levels", f"0 to {levels[-1]['level']}, default {manifest.default_level}"),
         ("coding", ", ".join({0: "by channel", 2: "by context"}.get(one, str(one)) for one in manifest.codings)),
         ("tasks", ", ".join(manifest.tasks) + f" ({len(manifest.classes)} classes)"),
-        ("files", ", ".join(f"{name} {entry.bytes:,}" for name, entry in manifest.files.items())),
+        *(
+            ("" if place else "files", f"{name} {one.bytes:,}")
+            for place, (name, one) in enumerate(manifest.files.items())
+        ),
         ("recipe", f"{provenance.get('recipe')} at commit {provenance.get('commit')}"),
     ]
     print_table(opened.ident, ("", ""), rows, left=2)
@@ -82,7 +85,9 @@ def check(bundle: BundleArgument, json_: JsonOption = False) -> None:
     from splitcodec.evaluation.replay import replay
     from splitcodec.wire.bundle import open_bundle
 
-    result = replay(open_bundle(bundle))
+    with progress() as bar:
+        task = bar.add_task("replaying", total=None, note="")
+        result = replay(open_bundle(bundle), on_step=lambda done, of: bar.update(task, completed=done, total=of))
     if json_:
         print_json(result.to_json())
         return

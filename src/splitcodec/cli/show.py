@@ -242,10 +242,14 @@ def leave(failures: int) -> None:
 
 
 def guesses(answer: Any, *, top: int = 3) -> str:
-    """Return the best guesses of an answer as text."""
+    """Return the best guesses of an answer as text; of boxes those that are likely right, which `--draw` draws."""
+    from splitcodec.device.overlay import SHOWN
+
     answers = answer["answers"]
     words = [f"{g['label'].split(',')[0]} {100 * g['p']:.0f} %" for g in answers.get("classify", [])[:top]]
-    words += [f"[{one['label']}] {100 * one['score']:.0f} %" for one in answers.get("detect", [])[:top]]
+    likely = [one for one in answers.get("detect", []) if one["score"] >= SHOWN]
+    words += [f"[{one['label']}] {100 * one['score']:.0f} %" for one in likely[:top]]
+    words += ["no objects"] if "detect" in answers and not likely else []
     words += [
         f"{one['label']} on {100 * one['share']:.0f} %" for one in answers.get("segment", {}).get("classes", [])[:top]
     ]

@@ -121,8 +121,8 @@ class Prices:
         """Return the packet of the highest level, at most `highest`, that has at most `max_bytes` bytes.
 
         With `force`, where none has, symbols of level 0 are moved to cheaper values, those first that save the most
-        bits per squared error. `pack` makes a packet of symbols and a level; `what` says where the limit comes from,
-        `least_grid` the rows and columns that the picture can be brought down to (none: those of this latent).
+        bits per squared error. `pack` makes a packet of symbols and a level; `what` says which deadline sets
+        the limit, `least_grid` the rows and columns that the picture can be brought down to (none: this latent's).
 
         Raises BudgetTooSmall with the smallest size that is possible.
         """
@@ -210,14 +210,15 @@ class Prices:
     ) -> BudgetTooSmall:
         bare = self.floor((latent_chw.shape[1], latent_chw.shape[2]) if grid is None else grid, pack=pack)
         limit = what or f"{max_bytes} bytes"
+        allow = "allow that many" if what is None else "set a later deadline"
         if force or smallest is None:
             return BudgetTooSmall(
-                f"{limit}: with all symbols dropped a packet of this picture still has {bare} bytes; allow that many",
+                f"{limit}: with all symbols dropped a packet of this picture still has {bare} bytes; {allow}",
                 smallest=bare,
             )
         size, level = smallest
         return BudgetTooSmall(
-            f"{limit}: the smallest packet of this picture has {size} bytes (level {level}); allow that many, or "
+            f"{limit}: the smallest packet of this picture has {size} bytes (level {level}); {allow}, or "
             f"force a fit (--force-fit, force_fit=True), down to {bare}",
             smallest=size,
         )

@@ -16,14 +16,16 @@ from splitcodec.errors import LinkGarbled
 from splitcodec.wire.answer import LEAST_REGION, Answer, Answers, Mask, Region
 from splitcodec.wire.png import palette, write_png
 
-SHOWN: Final = 0.3
-"""Boxes of a lower score are not drawn."""
+SHOWN: Final = 0.5
+"""Boxes of a lower score are not drawn: of those from 0.3 on hardly one in ten is right (docs/LOG.md)."""
 VEIL: Final = 0.5
 """How much of the label map's colour a pixel gets."""
 MOST_PIXELS: Final = 64_000_000
 _BAND: Final = 256
 """Rows that are coloured at a time: a label map of a large picture takes little more memory than itself."""
 _UNSEEN: Final = 255  # in a label map: what the network did not see
+_MOST_NAMED: Final = 8
+_LEAST_SHARE: Final = 0.01
 _MOST_LETTERS: Final = 100  # drawn of a label, which may be as long as an answer
 
 
@@ -75,7 +77,7 @@ def mask_of(mask: Mask) -> NDArray[np.uint8]:
 
 
 def draw(picture: Image.Image, answer: Answer) -> Image.Image:
-    """Return the upright RGB picture with what `in_picture` gave drawn on it: label map, boxes, best class.
+    """Return the upright RGB picture with what `in_picture` gave drawn on it: label map, its names, boxes, best class.
 
     Raises LinkGarbled for a label map that does not fit the picture.
     """
@@ -94,6 +96,8 @@ def draw(picture: Image.Image, answer: Answer) -> Image.Image:
         x0, y0, x1, y1 = one["box"]
         pen.rectangle((x0, y0, max(x1, x0), max(y1, y0)), outline=colour, width=max(2, size // 6))
         _write(pen, (x0, max(0.0, y0 - size - 4)), f"{one['label']} {100 * one['score']:.0f} %", font, colour)
+    if "segment" in found:
+        _legend(pen, found["segment"], font, size, picture)
     if found.get("classify"):
         best = found["classify"][0]
         words = f"{best['label'].split(',')[0]} {100 * best['p']:.0f} %"
@@ -109,6 +113,21 @@ def _veil(picture: Image.Image, index_hw: NDArray[np.uint8], *, top: int) -> Non
     part = picture.crop((0, top, cols, top + rows))
     seen = Image.fromarray(np.where(index_hw == 255, np.uint8(0), np.uint8(255)))
     picture.paste(Image.blend(part, colours.convert("RGB"), VEIL), (0, top), seen)
+
+
+def _legend(
+    pen: ImageDraw.ImageDraw,
+    mask: Mask,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    size: int,
+    picture: Image.Image,
+) -> None:
+    """Name the label map's largest classes in their colours, upwards from the lower right corner."""
+    named = [one for one in mask["classes"] if one["share"] >= _LEAST_SHARE][:_MOST_NAMED]
+    for place, one in enumerate(reversed(named)):
+        words, colour = one["label"][-_MOST_LETTERS:], palette(257)[1 + one["index"] % 256].tolist()
+        where = picture.width - 4 - pen.textlength(words, font=font), picture.height - (place + 1) * (size + 6)
+        _write(pen, where, words, font, tuple(colour))
 
 
 def _write(

@@ -9,6 +9,8 @@ saturating on x86 without VNNI (training/rounding.py).
 from __future__ import annotations
 
 import contextlib
+import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -26,6 +28,10 @@ from splitcodec.wire.packet import unpack
 
 EQUAL = 0.99  # of the encoder's symbols
 EQUAL_INT8, OFF_INT8 = 0.95, 2
+
+
+def _quietly() -> None:
+    """Tell nobody of a step."""
 
 
 @final
@@ -62,22 +68,27 @@ class GoldenResult:
         }
 
 
-def replay_int8(bundle: Bundle, *, threads: int | None = None) -> float:
+def replay_int8(bundle: Bundle, *, threads: int | None = None, step: Callable[[], None] = _quietly) -> float:
     """Replay the INT8 encoder's golden vectors and return the share of equal symbols at the worst level.
 
-    At least 95 % must be equal and none off by more than 2. Raises as `replay`.
+    At least 95 % must be equal and none off by more than 2. `step` is called after each packet that is coded or
+    answered. Raises as `replay`.
     """
     golden = read_golden(bundle, FILE_INT8)
     device = Device(bundle, threads=threads, encoder="int8")
-    _replay_coder(device, golden, coder="plain" if device.plain_coder else "constriction")
+    _replay_coder(device, golden, coder="plain" if device.plain_coder else "constriction", step=step)
     equal = _replay_encoder(device, golden, least=EQUAL_INT8, most=OFF_INT8)
     if not bundle.is_device_half:
-        _replay_answers(Edge(bundle, threads=threads), golden)
+        _replay_answers(Edge(bundle, threads=threads), golden, step=step)
     return equal
 
 
-def replay(bundle: str | Path | Bundle, *, threads: int | None = None) -> GoldenResult:
+def replay(
+    bundle: str | Path | Bundle, *, threads: int | None = None, on_step: Callable[[int, int], None] | None = None
+) -> GoldenResult:
     """Replay a bundle's golden vectors on this machine, after all its files were held against their hashes.
+
+    `on_step` is called with the steps done and all there are.
 
     Symbols must give their packet and packets their symbols, bit for bit, by the plain coder and by constriction where
     it is installed; the encoder's symbols must be at least 99 % equal and none off by more than 1; packets must get
@@ -92,18 +103,24 @@ def replay(bundle: str | Path | Bundle, *, threads: int | None = None) -> Golden
         opened.read(name)
     golden = read_golden(opened, FILE)
     devices = _devices(opened, threads=threads)
+    whole, (levels, pictures) = not opened.is_device_half, golden.top_ln.shape
+    steps = levels * pictures * (len(devices) + whole + (1 + whole) * opened.has(FILE_INT8))
+    done = itertools.count(1)
+
+    def step() -> None:
+        if on_step is not None:
+            on_step(next(done), steps)
+
     for name, device in devices.items():
-        _replay_coder(device, golden, coder=name)
+        _replay_coder(device, golden, coder=name, step=step)
     equal = _replay_encoder(devices["plain"], golden)
-    if not opened.is_device_half:
-        _replay_answers(Edge(opened, threads=threads), golden)
-    levels, pictures = golden.top_ln.shape
+    if whole:
+        _replay_answers(Edge(opened, threads=threads), golden, step=step)
     int8, refused = None, None
     try:
-        int8 = replay_int8(opened, threads=threads) if opened.has(FILE_INT8) else None
+        int8 = replay_int8(opened, threads=threads, step=step) if opened.has(FILE_INT8) else None
     except GoldenMismatch as error:
         refused = str(error)
-    whole = not opened.is_device_half
     return GoldenResult(opened.ident, pictures, levels, tuple(devices), equal, whole, int8, refused)
 
 
@@ -114,7 +131,7 @@ def _devices(bundle: Bundle, *, threads: int | None) -> dict[str, Device]:
     return devices
 
 
-def _replay_coder(device: Device, golden: Golden, *, coder: str) -> None:
+def _replay_coder(device: Device, golden: Golden, *, coder: str, step: Callable[[], None]) -> None:
     decoder = Codings(device.bundle.tables[0], device.bundle.contexts, plain=coder == "plain")
     for level, row in enumerate(golden.packet_ln):
         for picture, packet in enumerate(row):
@@ -127,6 +144,7 @@ def _replay_coder(device: Device, golden: Golden, *, coder: str) -> None:
             back_chw = decoder.decode(fields.payload, symbols_chw.shape, level=level, coding=fields.coding)
             if not np.array_equal(back_chw, symbols_chw):
                 raise _mismatch(device.bundle, f"{where}: the packet gave other symbols")
+            step()
 
 
 def _replay_encoder(device: Device, golden: Golden, *, least: float = EQUAL, most: int = 1) -> float:
@@ -145,13 +163,14 @@ def _replay_encoder(device: Device, golden: Golden, *, least: float = EQUAL, mos
     return float(equal_l.min())
 
 
-def _replay_answers(edge: Edge, golden: Golden) -> None:
+def _replay_answers(edge: Edge, golden: Golden, *, step: Callable[[], None]) -> None:
     for level, row in enumerate(golden.packet_ln):
         for picture, packet in enumerate(row):
             got, wanted = top_of(edge, packet), int(golden.top_ln[level, picture])
             if got != wanted:
                 what = f"picture {picture}, level {level}: answer {got}, expected {wanted}"
                 raise _mismatch(edge.bundles[0], what)
+            step()
 
 
 def _mismatch(bundle: Bundle, what: str, *, int8: bool = False) -> GoldenMismatch:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from splitcodec.evaluation.drawing import figure, plain_numbers, png, words
+from splitcodec.evaluation.drawing import COOL, DARK, WARM, dress, figure, plain_numbers, png, words
+from splitcodec.evaluation.hull import upper_hull
 from splitcodec.evaluation.output import legible, write_whole
 from splitcodec.evaluation.result import OURS, UNDERTRAINED
 from splitcodec.evaluation.task_result import TaskReport
@@ -61,24 +63,57 @@ def write_task_report(report: TaskReport, folder: Path) -> list[Path]:
 
 
 def _plot(report: TaskReport) -> bytes:
-    crowded = len({point.method for point in report.points}) > _CROWDED
+    """Draw upper hulls, as of classification: ours thick, with all its points; undertrained ones dashed and hollow."""
+    methods = list(dict.fromkeys(point.method for point in report.points))
+    crowded = len(methods) > _CROWDED
     drawn_on = figure(9.5 if crowded else 7, 4.5)
     axes = drawn_on.subplots()
-    for method in dict.fromkeys(point.method for point in report.points):
-        some = sorted((one.bytes_mean, one.scores[report.score]) for one in report.points if one.method == method)
-        weak = report.trained.get(method) == UNDERTRAINED
-        style = "o-" if method == OURS else "D--" if weak else "."
-        sizes, scores = [size for size, _ in some], [score for _, score in some]
-        axes.plot(sizes, scores, style, fillstyle="none" if weak else "full", label=words(report.label(method)))
-    axes.axhline(report.teacher[report.score], color="grey", linestyle="--", label="task teacher, uncompressed")
+    for method, colour in _colours(report, methods).items():
+        _curve(axes, report, method=method, colour=colour)
+    best = report.teacher[report.score]
+    label = f"task teacher, uncompressed: {best:.1f} %"
+    axes.axhline(best, color="#555555", linewidth=1.2, linestyle=(0, (6, 3)), zorder=1, label=label)
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
-    axes.set_xlabel("bytes per picture")
+    axes.set_xlabel("bytes per picture (mean, log scale)")
     axes.set_ylabel(f"{_WORDS[report.score]}, %")
-    where = words(f"{report.data} ({report.split}, {report.images} pictures)")
-    axes.set_title(f"{report.bundle}: {report.task} on {where}")
+    where = f"{report.data} ({report.split}, {report.images} pictures)"
+    dress(axes, title=f"{report.bundle}: {report.task} on {where}")
     if crowded:
         drawn_on.legend(loc="outside right upper", frameon=False, fontsize=9)
     else:
-        axes.legend()
+        axes.legend(loc="lower right", frameon=False)
     return png(drawn_on)
+
+
+def _colours(report: TaskReport, methods: list[str]) -> dict[str, str]:
+    """Return each method's colour, as the legend has them: ours warm, image codecs cool, other bundles dark."""
+    rivals = [one for one in methods if one in report.trained]
+    codecs = [one for one in methods if one != OURS and one not in rivals]
+    colours = {one: WARM[0] for one in methods if one == OURS}
+    colours |= {one: COOL[place % len(COOL)] for place, one in enumerate(codecs)}
+    return colours | {one: DARK[place % len(DARK)] for place, one in enumerate(rivals)}
+
+
+def _curve(axes: Any, report: TaskReport, *, method: str, colour: str) -> None:
+    some = [(one.bytes_mean, one.scores[report.score]) for one in report.points if one.method == method]
+    weak, ours = report.trained.get(method) == UNDERTRAINED, method == OURS
+    hull = upper_hull(some)
+    axes.plot(
+        hull[:, 0],
+        hull[:, 1],
+        color=colour,
+        linewidth=2.4 if ours else 1.2,
+        linestyle="--" if weak else "-",
+        zorder=5 if ours else 3,
+    )
+    axes.plot(
+        *zip(*(some if ours else hull.tolist()), strict=True),
+        linestyle="none",
+        marker="o" if ours else "D" if weak else "s",
+        markersize=6 if ours else 4.5,
+        color=colour,
+        markerfacecolor="white" if weak else colour,
+        label=words(report.label(method)),
+        zorder=6 if ours else 4,
+    )
