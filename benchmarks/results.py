@@ -15,6 +15,8 @@ from outcome import exit_code
 from latency_parts.page import section as latency_section
 from loading.page import page
 from pages.blocks import blocks
+from pages.equal import PAGE as EQUAL
+from pages.equal import equal
 from pages.marked import with_blocks
 from pages.reports import read_report
 from pages.tasks import tasks
@@ -46,6 +48,7 @@ def _write_or_check() -> int:
     wanted = {
         "docs/results.md": results(rate),
         "docs/load.md": page(load, mutations),
+        EQUAL: equal(rate),
         **{name: with_blocks(_read(name), lines, name=name) for name, lines in marked.items()},
     }
     stale = [name for name, text in wanted.items() if _read(name) != text]

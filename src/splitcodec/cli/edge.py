@@ -293,7 +293,6 @@ def demo(
     if json_:
         print_json(result.to_json())
         return
-    if pairs := result.compared:
-        ours, theirs = (sum(sizes) for sizes in zip(*((a.packet_bytes, len(b.data)) for a, b in pairs), strict=True))
-        print(f"In all {ours:,} bytes in packets; {theirs:,} in JPEGs that the same network reads as well.")
+    if result.compared:
+        print(result.sums())
     print(f"The same as a page, with the pictures: {result.page}")

@@ -83,10 +83,7 @@ features from it and answered. No picture was sent.</p>
 {_sums(result)}
 {cards}
 <h2>How to read this</h2>
-<p class="soft"><b>The JPEG beside each packet</b> is the smallest of the same crop, qualities 1 to 95 all tried, that
-the same network, uncompressed, reads as well as the packet: the first label of the untouched crop comes first if it
-does so for the packet, and is at least as probable as for the packet (or as for the untouched crop, if that is less).
-One photograph can be lucky either way; <code>splitcodec evaluate</code> measures many.</p>
+{_beside(result)}
 <p class="soft"><b>Time on the link</b> is calculated alike for both: bytes there and answer back at the link's rate,
 plus the round trip. <b>Milliseconds per stage</b> were measured; the link's hold the real waiting and the HTTP around
 it (blue: device, yellow: link, green: edge). Bundle {escape(result.bundle)}; {escape(machine)}; device, server and link
@@ -95,6 +92,23 @@ shared this machine.</p>
 </body>
 </html>
 """
+
+
+_SMALLEST = """the smallest of the same crop, qualities 1 to 95 all tried, that
+the same network, uncompressed, reads as well as the packet: the first label of the untouched crop comes first if it
+does so for the packet, and is at least as probable as for the packet (or as for the untouched crop, if that is less).
+One photograph can be lucky either way; <code>splitcodec evaluate</code> measures many."""
+
+
+def _beside(result: DemoResult) -> str:
+    """Say which JPEG stands beside each packet."""
+    equal = result.equal
+    if equal is None:
+        return f'<p class="soft"><b>The JPEG beside each packet</b> is {_SMALLEST}</p>'
+    return f"""<p class="soft"><b>The JPEG beside each packet</b> is that of the same crop and of equal accuracy: over
+{equal.photographs} ImageNet photographs, one quality for all, quality {equal.quality} is the lowest measured that gets
+as many right ({equal.jpeg_top1:.1f} % top-1) as packets of this level ({equal.top1:.1f} %). <b>The smallest that would
+have done</b> is {_SMALLEST}</p>"""
 
 
 def _sums(result: DemoResult) -> str:
@@ -117,16 +131,17 @@ def _times(ratio: float) -> str:
 
 
 def _card(trip: Trip) -> str:
-    photograph, jpeg = trip.photograph, trip.jpeg
+    photograph, jpeg = trip.photograph, trip.beside
     pictures = _figure(trip.crop_jpeg, f"what the encoder saw; photograph: {photograph.credit}", alt=photograph.title)
     if jpeg is not None:
-        caption = f"the JPEG: quality {jpeg.quality}, {len(jpeg.data):,} bytes"
+        which = "the JPEG" if trip.equal is None else "the JPEG of equal accuracy"
+        caption = f"{which}: quality {jpeg.quality}, {len(jpeg.data):,} bytes"
         pictures += _figure(jpeg.data, caption, alt=f"{photograph.title}, as JPEG of quality {jpeg.quality}")
         rows = [
             ("bytes to send", float(trip.packet_bytes), float(len(jpeg.data)), "{:,.0f}"),
             ("seconds on the link", trip.airtime_ms / 1000, jpeg.airtime_ms / 1000, "{:.2f} s"),
         ]
-        bars = f'<div class="bars">{"".join(_bars(*row) for row in rows)}</div>'
+        bars = f'<div class="bars">{"".join(_bars(*row) for row in rows)}</div>{_smallest(trip)}'
     else:
         bars = (
             f"<p>{trip.packet_bytes:,} bytes, {trip.airtime_ms / 1000:.2f} s on the link. No JPEG up to quality 95 is "
@@ -147,6 +162,14 @@ def _card(trip: Trip) -> str:
 </div>
 </article>
 """
+
+
+def _smallest(trip: Trip) -> str:
+    """Say which JPEG would have done, beside one that was chosen otherwise."""
+    if trip.equal is None:
+        return ""
+    found = "none up to quality 95" if trip.jpeg is None else f"{trip.jpeg.told()} (quality {trip.jpeg.quality})"
+    return f'<p class="soft">The smallest JPEG that would have done, all tried: {found}.</p>'
 
 
 def _figure(data: bytes, caption: str, *, alt: str) -> str:

@@ -1,7 +1,8 @@
 """The demo: a server on loopback, a device, and a slow radio between them.   before: photos.py   after: page.py
 
 Every photograph is encoded, waits for its bytes to cross the simulated link, and is answered by the server. Beside it,
-the smallest JPEG of the same crop that the same network reads as well: what would have had to cross otherwise.
+what would have had to cross otherwise: the JPEG of the same crop whose quality scores as high over many photographs
+(equal.py), and the smallest that the same network reads as well, found by trying all.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from splitcodec.demo.equal import equal_jpeg
 from splitcodec.demo.page import render
 from splitcodec.demo.photos import PHOTOGRAPHS, Photograph
 from splitcodec.demo.trip import DemoResult, Jpeg, Trip
@@ -104,6 +106,7 @@ class _Journey:
         link_ms = round(max(away_ms - sum(answer["ms"].values()), 0.0), 3)
         image_bhwc = self._device.crop(file)
         teacher = self._edge.picture_answer(image_bhwc)["answers"]["classify"]
+        equal = equal_jpeg(self._device.bundle.ident, encoded.level)
         return Trip(
             photograph=photograph,
             level=encoded.level,
@@ -115,7 +118,14 @@ class _Journey:
             ms={**encoded.ms, "link": link_ms, **answer["ms"]},
             jpeg=self._smallest_jpeg(image_bhwc, packet=encoded.packet, teacher=teacher[0], answer_bytes=len(reply)),
             crop_jpeg=_jpeg(image_bhwc[0], 88),
+            equal=None if equal is None else (self._of(image_bhwc, equal.quality, answer_bytes=len(reply)), equal),
         )
+
+    def _of(self, image_bhwc: NDArray[np.uint8], quality: int, *, answer_bytes: int) -> Jpeg:
+        """Return the crop as JPEG of that quality."""
+        data = _jpeg(image_bhwc[0], quality)
+        guesses = self._edge.picture_answer(_decoded(data))["answers"]["classify"]
+        return Jpeg(quality, data, self._airtime_ms(len(data), answer_bytes), tuple(guesses))
 
     def _smallest_jpeg(
         self, image_bhwc: NDArray[np.uint8], *, packet: bytes, teacher: Guess, answer_bytes: int
@@ -132,9 +142,7 @@ class _Journey:
         for data, quality in sorted(
             ((_jpeg(image_bhwc[0], quality), quality) for quality in QUALITIES), key=lambda one: len(one[0])
         ):
-            with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
-                decoded_bhwc = np.asarray(picture.convert("RGB"), dtype=np.uint8)[None]
-            guesses = self._edge.picture_answer(decoded_bhwc, top=classes)["answers"]["classify"]
+            guesses = self._edge.picture_answer(_decoded(data), top=classes)["answers"]["classify"]
             first = guesses[0]["index"] == teacher["index"]
             if (first or not must_be_first) and _probability(guesses, teacher["index"]) >= enough:
                 return Jpeg(quality, data, self._airtime_ms(len(data), answer_bytes), tuple(guesses[:5]))
@@ -148,6 +156,11 @@ def _jpeg(image_hwc: NDArray[np.uint8], quality: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image_hwc).save(file, "jpeg", quality=quality, optimize=True)
     return file.getvalue()
+
+
+def _decoded(data: bytes) -> NDArray[np.uint8]:
+    with Image.open(io.BytesIO(data), formats=["JPEG"]) as picture:
+        return np.asarray(picture.convert("RGB"), dtype=np.uint8)[None]
 
 
 def _probability(guesses: Sequence[Guess], index: int) -> float:

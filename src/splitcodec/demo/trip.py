@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, final
 
+from splitcodec.demo.equal import Equal
 from splitcodec.demo.photos import Photograph
 from splitcodec.wire.answer import Guess
 
@@ -12,12 +13,25 @@ from splitcodec.wire.answer import Guess
 @final
 @dataclass(frozen=True, slots=True)
 class Jpeg:
-    """The smallest JPEG that the network reads as well as the packet: its file, and its time on the same link."""
+    """A JPEG of the crop: its file, its time on the same link, what the network reads in it."""
 
     quality: int
     data: bytes
     airtime_ms: float
     guesses: tuple[Guess, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values, without the file."""
+        return {
+            "quality": self.quality,
+            "bytes": len(self.data),
+            "airtime_ms": round(self.airtime_ms, 1),
+            "answers": list(self.guesses),
+        }
+
+    def told(self) -> str:
+        """Return its bytes and its time in words."""
+        return f"{len(self.data):,} bytes, {self.airtime_ms / 1000:.2f} s"
 
 
 @final
@@ -27,7 +41,9 @@ class Trip:
 
     `ms` was measured: preprocess, encoder, coding, link (waiting included), decode, decoder, tail. `airtime_ms` is
     calculated for packet and answer, like that of the JPEG. `guesses` came back over the link, `teacher` is what the
-    network says of the uncompressed crop. `crop_jpeg` shows the crop and was never sent.
+    network says of the uncompressed crop. `jpeg` is the smallest that it reads as well as the packet (none: none is).
+    `crop_jpeg` shows the crop and was never sent. `equal`, where it was measured, is the JPEG that scores as high as
+    the packet's level over many photographs.
     """
 
     photograph: Photograph
@@ -40,6 +56,12 @@ class Trip:
     ms: dict[str, float]
     jpeg: Jpeg | None
     crop_jpeg: bytes
+    equal: tuple[Jpeg, Equal] | None = None
+
+    @property
+    def beside(self) -> Jpeg | None:
+        """Return the JPEG to compare with: that of equal accuracy, or else the one that is read as well."""
+        return self.jpeg if self.equal is None else self.equal[0]
 
     @property
     def reads_alike(self) -> bool:
@@ -48,7 +70,6 @@ class Trip:
 
     def to_json(self) -> dict[str, Any]:
         """Return the trip as JSON values, without pictures."""
-        jpeg = self.jpeg
         return {
             "image": self.photograph.name,
             "level": self.level,
@@ -58,24 +79,19 @@ class Trip:
             "answers": list(self.guesses),
             "uncompressed": list(self.teacher),
             "ms": self.ms,
-            "jpeg": None
-            if jpeg is None
-            else {
-                "quality": jpeg.quality,
-                "bytes": len(jpeg.data),
-                "airtime_ms": round(jpeg.airtime_ms, 1),
-                "answers": list(jpeg.guesses),
-            },
+            "jpeg": None if self.jpeg is None else self.jpeg.to_json(),
+            "jpeg_of_equal_accuracy": None
+            if self.equal is None
+            else {**self.equal[0].to_json(), **self.equal[1].to_json()},
         }
 
     def lines(self) -> list[str]:
         """Return the trip in a few lines of text, for a terminal."""
-        jpeg = self.jpeg
-        against = (
-            "no JPEG up to quality 95 reads as well"
-            if jpeg is None
-            else f"JPEG read as well: {len(jpeg.data):,} bytes, {jpeg.airtime_ms / 1000:.2f} s"
-        )
+        against = "no JPEG up to quality 95 reads as well"
+        if self.equal is not None:
+            against = f"JPEG of equal accuracy, quality {self.equal[0].quality}: {self.equal[0].told()}"
+        elif self.jpeg is not None:
+            against = f"JPEG read as well: {self.jpeg.told()}"
         stages = "  ".join(f"{stage} {spent:.1f}" for stage, spent in self.ms.items())
         ours = f"{self.packet_bytes:,} bytes, {self.airtime_ms / 1000:.2f} s on the link"
         return [
@@ -101,7 +117,24 @@ class DemoResult:
     @property
     def compared(self) -> list[tuple[Trip, Jpeg]]:
         """Return the trips that have a JPEG to compare with, and that JPEG."""
-        return [(trip, trip.jpeg) for trip in self.trips if trip.jpeg is not None]
+        return [(trip, trip.beside) for trip in self.trips if trip.beside is not None]
+
+    @property
+    def equal(self) -> Equal | None:
+        """Return which JPEG scores as high as the packets' level, where it was measured."""
+        return next((trip.equal[1] for trip in self.trips if trip.equal is not None), None)
+
+    def sums(self) -> str:
+        """Say what all packets take, and what the JPEGs beside them would."""
+        pairs = self.compared
+        ours, theirs = sum(trip.packet_bytes for trip, _ in pairs), sum(len(jpeg.data) for _, jpeg in pairs)
+        what = "JPEGs that the same network reads as well"
+        if self.equal is not None:
+            what = (
+                f"JPEGs of the quality that scores {self.equal.jpeg_top1:.1f} % over {self.equal.photographs} "
+                f"photographs, where this level scores {self.equal.top1:.1f} %"
+            )
+        return f"In all {ours:,} bytes in packets; {theirs:,} in {what}."
 
     def to_json(self) -> dict[str, Any]:
         """Return the demo as JSON values."""
