@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,17 @@ settings.load_profile("house")
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Name no test by bytes: a gzip's hold the second it was made, and workers side by side collected other tests."""
     return argname if isinstance(val, bytes | bytearray) else None
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """Take back how a command in this process has set up the logs, lest tests that read them depend on their order."""
+    loggers = [logging.getLogger(name) for name in ("splitcodec", "uvicorn", "uvicorn.error", "asyncio")]
+    before = [(one, one.level, one.propagate, one.handlers[:], one.filters[:]) for one in loggers]
+    yield
+    for one, level, propagate, handlers, filters in before:
+        one.setLevel(level)
+        one.propagate, one.handlers[:], one.filters[:] = propagate, handlers, filters
 
 
 @pytest.fixture(scope="session")
