@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,17 @@ import pytest
 from PIL import Image
 
 from splitcodec import Device
-from splitcodec.errors import BundleNotFound, LinkGarbled, PacketGrid, PictureNotFound, SettingsError, TablesError
+from splitcodec.errors import (
+    BundleNotFound,
+    LinkGarbled,
+    PacketGrid,
+    PictureNotFound,
+    PictureTooLarge,
+    SettingsError,
+    TablesError,
+)
 from splitcodec.wire.answer import Answer, dump_answer
-from splitcodec.wire.bundle import Bundle, split_device, write_zip
+from splitcodec.wire.bundle import Bundle, derive, split_device, write_zip
 from splitcodec.wire.coder import Coder
 from splitcodec.wire.packet import OVERHEAD, unpack
 
@@ -92,6 +101,16 @@ def test_symbols_are_packed_within_bounds(device: Device) -> None:
         device.pack(np.zeros((4, 4), np.int32), level=0)
     with pytest.raises(PacketGrid):
         device.pack(np.zeros((4, 1, 300), np.int32), level=0)
+
+
+def test_what_no_edge_would_take_is_not_made(tiny: Bundle) -> None:
+    """A whole picture of more symbols than the bundle allows went over the link, to be refused there."""
+    small = Device(derive(tiny, replace(tiny.manifest, max_symbols=100), files={}), threads=1)
+    assert len(small.encode(Image.new("RGB", (64, 64)), level=1)) > 12
+    with pytest.raises(PictureTooLarge, match=r"side of 96 pixels it is 144 symbols, tiny@1 takes 100"):
+        small.encode(Image.new("RGB", (96, 96)), fit="letterbox", side=96, level=1)
+    with pytest.raises(PacketGrid, match="at most 100 are allowed"):
+        small.pack(np.zeros((4, 6, 6), np.int32), level=1)
 
 
 def test_asking_sends_the_packet_and_reads_the_answer(device: Device, pictures: list[Image.Image]) -> None:

@@ -351,6 +351,15 @@ def test_proxies_of_the_environment_are_not_for_loopback(edge: Edge, monkeypatch
         assert link(b"x") == b"{}"
 
 
+def test_a_link_that_was_closed_opens_another_connection(edge: Edge) -> None:
+    """As over UDP and MQTT; it was a RuntimeError of httpx."""
+    link = http(edge.url, retries=0)
+    for _ in range(2):
+        assert link(b"packet") == b"{}"
+        link.close()
+        link.close()
+
+
 def test_a_link_that_is_dropped_closes_its_connection(edge: Edge) -> None:
     http(edge.url)(b"x")
     gc.collect()  # an open socket would be a ResourceWarning, and so an error

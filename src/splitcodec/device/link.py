@@ -130,7 +130,7 @@ class HttpLink:
         raise LinkDown(f"{self.url} does not answer after {tries} ({trouble}); {_advice(trouble)}")
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; the next packet opens another."""
         self._client.close()
 
     def __enter__(self) -> HttpLink:
@@ -144,8 +144,8 @@ class HttpLink:
         weakref.finalize(self, self._client.close)  # for a link that is used once and dropped
 
     def _post(self, packet: bytes, key: str | None) -> tuple[int, httpx.Headers, bytes]:
-        if self._process != os.getpid():  # forked: two processes on one connection read each other's answers
-            self._connect()
+        if self._process != os.getpid() or self._client.is_closed:
+            self._connect()  # forked: two processes on one connection read each other's answers
         # httpx times each read; a server that drips would hold us for ever without a clock (a head still may).
         deadline = time.monotonic() + self._timeout_s
         headers = {} if key is None else {"idempotency-key": key}

@@ -14,7 +14,7 @@ from splitcodec.errors import SettingsError, TablesError
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.coder import BY_CHANNEL
 from splitcodec.wire.codings import Codings
-from splitcodec.wire.packet import Packet, pack
+from splitcodec.wire.packet import Packet, admit, pack
 
 
 @final
@@ -76,5 +76,16 @@ class Packing:
             rows=shape_chw[1],
             cols=shape_chw[2],
             payload=payload,
+        )
+        manifest = self._bundle.manifest
+        admit(  # as the edge will: what it refuses is not worth the link
+            packet,
+            fingerprint=self._bundle.fingerprint,
+            levels=manifest.levels,
+            codings=manifest.codings,
+            table_sets=len(self._bundle.tables),
+            channels=manifest.channels,
+            max_symbols=manifest.max_symbols,
+            max_grid=manifest.max_grid,
         )
         return pack(packet)

@@ -18,7 +18,7 @@ from PIL import Image
 
 from splitcodec.device.image import Picture, load_reduced, name_of
 from splitcodec.device.placed import Letterbox, crop_bhwc, crop_place, letterbox_bhwc, letterbox_place
-from splitcodec.errors import SettingsError
+from splitcodec.errors import PictureTooLarge, SettingsError
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.task import TaskSpec, file_name
 
@@ -70,6 +70,12 @@ class View:
 
     def pixels_bhwc(self, side: int) -> NDArray[np.uint8]:
         """Return what the network sees at one of `sides`: uint8 (1, rows, cols, 3). Raises PictureTooLarge."""
+        (rows, cols), most = self.grid(side), self._bundle.manifest.max_symbols
+        if (symbols := rows * cols * self._bundle.manifest.channels) > most:  # which no edge would take
+            raise PictureTooLarge(
+                f"{self._name}: at a side of {side} pixels it is {symbols} symbols, {self._bundle.ident} takes {most}; "
+                "give a smaller side"
+            )
         if self._fit == "crop":
             return crop_bhwc(self._picture, resize=self._resize(side), crop=side, name=self._name)
         return letterbox_bhwc(self._picture, side=side, multiple=self._multiple)[0]

@@ -70,12 +70,12 @@ def places(size: tuple[int, int], strides: Sequence[int]) -> NDArray[np.float32]
 def suppress(box_n4: NDArray[np.float32], label_n: NDArray[np.int64], *, overlap: float) -> NDArray[np.int64]:
     """Return the places of the boxes that no better box of their class covers by more than `overlap`.
 
-    Boxes come best first. Classes are kept apart by moving each to a plane of its own.
+    Boxes come best first.
     """
     if len(box_n4) == 0:
         return np.zeros(0, np.int64)
-    apart = (box_n4.max() + 1) * label_n[:, None].astype(np.float32)
-    iou_nn = overlaps(box_n4 + apart, box_n4 + apart)
+    # not by moving each class to a plane of its own: far out float32 has too few digits for small boxes
+    iou_nn = np.where(label_n[:, None] == label_n[None], overlaps(box_n4, box_n4), np.float32(0))
     alive = np.ones(len(box_n4), np.bool_)
     for place in range(len(box_n4)):
         if alive[place]:
