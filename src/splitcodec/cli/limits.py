@@ -117,7 +117,8 @@ class Allowances:
         Where a deadline counts, a grey picture is encoded too: the first one takes several times as long as others.
         Raises SettingsError for a level or side that the bundle does not have, GraphError.
         """
-        from splitcodec.device.view import full_side, grey_jpeg, task_specs
+        from splitcodec.device.image import grey_jpeg
+        from splitcodec.device.view import full_side, task_specs
 
         device.checked_level(level)
         full_side(device.bundle, specs=task_specs(device.bundle), fit=fit, side=side)

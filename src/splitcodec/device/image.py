@@ -268,3 +268,10 @@ def _to_eight_bits(raw: NDArray[Any]) -> NDArray[np.uint8]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def grey_jpeg() -> bytes:
+    """Return a picture to do everything once with: what runs for the first time takes several times as long."""
+    file = io.BytesIO()
+    Image.new("RGB", (1024, 1024), (128, 128, 128)).save(file, "jpeg")  # as most pictures are
+    return file.getvalue()

@@ -7,14 +7,12 @@ lies in what was sent is known at every size, so boxes and label maps find back 
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Sequence
 from typing import Final, Literal, final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from splitcodec.device.image import Picture, load_reduced, name_of
 from splitcodec.device.placed import Letterbox, crop_bhwc, crop_place, letterbox_bhwc, letterbox_place
@@ -115,13 +113,6 @@ def full_side(bundle: Bundle, *, specs: Sequence[TaskSpec], fit: Fit, side: int 
 
 def _multiple(bundle: Bundle, specs: Sequence[TaskSpec]) -> int:
     return math.lcm(bundle.manifest.stride, *(spec.multiple for spec in specs))
-
-
-def grey_jpeg() -> bytes:
-    """Return a picture to do everything once with: what runs for the first time takes several times as long."""
-    file = io.BytesIO()
-    Image.new("RGB", (1024, 1024), (128, 128, 128)).save(file, "jpeg")  # as most pictures are
-    return file.getvalue()
 
 
 def task_specs(bundle: Bundle) -> list[TaskSpec]:
