@@ -19,7 +19,6 @@ from latency_parts.choose import Choice
 from latency_parts.cores import Cores
 from splitcodec.device.client import Device
 from splitcodec.device.encoder import Precision
-from splitcodec.device.image import load_picture
 from splitcodec.device.view import Fit
 from splitcodec.edge.answer import Edge
 from splitcodec.evaluation.agreement import KINDS, has_int8
@@ -174,7 +173,7 @@ def _answer(edge: Edge, packet: bytes, *, tasks: Sequence[str], top: int) -> Sen
 
 
 def _view(device: Device, picture: bytes, *, fit: Fit) -> NDArray[np.uint8]:
-    return device.view(load_picture(picture), fit=fit)[0]
+    return device.view(picture, fit=fit)[0]  # the file itself: a large JPEG is decoded smaller, as for our packets
 
 
 def _fit(tasks: Sequence[str]) -> Fit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from PIL import Image
 
 from splitcodec.device.client import Device
 from splitcodec.device.fragmented import fragmented
+from splitcodec.device.image import load_picture
 from splitcodec.device.link import slow
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import DataError, LinkDown, SettingsError
@@ -328,3 +330,15 @@ def test_a_shaped_link_takes_what_the_model_says(script: ModuleType, tiny: Bundl
     if "skipped" in found:
         pytest.skip(found["skipped"])
     assert found["agrees"], found["rows"]
+
+
+def test_everybody_begins_with_the_same_picture_read_in_the_same_way(script: ModuleType, tiny: Bundle) -> None:
+    """Codecs decoded a large JPEG whole, and ours as small as will do."""
+    from latency_parts.strategies import _view
+
+    file = io.BytesIO()
+    Image.effect_noise((1600, 1200), 80).convert("RGB").save(file, "JPEG")
+    device = Device(tiny, threads=1)
+    whole, reduced = device.crop(load_picture(file.getvalue())), device.crop(file.getvalue())
+    assert (whole != reduced).any()
+    assert (_view(device, file.getvalue(), fit="crop") == reduced).all()
