@@ -46,7 +46,7 @@ def impatient(tiny: Bundle) -> Iterator[BackgroundServer]:
 
 def told(connection: socket.socket) -> bytes:
     """Read until the server hangs up."""
-    connection.settimeout(10)
+    connection.settimeout(60)
     data = b""
     while chunk := connection.recv(4096):
         data += chunk
@@ -370,7 +370,7 @@ def test_who_never_ends_a_handshake_is_cut_off_and_bounded(
 ) -> None:
     """Handshakes counted towards nothing, and took a minute."""
     key, cert = own_certificate
-    monkeypatch.setenv("SPLITCODEC_HEAD_TIMEOUT_S", "3")
+    monkeypatch.setenv("SPLITCODEC_HEAD_TIMEOUT_S", "8")
     monkeypatch.setenv("SPLITCODEC_MAX_CONNECTIONS", "3")
     with served(tiny_folder, "--tls-cert", cert, "--tls-key", key) as (process, url, lines), ExitStack() as leaving:
         port = int(url.rsplit(":", 1)[1])
@@ -381,10 +381,10 @@ def test_who_never_ends_a_handshake_is_cut_off_and_bounded(
         while len(ended) < 14:  # at once; six may be open
             assert time.monotonic() - since < 30
             ended |= set(select.select([one for one in opened if one not in ended], [], [], 1)[0])
-        assert len(ended) < 20 or time.monotonic() - since > 2.5
+        assert time.monotonic() - since < 6
         for one in opened:
             assert told(one) == b""
-        assert 2.5 < time.monotonic() - since < 30  # asyncio's own patience is 60 s
+        assert 7 < time.monotonic() - since < 40  # asyncio's own patience is 60 s
         trust = ssl.create_default_context(cafile=str(cert))
         assert httpx.get(f"{url}/healthz", trust_env=False, verify=trust).status_code == 200
         process.terminate()
