@@ -15,6 +15,7 @@ from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.device.client import Device
 from splitcodec.device.fragmented import fragmented
 from splitcodec.device.link import Link, http
+from splitcodec.device.links import open_link
 from splitcodec.device.udp import udp
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.fragmented import asked, serve_frames
@@ -83,11 +84,10 @@ def test_over_http_and_through_a_bridge_before_it(edge: Edge, packet: bytes, ser
 
 
 def test_over_udp(edge: Edge, packet: bytes) -> None:
-    with (
-        UdpBridge("127.0.0.1", 0, edge.respond_to) as bridge,
-        udp(f"udp://127.0.0.1:{bridge.port}", tasks=["detect"], score=LEAST) as link,
-    ):
+    with UdpBridge("127.0.0.1", 0, edge.respond_to) as bridge:
+        link = open_link(f"udp://127.0.0.1:{bridge.port}", tasks=["detect"], score=LEAST)
         holds(edge, packet, link)
+        link.close()
 
 
 def test_over_frames(edge: Edge, packet: bytes) -> None:
@@ -133,14 +133,14 @@ def test_over_mqtt_where_answers_that_are_kept_tell_it_apart(
     edge: Edge, packet: bytes, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     pytest.importorskip("paho.mqtt.client")
-    from splitcodec.device.mqtt import mqtt
     from splitcodec.edge.mqtt import Bridge
 
     with (
         Mosquitto(tmp_path_factory.mktemp("mosquitto")).running() as broker,
         Bridge(parse_broker(broker.url), edge.respond_to),
-        mqtt(broker.url, tasks=["detect"], score=LEAST) as link,
-        mqtt(broker.url, tasks=["detect"]) as usual,
     ):
+        link, usual = (open_link(broker.url, tasks=["detect"], score=score) for score in (LEAST, None))
         holds(edge, packet, lambda one: link(one, idempotency_key="k"))
         assert len(boxes(usual(packet, idempotency_key="k"))) == 100
+        link.close()
+        usual.close()
