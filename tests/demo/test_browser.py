@@ -530,6 +530,8 @@ def test_boxes_and_masks_are_drawn(visit: Visit) -> None:
     visit.settled()
     tasks = [parse_qs(urlsplit(one).query)["tasks"] for one in asked]
     assert tasks == [["classify,detect"]] * 2 + [["classify,detect,segment"]] * 2
+    packets = [parse_qs(urlsplit(one).query) for one in asked if "/v1/answer" in one]
+    assert [one["score"] for one in packets] == [["0.5"]] * 2  # boxes that are not drawn stay at the edge
     for side in ("ours", "jpeg"):
         check_drawn(visit.page, side)
     visit.check()

@@ -104,6 +104,18 @@ def test_a_number_of_guesses_that_no_edge_gives(top: int) -> None:
         http("http://127.0.0.1:9", top=top)
 
 
+def test_a_least_score_of_boxes_is_asked_for(edge: Edge) -> None:
+    with http(edge.url, tasks=["detect"], top=1, score=0.3) as link:
+        link(b"packet")
+    assert edge.seen[0][0] == "/v1/answer?tasks=detect&top=1&score=0.3&brief=1"
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.01, float("nan")])
+def test_a_least_score_that_no_box_has(score: float) -> None:
+    with pytest.raises(SettingsError, match="expected a least score of boxes from 0 to 1"):
+        http("http://127.0.0.1:9", score=score)
+
+
 def test_no_tasks_no_token(edge: Edge) -> None:
     with http(edge.url, brief=False) as link:
         link(b"x")

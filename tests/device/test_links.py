@@ -33,6 +33,10 @@ def test_each_packet_asks_for_what_is_wanted_of_it_over_a_link_that_is_kept(edge
     assert [headers["idempotency-key"] for _, headers, _ in edge.seen] == ["k1", "k2", "k3"]
     assert all(headers["authorization"] == "Bearer t0ken" for _, headers, _ in edge.seen)
     assert links.asking(few) is links.asking(Wanted(("classify",), 1)) is not links.asking(many)
+    likely = few._replace(score=0.3)
+    assert links(b"packet", likely) == b"{}"
+    assert edge.seen[-1][0].endswith("?tasks=classify&top=1&score=0.3&brief=1")
+    assert links.asking(likely) is not links.asking(few)
     links.close()
 
 

@@ -32,7 +32,7 @@ from splitcodec.wire.answer import parse_answer
 from splitcodec.wire.brief import shorten
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.problem import may_pass
-from splitcodec.wire.request import TOP, Wanted
+from splitcodec.wire.request import SCORE, TOP, Wanted
 from splitcodec.wire.topic import parse_broker
 from tests.mosquitto import Mosquitto, free_port
 from tests.requires import require
@@ -75,13 +75,13 @@ def test_a_picture_through_the_broker(broker: Mosquitto, tiny: Bundle, pictures:
 
 def test_wishes_and_key_travel_and_a_key_is_answered_once(broker: Mosquitto) -> None:
     asked = Asked()
-    with Bridge(parse_broker(broker.url), asked), mqtt(broker.url, tasks=("a", "b"), top=2) as link:
+    with Bridge(parse_broker(broker.url), asked), mqtt(broker.url, tasks=("a", "b"), top=2, score=0.3) as link:
         assert [
             link(b"one", idempotency_key="k1"),
             link(b"one", idempotency_key="k1"),
             link(b"one", idempotency_key="k2"),
         ] == [b"{one}"] * 3
-    assert asked.seen == [(b"one", Wanted(("a", "b"), 2, key)) for key in ("k1", "k2")]
+    assert asked.seen == [(b"one", Wanted(("a", "b"), 2, key, 0.3)) for key in ("k1", "k2")]
 
 
 @pytest.mark.parametrize("said", ["0", "1001", "two", "-1", "9" * 5000, "\u0663"])
@@ -90,6 +90,17 @@ def test_a_number_of_guesses_that_is_none_is_refused(broker: Mosquitto, said: st
     with Bridge(parse_broker(broker.url), asked), mqtt(broker.url, top=1, retries=0) as link:
         link._wanted = [(TOP, said)]
         with pytest.raises(LinkRefused, match="expected 1 to 1000 guesses") as caught:
+            link(b"one")
+    assert caught.value.status == 400
+    assert not asked.seen
+
+
+@pytest.mark.parametrize("said", ["-0.1", "1.01", "nan", "", "many"])
+def test_a_score_that_is_none_is_refused(broker: Mosquitto, said: str) -> None:
+    asked = Asked()
+    with Bridge(parse_broker(broker.url), asked), mqtt(broker.url, score=1, retries=0) as link:
+        link._wanted = [(SCORE, said)]
+        with pytest.raises(LinkRefused, match="expected a least score of boxes from 0 to 1") as caught:
             link(b"one")
     assert caught.value.status == 400
     assert not asked.seen

@@ -52,16 +52,24 @@ def test_where_a_picture_lies_waits_beside_its_packet_and_older_packets_have_non
 def test_what_to_ask_for_waits_beside_its_packet_and_older_packets_ask_for_what_is_wanted_today(tmp_path: Path) -> None:
     spool, today = Spool(tmp_path), Wanted(("segment",), 4)
     place = Letterbox((400, 300), 320, 240, 224, 224, 48, 8)
-    for wanted in (Wanted(("classify",), 1), Wanted(("classify", "detect"), None), Wanted()):
+    for wanted in (Wanted(("classify",), 1), Wanted(("classify", "detect"), None, score=0.3), Wanted()):
         made = entry_of("a@0", "a", made=(b"packet", 3, place), wanted=wanted)
         assert spool.read(spool.add(made)) == made
         assert made.wanted(today) == wanted._replace(key=made.key)
         assert (made.place, made.level, made.packet) == (place, 3, b"packet")
     old = spool.add(entry(2))
     assert b"tasks" not in old.read_bytes()
+    assert b"score" not in spool.waiting()[0].read_bytes()  # as older versions write it
     assert spool.read(old) == entry(2)
     assert entry(2).wanted(today) == Wanted(("segment",), 4, f"{2:032}")
-    for bad in (b'"classify","top":1', b'["classify"],"top":"x"', b'["classify"],"top":[]', b"7", b"null"):
+    for bad in (
+        b'"classify","top":1',
+        b'["classify"],"top":"x"',
+        b'["classify"],"top":[]',
+        b'["a"],"score":"x"',
+        b"7",
+        b"null",
+    ):
         head = b'{"capture":"a","picture":"a","key":"k","level":3,"tasks":' + bad + b"}\n"
         old.write_bytes(head + zlib.crc32(head).to_bytes(4, "little"))
         with pytest.raises(SpoolError, match="damaged"):
@@ -206,7 +214,10 @@ def test_keys_tell_captures_packets_and_what_is_asked_for_apart() -> None:
         idempotency_key(b"a", "b", wanted=Wanted(("classify",), 1)),
         idempotency_key(b"a", "b", wanted=Wanted(("classify", "detect"))),
         idempotency_key(b"a", "b", wanted=Wanted()),
+        idempotency_key(b"a", "b", wanted=one._replace(score=0.3)),
+        idempotency_key(b"a", "b", wanted=one._replace(score=0.5)),
     }
-    assert len(keys) == 7
+    assert len(keys) == 9
+    assert "a07765388554dfa74df5f7b1bce00ff0" in keys  # of versions before scores, whose packets may wait
     assert {len(key) for key in keys} == {32}
     assert idempotency_key(b"a", "b", wanted=one._replace(key="k")) in keys

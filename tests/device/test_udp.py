@@ -97,12 +97,12 @@ def test_what_is_asked_for_arrives() -> None:
     asked = Echo()
     with UdpBridge("127.0.0.1", 0, asked) as bridge:
         url = f"udp://127.0.0.1:{bridge.port}"
-        with udp(url, tasks=["classify", "detect"], top=3) as link:
+        with udp(url, tasks=["classify", "detect"], top=3, score=0.3) as link:
             assert link(b"\x14one", idempotency_key="k1") == b"answer to \x14one"
         other = open_link(url)
         assert other(b"\x14two") == b"answer to \x14two"
         other.close()
-    assert asked.seen == [(b"\x14one", Wanted(("classify", "detect"), 3)), (b"\x14two", Wanted())]
+    assert asked.seen == [(b"\x14one", Wanted(("classify", "detect"), 3, score=0.3)), (b"\x14two", Wanted())]
 
 
 def test_packets_and_answers_of_many_datagrams_over_a_bad_link() -> None:
@@ -411,6 +411,7 @@ def test_an_answer_that_is_none_is_garbled() -> None:
         ("udp://host", {"timeout_s": 0.0}, "time-out"),
         ("udp://host", {"retries": -1}, "retries"),
         ("udp://host", {"top": 0}, "guesses"),
+        ("udp://host", {"score": 1.5}, "least score"),
         ("udp://host", {"token": "short"}, "at least 16"),
         ("udp://host", {"wait_s": -1.0}, "more than 0 s"),
         ("udp://host", {"datagram": 8}, "at least 11"),

@@ -81,6 +81,12 @@ def test_respond_is_a_link(tiny: Bundle, pictures: list[Image.Image]) -> None:
     assert one == EDGE.answer(PACKETS[0])["answers"]["classify"][:1]
 
 
+@pytest.mark.parametrize("score", [-0.1, 1.1, float("nan")])
+def test_a_score_that_no_box_has_is_refused(score: float) -> None:
+    with pytest.raises(SettingsError, match="from 0 to 1"):
+        EDGE.answer(PACKETS[0], score=score)
+
+
 @pytest.mark.parametrize("top", [0, -1])
 def test_top_below_one_is_refused(top: int) -> None:
     with pytest.raises(SettingsError):

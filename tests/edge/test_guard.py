@@ -345,6 +345,8 @@ def test_an_idempotency_key_computes_once(
     assert sorted(one.headers.get("idempotency-replayed", "") for one in found) == ["", "true", "true", "true"]
     is_problem(client.post("/v1/answer", content=packets[1], headers=key), 422, "IdempotencyMismatch")
     is_problem(client.post("/v1/answer?top=1", content=packets[0], headers=key), 422, "IdempotencyMismatch")
+    likely = client.post("/v1/answer?score=0.3", content=packets[0], headers=key)
+    is_problem(likely, 422, "IdempotencyMismatch")
     is_problem(client.post("/v1/answer", content=packets[1], headers={"idempotency-key": "a b"}), 400, "IdempotencyKey")
     with http(str(client.base_url), retries=0) as link:
         assert link(packets[0], idempotency_key="K_1-a") == found[0].content

@@ -53,6 +53,23 @@ def test_the_shipped_graphs_answer_alike_in_batches(shipped: Edge) -> None:
         assert [guess["p"] for guess in guesses] == pytest.approx([guess["p"] for guess in alone], abs=1e-6)
 
 
+def test_each_of_a_batch_gets_boxes_from_its_own_score_on(shipped: Edge) -> None:
+    from splitcodec.demo.photos import PHOTOGRAPHS
+
+    device = Device(shipped.bundles[0], threads=1)
+    packet = device.encode(PHOTOGRAPHS[1].read(), fit="letterbox")
+    questions = [shipped.read(packet, tasks=["detect"], score=score) for score in (0.5, 0.05, 0.3)]
+    assert len({question.kind for question in questions}) == 1
+    few, every, some = (
+        [box["score"] for box in answer["answers"]["detect"]]
+        for answer in shipped.answer_all(questions)
+        if not isinstance(answer, SplitcodecError)
+    )
+    assert 0 < len(few) < len(some) < len(every)
+    assert few == [score for score in every if score >= 0.5]
+    assert some == [score for score in every if score >= 0.3]
+
+
 def test_a_bad_payload_fails_alone(edge: Edge, packets: list[bytes]) -> None:
     bad = pack(replace(unpack(packets[1]), payload=b"\x01" * 60))
     outcomes = edge.answer_all([edge.read(one) for one in (packets[0], bad, packets[2])])

@@ -111,6 +111,13 @@ def test_a_wrong_top_is_422_and_named(client: httpx.Client, packet: bytes, top: 
     assert len(problem["detail"]) <= 500
 
 
+@pytest.mark.parametrize("score", ["-0.1", "1.01", "nan", "inf", "many", ""])
+def test_a_wrong_score_is_422_and_named(client: httpx.Client, packet: bytes, score: str) -> None:
+    response = client.post("/v1/answer", params={"score": score}, content=packet)
+    assert response.status_code == 422
+    assert "query.score" in problem_of(response)["detail"]
+
+
 def test_unknown_places_and_methods_are_problems_too(client: httpx.Client) -> None:
     assert problem_of(client.get("/nowhere"))["status"] == 404
     response = client.get("/v1/answer")

@@ -13,10 +13,12 @@ names = st.lists(
 )
 
 
-@given(packets, names, st.none() | st.integers(1, 1000), st.booleans())
-def test_what_is_dumped_is_parsed(packet: bytes, tasks: list[str], top: int | None, brief: bool) -> None:
-    message = dump_request(packet, tasks=tasks, top=top, brief=brief)
-    assert parse_request(message) == Request(packet, Wanted(tuple(tasks), top), brief)
+@given(packets, names, st.none() | st.integers(1, 1000), st.none() | st.floats(0, 1), st.booleans())
+def test_what_is_dumped_is_parsed(
+    packet: bytes, tasks: list[str], top: int | None, score: float | None, brief: bool
+) -> None:
+    message = dump_request(packet, tasks=tasks, top=top, score=score, brief=brief)
+    assert parse_request(message) == Request(packet, Wanted(tuple(tasks), top, score=score), brief)
 
 
 def test_a_packet_alone_is_a_request() -> None:
@@ -50,6 +52,25 @@ def test_what_is_no_request_is_refused(message: bytes, words: str) -> None:
 def test_a_number_of_guesses_is_checked(said: str) -> None:
     words = f"top={said}".encode()
     with pytest.raises(SettingsError, match="expected 1 to 1000"):
+        parse_request(bytes((0, len(words))) + words + b"\x14")
+
+
+def test_a_score_costs_ten_bytes() -> None:
+    message = dump_request(b"\x14abc", tasks=["detect"], score=0.3)
+    assert message == b"\x00\x16tasks=detect&score=0.3\x14abc"
+    assert parse_request(message).wanted == Wanted(("detect",), score=0.3)
+
+
+@pytest.mark.parametrize(("said", "score"), [("0", 0.0), ("1", 1.0), ("1.0", 1.0), ("5E-1", 0.5), ("1e-05", 1e-5)])
+def test_a_score_may_be_written_as_json_writes_numbers(said: str, score: float) -> None:
+    words = f"score={said}".encode()
+    assert parse_request(bytes((0, len(words))) + words + b"\x14").wanted.score == score
+
+
+@pytest.mark.parametrize("said", ["-0.1", "1.01", "x", "nan", "inf", "1_0", "0,3", "%200.3", "%D9%A1", "0" * 40])
+def test_a_score_is_checked(said: str) -> None:
+    words = f"score={said}".encode()
+    with pytest.raises(SettingsError, match="expected a least score of boxes from 0 to 1"):
         parse_request(bytes((0, len(words))) + words + b"\x14")
 
 

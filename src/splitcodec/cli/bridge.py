@@ -141,13 +141,13 @@ def _over_http(url: str, timeout_s: float, *, token: str | None) -> tuple[Respon
     from splitcodec.wire.request import Wanted
 
     @functools.lru_cache(maxsize=32)
-    def link(tasks: tuple[str, ...], top: int | None) -> HttpLink:
-        return http(url, tasks=tasks, top=top, timeout_s=timeout_s, retries=0, token=token, brief=False)
+    def link(tasks: tuple[str, ...], top: int | None, score: float | None) -> HttpLink:
+        return http(url, tasks=tasks, top=top, score=score, timeout_s=timeout_s, retries=0, token=token, brief=False)
 
-    place = link((), None).url  # a wrong address is told now
+    place = link((), None, None).url  # a wrong address is told now
 
     def respond(packet: bytes, wanted: Wanted) -> bytes:
-        return link(wanted.tasks, wanted.top)(packet, idempotency_key=wanted.key)
+        return link(wanted.tasks, wanted.top, wanted.score)(packet, idempotency_key=wanted.key)
 
     return respond, place
 

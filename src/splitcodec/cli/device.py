@@ -30,6 +30,7 @@ from splitcodec.cli.show import (
     EncoderOption,
     JsonOption,
     LevelOption,
+    ScoreOption,
     ThreadsOption,
     TimeoutOption,
     TokenFileOption,
@@ -153,6 +154,7 @@ def ask(
     bundle: BundleOption = DEFAULT_BUNDLE,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     top: TopOption = None,
+    score: ScoreOption = None,
     timeout: TimeoutOption = 10.0,
     retries: Annotated[int, typer.Option("--retries", min=0, help="Further tries when nobody answers.")] = 2,
     fit: Annotated[
@@ -188,7 +190,13 @@ def ask(
     check_finite({"--timeout": timeout})
     wanted = task_names(tasks)
     link = open_link(
-        url, tasks=wanted, top=top, timeout_s=timeout, retries=retries, token=read_token(token_file, url=url)
+        url,
+        tasks=wanted,
+        top=top,
+        score=score,
+        timeout_s=timeout,
+        retries=retries,
+        token=read_token(token_file, url=url),
     )
     shown: Fit = fit.value if fit is not None else "crop" if wanted == ["classify"] else "letterbox"
     _check_draw(draw, images)

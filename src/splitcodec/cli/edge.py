@@ -27,7 +27,7 @@ from splitcodec.cli.show import (
     task_names,
 )
 from splitcodec.errors import FileTooLarge, PacketError
-from splitcodec.wire.answer import GUESSES, MOST_GUESSES
+from splitcodec.wire.answer import GUESSES, LEAST_SCORE, MOST_GUESSES
 
 if TYPE_CHECKING:
     from splitcodec.edge.answer import Edge
@@ -58,6 +58,7 @@ def answer(
     packets: Annotated[list[Path], typer.Argument(metavar="PACKET", readable=False, help="Packets made by `encode`.")],
     bundle: BundlesOption = None,
     top: Annotated[int, typer.Option("--top", min=1, max=MOST_GUESSES, help="Number of guesses.")] = GUESSES,
+    score: Annotated[float, typer.Option("--score", min=0, max=1, help="Least score of boxes.")] = LEAST_SCORE,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     threads: ThreadsOption = None,
     json_: JsonOption = False,
@@ -84,7 +85,7 @@ def answer(
                 f"{path}: {max(size, len(data))} bytes, more than any packet has ({_LARGEST_FILE} at most); "
                 "give a packet made by `splitcodec encode`"
             )
-        return {**edge.answer(data, tasks=wanted, top=top), "packet": str(path)}
+        return {**edge.answer(data, tasks=wanted, top=top, score=score), "packet": str(path)}
 
     done, failures = each(
         packets, one, what="answering", failed=lambda path, error: {"packet": str(path), **problem(error)}

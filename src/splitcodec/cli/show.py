@@ -18,7 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from splitcodec.errors import MissingExtra, SettingsError, SplitcodecError, TaskError
-from splitcodec.wire.answer import GUESSES, MOST_GUESSES
+from splitcodec.wire.answer import GUESSES, LEAST_SCORE, MOST_GUESSES
 
 if TYPE_CHECKING:
     from splitcodec.wire.bundle import Bundle
@@ -44,13 +44,11 @@ LevelOption = Annotated[
 ]
 TopOption = Annotated[
     int | None,
-    typer.Option(
-        "--top",
-        min=1,
-        max=MOST_GUESSES,
-        metavar="K",
-        help=f"Guesses to ask for ({GUESSES}); one is the shortest answer.",
-    ),
+    typer.Option("--top", min=1, max=MOST_GUESSES, metavar="K", help=f"Guesses to ask for ({GUESSES}); one is least."),
+]
+ScoreOption = Annotated[
+    float | None,
+    typer.Option("--score", min=0, max=1, metavar="S", help=f"Least score of boxes to ask for ({LEAST_SCORE})."),
 ]
 ThreadsOption = Annotated[
     int | None,

@@ -20,6 +20,7 @@ from splitcodec.cli.show import (
     EncoderOption,
     JsonOption,
     LevelOption,
+    ScoreOption,
     ThreadsOption,
     TimeoutOption,
     TokenFileOption,
@@ -93,6 +94,7 @@ def watch(
     bundle: BundleOption = DEFAULT_BUNDLE,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     top: TopOption = None,
+    score: ScoreOption = None,
     timeout: TimeoutOption = 10.0,
     poll: Annotated[float, typer.Option("--poll", min=0.05, metavar="S", help="Seconds between looks at DIR.")] = 1.0,
     settle: Annotated[
@@ -137,7 +139,7 @@ def watch(
     )
     place = _spool(spool, folder=folder, camera=camera)
     every, settle = _times(every, settle, camera=camera, after=after)
-    asking = Wanted(tuple(task_names(tasks)), top)
+    asking = Wanted(tuple(task_names(tasks)), top, score=score)
     shown, stop = Shown(json_=json_), threading.Event()
     keeper = None if kbit_per_s is None else RateKeeper(kbit_per_s, window_s=10.0 if window_s is None else window_s)
     with contextlib.ExitStack() as closing:

@@ -22,7 +22,7 @@ from splitcodec.wire.brief import restore
 from splitcodec.wire.exchange import Heard, Limits, Message, Patience, Receiver, Sender, State
 from splitcodec.wire.fragment import MAX_FRAGMENTS, Channel, Complete, Fragment, Report, dump_frame, parse_frame
 from splitcodec.wire.problem import parse_problem
-from splitcodec.wire.request import check_top, dump_request
+from splitcodec.wire.request import check_score, check_top, dump_request
 
 Send = Callable[[bytes], None]
 Receive = Callable[[float], bytes | None]
@@ -35,6 +35,7 @@ def fragmented(
     frame: int = 222,
     tasks: Sequence[str] = (),
     top: int | None = None,
+    score: float | None = None,
     brief: bool = False,
     timeout_s: float = 60.0,
     patience: Patience | None = None,
@@ -44,9 +45,9 @@ def fragmented(
 ) -> FragmentedLink:
     """Return a link over frames of at most `frame` bytes; `timeout_s` bounds one packet and its answer.
 
-    `tasks`, `top` (guesses of a classification) and `brief` (an answer in a third of the bytes) are asked for in front
-    of the packet, in 2 bytes and a few more; an edge that takes them has its `respond` in `asked`. `place` names the
-    edge in messages.
+    `tasks`, `top` (guesses of a classification), `score` (the least of the boxes to send) and `brief` (an answer in a
+    third of the bytes) are asked for in front of the packet, in 2 bytes and a few more; an edge that takes them has its
+    `respond` in `asked`. `place` names the edge in messages.
 
     Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense, and for a
     packet that needs more than 256 fragments. Without `limits` any answer that fits into 256 frames is taken.
@@ -54,11 +55,12 @@ def fragmented(
     if not (math.isfinite(timeout_s) and timeout_s > 0):
         raise SettingsError(f"time-out of {timeout_s} s; expected more than 0")
     check_top(top)
+    check_score(score)
     return FragmentedLink(
         send,
         receive,
         frame=frame,
-        request=partial(dump_request, tasks=tuple(tasks), top=top, brief=brief),
+        request=partial(dump_request, tasks=tuple(tasks), top=top, score=score, brief=brief),
         brief=brief,
         timeout_s=timeout_s,
         patience=patience,

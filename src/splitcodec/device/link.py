@@ -13,7 +13,7 @@ import random
 import re
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import final
 
@@ -25,7 +25,7 @@ from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError,
 from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.brief import MEDIA_TYPE, restore
 from splitcodec.wire.problem import Told, told_by
-from splitcodec.wire.request import backoff_s, check_top
+from splitcodec.wire.request import BRIEF, backoff_s, said
 
 Link = Callable[[bytes], bytes]
 
@@ -41,6 +41,7 @@ def http(
     *,
     tasks: Sequence[str] = (),
     top: int | None = None,
+    score: float | None = None,
     timeout_s: float = 10.0,
     retries: int = 2,
     token: str | None = None,
@@ -52,14 +53,14 @@ def http(
     `timeout_s` is for each try, `retries` are on top of the first try and follow lost connections, time-outs, the
     statuses 429, 502, 503 and 504, and a 500 that is a proxy's (waiting as Retry-After asks, at most 30 s). `tasks` are
     the answers to ask for and `top` how many guesses of a classification (none: the edge's default, five; on a weak
-    link one saves some 90 bytes of answer), `token` is sent as a bearer token. `brief`: the answer crosses the link in
-    a third of its bytes and is restored here; an edge that does not know how sends it as it is.
+    link one saves some 90 bytes of answer), `score` the least of the boxes to send (none: 0.05), `token` is sent as a
+    bearer token. `brief`: the answer crosses the link in a third of its bytes and is restored here; an edge that does
+    not know how sends it as it is.
 
     Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense.
     """
-    return HttpLink(
-        url, tasks=tasks, top=top, timeout_s=timeout_s, retries=retries, token=token, brief=brief, sleep=sleep
-    )
+    words = said(tasks=tasks, top=top, score=score) | ({BRIEF: "1"} if brief else {})
+    return HttpLink(url, words=words, timeout_s=timeout_s, retries=retries, token=token, sleep=sleep)
 
 
 @final
@@ -73,27 +74,22 @@ class HttpLink:
         self,
         url: str,
         *,
-        tasks: Sequence[str],
-        top: int | None,
+        words: Mapping[str, str],
         timeout_s: float,
         retries: int,
         token: str | None,
-        brief: bool,
         sleep: Callable[[float], None],
     ) -> None:
         if not (math.isfinite(timeout_s) and timeout_s > 0):
             raise SettingsError(f"time-out of {timeout_s} s; expected more than 0")
         if retries < 0:
             raise SettingsError(f"{retries} retries; expected 0 or more")
-        check_top(top)
         self._address = _checked_url(url)
         self.url = shown_address(self._address)
         self._tries = 1 + retries
         self._timeout_s = timeout_s
         self._sleep = sleep
-        self._params = {"tasks": ",".join(tasks)} if tasks else {}
-        self._params |= {} if top is None else {"top": str(top)}
-        self._params |= {"brief": "1"} if brief else {}
+        self._params = dict(words)
         headers = {"user-agent": "splitcodec", **_authorization(token)}
         self._open = partial(open_client, headers, timeout_s, tls=httpx.URL(self._address).scheme == "https")
         self._connect()

@@ -42,6 +42,7 @@ def open_link(
     *,
     tasks: Sequence[str] = (),
     top: int | None = None,
+    score: float | None = None,
     timeout_s: float = 10.0,
     retries: int = 2,
     token: str | None = None,
@@ -54,20 +55,21 @@ def open_link(
     Raises SettingsError, and MissingExtra without paho-mqtt.
     """
     if url.startswith("udp://"):
-        return udp(url, tasks=tasks, top=top, timeout_s=timeout_s, retries=retries, token=token)
+        return udp(url, tasks=tasks, top=top, score=score, timeout_s=timeout_s, retries=retries, token=token)
     if not url.startswith(("mqtt://", "mqtts://")):
         if not url.lower().startswith(("http://", "https://")):
             shown = url.rpartition("@")[2][:200]  # of a wrong address nobody knows what the password is
             raise SettingsError(
                 f"{shown!r} is no address of an edge; expected one like http://host:8080, mqtt://host/topic or udp://host"
             )
-        return http(url, tasks=tasks, top=top, timeout_s=timeout_s, retries=retries, token=token)
+        return http(url, tasks=tasks, top=top, score=score, timeout_s=timeout_s, retries=retries, token=token)
     from splitcodec.device.mqtt import mqtt
 
     return mqtt(
         url,
         tasks=tasks,
         top=top,
+        score=score,
         timeout_s=timeout_s,
         retries=retries,
         username=os.environ.get("SPLITCODEC_MQTT_USERNAME") or None,
@@ -92,10 +94,10 @@ class Links:
         return self.asking(wanted)(packet, idempotency_key=wanted.key)
 
     def asking(self, wanted: Wanted) -> KeyedLink:
-        """Return the link that asks for these tasks and guesses. Raises as `open_link`."""
+        """Return the link that asks for these tasks, guesses and boxes. Raises as `open_link`."""
         query = wanted._replace(key=None)
         if query not in self._links:
-            self._links[query] = self._open(tasks=query.tasks, top=query.top)
+            self._links[query] = self._open(tasks=query.tasks, top=query.top, score=query.score)
         return self._links[query]
 
     def close(self) -> None:

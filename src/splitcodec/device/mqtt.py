@@ -16,7 +16,7 @@ import secrets
 import threading
 import time
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, final
@@ -26,7 +26,7 @@ from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.brief import MEDIA_TYPE as BRIEF_TYPE
 from splitcodec.wire.brief import restore
 from splitcodec.wire.problem import MEDIA_TYPE, parse_problem
-from splitcodec.wire.request import BRIEF, KEY, TASKS, TOP, backoff_s, check_top
+from splitcodec.wire.request import BRIEF, KEY, backoff_s, said
 from splitcodec.wire.topic import ANSWER_TYPE, LARGEST, PACKET_TYPE, Broker, parse_broker, published_bytes
 
 try:
@@ -48,6 +48,7 @@ def mqtt(
     *,
     tasks: Sequence[str] = (),
     top: int | None = None,
+    score: float | None = None,
     timeout_s: float = 10.0,
     retries: int = 2,
     username: str | None = None,
@@ -57,10 +58,10 @@ def mqtt(
 ) -> MqttLink:
     """Return a link to the bridge that listens at `url`: mqtt://[user[:password]@]host[:1883]/topic, or mqtts://.
 
-    `timeout_s` is for each try, `retries` are on top of the first. `tasks` are the answers to ask for and `top` how
-    many guesses of a classification (none: the edge's default). `username` and `password` count where the URL has none,
-    `ca_file` holds the authorities that TLS trusts. `brief`: the answer crosses the broker in a third of its bytes and
-    is restored here; a bridge that does not know how sends it as it is.
+    `timeout_s` is for each try, `retries` are on top of the first. `tasks` are the answers to ask for, `top` how many
+    guesses of a classification, `score` the least of the boxes to send (none: the edge's defaults). `username` and
+    `password` count where the URL has none, `ca_file` holds the authorities that TLS trusts. `brief`: the answer
+    crosses the broker in a third of its bytes and is restored here; a bridge that does not know how sends it as it is.
 
     Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense.
     """
@@ -68,9 +69,9 @@ def mqtt(
         raise SettingsError(f"time-out of {timeout_s} s; expected more than 0")
     if retries < 0:
         raise SettingsError(f"{retries} retries; expected 0 or more")
-    check_top(top)
+    words = said(tasks=tasks, top=top, score=score) | ({BRIEF: "1"} if brief else {})
     broker = parse_broker(url, username=username, password=password, ca_file=ca_file)
-    return MqttLink(broker, tasks=tasks, top=top, timeout_s=timeout_s, retries=retries, brief=brief)
+    return MqttLink(broker, words=words, timeout_s=timeout_s, retries=retries)
 
 
 @final
@@ -80,13 +81,9 @@ class MqttLink:
     Threads may share it, and so may a process and those that fork from it: each opens a connection of its own.
     """
 
-    def __init__(
-        self, broker: Broker, *, tasks: Sequence[str], top: int | None, timeout_s: float, retries: int, brief: bool
-    ) -> None:
+    def __init__(self, broker: Broker, *, words: Mapping[str, str], timeout_s: float, retries: int) -> None:
         self.url = broker.url
-        self._wanted = [(TASKS, ",".join(tasks))] if tasks else []
-        self._wanted += [] if top is None else [(TOP, str(top))]
-        self._wanted += [(BRIEF, "1")] if brief else []
+        self._wanted = list(words.items())
         self._timeout_s = timeout_s
         self._tries = 1 + retries
         self._open = partial(_Session, broker, timeout_s=timeout_s)

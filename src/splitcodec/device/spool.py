@@ -37,8 +37,8 @@ class Entry:
     """A packet that waits: of which capture and picture, its level, its idempotency key.
 
     `place` is where the picture lies in what the network sees, so that an answer's boxes find back to the picture.
-    `tasks` and `top` (none: the edge's default) are asked for whenever it is sent. Older versions stored neither
-    `tasks` (then None) nor the place of a crop.
+    `tasks`, `top` and `score` (none: the edge's defaults) are asked for whenever it is sent. Older versions stored
+    neither `tasks` (then None) nor the place of a crop.
     """
 
     capture: str
@@ -49,10 +49,11 @@ class Entry:
     place: Letterbox | None = None
     tasks: tuple[str, ...] | None = None
     top: int | None = None
+    score: float | None = None
 
     def wanted(self, today: Wanted) -> Wanted:
         """Return what to ask for, and under which key; `today` is what packets are made for now."""
-        asked = today if self.tasks is None else Wanted(self.tasks, self.top)
+        asked = today if self.tasks is None else Wanted(self.tasks, self.top, score=self.score)
         return asked._replace(key=self.key)
 
 
@@ -60,7 +61,7 @@ def entry_of(capture: str, picture: str, *, made: tuple[bytes, int, Letterbox | 
     """Return the entry of a packet that was made now: (packet, level, place)."""
     packet, level, place = made
     key = idempotency_key(packet, capture, wanted=wanted)
-    return Entry(capture, picture, key, level, packet, place, wanted.tasks, wanted.top)
+    return Entry(capture, picture, key, level, packet, place, wanted.tasks, wanted.top, wanted.score)
 
 
 def idempotency_key(packet: bytes, capture: str, *, wanted: Wanted) -> str:
@@ -68,7 +69,8 @@ def idempotency_key(packet: bytes, capture: str, *, wanted: Wanted) -> str:
 
     An edge gives one key one answer, so what is asked for is part of it.
     """
-    rest = repr((capture, wanted.tasks, wanted.top)).encode()
+    least = () if wanted.score is None else (wanted.score,)  # without one as ever: sent again after an update
+    rest = repr((capture, wanted.tasks, wanted.top, *least)).encode()
     return hashlib.sha256(len(packet).to_bytes(4, "little") + packet + rest).hexdigest()[:32]
 
 
@@ -245,6 +247,7 @@ def _dump(entry: Entry) -> bytes:
         head["place"] = asdict(entry.place)
     if entry.tasks is not None:
         head |= {"tasks": list(entry.tasks), "top": entry.top}
+        head |= {} if entry.score is None else {"score": entry.score}
     content = json.dumps(head, separators=(",", ":")).encode() + b"\n" + entry.packet
     return content + zlib.crc32(content).to_bytes(4, "little")
 
@@ -264,6 +267,7 @@ def _parse(content: bytes, place: Path) -> Entry:
             place=_place(got["place"]) if "place" in got else None,
             tasks=_tasks(got["tasks"]) if "tasks" in got else None,
             top=None if got.get("top") is None else int(got["top"]),
+            score=None if got.get("score") is None else float(got["score"]),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SpoolError(f"{place}: damaged ({error}); the packet is set aside") from None

@@ -41,6 +41,7 @@ def udp(
     *,
     tasks: Sequence[str] = (),
     top: int | None = None,
+    score: float | None = None,
     brief: bool = True,
     timeout_s: float = 10.0,
     retries: int = 2,
@@ -51,9 +52,10 @@ def udp(
     """Return a link to the bridge at `url`: udp://host[:8080].
 
     `timeout_s` is for each try, `retries` are on top of the first. `tasks` are the answers to ask for, `top` how many
-    guesses of a classification (none: the edge's default). `brief`: the answer comes in a third of its bytes. `token`:
-    a key of at least 16 bytes that the bridge has as well. `datagram` is the most bytes in one, `wait_s` how long to
-    wait for word of the last of them before asking: more than sending them and a round trip take.
+    guesses of a classification, `score` the least of the boxes to send (none: the edge's defaults). `brief`: the answer
+    comes in a third of its bytes. `token`: a key of at least 16 bytes that the bridge has as well. `datagram` is the
+    most bytes in one, `wait_s` how long to wait for word of the last of them before asking: more than sending them and
+    a round trip take.
 
     Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense.
     """
@@ -68,6 +70,7 @@ def udp(
         frame=datagram - line.seal.overhead,
         tasks=tasks,
         top=top,
+        score=score,
         brief=brief,
         timeout_s=timeout_s,
         patience=Patience(report_s=min(wait_s, timeout_s / 2)),

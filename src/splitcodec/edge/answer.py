@@ -21,10 +21,10 @@ from splitcodec.edge.line import Line, Question, milliseconds
 from splitcodec.edge.tail import check_top
 from splitcodec.edge.tasks import CLASSIFY
 from splitcodec.errors import BundleNotFound, GraphError, PacketBundle, SettingsError, SplitcodecError
-from splitcodec.wire.answer import GUESSES, Answer, dump_answer
+from splitcodec.wire.answer import GUESSES, LEAST_SCORE, Answer, dump_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.packet import Packet, unpack
-from splitcodec.wire.request import Wanted
+from splitcodec.wire.request import Wanted, check_score
 
 UNCOMPRESSED = -1  # the level of an answer that no packet was needed for
 
@@ -60,19 +60,34 @@ class Edge:
             if line.bundle.manifest.version > rival.bundle.manifest.version:
                 self._routes[line.bundle.fingerprint[:4]] = line
 
-    def answer(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = GUESSES) -> Answer:
+    def answer(
+        self,
+        packet: bytes,
+        *,
+        tasks: Sequence[str] | None = None,
+        top: int = GUESSES,
+        score: float = LEAST_SCORE,
+    ) -> Answer:
         """Return the answer to one packet, with the milliseconds of the stages "decode", "decoder", "tail" and more.
 
-        `tasks` (none: "classify") are run on the same features; `top` is the number of guesses.
+        `tasks` (none: "classify") are run on the same features; `top` is the number of guesses, `score` the
+        least of the boxes.
         Raises PacketError, TaskError, SettingsError, GraphError; never anything but a SplitcodecError, whatever the
         bytes.
         """
-        (outcome,) = self.answer_all([self.read(packet, tasks=tasks, top=top)])
+        (outcome,) = self.answer_all([self.read(packet, tasks=tasks, top=top, score=score)])
         if isinstance(outcome, SplitcodecError):
             raise outcome
         return outcome
 
-    def read(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = GUESSES) -> Question:
+    def read(
+        self,
+        packet: bytes,
+        *,
+        tasks: Sequence[str] | None = None,
+        top: int = GUESSES,
+        score: float = LEAST_SCORE,
+    ) -> Question:
         """Return what a packet asks, held against its bundle; nothing is allocated or decoded yet.
 
         Raises PacketError (all but PacketPayload), TaskError, SettingsError.
@@ -80,7 +95,8 @@ class Edge:
         fields = unpack(packet)
         line = self._route(fields)
         check_top(top)
-        return line.question(fields, tasks=tasks, top=top)
+        check_score(score)
+        return line.question(fields, tasks=tasks, top=top, score=score)
 
     def answer_all(self, questions: Sequence[Question]) -> list[Answer | SplitcodecError]:
         """Return an answer or a refusal for each question, in their order; runs of equal `kind` share one batch.
@@ -105,13 +121,22 @@ class Edge:
         own = bundle.manifest.max_symbols
         return own if self._max_symbols is None else min(self._max_symbols, own)
 
-    def respond(self, packet: bytes, *, tasks: Sequence[str] | None = None, top: int = GUESSES) -> bytes:
+    def respond(
+        self,
+        packet: bytes,
+        *,
+        tasks: Sequence[str] | None = None,
+        top: int = GUESSES,
+        score: float = LEAST_SCORE,
+    ) -> bytes:
         """Return the answer as JSON: a link without a network. Raises as `answer`, and AnswerTooLarge."""
-        return dump_answer(self.answer(packet, tasks=tasks, top=top))
+        return dump_answer(self.answer(packet, tasks=tasks, top=top, score=score))
 
     def respond_to(self, packet: bytes, wanted: Wanted) -> bytes:
         """Return the answer as JSON to what a device wants; its key means nothing here. Raises as `respond`."""
-        return self.respond(packet, tasks=wanted.tasks or None, top=GUESSES if wanted.top is None else wanted.top)
+        top = GUESSES if wanted.top is None else wanted.top
+        score = LEAST_SCORE if wanted.score is None else wanted.score
+        return self.respond(packet, tasks=wanted.tasks or None, top=top, score=score)
 
     def picture_answer(
         self,

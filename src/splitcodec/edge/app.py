@@ -1,6 +1,7 @@
 """The edge behind HTTP: POST a packet, get an answer.   around: service.py   served by: listen.py
 
     POST /v1/answer?tasks=classify&top=5    body: one raw packet, any content type; Idempotency-Key: optional
+                                            score=0.3: boxes from that score on
                                             brief=1: the answer's JSON shortened (wire/brief.py)
     GET  /v1/bundle                         the bundles that are loaded
     GET  /healthz, /readyz                  for supervisors
@@ -25,7 +26,7 @@ from splitcodec.edge.service import Service
 from splitcodec.edge.settings import Settings
 from splitcodec.edge.tokens import Tokens
 from splitcodec.errors import MissingExtra
-from splitcodec.wire.answer import GUESSES, MOST_GUESSES
+from splitcodec.wire.answer import GUESSES, LEAST_SCORE, MOST_GUESSES
 from splitcodec.wire.brief import MEDIA_TYPE, shorten
 
 try:
@@ -122,8 +123,10 @@ def _add_answer(app: FastAPI, service: Service, metrics: Metrics, settings: Sett
     @app.post(_ANSWER, max_body_size=settings.max_body_bytes, openapi_extra=_PACKET_BODY)
     async def answer(
         request: Request,
+        *,
         tasks: Annotated[str | None, Query(max_length=500, description="comma-separated; none: classify")] = None,
         top: Annotated[int, Query(ge=1, le=MOST_GUESSES, description="number of guesses")] = GUESSES,
+        score: Annotated[float, Query(ge=0, le=1, description="least score of boxes")] = LEAST_SCORE,
         brief: Annotated[bool, Query(description="the answer's JSON shortened, as radios get it")] = False,
         idempotency_key: Annotated[str | None, Header(description="1 to 128 letters, digits, '_' and '-'")] = None,
     ) -> Response:
@@ -140,7 +143,9 @@ def _add_answer(app: FastAPI, service: Service, metrics: Metrics, settings: Sett
             return late
         metrics.stage("read", time.perf_counter() - begin)
         wanted = None if tasks is None else [task.strip() for task in tasks.split(",")]
-        asking = service.answer(packet, client=request.state.client, tasks=wanted, top=top, key=idempotency_key)
+        asking = service.answer(
+            packet, client=request.state.client, tasks=wanted, top=top, score=score, key=idempotency_key
+        )
         try:  # what has a key is asked for again
             body, again = await (_while_there(request, asking) if idempotency_key is None else asking)
         except ClientDisconnect:

@@ -11,9 +11,10 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from splitcodec.wire.answer import LEAST_SCORE
+
 MOST_BEFORE: Final = 1000
 MOST: Final = 100
-LEAST_SCORE: Final = 0.05
 OVERLAP: Final = 0.6
 
 

@@ -37,6 +37,7 @@ class Question:
     packet: Packet
     tasks: tuple[str, ...]
     top: int
+    score: float
     symbols: int
     cost: int
     weight: float
@@ -78,14 +79,21 @@ class Line:
             return error
         return None
 
-    def question(self, packet: Packet, *, tasks: Sequence[str] | None, top: int) -> Question:
+    def question(self, packet: Packet, *, tasks: Sequence[str] | None, top: int, score: float) -> Question:
         """Return the question that a packet puts to this bundle. Raises PacketError, TaskError."""
         wanted = self.tasks.check(tasks)
         symbols = self.decoder.check(packet)
         factor = self.tasks.cost(wanted)
         weight = factor * packet.rows * packet.cols / self._side**2
         return Question(
-            line=self, packet=packet, tasks=wanted, top=top, symbols=symbols, cost=factor * symbols, weight=weight
+            line=self,
+            packet=packet,
+            tasks=wanted,
+            top=top,
+            score=score,
+            symbols=symbols,
+            cost=factor * symbols,
+            weight=weight,
         )
 
     def answer(self, questions: Sequence[Question]) -> list[Answer | SplitcodecError]:
@@ -135,7 +143,7 @@ class Line:
             Answer(
                 bundle=self.bundle.ident,
                 level=question.packet.level,
-                answers=_cut(answered.answers[place], top=question.top),
+                answers=_cut(answered.answers[place], top=question.top, score=question.score),
                 ms=milliseconds(decode=decode_s[place], decoder=featured - begin, **answered.seconds),
             )
             for place, question in enumerate(questions)
@@ -158,10 +166,12 @@ class Line:
         self.tasks.answer(self.decoder.features_bchw(zeros_bchw), self.tasks.names, latent_bchw=zeros_bchw)
 
 
-def _cut(answers: Answers, *, top: int) -> Answers:
-    """Return one picture's answers with no more guesses than it asked for; its batch may have asked for more."""
+def _cut(answers: Answers, *, top: int, score: float) -> Answers:
+    """Return one picture's answers with what it asked for alone; its batch may have asked for more."""
     if "classify" in answers:
         answers["classify"] = answers["classify"][:top]
+    if "detect" in answers:
+        answers["detect"] = [box for box in answers["detect"] if box["score"] >= score]
     return answers
 
 

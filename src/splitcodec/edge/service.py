@@ -24,7 +24,7 @@ from splitcodec.edge.metrics import Metrics
 from splitcodec.edge.replay import Replays
 from splitcodec.edge.settings import Settings
 from splitcodec.errors import EdgeUnready, SplitcodecError
-from splitcodec.wire.answer import GUESSES, Answer, dump_answer
+from splitcodec.wire.answer import GUESSES, LEAST_SCORE, Answer, dump_answer
 
 _log = logging.getLogger("splitcodec.edge")
 
@@ -131,6 +131,7 @@ class Service:
         client: Client,
         tasks: Sequence[str] | None = None,
         top: int = GUESSES,
+        score: float = LEAST_SCORE,
         key: str | None = None,
     ) -> tuple[bytes, bool]:
         """Return an answer's JSON, and whether it was given before under this idempotency key.
@@ -140,17 +141,19 @@ class Service:
         """
         self.begin()
         if key is None:
-            return await self._answer(packet, client=client, tasks=tasks, top=top), False
-        digest = hashlib.sha256(repr((tasks, top)).encode() + packet).digest()
+            return await self._answer(packet, client=client, tasks=tasks, top=top, score=score), False
+        digest = hashlib.sha256(repr((tasks, top, score)).encode() + packet).digest()
         body, again = await self._replays.once(
-            client.scope, key, digest, lambda: self._answer(packet, client=client, tasks=tasks, top=top)
+            client.scope, key, digest, lambda: self._answer(packet, client=client, tasks=tasks, top=top, score=score)
         )
         if again:
             self._metrics.replay()
         return body, again
 
-    async def _answer(self, packet: bytes, *, client: Client, tasks: Sequence[str] | None, top: int) -> bytes:
-        question = self.edge.read(packet, tasks=tasks, top=top)
+    async def _answer(
+        self, packet: bytes, *, client: Client, tasks: Sequence[str] | None, top: int, score: float
+    ) -> bytes:
+        question = self.edge.read(packet, tasks=tasks, top=top, score=score)
         self._batcher.check_room(question)  # whoever is turned away pays nothing
         self._symbols.take(client.name, question.cost)
         self._metrics.admitted(packet_bytes=len(packet), symbols=question.symbols)

@@ -14,12 +14,12 @@ from typing import Any, NamedTuple, cast, final
 import numpy as np
 from numpy.typing import NDArray
 
-from splitcodec.edge.boxes import LEAST_SCORE, Found, find_boxes
+from splitcodec.edge.boxes import Found, find_boxes
 from splitcodec.edge.mask import label_map
 from splitcodec.edge.tail import TASKS, Tail, unknown_task
 from splitcodec.errors import BundlePart, GraphError, TaskError
 from splitcodec.session import Graph, JointGraph
-from splitcodec.wire.answer import GUESSES, LEAST_REGION, Answers, Box, Mask, Region
+from splitcodec.wire.answer import GUESSES, LEAST_REGION, LEAST_SCORE, Answers, Box, Mask, Region
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.png import palette, write_png
 from splitcodec.wire.task import TaskSpec

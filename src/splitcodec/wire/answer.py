@@ -17,6 +17,8 @@ MAX_SIDE = 65_536
 GUESSES = 5
 """Guesses of a classification that an edge gives unless it is asked for another number."""
 MOST_GUESSES = 1000
+LEAST_SCORE = 0.05
+"""Score below which an edge gives no boxes, whatever it is asked for."""
 LEAST_REGION = 0.0005
 """Share of a label map's pixels below which a class is in the map alone, not in the list beside it."""
 

@@ -6,6 +6,7 @@ HTTP says it in the URL, MQTT in user properties; a message over frames says it 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, final
@@ -16,20 +17,27 @@ from splitcodec.wire.answer import MOST_GUESSES
 
 TASKS = "tasks"
 TOP = "top"
+SCORE = "score"
 BRIEF = "brief"
 """Over MQTT: a property of this name, "1", asks for the answer shortened."""
 KEY = "idempotency-key"
 MAX_PACKET = 65_536
 _BARE = 0x10  # a packet's first byte, which begins with its version, is never below
 _BRIEF = 0x01
+_SCORE = re.compile(r"[0-9]+(\.[0-9]+)?([eE]-?[0-9]+)?")  # as Python and JSON write numbers from 0 to 1
+_LONGEST_SCORE = 32
 
 
 class Wanted(NamedTuple):
-    """What a device asks for: tasks, guesses of a classification, and under what key; empty or None where unsaid."""
+    """What a device asks for: tasks, guesses of a classification, and under what key; empty or None where unsaid.
+
+    `score` is the least of the boxes that it wants.
+    """
 
     tasks: tuple[str, ...] = ()
     top: int | None = None
     key: str | None = None
+    score: float | None = None
 
 
 Respond = Callable[[bytes, Wanted], bytes]
@@ -46,13 +54,28 @@ class Request:
     brief: bool = False
 
 
-def dump_request(packet: bytes, *, tasks: Sequence[str] = (), top: int | None = None, brief: bool = False) -> bytes:
-    """Return a request's message. Raises SettingsError for names of tasks that do not fit into 255 bytes."""
-    said = [f"{TASKS}={','.join(quote(task, safe='') for task in tasks)}"] if tasks else []
-    said += [] if top is None else [f"{TOP}={top}"]
-    if not said and not brief:
+def said(*, tasks: Sequence[str] = (), top: int | None = None, score: float | None = None) -> dict[str, str]:
+    """Return what a device asks for as named words. Raises SettingsError for numbers that no edge takes."""
+    check_top(top)
+    check_score(score)
+    words = {TASKS: ",".join(tasks)} if tasks else {}
+    words |= {} if top is None else {TOP: str(top)}
+    return words | ({} if score is None else {SCORE: str(float(score))})
+
+
+def dump_request(
+    packet: bytes,
+    *,
+    tasks: Sequence[str] = (),
+    top: int | None = None,
+    score: float | None = None,
+    brief: bool = False,
+) -> bytes:
+    """Return a request's message. Raises SettingsError, also for names of tasks that do not fit into 255 bytes."""
+    given = said(tasks=tasks, top=top, score=score)
+    if not given and not brief:
         return packet
-    words = "&".join(said).encode("ascii")
+    words = "&".join(f"{word}={quote(value, safe=',')}" for word, value in given.items()).encode("ascii")
     if len(words) > 255:
         raise SettingsError(f"{len(words)} bytes of tasks; a request over frames has room for 255, ask for fewer")
     return bytes((_BRIEF if brief else 0, len(words))) + words + packet
@@ -91,14 +114,32 @@ def check_top(top: int | None) -> None:
         raise SettingsError(f"top {top}; expected 1 to {MOST_GUESSES} guesses")
 
 
+def check_score(score: float | None) -> None:
+    """Refuse a least score of boxes that none is. None is the edge's default. Raises SettingsError."""
+    if score is not None and not 0 <= score <= 1:  # nor NaN
+        raise SettingsError(f"score {score}; expected a least score of boxes from 0 to 1")
+
+
 def wanted_from(given: Mapping[str, str]) -> Wanted:
-    """Return what named words say. Raises SettingsError for a number of guesses that is none."""
+    """Return what named words say. Raises SettingsError for a number of guesses or a score that is none."""
     tasks = tuple(task.strip() for task in given.get(TASKS, "").split(",") if task.strip())
-    if (said := given.get(TOP)) is None:
-        return Wanted(tasks, None, given.get(KEY))
-    if not (said.isascii() and said.isdigit() and len(said) < 10 and 1 <= int(said) <= MOST_GUESSES):
-        raise SettingsError(f"top {said[:20]!r}; expected 1 to {MOST_GUESSES} guesses")
-    return Wanted(tasks, int(said), given.get(KEY))
+    return Wanted(tasks, _top(given.get(TOP)), given.get(KEY), _score(given.get(SCORE)))
+
+
+def _top(word: str | None) -> int | None:
+    if word is None:
+        return None
+    if not (word.isascii() and word.isdigit() and len(word) < 10 and 1 <= int(word) <= MOST_GUESSES):
+        raise SettingsError(f"top {word[:20]!r}; expected 1 to {MOST_GUESSES} guesses")
+    return int(word)
+
+
+def _score(word: str | None) -> float | None:
+    if word is None:
+        return None
+    if not (len(word) <= _LONGEST_SCORE and _SCORE.fullmatch(word) and 0 <= float(word) <= 1):
+        raise SettingsError(f"score {word[:20]!r}; expected a least score of boxes from 0 to 1")
+    return float(word)
 
 
 def _bounded(packet: bytes) -> bytes:

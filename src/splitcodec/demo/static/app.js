@@ -5,7 +5,7 @@ import { openEncoder } from "./encoder.js";
 import { jpegWithin } from "./jpeg.js";
 import { cropPicture, openPicture } from "./picture.js";
 import { askEdge, askTeachers, getBytes, getJson, useToken } from "./server.js";
-import { $, count, drawAnswers, make, showGuesses, showPicture, showTimes } from "./view.js";
+import { $, SURE, count, drawAnswers, make, showGuesses, showPicture, showTimes } from "./view.js";
 
 const TASK_NAMES = { detect: "Objects", segment: "Street scene, labelled" };
 
@@ -144,7 +144,7 @@ async function ask() {
   const packet = packets[level];
   $("ours-bytes").textContent = count(packet.length);
   $("ours-note").textContent = `rate level ${level} of ${bundle.levels - 1}`;
-  const { answer, link } = await askEdge(packet, { tasks: ticked(bundle.tasks), signal });
+  const { answer, link } = await askEdge(packet, { tasks: ticked(bundle.tasks), score: SURE, signal });
   if (signal.aborted) return;
   showGuesses($("ours-answers"), answer.answers.classify);
   await drawAnswers($("ours-drawn"), $("ours-classes"), answer.answers, () => signal.aborted);

@@ -37,9 +37,9 @@ export async function askTeachers(jpeg, { tasks, signal }) {
   return postForJson(`picture?tasks=${named(tasks)}`, jpeg, { signal });
 }
 
-/** Send a packet to the edge, for all `tasks`: {answer, ms} with the milliseconds that the link took. */
-export async function askEdge(packet, { tasks, signal }) {
-  const url = new URL(`../v1/answer?top=5&tasks=${named(tasks)}`, BASE);
+/** Send a packet to the edge, for all `tasks`, boxes from `score` on: {answer, link}, the milliseconds of the link. */
+export async function askEdge(packet, { tasks, score, signal }) {
+  const url = new URL(`../v1/answer?top=5&score=${score}&tasks=${named(tasks)}`, BASE);
   const begin = performance.now();
   const answer = await (await request(url, { method: "POST", body: packet, signal })).json();
   const whole = performance.now() - begin;

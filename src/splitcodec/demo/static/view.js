@@ -4,7 +4,9 @@ import { toCanvas } from "./picture.js";
 
 const SHORES = { preprocess: "device", encoder: "device", coding: "device", link: "link" };
 const number = new Intl.NumberFormat("en");
-const SURE = 0.5; // boxes of a lower score are not drawn, as by `ask --draw`
+
+/** Boxes of a lower score are not drawn, as by `ask --draw`, and not asked for. */
+export const SURE = 0.5;
 const HUES = [350, 205, 40, 140, 275, 20, 180, 60, 320, 100];
 
 /** Return the element with that id. */
