@@ -167,7 +167,7 @@ class _Server(uvicorn.Server):
         loop = asyncio.get_running_loop()
         if self.config.ssl is not None:  # uvicorn passes no time for the handshake on, and asyncio's is a minute
             patient = partial(loop.create_server, ssl_handshake_timeout=self._settings.head_timeout_s)
-            loop.create_server = patient  # type: ignore[method-assign]
+            loop.create_server = patient  # type: ignore[method-assign]  # of this loop alone
         await super().startup(sockets)
         self._saying = loop.create_task(self._say())
 
