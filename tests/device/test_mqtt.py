@@ -84,23 +84,21 @@ def test_wishes_and_key_travel_and_a_key_is_answered_once(broker: Mosquitto) -> 
     assert asked.seen == [(b"one", Wanted(("a", "b"), 2, key, 0.3)) for key in ("k1", "k2")]
 
 
-@pytest.mark.parametrize("said", ["0", "1001", "two", "-1", "9" * 5000, "\u0663"])
-def test_a_number_of_guesses_that_is_none_is_refused(broker: Mosquitto, said: str) -> None:
+_GUESSES, _SCORES = "expected 1 to 1000 guesses", "expected a least score of boxes from 0 to 1"
+
+
+@pytest.mark.parametrize(
+    ("word", "said", "match"),
+    [
+        *((TOP, said, _GUESSES) for said in ("0", "1001", "two", "-1", "9" * 5000, "\u0663")),
+        *((SCORE, said, _SCORES) for said in ("-0.1", "1.01", "nan", "", "many")),
+    ],
+)
+def test_a_word_that_no_edge_takes_is_refused(broker: Mosquitto, word: str, said: str, match: str) -> None:
     asked = Asked()
     with Bridge(parse_broker(broker.url), asked), mqtt(broker.url, top=1, retries=0) as link:
-        link._wanted = [(TOP, said)]
-        with pytest.raises(LinkRefused, match="expected 1 to 1000 guesses") as caught:
-            link(b"one")
-    assert caught.value.status == 400
-    assert not asked.seen
-
-
-@pytest.mark.parametrize("said", ["-0.1", "1.01", "nan", "", "many"])
-def test_a_score_that_is_none_is_refused(broker: Mosquitto, said: str) -> None:
-    asked = Asked()
-    with Bridge(parse_broker(broker.url), asked), mqtt(broker.url, score=1, retries=0) as link:
-        link._wanted = [(SCORE, said)]
-        with pytest.raises(LinkRefused, match="expected a least score of boxes from 0 to 1") as caught:
+        link._wanted = [(word, said)]
+        with pytest.raises(LinkRefused, match=match) as caught:
             link(b"one")
     assert caught.value.status == 400
     assert not asked.seen
