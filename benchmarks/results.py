@@ -20,6 +20,7 @@ from pages.equal import equal
 from pages.marked import with_blocks
 from pages.reports import read_report
 from pages.tasks import tasks
+from pages.yardstick import FIGURES, yardstick
 from splitcodec.evaluation.output import write_whole
 
 ROOT = Path(__file__).parent.parent
@@ -140,6 +141,7 @@ def results(rate: dict[str, Any]) -> str:
             "",
             body.rstrip(),
             "",
+            *yardstick(rate, read_report(ROOT / FIGURES)),
             *tasks(ROOT),
             *(without_prior(prior) if prior else []),
             *(ablations(trained, rate) if trained else []),

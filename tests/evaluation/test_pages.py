@@ -161,6 +161,24 @@ def test_contexts_are_told_beside_coding_by_channel(results: ModuleType) -> None
     assert "| `kin@2` | - | 0.50 | 4.50 |" in "\n".join(contexts(encode("fp32"), {}))
 
 
+def test_published_figures_stand_beside_savings_of_ours(results: ModuleType) -> None:
+    from pages.yardstick import yardstick
+
+    figures = {"source": "S", "data": "D", "teacher": "T", "teacher_top1": 76.0}
+    figures |= {"encoder": {"macs": 588e6, "parameters": 139_000}, "yardstick": {"kib": 8, "top1": 73.0}}
+    figures |= {"student": [{"kib": 1, "top1": 70.0}, {"kib": 4, "top1": 74.0}]}
+    costs = {"ours": True, "macs": 59e6, "parameters": 53_000}
+    encoders = {name: {**costs, "bundles": [f"{name}@1"]} for name in ("kin", "far")} | {"rival": {"ours": False}}
+    measured = {"kin": (1000, 78.0), "far": (900, 77.0), "hevc": (6000, 77.0), "hevc444": (4000, 77.0)}
+    points = [{"method": name, "bytes_mean": size, "top1": top1} for name, (size, top1) in measured.items()]
+    rate = {"images": 5, "data": "few", "teacher_top1": 80.0, "encoders": encoders, "points": points}
+    text = "\n".join(yardstick(rate, figures))
+    assert "| the paper's student, as published | 588 M | 139 k | 4,096 | 8,192 | 50 % |" in text
+    assert "| kin@1 | 59 M | 53 k | 1,000 | 4,000 | 75 % |" in text  # the better of HEVC's two
+    assert "| far@1 | 59 M | 53 k | not reached |  |  |" in text
+    assert "rival" not in text
+
+
 def test_the_wheel_is_told_where_it_was_weighed(results: ModuleType) -> None:
     from pages.device import footprint
 
