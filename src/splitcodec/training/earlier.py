@@ -149,16 +149,20 @@ def _begin_from_run(folder: Path, recipe: Recipe, student: Student) -> None:
     """Give the student the weights of a finished run. Raises RecipeError where shapes or teachers differ.
 
     Where the student has a tail of its own and the run has none, the tail begins as the teacher's. With a `lead`, which
-    gives decoder, gains and priors, the encoder's alone: levels may then be others.
+    gives decoder, gains and priors, the encoder's alone: levels may then be others. Without `start_decoder` all but the
+    decoder's.
     """
     run = Run(folder)
     if run.recipe().teacher != recipe.teacher:
         raise RecipeError(f"start: {folder} has another teacher section; both must agree to the letter")
     theirs, own = run.weights(), student.state_dict()
-    tail = {} if any(name.startswith("tail.") for name in theirs) else _tail(own)
+    kept = {} if any(name.startswith("tail.") for name in theirs) else _of(own, "tail.")
+    if not recipe.start_decoder:
+        theirs = {name: value for name, value in theirs.items() if not name.startswith("decoder.")}
+        kept |= _of(own, "decoder.")
     try:
         if recipe.lead is None:
-            student.load_state_dict({**theirs, **tail})
+            student.load_state_dict({**theirs, **kept})
         else:
             student.squeeze.load_state_dict(_below(theirs, "squeeze."))
     except RuntimeError as error:
@@ -176,8 +180,8 @@ def _below(state: dict[str, Any], prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _tail(state: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in state.items() if name.startswith("tail.")}
+def _of(state: dict[str, Any], prefix: str) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if name.startswith(prefix)}
 
 
 def totals(earlier: list[Earlier], *, images: int, spent: Spent) -> dict[str, Any]:
