@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import select
 import shutil
 import signal
@@ -179,6 +180,27 @@ def test_connections_are_bounded(tiny: Bundle) -> None:
             connection.close()
         while httpx.get(f"{server.url}/healthz", trust_env=False).status_code != 200:
             time.sleep(0.01)
+
+
+def test_connections_that_are_refused_are_counted_and_logged_with_their_client(
+    tiny: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody saw that connections were turned away; what is no HTTP had no address."""
+    caplog.set_level(logging.INFO)
+    with BackgroundServer(create_app(Edge(tiny, threads=1), read_settings({"max_connections": 1}))) as server:
+        with begin(server, b"no http\r\n\r\n") as connection:
+            told(connection)
+        with begin(server), begin(server) as one_more:
+            told(one_more)
+        upgrade = {"connection": "upgrade", "upgrade": "h2c"}
+        while (found := httpx.get(f"{server.url}/metrics", headers=upgrade, trust_env=False)).status_code != 200:
+            time.sleep(0.01)
+    assert 'splitcodec_refusals_total{reason="http_400"} 1.0' in found.text
+    assert 'splitcodec_refusals_total{reason="http_503"}' in found.text
+    lines = [one for one in caplog.records if one.getMessage().startswith("no request: ")]
+    assert [one.splitcodec["status"] for one in lines[:2]] == [400, 503]  # type: ignore[attr-defined]
+    assert {one.splitcodec["client"] for one in lines} == {"127.0.0.1"}  # type: ignore[attr-defined]
+    assert "uvicorn[standard]" not in caplog.text
 
 
 def test_what_is_no_http_is_a_400_problem(impatient: BackgroundServer) -> None:

@@ -22,6 +22,7 @@ from functools import partial
 from typing import Any, final
 
 from splitcodec.edge.logs import config as log_config
+from splitcodec.edge.logs import facts
 from splitcodec.edge.outgoing import OneWrite
 from splitcodec.edge.settings import Settings
 from splitcodec.edge.sockets import is_loopback, listen, tls_context, url_of
@@ -36,6 +37,8 @@ except ModuleNotFoundError as error:
     raise MissingExtra(f"the server needs {error.name}; install it with: pip install 'splitcodec[edge]'") from None
 
 _log = logging.getLogger("splitcodec.edge")
+_uvicorn_log = logging.getLogger("uvicorn.error.http")
+_uvicorn_log.setLevel(logging.ERROR)  # what it warns of names nobody, and advises to install what is not wanted
 _LARGEST_HEAD = 32_768
 
 
@@ -110,7 +113,7 @@ class _Server(uvicorn.Server):
         self, app: FastAPI, settings: Settings, *, context: ssl.SSLContext | None, announce: Callable[[], object]
     ) -> None:
         def protocol(*args: Any, **options: Any) -> _Connection:
-            return _Connection(*args, settings=settings, **options)
+            return _Connection(*args, settings=settings, refused=app.state.metrics.refusal, **options)
 
         super().__init__(
             uvicorn.Config(
@@ -200,8 +203,10 @@ class _Server(uvicorn.Server):
 class _Connection(H11Protocol):
     """uvicorn's connection, bounded in number and in the time that a request's head may take."""
 
-    def __init__(self, *args: Any, settings: Settings, **options: Any) -> None:
+    def __init__(self, *args: Any, settings: Settings, refused: Callable[[str], object], **options: Any) -> None:
         super().__init__(*args, **options)
+        self.logger = _uvicorn_log
+        self._refused = refused
         self._head_timeout_s = settings.head_timeout_s
         self._max_connections = settings.max_connections
         self._head_timer: asyncio.TimerHandle | None = None
@@ -250,8 +255,11 @@ class _Connection(H11Protocol):
             self._refuse(408, f"no request within {self._head_timeout_s:g} s")
 
     def _refuse(self, status: int, detail: str, *, retry: bool = False) -> None:
-        # Below the application: no guard has seen this, so it is said here, and the connection ends.
+        # Below the application: no guard has seen this, so it is said, counted and logged here, and the connection ends.
         self._forget_head()
+        self._refused(reason := f"http_{status}")
+        client = self.client[0] if self.client else None
+        _log.info("no request: %s", detail, extra=facts(status=status, client=client, refusal=reason))
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             phrase = {400: "Bad Request", 408: "Request Timeout", 503: "Service Unavailable"}[status]
             document = {"type": "about:blank", "title": phrase, "status": status, "detail": detail}
