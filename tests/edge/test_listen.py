@@ -369,10 +369,32 @@ def own_certificate(tmp_path: Path) -> tuple[Path, Path]:
     if shutil.which("openssl") is None:
         pytest.skip("needs the command openssl to make a certificate")
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    certify(key, cert)
+    return key, cert
+
+
+def certify(key: Path, cert: Path) -> None:
     make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
     names = ["-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run([*make.split(), *names, "-keyout", key, "-out", cert], check=True, capture_output=True)
-    return key, cert
+
+
+def test_a_renewed_certificate_is_read_at_sighup(tiny_folder: Path, own_certificate: tuple[Path, Path]) -> None:
+    """It wanted a restart; files that do not fit leave the old ones in use."""
+    key, cert = own_certificate
+    with served(tiny_folder, "--tls-cert", cert, "--tls-key", key) as (process, url, lines):
+        certify(key, cert)
+        trust = ssl.create_default_context(cafile=str(cert))
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/healthz", trust_env=False, verify=trust)
+        for content, said in ((cert.read_text(), "TLS files read again"), ("torn", "the old ones stay in use")):
+            cert.write_text(content)
+            process.send_signal(signal.SIGHUP)
+            end = time.monotonic() + 20
+            while not any(said in line for line in lines):
+                assert time.monotonic() < end, lines
+                time.sleep(0.01)
+            assert httpx.get(f"{url}/healthz", trust_env=False, verify=trust).status_code == 200
 
 
 def test_tls(tiny_folder: Path, packet: bytes, own_certificate: tuple[Path, Path]) -> None:

@@ -2,7 +2,7 @@
 
 A connection must send each request's head within a time, and connections are bounded. SIGTERM drains: /readyz turns 503
 at once, what was let in is answered, new packets are refused, and after a moment (so that balancers look away) the
-process ends with 0. SIGINT does the same without that moment. SIGHUP reads the tokens again.
+process ends with 0. SIGINT does the same without that moment. SIGHUP reads tokens and TLS files again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from splitcodec.edge.logs import config as log_config
 from splitcodec.edge.logs import facts
 from splitcodec.edge.outgoing import OneWrite
 from splitcodec.edge.settings import Settings
-from splitcodec.edge.sockets import is_loopback, listen, tls_context, url_of
+from splitcodec.edge.sockets import is_loopback, listen, renew, tls_context, url_of
 from splitcodec.errors import MissingExtra, SettingsError
 
 try:
@@ -134,6 +134,7 @@ class _Server(uvicorn.Server):
         )
         self._app = app
         self._settings = settings
+        self._context = context
         self._announce = announce
         self._saying: asyncio.Task[None] | None = None
         self._end: asyncio.Task[None] | None = None
@@ -149,7 +150,7 @@ class _Server(uvicorn.Server):
         answers: dict[str, Callable[[], None]] = {
             "SIGTERM": lambda: self._stop(linger_s=self._settings.linger_s),
             "SIGINT": self._interrupt,
-            "SIGHUP": self._app.state.tokens.reload,
+            "SIGHUP": self._reload,
         }
         known = {getattr(signal, name): answer for name, answer in answers.items() if hasattr(signal, name)}
         try:
@@ -182,6 +183,17 @@ class _Server(uvicorn.Server):
         await self._app.state.service.opened()
         if self._app.state.service.failure is None:
             self._announce()
+
+    def _reload(self) -> None:
+        self._app.state.tokens.reload()
+        if self._context is None:
+            return
+        try:
+            renew(self._context, self._settings)
+        except (SettingsError, OSError) as error:
+            _log.error("TLS files not read again, the old ones stay in use: %s", error)
+        else:
+            _log.info("TLS files read again: %s", self._settings.tls_cert)
 
     def _interrupt(self) -> None:
         self.interrupted = True

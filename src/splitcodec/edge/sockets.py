@@ -143,3 +143,9 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
             "expected a certificate chain and its key, both PEM"
         ) from None
     return context
+
+
+def renew(context: ssl.SSLContext, settings: Settings) -> None:
+    """Read the TLS files again, for connections from now on. Raises SettingsError, then the old ones stay in use."""
+    if settings.tls_cert is not None and tls_context(settings) is not None:  # whole, and made for each other
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
