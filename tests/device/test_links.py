@@ -75,3 +75,11 @@ def test_an_empty_word_for_the_broker_is_none(monkeypatch: pytest.MonkeyPatch) -
     assert (broker.username, broker.password, broker.ca_file) == (None, None, None)
     _, place = _from_mqtt("mqtt://broker.example/site7", lambda *_: b"", ca=None, client_id=None, concurrency=1)
     assert place == "mqtt://broker.example:1883/site7"
+
+
+def test_a_scheme_may_be_in_capitals() -> None:
+    pytest.importorskip("paho.mqtt.client")
+    for url in ("HTTP://edge.example", "UDP://edge.example:8080", "MQTT://broker.example/site7"):
+        link = open_link(url)
+        assert link.url.lower().startswith(url[:4].lower())
+        link.close()

@@ -54,10 +54,11 @@ def open_link(
     empty one is none.
     Raises SettingsError, and MissingExtra without paho-mqtt.
     """
-    if url.startswith("udp://"):
+    scheme = url.partition("://")[0].lower()
+    if scheme == "udp":
         return udp(url, tasks=tasks, top=top, score=score, timeout_s=timeout_s, retries=retries, token=token)
-    if not url.startswith(("mqtt://", "mqtts://")):
-        if not url.lower().startswith(("http://", "https://")):
+    if scheme not in ("mqtt", "mqtts"):
+        if scheme not in ("http", "https"):
             shown = url.rpartition("@")[2][:200]  # of a wrong address nobody knows what the password is
             raise SettingsError(
                 f"{shown!r} is no address of an edge; expected one like http://host:8080, mqtt://host/topic or udp://host"
