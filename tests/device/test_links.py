@@ -40,6 +40,29 @@ def test_each_packet_asks_for_what_is_wanted_of_it_over_a_link_that_is_kept(edge
     links.close()
 
 
+def test_a_token_that_was_turned_over_is_read_again(edge: test_link.Edge) -> None:
+    """`watch --token-file` went on with the old one until somebody started it anew."""
+    tokens: list[str | None] = ["old"]
+
+    def read() -> str | None:
+        if tokens[0] is None:
+            raise SettingsError("no such file")
+        return tokens[0]
+
+    links, refused = Links(edge.url, retries=0, token=read), test_link.problem(401, "no")
+    fine: test_link.Reply = (200, {}, b"{}")
+    for tokens[0] in ("old", None, "not \u00fc"):
+        edge.replies = [refused]
+        with pytest.raises(LinkRefused):
+            links(b"packet", Wanted())
+    tokens[0] = "new"
+    for edge.replies in ([refused, fine], [fine]):
+        assert links(b"packet", Wanted()) == b"{}"
+    links.close()
+    sent = [headers["authorization"] for _, headers, _ in edge.seen]
+    assert sent == ["Bearer old"] * 4 + ["Bearer new"] * 2
+
+
 def test_an_address_that_is_none_is_refused_when_it_is_first_asked() -> None:
     with pytest.raises(SettingsError, match="no address of an edge"):
         Links("ftp://a").asking(Wanted())
