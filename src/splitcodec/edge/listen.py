@@ -267,7 +267,7 @@ class _Connection(H11Protocol):
             self._refuse(408, f"no request within {self._head_timeout_s:g} s")
 
     def _refuse(self, status: int, detail: str, *, retry: bool = False) -> None:
-        # Below the application: no guard has seen this, so it is said, counted and logged here, and the connection ends.
+        # Below the application: no guard has seen this, so it is said, counted and logged here; it ends.
         self._forget_head()
         self._refused(reason := f"http_{status}")
         client = self.client[0] if self.client else None

@@ -60,7 +60,8 @@ class TextLines(logging.Formatter):
         """Return the record as text."""
         when = datetime.fromtimestamp(record.created).astimezone().isoformat(sep=" ", timespec="milliseconds")
         told = [when, record.levelname, record.getMessage()]
-        told += [f"{name}={_word(value)}" for name, value in getattr(record, _FACTS, {}).items() if value not in (None, "")]
+        given: dict[str, Any] = getattr(record, _FACTS, {})
+        told += [f"{name}={_word(value)}" for name, value in given.items() if value not in (None, "")]
         if one := REQUEST_ID.get():
             told.append(f"id={one}")
         text = " ".join(_printable(part) for part in told)
