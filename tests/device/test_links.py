@@ -63,6 +63,19 @@ def test_a_token_that_was_turned_over_is_read_again(edge: test_link.Edge) -> Non
     assert sent == ["Bearer old"] * 4 + ["Bearer new"] * 2
 
 
+def test_a_bridge_reads_the_servers_token_again(edge: test_link.Edge) -> None:
+    tokens = ["old"]
+    respond, _ = _over_http(edge.url, 10.0, token=lambda: tokens[0])
+    edge.replies = [test_link.problem(401, "no")]
+    with pytest.raises(LinkRefused):
+        respond(b"packet", Wanted())
+    tokens[0], edge.replies = "new", [test_link.problem(401, "no"), (200, {}, b"{}")]
+    assert respond(b"packet", Wanted()) == b"{}"
+    assert [headers["authorization"] for _, headers, _ in edge.seen] == [
+        f"Bearer {one}" for one in ("old", "old", "new")
+    ]
+
+
 def test_an_address_that_is_none_is_refused_when_it_is_first_asked() -> None:
     with pytest.raises(SettingsError, match="no address of an edge"):
         Links("ftp://a").asking(Wanted())
