@@ -124,7 +124,9 @@ class _Bounded(socket.socket):
 
 def url_of(listener: socket.socket, *, tls: bool = False) -> str:
     """Return the URL of a listening socket."""
-    host, port = listener.getsockname()[:2]
+    host, port, *rest = listener.getsockname()
+    if rest and rest[-1]:  # the zone of a link-local address, which is reached with it alone
+        host = f"{host}%{rest[-1]}"
     scheme = "https" if tls else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
