@@ -152,6 +152,24 @@ def test_where_the_last_line_is_not_to_be_found_it_is_said(
     journal.close()
 
 
+def test_a_mark_of_which_the_length_alone_was_written_is_made_again(tmp_path: Path) -> None:
+    """As a loss of power leaves it on some file systems; `watch` did not start any more."""
+    journal = opened(tmp_path)
+    for name in ("a", "b"):
+        journal.settle(name, Outcome.ANSWERED, LINE)
+    journal.close()
+    ledger = tmp_path / "ledger"
+    ledger.write_bytes(ledger.read_bytes()[:17] + bytes(17))
+    journal = opened(tmp_path)
+    assert [journal.outcome(name) for name in "abc"] == [Outcome.ANSWERED, Outcome.ANSWERED, None]
+    journal.settle("b", Outcome.ANSWERED, LINE)
+    journal.close()
+    assert captures(tmp_path) == ["a", "b"]
+    ledger.write_bytes(bytes(17) + ledger.read_bytes()[17:])
+    with pytest.raises(SpoolError, match="damaged"):
+        opened(tmp_path)
+
+
 @pytest.mark.parametrize("torn", [1, 10, 30])
 def test_a_torn_line_is_cut_off_and_a_torn_mark_too(tmp_path: Path, torn: int) -> None:
     journal = opened(tmp_path)

@@ -40,6 +40,42 @@ def test_each_packet_asks_for_what_is_wanted_of_it_over_a_link_that_is_kept(edge
     links.close()
 
 
+def test_a_token_that_was_turned_over_is_read_again(edge: test_link.Edge) -> None:
+    """`watch --token-file` went on with the old one until somebody started it anew."""
+    tokens: list[str | None] = ["old"]
+
+    def read() -> str | None:
+        if tokens[0] is None:
+            raise SettingsError("no such file")
+        return tokens[0]
+
+    links, refused = Links(edge.url, retries=0, token=read), test_link.problem(401, "no")
+    fine: test_link.Reply = (200, {}, b"{}")
+    for tokens[0] in ("old", None, "not \u00fc"):
+        edge.replies = [refused]
+        with pytest.raises(LinkRefused):
+            links(b"packet", Wanted())
+    tokens[0] = "new"
+    for edge.replies in ([refused, fine], [fine]):
+        assert links(b"packet", Wanted()) == b"{}"
+    links.close()
+    sent = [headers["authorization"] for _, headers, _ in edge.seen]
+    assert sent == ["Bearer old"] * 4 + ["Bearer new"] * 2
+
+
+def test_a_bridge_reads_the_servers_token_again(edge: test_link.Edge) -> None:
+    tokens = ["old"]
+    respond, _ = _over_http(edge.url, 10.0, token=lambda: tokens[0])
+    edge.replies = [test_link.problem(401, "no")]
+    with pytest.raises(LinkRefused):
+        respond(b"packet", Wanted())
+    tokens[0], edge.replies = "new", [test_link.problem(401, "no"), (200, {}, b"{}")]
+    assert respond(b"packet", Wanted()) == b"{}"
+    assert [headers["authorization"] for _, headers, _ in edge.seen] == [
+        f"Bearer {one}" for one in ("old", "old", "new")
+    ]
+
+
 def test_an_address_that_is_none_is_refused_when_it_is_first_asked() -> None:
     with pytest.raises(SettingsError, match="no address of an edge"):
         Links("ftp://a").asking(Wanted())
@@ -75,3 +111,11 @@ def test_an_empty_word_for_the_broker_is_none(monkeypatch: pytest.MonkeyPatch) -
     assert (broker.username, broker.password, broker.ca_file) == (None, None, None)
     _, place = _from_mqtt("mqtt://broker.example/site7", lambda *_: b"", ca=None, client_id=None, concurrency=1)
     assert place == "mqtt://broker.example:1883/site7"
+
+
+def test_a_scheme_may_be_in_capitals() -> None:
+    pytest.importorskip("paho.mqtt.client")
+    for url in ("HTTP://edge.example", "UDP://edge.example:8080", "MQTT://broker.example/site7"):
+        link = open_link(url)
+        assert link.url.lower().startswith(url[:4].lower())
+        link.close()

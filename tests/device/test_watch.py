@@ -463,6 +463,29 @@ def test_a_packet_that_cannot_be_read_now_is_sent_later(bench: Bench, monkeypatc
     assert not list((bench.folder / "spool").glob("refused/*"))
 
 
+def test_packets_on_a_disk_that_is_away_for_a_while_are_sent_once_it_is_back(bench: Bench) -> None:
+    """The first was refused for good where the spool's folder had gone, all of them where an empty one stood there."""
+    bench.source.add("a", "b")
+    bench.watch.gather()
+    bench.source.add("c")
+    spool, taken_out = bench.spool.folder, bench.folder / "taken out"
+    for empty in (False, True):
+        spool.rename(taken_out)
+        if empty:
+            spool.mkdir()
+        assert bench.watch.deliver() is False
+        bench.watch.gather()
+        assert "is the disk there?" in bench.watch.status.disk
+        if empty:
+            spool.rmdir()  # nothing was written there
+        taken_out.rename(spool)
+    bench.watch.gather()
+    while bench.watch.deliver():
+        pass
+    assert [line["answers"]["classify"][0]["label"] for line in bench.lines()] == ["a", "b", "c"]
+    assert (bench.watch.status.refused, bench.watch.status.disk) == (0, "")
+
+
 def test_a_picture_that_cannot_be_read_now_does_not_hold_up_the_others(bench: Bench) -> None:
     def stale() -> bytes:
         raise DataError("a: cannot be read now (Stale file handle); tried again later")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import select
 import shutil
 import signal
@@ -181,6 +182,27 @@ def test_connections_are_bounded(tiny: Bundle) -> None:
             time.sleep(0.01)
 
 
+def test_connections_that_are_refused_are_counted_and_logged_with_their_client(
+    tiny: Bundle, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody saw that connections were turned away; what is no HTTP had no address."""
+    caplog.set_level(logging.INFO)
+    with BackgroundServer(create_app(Edge(tiny, threads=1), read_settings({"max_connections": 1}))) as server:
+        with begin(server, b"no http\r\n\r\n") as connection:
+            told(connection)
+        with begin(server), begin(server) as one_more:
+            told(one_more)
+        upgrade = {"connection": "upgrade", "upgrade": "h2c"}
+        while (found := httpx.get(f"{server.url}/metrics", headers=upgrade, trust_env=False)).status_code != 200:
+            time.sleep(0.01)
+    assert 'splitcodec_refusals_total{reason="http_400"} 1.0' in found.text
+    assert 'splitcodec_refusals_total{reason="http_503"}' in found.text
+    lines = [one for one in caplog.records if one.getMessage().startswith("no request: ")]
+    assert [one.splitcodec["status"] for one in lines[:2]] == [400, 503]  # type: ignore[attr-defined]
+    assert {one.splitcodec["client"] for one in lines} == {"127.0.0.1"}  # type: ignore[attr-defined]
+    assert "uvicorn[standard]" not in caplog.text
+
+
 def test_what_is_no_http_is_a_400_problem(impatient: BackgroundServer) -> None:
     with begin(impatient, b"\x16\x03\x01 not http\r\n\r\n") as connection:
         reply = told(connection)
@@ -347,10 +369,32 @@ def own_certificate(tmp_path: Path) -> tuple[Path, Path]:
     if shutil.which("openssl") is None:
         pytest.skip("needs the command openssl to make a certificate")
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
+    certify(key, cert)
+    return key, cert
+
+
+def certify(key: Path, cert: Path) -> None:
     make = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost"
     names = ["-addext", "subjectAltName=IP:127.0.0.1"]
     subprocess.run([*make.split(), *names, "-keyout", key, "-out", cert], check=True, capture_output=True)
-    return key, cert
+
+
+def test_a_renewed_certificate_is_read_at_sighup(tiny_folder: Path, own_certificate: tuple[Path, Path]) -> None:
+    """It wanted a restart; files that do not fit leave the old ones in use."""
+    key, cert = own_certificate
+    with served(tiny_folder, "--tls-cert", cert, "--tls-key", key) as (process, url, lines):
+        certify(key, cert)
+        trust = ssl.create_default_context(cafile=str(cert))
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{url}/healthz", trust_env=False, verify=trust)
+        for content, said in ((cert.read_text(), "TLS files read again"), ("torn", "the old ones stay in use")):
+            cert.write_text(content)
+            process.send_signal(signal.SIGHUP)
+            end = time.monotonic() + 20
+            while not any(said in line for line in lines):
+                assert time.monotonic() < end, lines
+                time.sleep(0.01)
+            assert httpx.get(f"{url}/healthz", trust_env=False, verify=trust).status_code == 200
 
 
 def test_tls(tiny_folder: Path, packet: bytes, own_certificate: tuple[Path, Path]) -> None:

@@ -39,6 +39,11 @@ def test_nothing_of_a_client_breaks_a_line() -> None:
         assert "\x1b" not in text
 
 
+def test_a_client_as_a_proxy_tells_it_adds_no_facts() -> None:
+    line = TextLines().format(record("GET /", client="10.0.0.5 status=200", status=401))
+    assert line.endswith('GET / client="10.0.0.5 status=200" status=401')
+
+
 def test_what_asyncio_repeats_is_said_once_in_a_while() -> None:
     now = [0.0]
     rarely = Rarely(every_s=10, clock=lambda: now[0])

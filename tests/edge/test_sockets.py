@@ -122,6 +122,15 @@ def test_loopback_does_not(host: str) -> None:
     check_guarded(read_settings({"host": host}))
 
 
+def test_the_address_that_is_told_has_its_zone() -> None:
+    class LinkLocal(socket.socket):
+        def getsockname(self) -> tuple[str, int, int, int]:
+            return "fe80::1", 8080, 0, 2
+
+    with LinkLocal(socket.AF_INET6 if ipv6() else socket.AF_INET) as one:
+        assert url_of(one) == "http://[fe80::1%2]:8080"
+
+
 def test_tls_files_that_are_none_are_refused(tiny: Bundle, tmp_path: Path) -> None:
     (tmp_path / "cert.pem").write_text("not PEM")
     with pytest.raises(SettingsError, match="come together"):

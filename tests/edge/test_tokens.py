@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import hmac
 import logging
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -108,6 +110,31 @@ def test_a_file_that_could_not_be_read_for_a_while_is_read_as_soon_as_it_can(
     clock.now = 8.0
     assert not tokens.find(f"Bearer {ONE}")
     assert tokens.find(f"Bearer {TWO}")
+
+
+def test_a_pipe_is_read_once_and_keeps_nobody_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A request that found its time changed waited for another writer, and the whole server with it."""
+    pipe, clock = tmp_path / "tokens", Clock()
+    os.mkfifo(pipe)
+    writing = threading.Thread(target=pipe.write_text, args=(f"{ONE}\n",))
+    writing.start()
+    tokens = Tokens(file=pipe, clock=clock)
+    writing.join()
+    os.utime(pipe, (1, 1))
+    clock.now = 2.0
+    looking = threading.Thread(target=tokens.find, args=(f"Bearer {ONE}",), daemon=True)
+    looking.start()
+    looking.join(10)
+    assert not looking.is_alive()
+    tokens.reload()
+    assert tokens.find(f"Bearer {ONE}") is not None
+    assert "at the start alone" in caplog.text
+
+
+def test_a_file_may_begin_as_windows_begins_texts(tmp_path: Path) -> None:
+    file = tmp_path / "tokens"
+    file.write_text(f"# of the fleet\n{ONE}\n", encoding="utf-8-sig")
+    assert Tokens(file=file).find(f"Bearer {ONE}")
 
 
 @pytest.mark.parametrize("content", [b"", b"# only this\n", b"\xff\xfe", b"two words\n"])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import signal
 import threading
+from collections.abc import Callable
 from contextlib import AbstractContextManager
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -86,7 +89,7 @@ def bridge(
     if url is None and server_token_file is not None:
         raise SettingsError("--server-token-file is for the server at --url; give both")
     if url is not None:
-        respond, what = _over_http(url, timeout, token=_server_token(server_token_file))
+        respond, what = _over_http(url, timeout, token=functools.partial(_server_token, server_token_file))
     else:
         respond, what = _in_process(bundle, threads)
     stop = threading.Event()
@@ -136,18 +139,40 @@ def _server_token(file: Path | None) -> str | None:
     return read_token(file) if file is not None else os.environ.get("SPLITCODEC_SERVER_TOKEN", "").strip() or None
 
 
-def _over_http(url: str, timeout_s: float, *, token: str | None) -> tuple[Respond, str]:
+def _over_http(url: str, timeout_s: float, *, token: Callable[[], str | None] | None = None) -> tuple[Respond, str]:
+    """Return what asks the server, and its address. The token is read again where the server wants another."""
     from splitcodec.device.link import HttpLink, http
+    from splitcodec.errors import LinkRefused, SettingsError
     from splitcodec.wire.request import Wanted
+
+    read = (lambda: None) if token is None else token
+    tokens = [read()]
 
     @functools.lru_cache(maxsize=32)
     def link(tasks: tuple[str, ...], top: int | None, score: float | None) -> HttpLink:
-        return http(url, tasks=tasks, top=top, score=score, timeout_s=timeout_s, retries=0, token=token, brief=False)
+        return http(
+            url, tasks=tasks, top=top, score=score, timeout_s=timeout_s, retries=0, token=tokens[0], brief=False
+        )
 
     place = link((), None, None).url  # a wrong address is told now
 
+    def renewed() -> bool:
+        with contextlib.suppress(SettingsError):
+            if (found := read()) != tokens[0]:
+                http(url, token=found).close()  # which refuses what HTTP does not carry
+                tokens[0] = found
+                link.cache_clear()
+                return True
+        return False
+
     def respond(packet: bytes, wanted: Wanted) -> bytes:
-        return link(wanted.tasks, wanted.top, wanted.score)(packet, idempotency_key=wanted.key)
+        asked = wanted.tasks, wanted.top, wanted.score
+        try:
+            return link(*asked)(packet, idempotency_key=wanted.key)
+        except LinkRefused as error:
+            if error.status != HTTPStatus.UNAUTHORIZED or not renewed():
+                raise
+        return link(*asked)(packet, idempotency_key=wanted.key)
 
     return respond, place
 

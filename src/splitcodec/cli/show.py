@@ -260,7 +260,7 @@ def read_token(file: Path | None, *, url: str = "") -> str | None:
     The first line counts that is neither blank nor begins with #. Raises SettingsError, also for a `url` that takes
     none.
     """
-    if file is not None and url.startswith(("mqtt://", "mqtts://")):
+    if file is not None and url.lower().startswith(("mqtt://", "mqtts://")):
         raise SettingsError(
             "--token-file: MQTT takes none; give user and password in --url, or SPLITCODEC_MQTT_USERNAME and _PASSWORD"
         )

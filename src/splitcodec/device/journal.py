@@ -41,6 +41,9 @@ class Outcome(enum.Enum):
     DROPPED = b"d"
 
 
+_MARKS = b"".join(one.value for one in Outcome)
+
+
 def problem_line(outcome: Outcome, error: SplitcodecError) -> dict[str, Any]:
     """Return what a line says of a capture that ended by an error."""
     detail = shown_address(" ".join(str(error).split()))
@@ -176,6 +179,8 @@ class Journal:
     def _read_ledger(self) -> dict[bytes, Outcome]:
         data = self._ledger.read_bytes() if self._ledger.exists() else b""
         whole = len(data) - len(data) % _RECORD
+        if whole and data[whole - 1] not in _MARKS:  # its length reached the disk before the power went, the rest not
+            whole -= _RECORD
         if whole < len(data):
             os.truncate(self._ledger, whole)
         self._records = whole // _RECORD

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol, final
 
 from splitcodec.device.link import http
 from splitcodec.device.udp import udp
-from splitcodec.errors import SettingsError
+from splitcodec.errors import LinkError, SettingsError
 from splitcodec.wire.request import Wanted
 
 AROUND_HTTP: Final = 380
@@ -54,10 +55,11 @@ def open_link(
     empty one is none.
     Raises SettingsError, and MissingExtra without paho-mqtt.
     """
-    if url.startswith("udp://"):
+    scheme = url.partition("://")[0].lower()
+    if scheme == "udp":
         return udp(url, tasks=tasks, top=top, score=score, timeout_s=timeout_s, retries=retries, token=token)
-    if not url.startswith(("mqtt://", "mqtts://")):
-        if not url.lower().startswith(("http://", "https://")):
+    if scheme not in ("mqtt", "mqtts"):
+        if scheme not in ("http", "https"):
             shown = url.rpartition("@")[2][:200]  # of a wrong address nobody knows what the password is
             raise SettingsError(
                 f"{shown!r} is no address of an edge; expected one like http://host:8080, mqtt://host/topic or udp://host"
@@ -83,24 +85,50 @@ class Links:
     """Links to the edge at `url`, one for each thing to ask for, opened when a packet wants it. Close them at the end.
 
     What waits may have been made for other tasks than are asked for today, and a link asks for the same each time.
+    `token` may be a function: it is asked again where the link fails, for who runs for months outlives tokens.
     """
 
-    def __init__(self, url: str, *, timeout_s: float = 10.0, retries: int = 2, token: str | None = None) -> None:
-        self._open = partial(open_link, url, timeout_s=timeout_s, retries=retries, token=token)
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_s: float = 10.0,
+        retries: int = 2,
+        token: str | Callable[[], str | None] | None = None,
+    ) -> None:
+        self._open = partial(open_link, url, timeout_s=timeout_s, retries=retries)
+        self._read_token = token if callable(token) else lambda: token
+        self._token = self._read_token()
         self._links: dict[Wanted, KeyedLink] = {}
 
     def __call__(self, packet: bytes, wanted: Wanted) -> bytes:
         """Send one packet, under its key, and return the answer. Raises LinkError, and as `open_link`."""
+        try:
+            return self.asking(wanted)(packet, idempotency_key=wanted.key)
+        except LinkError:
+            if not self._renewed():
+                raise
         return self.asking(wanted)(packet, idempotency_key=wanted.key)
 
     def asking(self, wanted: Wanted) -> KeyedLink:
         """Return the link that asks for these tasks, guesses and boxes. Raises as `open_link`."""
         query = wanted._replace(key=None)
         if query not in self._links:
-            self._links[query] = self._open(tasks=query.tasks, top=query.top, score=query.score)
+            self._links[query] = self._open(tasks=query.tasks, top=query.top, score=query.score, token=self._token)
         return self._links[query]
 
     def close(self) -> None:
         """Close the connections."""
         for link in self._links.values():
             link.close()
+
+    def _renewed(self) -> bool:
+        """Go on with another token if there is one by now, and a link takes it; returns whether so."""
+        with contextlib.suppress(SettingsError):
+            if (token := self._read_token()) != self._token:
+                self._open(token=token).close()
+                self.close()
+                self._links.clear()
+                self._token = token
+                return True
+        return False

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from splitcodec.device.placed import Letterbox
 from splitcodec.errors import LinkGarbled
@@ -70,9 +70,9 @@ def mask_of(mask: Mask) -> NDArray[np.uint8]:
                 raise ValueError(f"mode {picture.mode}, {picture.size[0]} x {picture.size[1]} pixels")
             return np.array(picture, dtype=np.uint8)
     except Exception as error:  # hostile chunks make Pillow raise nearly anything: 12.0 a struct.error
-        raise LinkGarbled(
-            f"answers.segment.png: {' '.join(str(error).split())[:80]}; expected a PNG with a palette, "
-            f"{cols} x {rows} pixels, in base64"
+        what = "no PNG" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())[:80]
+        raise LinkGarbled(  # in the same words each time, which `watch` says once
+            f"answers.segment.png: {what}; expected a PNG with a palette, {cols} x {rows} pixels, in base64"
         ) from None
 
 

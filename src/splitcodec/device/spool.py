@@ -25,6 +25,7 @@ from splitcodec.wire.request import Wanted
 LEDGER = "ledger"
 """The journal's own file in a spool's folder."""
 _SUFFIX = ".spool"
+_LOCK = "lock"
 _REFUSED = "refused"
 _BLOCK = 4096  # what a small file takes on most disks
 MOST_REFUSED = 1000
@@ -88,7 +89,7 @@ class Spool:
         self._reserve_bytes = reserve_bytes
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = lock_file(folder / "lock")
+            self._lock = lock_file(folder / _LOCK)
         except OSError as error:
             raise OutputError(f"cannot use {folder}: {error.strerror}; choose another --spool") from None
         for part in folder.glob("*.part"):
@@ -113,6 +114,7 @@ class Spool:
         """Put a packet at the end; it is on the disk when this returns. Raises OutputError."""
         place = self.folder / f"{self._next:012d}{_SUFFIX}"
         content = _dump(entry)
+        self._check_there()
         if self._free_bytes() < self._reserve_bytes + len(content):
             raise OutputError(
                 f"less than {self._reserve_bytes:,} bytes are free in {self.folder}, kept for answers; free some space"
@@ -129,6 +131,7 @@ class Spool:
         try:
             content = place.read_bytes()
         except FileNotFoundError:
+            self._check_there()
             raise SpoolError(f"{place}: gone; something else has removed the packet") from None
         except OSError as error:
             raise OutputError(f"cannot read {place}: {error.strerror}; tried again later") from None
@@ -164,6 +167,16 @@ class Spool:
     def close(self) -> None:
         """Let another process use the folder."""
         os.close(self._lock)
+
+    def _check_there(self) -> None:
+        """Refuse a folder that is not the one with our lock: its disk is away, and what waits there may come back.
+
+        Raises OutputError.
+        """
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self.folder / _LOCK), os.fstat(self._lock)):
+                return
+        raise OutputError(f"{self.folder}: not the folder that it was; is the disk there? If it is, start `watch` anew")
 
     def _free_bytes(self) -> int:
         try:

@@ -60,8 +60,8 @@ def create_app(
     `mounts` are further ASGI applications by path ("/demo"). They pass the guard for rates, headers, logs and metrics,
     but need no token: what must not be open is added to the application as a route of its own. `pages` are paths where,
     and below which, GET needs no token either, for a browser cannot send one before it has the page.
-    `app.state.service`, `.tokens` and `.settings` are for those who run it. Raises SettingsError for tokens that cannot
-    be read.
+    `app.state.service`, `.metrics`, `.tokens` and `.settings` are for those who run it. Raises SettingsError for tokens
+    that cannot be read.
     """
     metrics = Metrics(version=_version())
     service = Service(edge, settings, metrics)
@@ -84,6 +84,7 @@ def create_app(
         lifespan=lifespan,
     )
     app.state.service = service
+    app.state.metrics = metrics
     app.state.tokens = tokens
     app.state.settings = settings
     app.add_middleware(BodyTooLarge, path=_ANSWER, max_body_bytes=settings.max_body_bytes)

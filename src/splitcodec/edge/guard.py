@@ -158,7 +158,7 @@ class Guard:
                 ms=round(1000 * seconds, 2),
                 received=received,
                 sent=sent,
-                client=scope["client"][0] if scope.get("client") else None,
+                client=str(scope["client"][0])[:64] if scope.get("client") else None,
                 refusal=reason,
                 **state.get("facts", {}),
             ),

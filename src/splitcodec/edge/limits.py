@@ -56,7 +56,7 @@ class Buckets:
         if lacking > 0:
             wait_s = min(3600, max(1, math.ceil(lacking / self._per_s)))
             raise RateExceeded(
-                f"more than {self._per_s:,.0f} {self._what} a second from one client; ask again in {wait_s} s",
+                f"more than {self._per_s:,.10g} {self._what} a second from one client; ask again in {wait_s} s",
                 retry_after_s=wait_s,
             )
 

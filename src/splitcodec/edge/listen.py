@@ -2,7 +2,7 @@
 
 A connection must send each request's head within a time, and connections are bounded. SIGTERM drains: /readyz turns 503
 at once, what was let in is answered, new packets are refused, and after a moment (so that balancers look away) the
-process ends with 0. SIGINT does the same without that moment. SIGHUP reads the tokens again.
+process ends with 0. SIGINT does the same without that moment. SIGHUP reads tokens and TLS files again.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from functools import partial
 from typing import Any, final
 
 from splitcodec.edge.logs import config as log_config
+from splitcodec.edge.logs import facts
 from splitcodec.edge.outgoing import OneWrite
 from splitcodec.edge.settings import Settings
-from splitcodec.edge.sockets import is_loopback, listen, tls_context, url_of
+from splitcodec.edge.sockets import is_loopback, listen, renew, tls_context, url_of
 from splitcodec.errors import MissingExtra, SettingsError
 
 try:
@@ -36,6 +37,8 @@ except ModuleNotFoundError as error:
     raise MissingExtra(f"the server needs {error.name}; install it with: pip install 'splitcodec[edge]'") from None
 
 _log = logging.getLogger("splitcodec.edge")
+_uvicorn_log = logging.getLogger("uvicorn.error.http")
+_uvicorn_log.setLevel(logging.ERROR)  # what it warns of names nobody, and advises to install what is not wanted
 _LARGEST_HEAD = 32_768
 
 
@@ -110,7 +113,7 @@ class _Server(uvicorn.Server):
         self, app: FastAPI, settings: Settings, *, context: ssl.SSLContext | None, announce: Callable[[], object]
     ) -> None:
         def protocol(*args: Any, **options: Any) -> _Connection:
-            return _Connection(*args, settings=settings, **options)
+            return _Connection(*args, settings=settings, refused=app.state.metrics.refusal, **options)
 
         super().__init__(
             uvicorn.Config(
@@ -131,6 +134,7 @@ class _Server(uvicorn.Server):
         )
         self._app = app
         self._settings = settings
+        self._context = context
         self._announce = announce
         self._saying: asyncio.Task[None] | None = None
         self._end: asyncio.Task[None] | None = None
@@ -146,7 +150,7 @@ class _Server(uvicorn.Server):
         answers: dict[str, Callable[[], None]] = {
             "SIGTERM": lambda: self._stop(linger_s=self._settings.linger_s),
             "SIGINT": self._interrupt,
-            "SIGHUP": self._app.state.tokens.reload,
+            "SIGHUP": self._reload,
         }
         known = {getattr(signal, name): answer for name, answer in answers.items() if hasattr(signal, name)}
         try:
@@ -180,6 +184,17 @@ class _Server(uvicorn.Server):
         if self._app.state.service.failure is None:
             self._announce()
 
+    def _reload(self) -> None:
+        self._app.state.tokens.reload()
+        if self._context is None:
+            return
+        try:
+            renew(self._context, self._settings)
+        except (SettingsError, OSError) as error:
+            _log.error("TLS files not read again, the old ones stay in use: %s", error)
+        else:
+            _log.info("TLS files read again: %s", self._settings.tls_cert)
+
     def _interrupt(self) -> None:
         self.interrupted = True
         self._stop(linger_s=0)
@@ -200,8 +215,10 @@ class _Server(uvicorn.Server):
 class _Connection(H11Protocol):
     """uvicorn's connection, bounded in number and in the time that a request's head may take."""
 
-    def __init__(self, *args: Any, settings: Settings, **options: Any) -> None:
+    def __init__(self, *args: Any, settings: Settings, refused: Callable[[str], object], **options: Any) -> None:
         super().__init__(*args, **options)
+        self.logger = _uvicorn_log
+        self._refused = refused
         self._head_timeout_s = settings.head_timeout_s
         self._max_connections = settings.max_connections
         self._head_timer: asyncio.TimerHandle | None = None
@@ -250,8 +267,11 @@ class _Connection(H11Protocol):
             self._refuse(408, f"no request within {self._head_timeout_s:g} s")
 
     def _refuse(self, status: int, detail: str, *, retry: bool = False) -> None:
-        # Below the application: no guard has seen this, so it is said here, and the connection ends.
+        # Below the application: no guard has seen this, so it is said, counted and logged here; it ends.
         self._forget_head()
+        self._refused(reason := f"http_{status}")
+        client = self.client[0] if self.client else None
+        _log.info("no request: %s", detail, extra=facts(status=status, client=client, refusal=reason))
         if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):
             phrase = {400: "Bad Request", 408: "Request Timeout", 503: "Service Unavailable"}[status]
             document = {"type": "about:blank", "title": phrase, "status": status, "detail": detail}

@@ -60,7 +60,8 @@ class TextLines(logging.Formatter):
         """Return the record as text."""
         when = datetime.fromtimestamp(record.created).astimezone().isoformat(sep=" ", timespec="milliseconds")
         told = [when, record.levelname, record.getMessage()]
-        told += [f"{name}={value}" for name, value in getattr(record, _FACTS, {}).items() if value not in (None, "")]
+        given: dict[str, Any] = getattr(record, _FACTS, {})
+        told += [f"{name}={_word(value)}" for name, value in given.items() if value not in (None, "")]
         if one := REQUEST_ID.get():
             told.append(f"id={one}")
         text = " ".join(_printable(part) for part in told)
@@ -113,6 +114,12 @@ def config(kind: str) -> dict[str, Any]:
         }
         | {"asyncio": {"handlers": ["stderr"], "level": "WARNING", "propagate": False, "filters": ["rarely"]}},
     }
+
+
+def _word(value: object) -> str:
+    """Return a value such that it ends where it ends: proxies hand on whatever a client calls itself."""
+    text = str(value)
+    return json.dumps(text) if set(text) & set(' ="') else text
 
 
 def _printable(text: str) -> str:

@@ -62,7 +62,11 @@ class Metrics:
         self._received.inc(received)
         self._sent.inc(sent)
         if refusal is not None:
-            self._refusals.labels(refusal).inc()
+            self.refusal(refusal)
+
+    def refusal(self, reason: str) -> None:
+        """Count what was refused, a request or a connection without one; reasons come from a small set."""
+        self._refusals.labels(reason).inc()
 
     def stage(self, stage: str, seconds: float) -> None:
         """Note what a stage took, one of STAGES."""

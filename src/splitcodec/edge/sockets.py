@@ -124,7 +124,9 @@ class _Bounded(socket.socket):
 
 def url_of(listener: socket.socket, *, tls: bool = False) -> str:
     """Return the URL of a listening socket."""
-    host, port = listener.getsockname()[:2]
+    host, port, *rest = listener.getsockname()
+    if rest and rest[-1]:  # the zone of a link-local address, which is reached with it alone
+        host = f"{host}%{rest[-1]}"
     scheme = "https" if tls else "http"
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
@@ -143,3 +145,9 @@ def tls_context(settings: Settings) -> ssl.SSLContext | None:
             "expected a certificate chain and its key, both PEM"
         ) from None
     return context
+
+
+def renew(context: ssl.SSLContext, settings: Settings) -> None:
+    """Read the TLS files again, for connections from now on. Raises SettingsError, then the old ones stay in use."""
+    if settings.tls_cert is not None and tls_context(settings) is not None:  # whole, and made for each other
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -77,6 +78,8 @@ class Tokens:
     def _read_again(self) -> None:
         stamp = self._stamp()
         try:
+            if self._waits():
+                raise SettingsError(f"tokens file {self._file}: no regular file, so it is read at the start alone")
             self._from_file = self._read()
         except SettingsError as error:
             if str(error) != self._trouble:  # said once
@@ -101,13 +104,20 @@ class Tokens:
             return None
         return None if found is None else (found.st_mtime_ns, found.st_size, found.st_ino)
 
+    def _waits(self) -> bool:
+        """Say whether reading may wait for somebody to write, as a pipe's does, and all requests with it."""
+        try:
+            return self._file is not None and not stat.S_ISREG(self._file.stat().st_mode)
+        except OSError:
+            return False
+
     def _read(self) -> tuple[bytes, ...]:
         if self._file is None:
             return ()
         try:
             with self._file.open("rb") as file:
                 data = file.read(_LARGEST_FILE + 1)
-            lines = data.decode("utf-8").splitlines()
+            lines = data.decode("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
             raise SettingsError(f"tokens file {self._file}: {reason}; give a file with one token a line") from None
