@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from splitcodec.cli.show import complain, each, guesses, print_table, progress, read_token, task_names
+from splitcodec.cli.show import complain, each, guesses, print_table, progress, read_token, task_names, token_reader
 from splitcodec.errors import PictureError, SettingsError
 
 
@@ -86,3 +87,15 @@ def test_a_byte_order_mark_is_no_part_of_a_token(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("# mine\nsecret\n", encoding="utf-8-sig")
     assert read_token(file) == "secret"
+
+
+def test_a_token_is_read_anew_from_a_file_and_once_from_a_pipe(tmp_path: Path) -> None:
+    """A second look into a pipe would wait for ever for somebody to write."""
+    plain, pipe = tmp_path / "plain", tmp_path / "pipe"
+    plain.write_text("one\n")
+    os.mkfifo(pipe)
+    threading.Thread(target=pipe.write_text, args=("one\n",), daemon=True).start()
+    from_plain, from_pipe = token_reader(plain), token_reader(pipe)
+    assert (from_plain(), from_pipe()) == ("one", "one")
+    plain.write_text("two\n")
+    assert (from_plain(), from_pipe()) == ("two", "one")

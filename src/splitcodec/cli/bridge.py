@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from splitcodec.cli.show import DEFAULT_BUNDLE, ThreadsOption, TimeoutOption, check_finite, read_token
+from splitcodec.cli.show import DEFAULT_BUNDLE, ThreadsOption, TimeoutOption, check_finite, read_token, token_reader
 from splitcodec.cli.shown import say
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def bridge(
     if url is None and server_token_file is not None:
         raise SettingsError("--server-token-file is for the server at --url; give both")
     if url is not None:
-        respond, what = _over_http(url, timeout, token=functools.partial(_server_token, server_token_file))
+        respond, what = _over_http(url, timeout, token=_server_token(server_token_file))
     else:
         respond, what = _in_process(bundle, threads)
     stop = threading.Event()
@@ -135,8 +135,10 @@ def _from_udp(
     return bridge, f"udp://{f'[{host}]' if ':' in host else host}:{bridge.port}"
 
 
-def _server_token(file: Path | None) -> str | None:
-    return read_token(file) if file is not None else os.environ.get("SPLITCODEC_SERVER_TOKEN", "").strip() or None
+def _server_token(file: Path | None) -> Callable[[], str | None]:
+    if file is not None:
+        return token_reader(file)
+    return lambda: os.environ.get("SPLITCODEC_SERVER_TOKEN", "").strip() or None
 
 
 def _over_http(url: str, timeout_s: float, *, token: Callable[[], str | None] | None = None) -> tuple[Respond, str]:

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
@@ -278,6 +279,12 @@ def read_token(file: Path | None, *, url: str = "") -> str | None:
         if line.strip() and not line.lstrip().startswith("#"):
             return line.strip()
     raise SettingsError(f"token file {file} holds no token; put it on a line of its own")
+
+
+def token_reader(file: Path | None, *, url: str = "") -> Callable[[], str | None]:
+    """Return what reads the token anew each time, as `read_token`; a pipe, which may wait for its writer, just once."""
+    read = partial(read_token, file, url=url)
+    return read if file is None or file.is_file() else cache(read)
 
 
 def _named(item: object) -> str:

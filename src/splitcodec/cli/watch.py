@@ -29,7 +29,7 @@ from splitcodec.cli.show import (
     check_tasks,
     checked_encoder,
     complain,
-    read_token,
+    token_reader,
     task_names,
 )
 from splitcodec.cli.shown import Shown, say
@@ -143,7 +143,7 @@ def watch(
     shown, stop = Shown(json_=json_), threading.Event()
     keeper = None if kbit_per_s is None else RateKeeper(kbit_per_s, window_s=10.0 if window_s is None else window_s)
     with contextlib.ExitStack() as closing:
-        links = Links(url, timeout_s=timeout, retries=0, token=partial(read_token, token_file, url=url))
+        links = Links(url, timeout_s=timeout, retries=0, token=token_reader(token_file, url=url))
         closing.callback(links.close)
         address = shown_address(links.asking(asking).url)
         source = _source(folder, camera=camera, every=every, after=after, settle=settle)
