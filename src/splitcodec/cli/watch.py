@@ -29,8 +29,8 @@ from splitcodec.cli.show import (
     check_tasks,
     checked_encoder,
     complain,
-    token_reader,
     task_names,
+    token_reader,
 )
 from splitcodec.cli.shown import Shown, say
 
