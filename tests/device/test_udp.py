@@ -405,6 +405,7 @@ def test_an_answer_that_is_none_is_garbled() -> None:
         ("udp://host/path", {}, "no address"),
         ("udp://me@host", {}, "no address"),
         ("udp://host:99999", {}, "no URL"),
+        ("udp://host:0", {}, "no address"),
         ("udp://a..b", {}, "'udp://a..b' is no URL"),
         (f"udp://{'x' * 70}", {}, "no URL"),
         ("udp://me:secret/@host", {}, "'host' is no URL; expected"),

@@ -37,6 +37,12 @@ def test_an_address_that_is_none_tells_no_password(url: str) -> None:
     assert "s3" not in str(caught.value)
 
 
+def test_a_port_of_zero_is_none() -> None:
+    """It went to the usual one."""
+    with pytest.raises(SettingsError, match="no address of a broker"):
+        parse_broker("mqtt://broker:0/site7")
+
+
 @pytest.mark.parametrize(
     ("topic", "plain"),
     [

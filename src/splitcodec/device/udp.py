@@ -211,6 +211,6 @@ def _place(url: str) -> tuple[str, int]:
         shown, reason = url.rpartition("@")[2], "" if "@" in url else f" ({error})"
         raise SettingsError(f"{shown[:200]!r} is no URL{reason}; {_EXPECTED}") from None
     said = parts.path.strip("/") or parts.query or parts.fragment or parts.username
-    if parts.scheme != "udp" or not parts.hostname or said:
+    if parts.scheme != "udp" or not parts.hostname or said or port == 0:
         raise SettingsError(f"{url.rpartition('@')[2][:200]!r} is no address of a UDP bridge; {_EXPECTED}")
     return parts.hostname, port or PORT
