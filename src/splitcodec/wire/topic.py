@@ -90,8 +90,8 @@ def parse_broker(
         reason = "" if "@" in url else f" ({error})"  # which may be a piece of the password
         raise SettingsError(f"{_without_password(url)!r} is no URL{reason}; {_EXPECTED}") from None
     topic = unquote(parts.path).strip("/")
-    wrong = not parts.hostname or port == 0 or not topic or parts.query or parts.fragment
-    if parts.scheme not in _PORTS or wrong:
+    wrong = port == 0 or not topic or parts.query or parts.fragment
+    if parts.scheme not in _PORTS or not parts.hostname or wrong:
         raise SettingsError(f"{_without_password(url)!r} is no address of a broker and topic; {_EXPECTED}")
     if set(topic) & set("+#\0") or topic.startswith("$") or len(topic) > 200 or not topic.isprintable():
         raise SettingsError(f"topic {topic[:80]!r}; expected a name without +, # and a leading $, such as site7")
