@@ -86,3 +86,13 @@ def test_a_byte_order_mark_is_no_part_of_a_token(tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("# mine\nsecret\n", encoding="utf-8-sig")
     assert read_token(file) == "secret"
+
+
+def test_a_token_file_without_an_end_is_not_read_whole(tmp_path: Path) -> None:
+    """`--token-file /dev/zero` read until the memory was full."""
+    large = tmp_path / "token"
+    with large.open("wb") as file:
+        file.truncate(1 << 40)
+    for endless in (large, Path("/dev/zero")):
+        with pytest.raises(SettingsError, match="more than 1048576 letters"):
+            read_token(endless)
