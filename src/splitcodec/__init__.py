@@ -29,3 +29,8 @@ def __getattr__(name: str) -> object:
 
         return Edge
     raise AttributeError(f"module 'splitcodec' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Name the shores, too, so that a prompt completes them."""
+    return sorted({*globals(), *__all__})

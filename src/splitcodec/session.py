@@ -114,8 +114,8 @@ def _arrays(names: Sequence[str], values: Sequence[Any], *, graph: str) -> dict[
 
 
 def _open(model: bytes, *, name: str, threads: int | None) -> Any:
-    if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise SettingsError(f"{threads} threads, expected at least 1 and at most {MOST_THREADS}")
+    if threads is not None and not _is_count(threads):
+        raise SettingsError(f"{threads!r:.40} threads, expected at least 1 and at most {MOST_THREADS}")
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
     options.use_deterministic_compute = True
@@ -131,6 +131,11 @@ def _open(model: bytes, *, name: str, threads: int | None) -> Any:
         )
     except Exception as error:  # ONNX Runtime's errors have no common base but this
         raise GraphError(f"{name}: ONNX Runtime refuses the graph: {_one_line(error)}") from error
+
+
+def _is_count(threads: object) -> bool:
+    whole = isinstance(threads, int | np.integer) and not isinstance(threads, bool)
+    return whole and 1 <= threads <= MOST_THREADS  # type: ignore[operator]
 
 
 def runtime_version() -> str:

@@ -11,7 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
+from splitcodec.cli import app
+from splitcodec.errors import OutputError
 from splitcodec.wire.bundle import open_bundle, write_zip
 from tests.cli.test_cli import refused, run
 from tests.evaluation.test_retail import tail
@@ -192,3 +195,30 @@ def test_what_needs_the_training_room_says_so(words: list[str], tmp_path: Path) 
     command = [sys.executable, "-c", code + "from splitcodec.cli import main; main()"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120)
     refused(done, "training needs torch", "splitcodec[train]")
+
+
+@pytest.mark.parametrize("out", ["/proc/out", "file/out", "file"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["quantise", "no-bundle", "--photos", "."],
+        ["levels", "no-bundle", "--photos", ".", "--bytes", "300"],
+        ["contexts", "no-bundle", "--photos", "."],
+        ["learn-classes", "no-bundle", "--photos", ".", "--name", "mine"],
+        ["export", "run"],
+        ["export-task", "run"],
+        ["bundle", "recut", "no-bundle", "--recipe", "recipe.yaml", "--cut", "x", "--onto", "no-bundle"],
+        ["bundle", "redecode", "no-bundle", "--run", "run"],
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    command: list[str], out: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`quantise` measured for minutes, and then could not write what it had made."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "recipe.yaml").touch()
+    done = CliRunner().invoke(app, [*command, "-o", out])
+    assert isinstance(done.exception, OutputError), done.exception
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "run"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -13,11 +14,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from pydantic import SecretStr
+from typer.testing import CliRunner
 
 import splitcodec
+from splitcodec.cli import app
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.server import BackgroundServer, Settings, create_app
+from splitcodec.errors import OutputError
 from splitcodec.evaluation.golden import FILE, make_golden
 from splitcodec.wire.bundle import Bundle, write_bundle
 
@@ -296,17 +300,27 @@ def test_refusals(
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "words"),
     [
-        ["encode", "--no-such-option"],
-        ["encode", "a.jpg", "--threads", "99999999"],
+        (["encode", "--no-such-option"], ["No such option", "--no-such-option", "see splitcodec encode --help"]),
+        (["encode", "a.jpg", "--threads", "99999999"], ["'--threads'", "see splitcodec encode --help"]),
+        (["encode"], ["Missing argument 'IMAGE'; see splitcodec encode --help"]),
+        (["encode", "a.jpg", "--level"], ["'--level' requires an argument"]),
+        (["bundle", "pack", "x"], ["Missing option '--out' / '-o'; see splitcodec bundle pack --help"]),
+        (["encode", "a.jpg", "--fit", "x"], ["'--fit'", "not one of 'crop', 'letterbox'"]),
+        (["encod"], ["No such command 'encod'", "see splitcodec --help"]),
+        (["--nope"], ["No such option", "see splitcodec --help"]),
     ],
 )
-def test_wrong_options_leave_with_two(arguments: list[str]) -> None:
+def test_wrong_words_are_told_in_one_line(arguments: list[str], words: list[str]) -> None:
+    """Typer drew a box of five lines around them."""
+    refused(run(*arguments), "splitcodec: SettingsError: ", *words)
+
+
+@pytest.mark.parametrize("arguments", [[], ["bundle"]])
+def test_no_words_at_all_print_the_help(arguments: list[str]) -> None:
     done = run(*arguments)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert "Usage: " in done.stderr
+    assert (done.returncode, "Commands" in done.stdout + done.stderr or "Start here" in done.stdout) == (2, True)
 
 
 def test_serve_runs_and_stops_when_interrupted(tiny_folder: Path, photos: list[Path]) -> None:
@@ -342,17 +356,23 @@ def test_commands_start_without_torch() -> None:
 
 
 def test_an_answer_is_told_though_its_drawing_cannot_be_written(
-    server: str, tiny_folder: Path, photos: list[Path], tmp_path: Path
+    server: str, tiny_folder: Path, photos: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ask = ("ask", photos[0], "-b", tiny_folder, "--url", server, "--json", "--draw")
-    for place in (tmp_path / "none" / "out.png", tmp_path / "out.nothing"):
-        done = run(*ask, place)
-        assert done.returncode == 2
-        assert done.stderr.startswith(f"splitcodec: OutputError: cannot draw to {place}: ")
-        assert json.loads(done.stdout)["answers"]["classify"]
-    assert run(*ask, tmp_path / "out.png").returncode == 0
-    assert [path.name for path in tmp_path.iterdir()] == ["out.png"]
-    with Image.open(tmp_path / "out.png") as drawn, Image.open(photos[0]) as photo:
+    ask = ["ask", str(photos[0]), "-b", str(tiny_folder), "--url", server, "--json", "--draw", str(tmp_path / "o.png")]
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("splitcodec.cli.drawn.os.replace", full)
+        done = CliRunner().invoke(app, ask)
+    assert isinstance(done.exception, OutputError)
+    assert str(done.exception).startswith(f"cannot draw to {tmp_path / 'o.png'}: No space left on device; ")
+    assert json.loads(done.stdout)["answers"]["classify"]
+    assert not list(tmp_path.iterdir())
+    assert CliRunner().invoke(app, ask).exit_code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["o.png"]
+    with Image.open(tmp_path / "o.png") as drawn, Image.open(photos[0]) as photo:
         assert drawn.size == photo.size
 
 

@@ -13,13 +13,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from splitcodec.cli import app
-from splitcodec.cli.device import _write_drawing
+from splitcodec.cli.drawn import check_draw
 from splitcodec.cli.packets import store
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.server import BackgroundServer, create_app
 from splitcodec.edge.settings import Settings
-from splitcodec.errors import OutputError, SplitcodecError, TaskError
-from splitcodec.wire.answer import Answer
+from splitcodec.errors import SplitcodecError, TaskError
 
 
 def no_links(source: object, target: object) -> None:
@@ -72,14 +71,23 @@ def test_a_name_as_long_as_a_name_can_be(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [f"{stem}.spc"]
 
 
-@pytest.mark.parametrize("name", ["out.psd", "out.nothing"])
-def test_a_drawing_that_cannot_be_written_is_refused_in_words(name: str, tmp_path: Path) -> None:
-    """Pillow reads PSD and does not write it: that was a KeyError."""
+@pytest.mark.parametrize("name", ["out.psd", "out.nothing", "out", "out.xbm", "none/out.png", "folder.png", "a.png"])
+def test_a_drawing_that_cannot_be_written_is_refused_before_anything_is_sent(name: str, tmp_path: Path) -> None:
+    """It was told after the answer, and the photograph itself was drawn over."""
     picture = tmp_path / "a.png"
     Image.new("RGB", (9, 9)).save(picture)
-    with pytest.raises(OutputError, match=f"cannot draw to .*{name}: .*; give a name such as out.png"):
-        _write_drawing(picture, Answer(bundle="b@1", level=0, answers={}, ms={}), tmp_path / name)
-    assert list(tmp_path.iterdir()) == [picture]
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(SplitcodecError, match=rf"{name}.*; give a name such as out.png"):
+        check_draw(tmp_path / name, [picture])
+    with pytest.raises(SplitcodecError, match=rf"{name}"):
+        CliRunner().invoke(
+            app,
+            ["ask", str(picture), "--url", "http://127.0.0.1:9", "--draw", str(tmp_path / name)],
+            catch_exceptions=False,
+        )
+    check_draw(tmp_path / "out.JPG", [picture])
+    check_draw(None, [picture, picture])
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "folder.png"}
 
 
 @pytest.mark.parametrize(

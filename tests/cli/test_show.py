@@ -99,3 +99,13 @@ def test_a_token_is_read_anew_from_a_file_and_once_from_a_pipe(tmp_path: Path) -
     assert (from_plain(), from_pipe()) == ("one", "one")
     plain.write_text("two\n")
     assert (from_plain(), from_pipe()) == ("two", "one")
+
+
+def test_a_token_file_without_an_end_is_not_read_whole(tmp_path: Path) -> None:
+    """`--token-file /dev/zero` read until the memory was full."""
+    large = tmp_path / "token"
+    with large.open("wb") as file:
+        file.truncate(1 << 40)
+    for endless in (large, Path("/dev/zero")):
+        with pytest.raises(SettingsError, match="more than 1048576 letters"):
+            read_token(endless)

@@ -97,3 +97,12 @@ def test_a_file_that_is_none_is_refused(tiny: Bundle, tmp_path: Path) -> None:
     (tmp_path / "other").write_text("a b c ok\n")
     with pytest.raises(OutputError, match="cannot remember"):
         Memory(tmp_path / "other", teacher=tiny)
+
+
+def test_a_file_of_somebody_elses_is_left_alone(tiny: Bundle, tmp_path: Path) -> None:
+    """Lines were written behind whatever it was."""
+    notes = tmp_path / "notes.txt"
+    notes.write_text("buy milk\n")
+    with pytest.raises(OutputError, match=r"cannot remember in it \(it holds something else\)"):
+        Memory(notes, teacher=tiny)
+    assert notes.read_text() == "buy milk\n"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from splitcodec.errors import DataError
-from splitcodec.evaluation.points import read_points
+from splitcodec.evaluation.points import points_bytes, read_points
 
 POINT: dict[str, Any] = {"method": "bmshj2018", "setting": "quality 1", "bytes_mean": 812.5, "top1": 41.2}
 
@@ -79,3 +79,9 @@ def test_a_file_that_is_missing_or_no_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_bytes(b"\xff{")
     with pytest.raises(DataError, match="not JSON"):
         read_points([tmp_path / "bad.json"], images=1, taken=[])
+
+
+def test_a_device_without_an_end_is_not_read_whole() -> None:
+    """It has no size, and was read until the memory was full."""
+    with pytest.raises(DataError, match="more than 16777216 bytes"):
+        points_bytes(Path("/dev/zero"))

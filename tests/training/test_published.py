@@ -248,7 +248,10 @@ class _Foreign:
         ),
         (lambda c: c["model"].clear(), "0 layers called ...encoder.0.weight; expected one"),
         (lambda c: c.update({"model": {"x": "y"}}), "holds no state dict"),
-        (lambda c: c.update({"args": _Foreign()}), "is no checkpoint that may be read"),
+        (
+            lambda c: c.update({"args": _Foreign()}),
+            "that may be read: it holds more than tensors and plain",
+        ),
     ],
 )
 def test_what_is_refused(

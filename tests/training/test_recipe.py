@@ -269,3 +269,12 @@ def test_a_key_that_is_there_twice_is_refused(tmp_path: Path, recipe_data: Make)
     line = len(text.splitlines()) + 1
     with pytest.raises(RecipeError, match=rf"not readable YAML: line {line}: stage1 is there twice; keep one"):
         read_recipe(tmp_path / "r.yaml")
+
+
+def test_a_recipe_without_an_end_is_not_read_whole(tmp_path: Path) -> None:
+    """`train /dev/zero` read until the memory was full."""
+    large = tmp_path / "recipe.yaml"
+    with large.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(RecipeError, match="more than 1048576 letters"):
+        read_recipe(large)

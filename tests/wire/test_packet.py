@@ -106,7 +106,7 @@ def test_unknown_version(version: int) -> None:
 
 
 def test_bytes_like_input_is_a_packet_too() -> None:
-    assert unpack(bytearray(pack(ONE))) == ONE  # type: ignore[arg-type]
+    assert unpack(bytearray(pack(ONE))) == ONE
 
 
 def test_a_packet_that_fits_is_admitted() -> None:

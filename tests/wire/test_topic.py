@@ -37,7 +37,8 @@ def test_an_address_that_is_none_tells_no_password(url: str) -> None:
     assert "s3" not in str(caught.value)
 
 
-def test_port_0_is_not_the_default_port() -> None:
+def test_a_port_of_zero_is_none() -> None:
+    """It went to the usual one."""
     with pytest.raises(SettingsError, match="no address of a broker"):
         parse_broker("mqtt://broker:0/site7")
 

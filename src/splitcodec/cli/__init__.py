@@ -30,10 +30,12 @@ from splitcodec.cli import (
     watch,
 )
 from splitcodec.cli.show import complain
+from splitcodec.cli.usage import Commands
 from splitcodec.errors import SplitcodecError
 
 app = typer.Typer(
     name="splitcodec",
+    cls=Commands,
     help="Send what the model needs, not the picture: packets of features from a weak device, answers from the edge.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -63,7 +65,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files need not be of the terminal's letters
     try:
-        app()
+        app(prog_name="splitcodec")
     except BaseException as error:
         sys.exit(_ended(error))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from splitcodec.cli.bundles import check_new
 from splitcodec.cli.show import (
     BundleArgument,
     JsonOption,
@@ -19,7 +20,7 @@ from splitcodec.cli.show import (
     progress,
     written,
 )
-from splitcodec.errors import BundlePart, DataError, OutputError
+from splitcodec.errors import BundlePart, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,8 +71,7 @@ def learn_classes(
     from splitcodec.evaluation.machine import cores
     from splitcodec.wire.bundle import open_bundle, write_folder
 
-    if out.exists():  # said before minutes of work rather than after
-        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    check_new(out)
     opened = open_bundle(bundle)
     if opened.is_device_half:
         raise BundlePart(f"{opened.ident} is the device's half, which has no tail to teach; give the whole bundle")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitcodec.cli.bundles import NextVersionOption
+from splitcodec.cli.bundles import NextVersionOption, check_new
 from splitcodec.cli.show import BundleArgument, JsonOption, complain, print_json, print_table, progress, written
 from splitcodec.errors import MissingExtra
 
@@ -59,15 +59,14 @@ def contexts(
     """
     import numpy as np
 
-    from splitcodec.errors import DataError, OutputError, SettingsError
+    from splitcodec.errors import DataError, SettingsError
     from splitcodec.evaluation.calibrate import shuffled
     from splitcodec.evaluation.contextual import check_whole, contexts_of, recounted, savings, with_contexts
     from splitcodec.wire.bundle import open_bundle, write_folder
 
     if like is not None and start is not None:
         raise SettingsError("--like takes networks as they are, --start learns on from them; give one of both")
-    if out.exists():  # said before minutes of work rather than after
-        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    check_new(out)
     opened, paths = open_bundle(bundle), shuffled(photos)
     check_whole(opened)
     other = None if like is None else open_bundle(like)
@@ -133,7 +132,7 @@ def levels(
     answers that were not trained for. Encoder and decoder stay; coding by context goes, until `splitcodec contexts`
     learns it anew. The fingerprint is another, so both shores need the new bundle.
     """
-    from splitcodec.errors import DataError, OutputError, SettingsError
+    from splitcodec.errors import DataError, SettingsError
     from splitcodec.evaluation.calibrate import shuffled
     from splitcodec.evaluation.levels import (
         COUNTED,
@@ -146,8 +145,7 @@ def levels(
     )
     from splitcodec.wire.bundle import open_bundle, write_folder
 
-    if out.exists():
-        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    check_new(out)
     try:
         wanted = [float(one) for one in sizes.split(",")]
     except ValueError:

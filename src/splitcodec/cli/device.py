@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from splitcodec.cli.drawn import check_draw, write_drawing
 from splitcodec.cli.limits import (
     Allowances,
     DeadlineOption,
@@ -46,7 +44,7 @@ from splitcodec.cli.show import (
     read_token,
     task_names,
 )
-from splitcodec.errors import OutputError, SettingsError
+from splitcodec.errors import SettingsError
 
 if TYPE_CHECKING:
     from splitcodec.device.client import Encoded
@@ -199,7 +197,7 @@ def ask(
         token=read_token(token_file, url=url),
     )
     shown: Fit = fit.value if fit is not None else "crop" if wanted == ["classify"] else "letterbox"
-    _check_draw(draw, images)
+    check_draw(draw, images)
     _check_side(side, shown)
     meter = LinkMeter(link)
     limits = Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s)
@@ -244,7 +242,7 @@ def ask(
         rows = [(d["image"], guesses(d), d["bytes"], d["level"], f"{sum(d['ms'].values()):.1f}") for d in answered]
         print_table(f"{device.bundle.ident} at {link.url}", ("image", "answer", "bytes", "level", "ms"), rows, left=2)
     if draw is not None and drawn:  # after the answer is told: disks get full
-        _write_drawing(images[0], drawn[0], draw)
+        write_drawing(images[0], drawn[0], draw)
     leave(failures)
 
 
@@ -256,27 +254,3 @@ def _forced(encoded: Encoded, *, force_fit: bool) -> dict[str, int]:
 def _check_side(side: int | None, fit: Fit) -> None:
     if side is not None and fit == "crop":
         raise SettingsError(f"--side {side} is that of a whole picture; add --fit letterbox, or leave --side out")
-
-
-def _check_draw(draw: Path | None, images: list[Path]) -> None:
-    if draw is not None and len(images) != 1:
-        raise SettingsError(f"--draw {draw} with {len(images)} pictures; give one")
-
-
-def _write_drawing(image: Path, answer: Answer, path: Path) -> None:
-    """Draw into a file that appears whole or not at all. Raises OutputError."""
-    from splitcodec.device.image import load_picture
-    from splitcodec.device.overlay import draw
-
-    draft = path.with_name(f".{secrets.token_hex(4)}{path.suffix}")  # whose ending says what is written
-    try:
-        draw(load_picture(image), answer).save(draft)
-        os.replace(draft, path)
-    except (OSError, ValueError, KeyError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        if isinstance(error, KeyError):
-            reason = f"{path.suffix} is only read"
-        raise OutputError(f"cannot draw to {path}: {reason}; give a name such as out.png") from None
-    finally:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)

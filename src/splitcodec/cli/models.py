@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from splitcodec.cli.bundles import check_new
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleArgument,
@@ -181,6 +182,8 @@ def export(
 
     if not (run / "recipe.yaml").is_file():
         raise RunError(f"{run} holds no run of `splitcodec train`; give the folder of one")
+
+    check_new(out)
 
     def golden(bundle: Bundle) -> bytes:
         return make_golden(Device(bundle), Edge(bundle), [load_picture(photo.read()) for photo in PHOTOGRAPHS[:3]])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from splitcodec.cli.bundles import check_new
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleArgument,
@@ -21,7 +22,7 @@ from splitcodec.cli.show import (
     tell_kept,
     written,
 )
-from splitcodec.errors import BundlePart, DataError, GoldenMismatch, MissingExtra, OutputError
+from splitcodec.errors import BundlePart, DataError, GoldenMismatch, MissingExtra
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,8 +90,7 @@ def quantise(
     from splitcodec.evaluation.int8 import with_int8
     from splitcodec.wire.bundle import open_bundle, renamed, write_folder
 
-    if out.exists():  # said before minutes of work rather than after
-        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    check_new(out)
     opened = open_bundle(bundle)
     if opened.is_device_half:
         raise BundlePart(f"{opened.ident} is the device's half, whose loss cannot be measured; take the whole bundle")

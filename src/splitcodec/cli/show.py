@@ -73,6 +73,7 @@ NewVersionOption = Annotated[
 ]
 
 _MOST = 1e9  # of any unit; waits of more seconds overflow
+_MOST_LETTERS = 1 << 20  # of a token's file
 _WIDEST = 100_000  # characters of a table that is written to a file
 T = TypeVar("T")
 R = TypeVar("R")
@@ -271,11 +272,14 @@ def read_token(file: Path | None, *, url: str = "") -> str | None:
             raise SettingsError("SPLITCODEC_TOKEN: not UTF-8; set it to text, such as `openssl rand -hex 24` gives")
         return token or None
     try:
-        lines = file.read_text(encoding="utf-8-sig").splitlines()
+        with file.open(encoding="utf-8-sig") as opened:
+            text = opened.read(_MOST_LETTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8"
         raise SettingsError(f"token file {file}: {reason}; give a file that holds the token") from None
-    for line in lines:
+    if len(text) > _MOST_LETTERS:
+        raise SettingsError(f"token file {file}: more than {_MOST_LETTERS} letters; give a file that holds the token")
+    for line in text.splitlines():
         if line.strip() and not line.lstrip().startswith("#"):
             return line.strip()
     raise SettingsError(f"token file {file} holds no token; put it on a line of its own")

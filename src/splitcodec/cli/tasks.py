@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from splitcodec.cli.bundles import check_new
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleOption,
@@ -111,6 +112,7 @@ def export_task(
         raise no_train(error) from None
     from splitcodec.wire.bundle import open_bundle
 
+    check_new(out)
     opened = open_bundle(bundle)
     made = export(run, opened, out, name=name, version=version)
     facts = {

@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from splitcodec.device.fitting import MOST_SAVED, Offer, highest_fitting, may_fit
 from splitcodec.errors import BudgetTooSmall, SettingsError
+from splitcodec.wire.given import whole
 from splitcodec.wire.packet import SMALLEST
 from splitcodec.wire.tables import PRECISION_BITS, Tables
 
+_MOST_LEFT = 1e15  # bytes: a product of large numbers may be none
 _TURNS = 14  # of bisection; the multiplier is then known to 1 in 16,000
 
 Pack = Callable[[NDArray[np.int32], int], bytes]
@@ -55,7 +57,8 @@ class Deadline:
 
     def bytes_left(self, spent_ms: float) -> int:
         """Return how many bytes a packet may have to arrive in time when `spent_ms` are gone; 0 where none does."""
-        return max(0, int((self.ms - spent_ms - self.rtt_ms - self.edge_ms) * self.kbit_per_s / 8) - self.around)
+        left = (self.ms - spent_ms - self.rtt_ms - self.edge_ms) * self.kbit_per_s / 8
+        return max(0, int(min(left, _MOST_LEFT)) - self.around)
 
 
 class Fitted(NamedTuple):
@@ -276,6 +279,13 @@ class RateKeeper:
 
 def checked_max_bytes(value: Any) -> int:
     """Return a byte limit as an int. Raises SettingsError for anything but an integer of at least 13."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < SMALLEST:
-        raise SettingsError(f"max_bytes {value!r}; expected an integer of at least {SMALLEST}, the smallest packet")
-    return int(value)
+    number = whole(value)
+    if number is None or number < SMALLEST:
+        raise SettingsError(f"max_bytes {value!r:.40}; expected an integer of at least {SMALLEST}, the smallest packet")
+    return number
+
+
+def check_deadline(value: object) -> None:
+    """Refuse what is neither a deadline nor none. Raises SettingsError."""
+    if not isinstance(value, Deadline | None):
+        raise SettingsError(f"deadline {value!r:.40}; expected Deadline(ms, kbit_per_s=...)")

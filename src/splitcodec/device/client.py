@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import contextlib
-import operator
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import Any, Final, Literal, final
 import numpy as np
 from numpy.typing import NDArray
 
-from splitcodec.device.budget import Deadline, Fitted, Prices, checked_max_bytes
+from splitcodec.device.budget import Deadline, Fitted, Prices, check_deadline, checked_max_bytes
 from splitcodec.device.encoder import Encoder, Precision
 from splitcodec.device.image import Picture
 from splitcodec.device.overlay import in_picture
@@ -32,6 +31,7 @@ from splitcodec.errors import BudgetTooSmall, SettingsError
 from splitcodec.wire.answer import Answer, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.coder import BY_CHANNEL
+from splitcodec.wire.given import whole
 from splitcodec.wire.task import TaskSpec
 
 SAVING: Final = 0.28
@@ -178,6 +178,7 @@ class Device:
         side: int | None = None,
     ) -> Encoded:
         """Do as `encode`, and say how long each stage took, and what level and how many symbols the limit cost."""
+        check_deadline(deadline)
         limited = max_bytes is not None or deadline is not None
         most = None if max_bytes is None else checked_max_bytes(max_bytes)
         level = self.bundle.manifest.levels - 1 if limited and level is None else self.checked_level(level)
@@ -218,6 +219,8 @@ class Device:
         Boxes and label maps come back in pixels of the upright picture.
         Raises as `encode`, LinkGarbled if what comes back is not an answer, and what the link raises (LinkError).
         """
+        if not callable(link):
+            raise SettingsError(f"link {link!r:.80}; expected a function of packet bytes, such as http(url) gives")
         encoded = self.encode_timed(
             picture, level=level, max_bytes=max_bytes, deadline=deadline, force_fit=force_fit, fit=fit, side=side
         )
@@ -291,10 +294,7 @@ class Device:
         manifest = self.bundle.manifest
         if level is None:
             return manifest.default_level
-        try:
-            number = -1 if isinstance(level, bool) else operator.index(level)
-        except TypeError:
-            number = -1
-        if not 0 <= number < manifest.levels:
-            raise SettingsError(f"level {level!r}; {self.bundle.ident} has levels 0 to {manifest.levels - 1}")
+        number = whole(level)
+        if number is None or not 0 <= number < manifest.levels:
+            raise SettingsError(f"level {level!r:.40}; {self.bundle.ident} has levels 0 to {manifest.levels - 1}")
         return number

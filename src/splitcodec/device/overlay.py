@@ -50,6 +50,18 @@ def in_picture(answer: Answer, place: Letterbox) -> Answer:
     return {**answer, "answers": answers}
 
 
+def unwritable(suffix: str) -> str | None:
+    """Say why no drawing can be written to a file of that suffix, if so."""
+    kind = Image.registered_extensions().get(suffix.lower())
+    if kind is None:
+        return f"{suffix!r} is the ending of no picture" if suffix else "it has no ending, such as .png"
+    try:
+        Image.new("RGB", (16, 16)).save(io.BytesIO(), kind)
+    except Exception as error:  # its plugin may only read, want another mode, or lack its library
+        return f"{suffix} is only read" if isinstance(error, KeyError) else f"{suffix}: {error}"
+    return None
+
+
 def _shares(regions: Sequence[Region], index_hw: NDArray[np.uint8]) -> list[Region]:
     """Return classes with their shares of a picture's label map: the edge's count a letterbox's margin as well."""
     pixels = Image.fromarray(index_hw).histogram()[:_UNSEEN]

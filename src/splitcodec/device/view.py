@@ -18,6 +18,7 @@ from splitcodec.device.image import Picture, load_reduced, name_of
 from splitcodec.device.placed import Letterbox, crop_bhwc, crop_place, letterbox_bhwc, letterbox_place
 from splitcodec.errors import PictureTooLarge, SettingsError
 from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.given import whole
 from splitcodec.wire.task import TaskSpec, file_name
 
 SMALLEST_SIDE: Final = 0.4
@@ -106,8 +107,8 @@ def full_side(bundle: Bundle, *, specs: Sequence[TaskSpec], fit: Fit, side: int 
     wanted = max((spec.side for spec in specs), default=manifest.crop) if side is None else side
     multiple = _multiple(bundle, specs)
     most = manifest.max_side // multiple * multiple
-    if not manifest.stride <= wanted <= most:
-        raise SettingsError(f"side {wanted}; {bundle.ident} takes {manifest.stride} to {most}")
+    if whole(wanted) is None or not manifest.stride <= wanted <= most:
+        raise SettingsError(f"side {wanted!r:.40}; {bundle.ident} takes {manifest.stride} to {most}")
     return wanted
 
 

@@ -23,6 +23,7 @@ from splitcodec.edge.tasks import CLASSIFY
 from splitcodec.errors import BundleNotFound, GraphError, PacketBundle, SettingsError, SplitcodecError
 from splitcodec.wire.answer import GUESSES, LEAST_SCORE, Answer, dump_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.given import whole
 from splitcodec.wire.packet import Packet, unpack
 from splitcodec.wire.request import Wanted, check_score
 
@@ -43,8 +44,8 @@ class Edge:
     def __init__(
         self, *bundles: str | Path | Bundle, threads: int | None = None, max_symbols: int | None = None
     ) -> None:
-        if max_symbols is not None and max_symbols < 1:
-            raise SettingsError(f"max_symbols {max_symbols}; expected at least 1")
+        if max_symbols is not None and (whole(max_symbols) is None or max_symbols < 1):
+            raise SettingsError(f"max_symbols {max_symbols!r:.40}; expected an integer of at least 1")
         opened = [one if isinstance(one, Bundle) else open_bundle(one) for one in bundles or ("efficientnet-lite0",)]
         self.bundles = tuple(opened)
         self._max_symbols = max_symbols

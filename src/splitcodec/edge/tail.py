@@ -14,6 +14,7 @@ from splitcodec.errors import GraphError, SettingsError, TaskError
 from splitcodec.session import Graph
 from splitcodec.wire.answer import GUESSES, Guess
 from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.given import whole
 
 TASKS = ("classify", "detect", "segment")  # what this version knows how to read out of a tail
 LOGITS = "logits"
@@ -92,8 +93,8 @@ def softmax(logit_bn: NDArray[np.floating]) -> NDArray[np.float64]:
 
 def check_top(top: int) -> None:
     """Refuse a number of guesses below 1."""
-    if top < 1:
-        raise SettingsError(f"top {top}; expected at least 1 guess")
+    if whole(top) is None or top < 1:
+        raise SettingsError(f"top {top!r:.40}; expected at least 1 guess")
 
 
 def unknown_task(task: str, bundle: Bundle) -> TaskError:

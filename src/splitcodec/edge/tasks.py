@@ -21,6 +21,7 @@ from splitcodec.errors import BundlePart, GraphError, TaskError
 from splitcodec.session import Graph, JointGraph
 from splitcodec.wire.answer import GUESSES, LEAST_REGION, LEAST_SCORE, Answers, Box, Mask, Region
 from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.given import names
 from splitcodec.wire.png import palette, write_png
 from splitcodec.wire.task import TaskSpec
 
@@ -77,9 +78,9 @@ class Tasks:
 
     def check(self, tasks: Sequence[str] | None) -> tuple[str, ...]:
         """Return the tasks without doubles; none is ("classify",). Raises TaskError."""
-        wanted = (CLASSIFY,) if tasks is None else tuple(dict.fromkeys(tasks))
-        if isinstance(tasks, str) or not wanted:
-            raise TaskError(f"tasks {tasks!r}; expected a list of at least one task")
+        wanted = (CLASSIFY,) if tasks is None else names(tasks)
+        if not wanted:
+            raise TaskError(f"tasks {tasks!r:.40}; expected a list of at least one task")
         for task in wanted:
             if task not in self.names:
                 raise unknown_task(task, self.bundle)

@@ -56,6 +56,8 @@ class Memory:
                 words = line.split()
                 if len(words) == 4 and words[3] == _END:
                     self._found[words[0]] = int(words[1]), int(words[2])
+            if not self._found and any(map(str.strip, lines)):
+                raise ValueError("it holds something else")
         except (OSError, ValueError) as error:
             raise OutputError(f"{path}: cannot remember in it ({error}); remove it or name another file") from None
         self.keep({})

@@ -55,11 +55,18 @@ def read_points(
     return points, encoders
 
 
+def points_bytes(path: Path) -> bytes:
+    """Return what a file of points holds, which may be a pipe. Raises DataError above `MAX_POINTS_FILE` bytes."""
+    with path.open("rb") as file:
+        data = file.read(MAX_POINTS_FILE + 1)
+    if len(data) > MAX_POINTS_FILE:
+        raise DataError(f"{path}: more than {MAX_POINTS_FILE} bytes; expected a file of points")
+    return data
+
+
 def _object(path: Path, *, images: int) -> dict[str, Any]:
     try:
-        if path.stat().st_size > MAX_POINTS_FILE:
-            raise DataError(f"{path}: more than {MAX_POINTS_FILE} bytes; expected a file of points")
-        body = json.loads(path.read_bytes())
+        body = json.loads(points_bytes(path))
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}); expected a JSON file of points") from None
     except (ValueError, RecursionError):

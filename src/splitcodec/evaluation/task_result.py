@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, final
 from splitcodec.errors import DataError
 from splitcodec.evaluation.hull import bytes_at, upper_hull
 from splitcodec.evaluation.machine import commit, machine
-from splitcodec.evaluation.points import MAX_POINTS_FILE, number
+from splitcodec.evaluation.points import number, points_bytes
 from splitcodec.evaluation.result import UNDERTRAINED
 from splitcodec.evaluation.versions import codec_versions
 
@@ -144,9 +144,7 @@ def read_earlier(file: Path, *, names: Iterable[str], keys: Iterable[str]) -> Ea
     Raises DataError for a file that cannot be read or is no such report.
     """
     try:
-        if file.stat().st_size > MAX_POINTS_FILE:
-            raise DataError(f"{file}: more than {MAX_POINTS_FILE} bytes; expected what `evaluate --task --out` wrote")
-        body: Any = json.loads(file.read_bytes())
+        body: Any = json.loads(points_bytes(file))
         points = tuple(_earlier_point(one, names) for one in body["points"])
         where, older = str(body["commit"]), dict(body.get("other_runs", {}))
         return Earlier(

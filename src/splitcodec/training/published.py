@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import itertools
+import pickle
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -137,6 +138,8 @@ def _state(checkpoint: Path) -> dict[str, Tensor]:
             found: Any = torch.load(checkpoint, weights_only=True, map_location="cpu")
     except Exception as error:  # torch's, pickle's and zipfile's have no common base
         reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch's words advise to unpickle whatever it is
+            reason = "it holds more than tensors and plain values, or is none at all"
         raise DataError(f"{checkpoint} is no checkpoint that may be read: {reason}") from error
     for key in ("model", "state_dict"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):

@@ -15,6 +15,7 @@ from splitcodec.training.stages import STAGE_KINDS, Stage
 from splitcodec.training.students import STUDENT_KINDS, HyperpriorRecipe, ImageRecipe, Student
 
 MAX_BASES: Final = 8
+_LARGEST: Final = 1 << 20  # letters of a file
 KINDS: Final = frozenset((*STUDENT_KINDS, *STAGE_KINDS))
 Model = TypeVar("Model", bound=BaseModel)
 Prices = Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=16)]
@@ -254,7 +255,11 @@ class _Once(yaml.SafeLoader):
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        data: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_Once)  # noqa: S506  # a safe one
+        with path.open(encoding="utf-8") as file:
+            text = file.read(_LARGEST + 1)
+        if len(text) > _LARGEST:
+            raise RecipeError(f"{path}: more than {_LARGEST} letters; expected keys and values like `name: my-codec`")
+        data: Any = yaml.load(text, Loader=_Once)  # noqa: S506  # a safe one
     except FileNotFoundError as error:
         raise RecipeError(f"no recipe at {path}; give a YAML file, such as recipes/efficientnet_lite0.yaml") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # YAML's dates and integers: ValueError

@@ -86,6 +86,8 @@ def dump_answer(answer: Answer) -> bytes:
 
 def parse_answer(data: bytes) -> Answer:
     """Return the answer in `data`, at most 1 MiB. Raises LinkGarbled, naming the key that is wrong."""
+    if not isinstance(data, bytes | bytearray):
+        raise LinkGarbled(f"the link gave a {type(data).__name__}; expected the answer's bytes, as the edge sent them")
     if len(data) > MAX_BYTES:
         raise LinkGarbled(f"an answer of {len(data)} bytes, at most {MAX_BYTES} are read; is this an edge?")
     try:

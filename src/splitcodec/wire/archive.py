@@ -220,11 +220,11 @@ def packing(data: bytes) -> int:
     return zipfile.ZIP_DEFLATED
 
 
-def is_there(path: Path) -> bool:
-    """Say whether there is a file or folder; none where no file could have such a name."""
+def is_there(path: str | Path) -> bool:
+    """Say whether there is a file or folder; none where no file could have such a name, or it is none."""
     try:
-        return path.exists()
-    except (OSError, ValueError):
+        return Path(path).exists()
+    except (OSError, TypeError, ValueError):
         return False
 
 

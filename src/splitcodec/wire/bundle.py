@@ -130,7 +130,7 @@ def open_bundle(source: str | Path, *, zoo: Path | None = None) -> Bundle:
     """
     root = zoo_folder() if zoo is None else zoo
     ident = _find(source, root)
-    if ident is None and not archive.is_there(Path(source)):
+    if ident is None and not archive.is_there(source):
         names = ", ".join(zoo_names(root)) or "none"
         raise BundleNotFound(
             f"{str(source)[:300]}: no such folder or zip, nor a bundle of the zoo, which holds {names}"

@@ -16,6 +16,7 @@ from splitcodec.errors import (
     PacketBundle,
     PacketChecksum,
     PacketCoding,
+    PacketError,
     PacketGrid,
     PacketLevel,
     PacketPayload,
@@ -74,11 +75,14 @@ def pack(packet: Packet) -> bytes:
     return body + zlib.crc32(body).to_bytes(4, "little")
 
 
-def unpack(data: bytes) -> Packet:
+def unpack(data: bytes | bytearray | memoryview) -> Packet:
     """Return the fields of a packet, not yet held against any bundle: see `admit`.
 
-    Raises PacketTooShort, PacketChecksum, PacketVersion, in that order.
+    `data` may be a bytearray or a memoryview, too. Raises PacketTooShort, PacketChecksum, PacketVersion, in that
+    order, and PacketError for what is no bytes.
     """
+    if not isinstance(data, bytes):
+        data = _as_bytes(data)
     if len(data) < SMALLEST:
         raise PacketTooShort(f"{len(data)} bytes, a packet has at least {SMALLEST}; was it cut on the way?")
     body, came = data[:-4], int.from_bytes(data[-4:], "little")
@@ -97,6 +101,12 @@ def unpack(data: bytes) -> Packet:
         cols=data[7],
         payload=bytes(body[HEADER:]),
     )
+
+
+def _as_bytes(data: object) -> bytes:
+    if not isinstance(data, bytearray | memoryview):
+        raise PacketError(f"a {type(data).__name__} is no packet; pass the bytes that `encode` gave or wrote to a file")
+    return bytes(data)
 
 
 def admit(

@@ -14,6 +14,7 @@ from urllib.parse import parse_qsl, quote
 
 from splitcodec.errors import PacketError, SettingsError
 from splitcodec.wire.answer import MOST_GUESSES
+from splitcodec.wire.given import names, whole, within
 
 TASKS = "tasks"
 TOP = "top"
@@ -58,6 +59,8 @@ def said(*, tasks: Sequence[str] = (), top: int | None = None, score: float | No
     """Return what a device asks for as named words. Raises SettingsError for numbers that no edge takes."""
     check_top(top)
     check_score(score)
+    if names(tasks) is None:
+        raise SettingsError(f"tasks {tasks!r:.40}; expected a list of names")
     words = {TASKS: ",".join(tasks)} if tasks else {}
     words |= {} if top is None else {TOP: str(top)}
     return words | ({} if score is None else {SCORE: str(float(score))})
@@ -110,14 +113,14 @@ def backoff_s(turn: int) -> float:
 
 def check_top(top: int | None) -> None:
     """Refuse a number of guesses that no edge gives. None is the edge's default. Raises SettingsError."""
-    if top is not None and not 1 <= top <= MOST_GUESSES:
-        raise SettingsError(f"top {top}; expected 1 to {MOST_GUESSES} guesses")
+    if top is not None and not (whole(top) is not None and within(top, 1, MOST_GUESSES)):
+        raise SettingsError(f"top {top!r:.40}; expected 1 to {MOST_GUESSES} guesses")
 
 
 def check_score(score: float | None) -> None:
     """Refuse a least score of boxes that none is. None is the edge's default. Raises SettingsError."""
-    if score is not None and not 0 <= score <= 1:  # nor NaN
-        raise SettingsError(f"score {score}; expected a least score of boxes from 0 to 1")
+    if score is not None and not within(score, 0, 1):
+        raise SettingsError(f"score {score!r:.40}; expected a least score of boxes from 0 to 1")
 
 
 def wanted_from(given: Mapping[str, str]) -> Wanted:

@@ -158,6 +158,8 @@ class Tables:
 
     def check_shape(self, array_chw: NDArray[Any]) -> None:
         """Raise TablesError unless the array is (channels, H, W)."""
+        if not isinstance(array_chw, np.ndarray):
+            raise TablesError(f"a {type(array_chw).__name__}, expected an array ({self.channels}, rows, columns)")
         if array_chw.ndim != 3 or array_chw.shape[0] != self.channels:
             raise TablesError(f"array of shape {array_chw.shape}, expected ({self.channels}, rows, columns)")
 

@@ -1,0 +1,42 @@
+"""What packagers get: a source distribution whose own tests run, extras that are there, names that are told."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import splitcodec
+
+ROOT = Path(__file__).parents[1]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_the_source_distribution_holds_all_that_the_repository_holds() -> None:
+    """Without benchmarks and reports its tests could not even be collected."""
+    try:
+        done = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no repository here")
+    tracked = {f"/{name.split('/')[0]}" for name in done.stdout.splitlines()}
+    assert tracked <= set(PROJECT["tool"]["hatch"]["build"]["targets"]["sdist"]["include"])
+
+
+def test_extras_that_texts_name_are_there() -> None:
+    extras = set(PROJECT["project"]["optional-dependencies"])
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "src").rglob("*.py"), ROOT / "Makefile"]
+    named = {
+        extra
+        for page in pages
+        for words in re.findall(r"(?:splitcodec|['\"]\.)\[([a-z,]+)\]", page.read_text(encoding="utf-8"))
+        for extra in words.split(",")
+    }
+    assert {"edge", "train"} <= named <= extras
+
+
+def test_names_that_are_imported_late_are_told() -> None:
+    assert set(splitcodec.__all__) <= set(dir(splitcodec))
+    assert (Path(splitcodec.__file__).parent / "py.typed").is_file()
