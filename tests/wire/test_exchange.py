@@ -198,6 +198,55 @@ def test_what_gets_no_news_is_dropped_and_asked_for_again() -> None:
     assert (receiver.dropped, receiver.held_bytes) == (1, 1)
 
 
+def test_silence_is_waited_for_twice_as_long_each_time_up_to_eight_times_and_nothing_is_sent_meanwhile() -> None:
+    sender = Sender(b"x" * 90, channel=Channel.REQUEST, frame=51, next_ident=lambda: 1, patience=PATIENCE)
+    waits, now = list[float](), 0.0
+    while sender.frames(now):
+        sender.sent(now)
+        waits.append(sender.wake - now)
+        sender.sent(now + 0.5)  # nothing has left since
+        assert sender.frames(now + 0.5) == []
+        assert sender.wake == now + waits[-1]
+        now = sender.wake
+    assert waits == [1, 2, 4, 8, 8, 8, 8, 8]
+    assert sender.state is State.LOST
+    assert sender.frames(now + 100) == []
+
+
+def exchange(sender: Sender, receiver: Receiver) -> list[bytes]:
+    """Let both speak over a link that loses nothing until the sender ends; return what was delivered."""
+    now, delivered = 0.0, list[bytes]()
+    for _ in range(100):
+        for data in sender.frames(now):
+            found = receiver.heard(parse_frame(data), now)  # type: ignore[arg-type]  # a sender's are fragments
+            if found.message is not None:
+                delivered.append(found.message.data)
+            if found.reply is not None:
+                sender.heard(parse_frame(found.reply), now)  # type: ignore[arg-type]  # and a receiver's are not
+        if not sending(sender):
+            return delivered
+        sender.sent(now)
+        now = max(now, sender.wake)
+    raise AssertionError("no end")
+
+
+@pytest.mark.parametrize("limits", [Limits(total_bytes=900), Limits(total_bytes=40)])
+def test_a_message_that_its_receiver_has_no_room_for_is_lost_after_bounded_frames(limits: Limits) -> None:
+    sender = Sender(bytes(2000), channel=Channel.REQUEST, frame=51, next_ident=lambda: 1, patience=PATIENCE)
+    assert exchange(sender, Receiver(limits=limits)) == []
+    assert sender.state is State.LOST
+
+
+@pytest.mark.parametrize("last", [1, 2, 3])
+def test_a_message_half_come_under_its_number_stands_in_nobodys_way(last: int) -> None:
+    receiver, numbers = Receiver(limits=Limits()), itertools.count(5)
+    receiver.heard(Fragment(Channel.REQUEST, 5, 1, last, b"o" * 44), 0.0)
+    message = random.Random(1).randbytes(100)  # three pieces
+    sender = Sender(message, channel=Channel.REQUEST, frame=51, next_ident=numbers.__next__, patience=PATIENCE)
+    assert exchange(sender, receiver) == [message]
+    assert (sender.state, sender.frames(1e6)) == (State.COMPLETE, [])
+
+
 def test_settings_without_sense_are_refused() -> None:
     with pytest.raises(SettingsError, match="at least 1 try"):
         Patience(tries=0)
