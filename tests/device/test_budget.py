@@ -278,7 +278,15 @@ def test_a_deadline_leaves_what_the_link_carries_in_time() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"ms": 0}, {"ms": float("nan")}, {"ms": float("inf")}, {"kbit_per_s": -1}, {"rtt_ms": -1}, {"edge_ms": float("inf")}, {"around": -1}],
+    [
+        {"ms": 0},
+        {"ms": float("nan")},
+        {"ms": float("inf")},
+        {"kbit_per_s": -1},
+        {"rtt_ms": -1},
+        {"edge_ms": float("inf")},
+        {"around": -1},
+    ],
 )
 def test_a_wrong_deadline_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):
