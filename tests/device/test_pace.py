@@ -118,7 +118,8 @@ def test_what_just_fits_a_full_window_waits_for_it(device: Device, pictures: lis
     keeper.spend(keeper.most)
     encoded = Pace(device.encode_timed, keeper, wait=clock.wait)(picture)
     assert encoded is not None
-    assert (len(encoded.packet), clock.now) == (least, pytest.approx(least, abs=0.1))
+    assert len(encoded.packet) == least
+    assert clock.now == pytest.approx(least, abs=0.1)
 
 
 def test_what_not_even_a_forced_fit_brings_below_a_full_window_is_refused(pictures: list[Image.Image]) -> None:

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from splitcodec.errors import BundleFormat, PacketPayload, TablesError
-from splitcodec.wire import context_coder
+from splitcodec.wire import context_coder, reading
 from splitcodec.wire import contexts as contexts_py
-from splitcodec.wire import reading
 from splitcodec.wire.context_coder import ContextCoder
 from splitcodec.wire.contexts import Contexts, steps_of
 from splitcodec.wire.reading import Reading, in_order, networks_of, places_of
