@@ -123,7 +123,7 @@ def meter_of(*trips: tuple[int, float, float, int]) -> LinkMeter:
 
     def link(_: bytes) -> bytes:
         nonlocal now
-        _, seconds, edge_ms, name = left.pop(0)
+        _size, seconds, edge_ms, name = left.pop(0)
         now += seconds
         letters = "".join(random.Random(name).choices(ascii_letters, k=name))  # that nothing shortens
         return dump_answer(Answer(bundle=letters, level=0, answers={}, ms={"decode": edge_ms}))
