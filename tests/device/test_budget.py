@@ -147,6 +147,33 @@ def tiny_device(tiny: Bundle) -> Device:
     return Device(tiny, threads=1)
 
 
+def check_forced(device: Device, prices: Prices, latent: Any, share: float, *, tries: int) -> None:
+    """Force a packet between its floor (0) and its whole size (1), and hold it against many multipliers' best."""
+    plain = device.bundle.tables[0].quantise(latent, 0)
+
+    def pack(symbols: Any, level: int) -> bytes:
+        return device.pack(symbols, level=level)
+
+    floor, whole = prices.floor(plain.shape[1:], pack=pack), len(pack(plain, 0))
+    most = round(floor + share * (whole - floor))
+    tried = [prices.trimmed(latent, 0, multiplier=float(one)) for one in np.geomspace(1e-3, 1e6, tries)]
+    fewest = min(np.count_nonzero(one != plain) for one in tried if len(pack(one, 0)) <= most)
+    fitted = prices.fit(latent, most, pack=pack, highest=0, force=True)
+    assert len(fitted.packet) <= most
+    assert 0 < fitted.dropped <= fewest
+
+
+@pytest.mark.parametrize(("scale", "share"), [(3.0, 0.8), (3.0, 0.3), (30.0, 0.5), (300.0, 0.0)])
+def test_a_forced_fit_moves_no_more_symbols_than_it_must(tiny_device: Device, scale: float, share: float) -> None:
+    latent = np.random.default_rng(7).normal(scale=scale, size=(4, 9, 9)).astype(np.float32)
+    check_forced(tiny_device, Prices(tiny_device.bundle.tables[0]), latent, share, tries=800)
+
+
+def test_nor_does_one_by_context(shipped: Device) -> None:
+    latent = shipped.encoder.latent_chw(shipped.crop(PHOTOGRAPHS[0].read()))
+    check_forced(shipped, Prices(shipped.bundle.tables[0], saving=0.28), latent, 0.7, tries=100)
+
+
 @pytest.mark.parametrize("most", [222, 1000])
 def test_real_photographs_fit_a_lorawan_frame_and_a_kilobyte(shipped: Device, edge: Edge, most: int) -> None:
     for photograph in PHOTOGRAPHS:
@@ -251,7 +278,15 @@ def test_a_deadline_leaves_what_the_link_carries_in_time() -> None:
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"ms": 0}, {"ms": float("nan")}, {"kbit_per_s": -1}, {"rtt_ms": -1}, {"edge_ms": float("inf")}, {"around": -1}],
+    [
+        {"ms": 0},
+        {"ms": float("nan")},
+        {"ms": float("inf")},
+        {"kbit_per_s": -1},
+        {"rtt_ms": -1},
+        {"edge_ms": float("inf")},
+        {"around": -1},
+    ],
 )
 def test_a_wrong_deadline_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(SettingsError):

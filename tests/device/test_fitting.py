@@ -72,3 +72,19 @@ def test_few_packets_are_made() -> None:
         assert len(levels.made) <= 2
     assert highest_fitting(levels.offer, 5000, highest=3, saving=0.28).level == 3
     assert highest_fitting(levels.offer, 50, highest=9, saving=0.28).smallest == pytest.approx((100, 0))
+
+
+@pytest.mark.parametrize(("saved", "most_made"), [(0.0, 3), (0.1, 3), (0.6, 6)])
+def test_pictures_that_save_more_or_less_than_expected_get_the_highest_level_too(saved: float, most_made: int) -> None:
+    sizes = [100, 140, 200, 280, 400, 560, 780, 1100, 1500, 2100]
+    levels = Levels(sizes, [(size - OVERHEAD) / (1 - saved) for size in sizes])
+    for size in sizes:
+        levels.made.clear()
+        found = highest_fitting(levels.offer, size, highest=9, saving=0.28)
+        assert (found.level, len(found.packet or b"")) == (sizes.index(size), size)
+        assert len(levels.made) <= most_made
+
+
+def test_the_smallest_packet_is_told_where_none_fits() -> None:
+    levels = Levels([101, 100, 103], [99.0, 99.0, 99.0])
+    assert highest_fitting(levels.offer, 90, highest=2, saving=0.28).smallest == (100, 1)

@@ -217,10 +217,53 @@ def test_a_full_disk_at_any_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     journal.close()
 
 
-def test_an_answers_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "answers.jsonl").write_text('{"mine": 1}\n')
+@pytest.mark.parametrize("content", [b'{"mine": 1}\n', b'{"mine": 1}', b"\xff\xd8\n\0\n picture", b"\nnotes"])
+def test_an_answers_file_of_somebody_else_is_refused_and_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    """What stood behind its last newline was cut off as a torn line: all of a file of one line."""
+    (tmp_path / "answers.jsonl").write_bytes(content)
     with pytest.raises(SpoolError, match="none that `watch` writes"):
         opened(tmp_path)
+    assert (tmp_path / "answers.jsonl").read_bytes() == content
+
+
+def test_a_file_of_one_endless_line_is_left_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journals, "_LONGEST_LINE", 50)
+    (tmp_path / "answers.jsonl").write_bytes(b"{" * 51)
+    with pytest.raises(SpoolError, match="longer than 50 bytes"):
+        opened(tmp_path)
+    assert (tmp_path / "answers.jsonl").read_bytes() == b"{" * 51
+
+
+@pytest.mark.parametrize("torn", [b"{", b'{"capture":"b","pict', b"\0\0\0", b'{"cap\0\0'])
+def test_a_torn_first_line_is_cut_off(tmp_path: Path, torn: bytes) -> None:
+    (tmp_path / "answers.jsonl").write_bytes(torn)
+    journal = opened(tmp_path)
+    journal.settle("a", Outcome.ANSWERED, LINE)
+    journal.close()
+    assert captures(tmp_path) == ["a"]
+
+
+def test_a_disk_that_takes_a_few_bytes_at_a_time_gets_them_all_or_keeps_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, real, left = opened(tmp_path), os.pwrite, 1000
+    journal.settle("a", Outcome.ANSWERED, LINE)
+
+    def few(handle: int, data: bytes, at: int) -> int:
+        nonlocal left
+        if left <= 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        left -= 7
+        return real(handle, data[:7], at)
+
+    monkeypatch.setattr(os, "pwrite", few)
+    journal.settle("b", Outcome.ANSWERED, LINE)
+    before, left = (tmp_path / "answers.jsonl").read_bytes(), 20
+    with pytest.raises(OutputError, match="No space left"):
+        journal.settle("c", Outcome.ANSWERED, LINE)
+    assert (tmp_path / "answers.jsonl").read_bytes() == before
+    journal.close()
+    assert captures(tmp_path) == ["a", "b"]
 
 
 def test_one_writer_at_a_time(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import random
 import re
 from pathlib import Path
+from string import ascii_letters
 
 import pytest
 
@@ -112,6 +114,49 @@ def test_an_edge_that_says_it_needed_longer_than_the_trip_leaves_a_finite_rate()
     for size in (200, 900):
         meter(bytes(size))
     assert meter.deadline(1e3).kbit_per_s == pytest.approx(FASTEST)
+    assert meter.deadline(1e3).edge_ms < 1e3
+
+
+def meter_of(*trips: tuple[int, float, float, int]) -> LinkMeter:
+    """Return a meter after trips of (bytes, seconds, ms that the edge says, length of the bundle's name)."""
+    now, left = 0.0, list(trips)
+
+    def link(_: bytes) -> bytes:
+        nonlocal now
+        _size, seconds, edge_ms, name = left.pop(0)
+        now += seconds
+        letters = "".join(random.Random(name).choices(ascii_letters, k=name))  # that nothing shortens
+        return dump_answer(Answer(bundle=letters, level=0, answers={}, ms={"decode": edge_ms}))
+
+    meter = LinkMeter(link, clock=lambda: now)
+    for one in trips:
+        meter(bytes(one[0]))
+    return meter
+
+
+def test_of_the_latest_trips_the_longest_at_the_edge_and_the_largest_answer_count() -> None:
+    trips = [(200, 0.1, 5.0, 10), (200, 0.1, 60.0, 200), (200, 0.1, 20.0, 90)]
+    meter = meter_of(*trips)
+    known = meter.deadline_at(500.0, kbit_per_s=40.0, rtt_ms=40.0)
+    assert known.edge_ms == pytest.approx(60.0)
+    meter.forget(2)
+    last = meter.deadline_at(500.0, kbit_per_s=40.0, rtt_ms=40.0)
+    assert last.edge_ms == pytest.approx(20.0)
+    assert known.around > last.around + 50
+    meter.forget(9)
+    assert not meter.measured
+    assert meter.deadline_at(500.0, kbit_per_s=40.0, rtt_ms=40.0).around == ANSWER_BYTES
+
+
+def test_trips_that_no_line_tells_are_put_down_to_their_bytes() -> None:
+    one_size = meter_of((1000, 0.1, 0.0, 1), (1000, 0.3, 0.0, 1)).deadline(500.0)
+    assert (one_size.kbit_per_s, one_size.rtt_ms) == pytest.approx((40.0, 0.0))  # 0.2 ms a byte on average
+    steep = meter_of((200, 0.01, 0.0, 1), (900, 0.45, 0.0, 1)).deadline(500.0)  # its line begins below nothing
+    assert (steep.kbit_per_s, steep.rtt_ms) == pytest.approx((16.0, 0.0))  # 0.5 ms a byte at worst
+
+
+def test_an_edge_of_a_strange_clock_took_no_time() -> None:
+    assert meter_of((200, 0.1, -5.0, 1)).deadline(500.0).edge_ms == 0.0
 
 
 def test_refusals() -> None:

@@ -109,3 +109,28 @@ def test_a_wait_that_gives_up_leaves_the_picture(device: Device, pictures: list[
     keeper = RateKeeper(1.0, window_s=10, clock=Clock())
     keeper.spend(keeper.most)
     assert Pace(device.encode_timed, keeper, wait=lambda _: True)(pictures[0]) is None
+
+
+def test_what_just_fits_a_full_window_waits_for_it(device: Device, pictures: list[Image.Image]) -> None:
+    clock, picture = Clock(), pictures[-1]
+    least = min(sizes(device, picture))
+    keeper = RateKeeper(8 * 1 / 1000, window_s=least, clock=clock)  # a byte a second
+    keeper.spend(keeper.most)
+    encoded = Pace(device.encode_timed, keeper, wait=clock.wait)(picture)
+    assert encoded is not None
+    assert len(encoded.packet) == least
+    assert clock.now == pytest.approx(least, abs=0.1)
+
+
+def test_what_not_even_a_forced_fit_brings_below_a_full_window_is_refused(pictures: list[Image.Image]) -> None:
+    clock, forced = Clock(), list[bool]()
+
+    def encode(picture: object, *, max_bytes: int, force_fit: bool) -> Encoded:
+        forced.append(force_fit)
+        assert len(forced) < 5, "tried without end"
+        raise BudgetTooSmall(f"{max_bytes} bytes", smallest=999)
+
+    pace = Pace(encode, RateKeeper(0.1, window_s=10, clock=clock), wait=clock.wait, force_fit=True)
+    with pytest.raises(BudgetTooSmall, match="125 bytes"):
+        pace(pictures[0])
+    assert forced == [False, True]

@@ -94,18 +94,22 @@ def test_what_was_half_written_is_cleared_away(tmp_path: Path) -> None:
 
 
 def test_files_of_somebody_else_are_left_alone(tmp_path: Path) -> None:
-    """A folder of such a name was a packet that could not be read, before which all others waited; downloads went."""
+    """A folder of such a name was a packet that could not be read, before which all others waited; downloads went.
+
+    And no packet takes such a name: none could be written any more once the numbers had come to the folder's.
+    """
     (tmp_path / "000000000007.spool").mkdir()
     (tmp_path / "000000000008.spool").symlink_to(tmp_path / "nowhere")
     (tmp_path / "notes.spool").write_bytes(b"")
     (tmp_path / "\u00b2.spool").write_bytes(b"")
     (tmp_path / "photos.part").mkdir()
+    (tmp_path / "000000000005.part").mkdir()
     (tmp_path / "film.mp4.part").write_bytes(b"half a download")
     others = {path.name for path in tmp_path.iterdir()}
     spool = Spool(tmp_path)
-    place = spool.add(entry(1))
-    assert spool.waiting() == [place]
-    assert {path.name for path in tmp_path.iterdir()} == {*others, place.name, "lock"}
+    places = [spool.add(entry(number)) for number in range(9)]
+    assert spool.waiting() == places
+    assert {path.name for path in tmp_path.iterdir()} == {*others, *(place.name for place in places), "lock"}
     spool.close()
 
 
@@ -169,6 +173,26 @@ def test_the_folder_of_refused_packets_is_bounded(tmp_path: Path, monkeypatch: p
         spool.set_aside(spool.add(entry(number)))
     assert sorted(path.name for path in (tmp_path / "refused").iterdir()) == [f"{n:012d}.spool" for n in (4, 5, 6)]
     assert (len(spool), spool.bytes) == (0, 0)
+    spool.close()
+
+
+def test_no_packet_takes_the_name_of_one_that_was_set_aside_before(tmp_path: Path) -> None:
+    first = Spool(tmp_path)
+    for number in range(3):
+        first.set_aside(first.add(entry(number)))
+    first.close()
+    spool = Spool(tmp_path)
+    assert spool.add(entry(3)).name == "000000000004.spool"
+    spool.close()
+
+
+def test_of_two_packets_of_a_capture_one_is_left_where_the_other_goes(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    first, second = spool.add(entry(1)), spool.add(entry(1))
+    spool.remove(first)
+    assert spool.holds("1.jpg@1+2")
+    spool.remove(second)
+    assert not spool.holds("1.jpg@1+2")
     spool.close()
 
 

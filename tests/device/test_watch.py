@@ -24,7 +24,16 @@ from splitcodec.device.source import Capture, Folder, Known
 from splitcodec.device.spool import Entry, Spool
 from splitcodec.device.status import Backoff
 from splitcodec.device.watch import DROP_NEWEST, DROP_OLDEST, REFUSE, Watch
-from splitcodec.errors import DataError, LinkDown, LinkError, LinkGarbled, LinkRefused, PictureUnreadable, SettingsError
+from splitcodec.errors import (
+    DataError,
+    LinkDown,
+    LinkError,
+    LinkGarbled,
+    LinkRefused,
+    PictureNotFound,
+    PictureUnreadable,
+    SettingsError,
+)
 from splitcodec.wire.request import Wanted
 from tests.device.test_camera import Clock, MadeUp
 
@@ -404,6 +413,51 @@ def test_what_is_on_its_way_is_not_dropped(bench: Bench) -> None:
     told = dict(bench.told())
     assert (told["d"], told["e"], told["i"]) == ("d", "dropped", "i")
     assert len(bench.told()) == 9
+
+
+def test_what_did_not_get_through_is_dropped_as_any_other(bench: Bench) -> None:
+    fill(bench, DROP_OLDEST)
+    bench.trouble = [LinkDown("away")]
+    oldest = bench.spool.waiting()[0]
+    assert not bench.watch.deliver()
+    bench.source.add("i")
+    bench.watch.gather()
+    assert oldest not in bench.spool.waiting()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_an_answered_packet_that_cannot_be_removed_is_removed_later_and_not_sent_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, damaged: bool
+) -> None:
+    """The status spoke of the disk until another picture came, and looks for pictures were a minute apart."""
+    bench.source.add("a")
+    bench.watch.gather()
+    (place,) = bench.spool.waiting()
+
+    def stuck(_: Path) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.spool, "remove", stuck)
+        assert not bench.watch.deliver()
+    assert "Read-only file system" in bench.watch.status.disk
+    if damaged:
+        place.write_bytes(b"damaged")
+    assert bench.watch.deliver()
+    assert (bench.told(), len(bench.sent), bench.watch.deliver()) == ([("a", "a")], 1, None)
+    assert bench.source.ended == [("a", Outcome.ANSWERED)]
+    assert (bench.watch.status.disk, bench.watch.status.refused) == ("", 0)
+    assert not (bench.folder / "spool" / "refused").exists()
+
+
+def test_a_picture_that_has_gone_does_not_hold_up_the_others(bench: Bench) -> None:
+    def gone() -> bytes:
+        raise PictureNotFound("a: no such file")
+
+    bench.source.captures.append(Capture("a@0", "a", gone))
+    bench.source.add("b")
+    bench.watch.gather()
+    assert bench.watch.status.waiting == 1
 
 
 def test_a_damaged_packet_is_set_aside_and_its_picture_taken_again(bench: Bench) -> None:

@@ -15,6 +15,7 @@ def test_a_curve_of_a_fixed_ratio_of_bytes_has_that_bd_rate(factor: float) -> No
     rate = bd_rate(upper_hull(CURVE), upper_hull(other), teacher=88.0)
     assert rate.value == pytest.approx(100 * (factor - 1))
     assert (rate.method, rate.span) == ("pchip", (73.0, 87.5))
+    assert bd_rate(upper_hull(CURVE), upper_hull(other[-4:]), teacher=88.0).method == "pchip"
 
 
 def test_bd_rate_looks_no_further_than_15_to_half_a_point_below_the_teacher() -> None:
@@ -63,6 +64,7 @@ def test_where_there_is_no_difference_to_tell_the_reason_is_told() -> None:
     assert bd_rate(hull, hull, teacher=70.0).value is None  # all of it above the scores that are looked at
     assert bd_rate(hull, hull[:1], teacher=88.0).reason == "one point alone (70.0 % at 500 bytes) is no curve"
     assert bd_rate(hull[:0], hull, teacher=88.0).reason == "sizes are not known"
+    assert bd_accuracy(hull[:1], hull).reason == "one point alone (70.0 % at 500 bytes) is no curve"
     far = bd_accuracy(hull, hull * [100.0, 1.0])
     assert (far.value, far.reason) == (None, "no common bytes: 50,000 to 600,000 bytes and 500 to 6,000 bytes")
     assert bd_rate(hull, hull, teacher=88.0).value == pytest.approx(0.0, abs=1e-9)

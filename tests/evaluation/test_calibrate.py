@@ -198,6 +198,28 @@ def test_a_zip_can_be_calibrated(whole: Bundle, done: Calibration, photos: Path,
     assert open_bundle(tmp_path / "out").fingerprint == result.bundle.fingerprint == done.bundle.fingerprint
 
 
+def test_a_fifth_of_those_that_can_be_read_is_measured_and_all_others_are_learned_from(
+    tiny: Bundle, photos: Path, tmp_path: Path
+) -> None:
+    mixed = tmp_path / "mixed"
+    mixed.mkdir()
+    for k in range(10):
+        (mixed / f"{k}.png").write_bytes((photos / f"{2 * k:02d}.png").read_bytes())
+        (mixed / f"broken{k}.png").write_bytes(b"no picture")
+    done = calibrate(tiny, [mixed], tmp_path / "x", threads=1)
+    assert (done.photographs, done.held_out, len(done.skipped)) == (8, 2, 10)
+
+
+def test_the_order_has_nothing_to_do_with_names(tmp_path: Path) -> None:
+    """Or a fifth of the photographs would be one class, or one evening."""
+    for k in range(40):
+        (tmp_path / f"{k:02d}.jpg").touch()
+    found = [int(path.stem) for path in module.shuffled([tmp_path])]
+    assert sorted(found) == list(range(40))
+    assert abs(np.corrcoef(found, range(40))[0, 1]) < 0.5
+    assert module.shuffled([tmp_path]) == [tmp_path / f"{k:02d}.jpg" for k in found]
+
+
 def test_a_photograph_counts_once_however_its_folder_is_spelt(tmp_path: Path) -> None:
     """Twice, it was measured as well as counted."""
     inner = tmp_path / "a" / "b"

@@ -21,13 +21,13 @@ from splitcodec.evaluation.contextual import contexts_of, recounted, savings, wi
 from splitcodec.evaluation.golden import FILE as GOLDEN
 from splitcodec.evaluation.golden import make_golden
 from splitcodec.evaluation.rate import evaluate
-from splitcodec.evaluation.refit import ContextBits
+from splitcodec.evaluation.refit import ContextBits, ContextCounts
 from splitcodec.evaluation.replay import replay
 from splitcodec.wire.bundle import Bundle, derive, device_half, open_bundle, split_device, write_folder
 from splitcodec.wire.contexts import FILE
 from splitcodec.wire.packet import unpack
 from tests.hostile.mutate import mutants, receive, seeds
-from tests.wire.test_contexts import contexts
+from tests.wire.test_contexts import REACH, contexts
 
 NOTE = {"photographs": 3}
 
@@ -137,6 +137,19 @@ def test_rows_counted_anew_fit_better(made: Bundle, tiny: Bundle, pictures: list
     assert after[0].to_json()["change_percent"] == pytest.approx(after[0].change, abs=0.01)
     with pytest.raises(BundlePart, match="no contexts"):
         recounted(tiny, tiny, seen)
+
+
+def test_rows_are_counted_by_halves_and_what_is_too_far_out_at_their_ends(made: Bundle) -> None:
+    assert made.contexts is not None
+    counts, tables = ContextCounts(made.contexts, made.tables[0]), made.contexts.rows()
+    random = np.random.default_rng(2)
+    for _ in range(3):
+        counts.add(random.normal(0, 30, (4, 3, 3)).astype(np.float32))
+    assert [int(half_ks.sum()) for half_ks in counts.half_ks] == [2 * 3 * 36, 3 * 36]  # photographs, levels, symbols
+    shifted = replace(made.contexts, offset_k=np.full(len(tables.size_k), -REACH - 200, np.int32))  # all above its rows
+    ends = ContextCounts(shifted, made.tables[0])
+    ends.add(np.zeros((4, 3, 3), np.float32))
+    assert ends.count_ks[:, -1].sum() == ends.count_ks.sum() == 3 * 36
 
 
 def test_calibrating_fits_the_rows_too(made: Bundle, tmp_path: Path) -> None:

@@ -139,6 +139,8 @@ def test_rows_hold_what_was_counted_and_what_was_not() -> None:
     seen[0, 0, REACH + 3] = 100
     prior = geometric_prior(seen)
     assert prior.sum(axis=2) == pytest.approx(1.0)
+    magnitude_s = np.abs(np.arange(-REACH, REACH + 1))
+    assert (prior * magnitude_s).sum(axis=2)[0] == pytest.approx([301 / 1001, 1])  # with one symbol of magnitude 1 more
     tables = tables_of(prior, seen, np.ones((1, 2), np.float32))
     low, high = tables.range_of(0)
     assert high[0] >= 3

@@ -38,6 +38,8 @@ def test_symbols_beyond_the_range_count_at_its_end(tiny: Bundle) -> None:
     for k, size in enumerate(tiny.tables[0].size_k):
         assert counts.count_ks[k, size - 1] == counts.count_ks[k].sum() > 0
     assert [counts.clipped(level) for level in range(3)] == [100.0] * 3
+    counts.add(np.zeros((4, 2, 2), np.float32))
+    assert counts.clipped(2) == 50.0
     inside = Counts(tiny)
     inside.add(np.zeros((4, 2, 2), np.float32))
     assert inside.clipped(2) == 0.0

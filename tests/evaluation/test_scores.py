@@ -28,6 +28,11 @@ def test_perfect_boxes_score_a_hundred() -> None:
     assert got.map == pytest.approx(100)
 
 
+def test_all_objects_of_one_class_in_a_picture_count() -> None:
+    truth = Truth(BOX, np.array([1, 1]), np.array([False, False]))
+    assert mean_precision([seen(BOX, [0.9, 0.8], [1, 1])], [truth], classes=2).map == pytest.approx(100)
+
+
 def test_loose_boxes_count_at_half_overlap_alone() -> None:
     loose = BOX + np.array([0, 0, 12, 0], np.float32)  # overlaps of 40 / 52 and 30 / 42
     got = mean_precision([seen(loose, [0.9, 0.8], [0, 1])], [TRUTH], classes=2)
@@ -61,6 +66,9 @@ def test_label_maps() -> None:
     confusion.add(np.array([[0, 0, 1, 255]], np.uint8), np.array([[0, 1, 1, 2]], np.uint8))
     assert confusion.accuracy == pytest.approx(200 / 3)
     assert confusion.miou == pytest.approx(50)  # 1/2 and 1/2; class 2 does not occur
+    wrong = Confusion(3)
+    wrong.add(np.array([[0, 0, 1, 255]], np.uint8), np.array([[0, 2, 1, 2]], np.uint8))
+    assert wrong.miou == pytest.approx(75)  # 1/2 and 1/1; class 2 is said and does not occur
     assert Confusion(2).miou == Confusion(2).accuracy == 0
 
 

@@ -43,12 +43,15 @@ def test_a_loss_that_is_flat_at_its_end_alone_is_not_level() -> None:
 def test_one_wild_reading_in_the_middle_does_not_decide() -> None:
     losses = [2.0] * 7 + [1.5, 1.0, 1.5] + [1.2] * 6 + [1.0]
     assert _fall(_readings(*losses)) == pytest.approx(50.0)
+    assert _fall(_readings(3, 2, 1.5, 1.05, 1.1, 1.004, 1.002, 1, 1)) == pytest.approx(10.0)  # the one reading there
 
 
 def test_a_run_from_a_finished_one_may_be_level_by_its_first_step() -> None:
     restarted = _readings(1.005, 1.3, 1.2, 1.1, 1.08, 1.06, 1.03, 1.01, 1.0)
     assert _fall(restarted) == pytest.approx(8.0)
     assert _fall(restarted, before=1600) == pytest.approx(0.5)  # as many again: one doubling
+    second = _readings(1.005, 1.3, 1.2, 1.1, 1.08, 1.06, 1.03, 1.01, 1.0, begin=1600)  # what came before it counts not
+    assert _fall(second, before=1600) == pytest.approx(0.5)
     assert _fall(restarted, before=4800) == pytest.approx(0.5 * 2.4094, rel=1e-3)  # a third more: far from doubled
 
 

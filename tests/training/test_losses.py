@@ -31,6 +31,30 @@ def test_errors_are_in_units_of_the_teacher_s_variance() -> None:
     assert relative(torch.zeros_like(wanted), 7 * wanted).mean().item() == pytest.approx(1.0, abs=1e-2)
 
 
+def test_a_channel_or_layer_that_is_always_the_same_divides_by_no_nought() -> None:
+    flat = torch.ones(2, 3, 4, 4)
+    assert all(error_b.isfinite().all() for error_b in compare(_Tail(), flat + 0.1, flat, behind=True))
+
+
+def test_later_layers_add_up() -> None:
+    class Two(nn.Module):
+        def forward(self, feature: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return feature.mean(dim=(2, 3)), 3 * feature, feature.square()
+
+    torch.manual_seed(4)
+    found, feature = torch.randn(3, 5, 4, 4), torch.randn(3, 5, 4, 4)
+    wanted_b = relative(3 * found, 3 * feature) + relative(found.square(), feature.square())
+    torch.testing.assert_close(compare(Two(), found, feature, behind=True).later_b, wanted_b)
+
+
+def test_what_another_tail_answers_is_held_against_the_teacher_s() -> None:
+    torch.manual_seed(5)
+    found, feature = torch.randn(3, 5, 4, 4), torch.randn(3, 5, 4, 4)
+    right = compare(_Tail(), found, feature, behind=True, answer=_Tail()(feature))
+    assert right.feature_b.min() > 0
+    assert right.later_b.abs().max() == right.logits_b.abs().max() == 0
+
+
 def test_the_answer_s_error_is_the_kl_divergence() -> None:
     torch.manual_seed(1)
     found, feature = torch.randn(3, 5, 4, 4), torch.randn(3, 5, 4, 4)
@@ -64,6 +88,7 @@ def test_the_schedule_warms_up_and_ends_at_zero() -> None:
     assert schedule(0.55, 0.1) == pytest.approx(0.5)
     assert schedule(1.0, 0.1) == pytest.approx(0.0)
     assert schedule(0.0, 0.0) == 1
+    assert schedule(1.3, 0.1) == pytest.approx(0.0)  # a stage by the clock may end a little late
 
 
 def test_squares_are_summed_over_layers() -> None:

@@ -110,6 +110,10 @@ def test_a_step_remembers_the_gradients_before_it() -> None:
         return kernel.detach() - before
 
     assert not torch.allclose(last_step(first, second), last_step(second), atol=1e-3)
+    mean = 0.05 * (0.95 * first + second)
+    ahead = (0.05 * second + 0.95 * mean).flatten(1)  # Nesterov's
+    wanted = -0.1 * SIZE * 8**0.5 * evened(ahead).view(8, 4, 1, 1)
+    torch.testing.assert_close(last_step(first, second), wanted)
 
 
 def test_a_resume_goes_on_as_if_nothing_had_been() -> None:

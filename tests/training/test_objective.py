@@ -51,3 +51,32 @@ def test_a_window_s_bytes_count_as_its_errors_do(recipe_data: Make, kind: str, s
         prices.append(lose(image_u8, torch.zeros(4, dtype=torch.int64), done=1.0).loss.item())
     assert prices[0] == pytest.approx(sum(whole.levels.prices) / _LEVELS * whole.teacher.crop**2 / 8000, rel=1e-5)
     assert prices[1] == pytest.approx(share * prices[0], rel=1e-5)
+
+
+class _WrongAtLevel(nn.Module):
+    """Reproduces the pictures of one level with an error of 2 everywhere, the others rightly, all for no bits."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        self.level = level
+
+    def forward(self, image_bchw: Tensor, *, quantise: str, answer: bool) -> Reproduced:
+        del quantise, answer
+        wrong_b = torch.arange(len(image_bchw)) // (len(image_bchw) // _LEVELS) == self.level
+        return Reproduced(image_bchw + 2.0 * wrong_b[:, None, None, None], torch.zeros(len(image_bchw)))
+
+
+@pytest.mark.parametrize("level", range(_LEVELS))
+def test_a_picture_counts_by_its_own_level_s_weight(recipe_data: Make, level: int) -> None:
+    data = recipe_data()
+    data["teacher"]["later"] = []
+    stage = {"kind": "squares", "images": 8, "batch": 4, "learning_rate": 1e-3, "balance": 0.5}
+    recipe = Recipe.model_validate({**data, "stage1": stage, "stage2": None})
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    same: Any = SimpleNamespace(scale=Tensor.float, stem=nn.Identity(), rest=nn.Identity(), tail=pooled)
+    objective = Objective(Fabric(accelerator="cpu", devices=1), recipe, halves=same, lead=None)
+    lose = objective.of("stage1", recipe.stage1, _WrongAtLevel(level))
+    weights = recipe.levels.weights(recipe.stage1.balance)
+    assert weights[0] != weights[1]
+    lost = lose(torch.zeros(4, 3, 5, 5, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64), done=1.0).loss.item()
+    assert lost == pytest.approx(weights[level] * 4 * 75 / _LEVELS, rel=1e-5)

@@ -127,3 +127,21 @@ def test_depthwise_weights_keep_8_bits_in_the_step_that_changes_least() -> None:
         return float(np.einsum("ok,okl,ol->", off, moments.mean(), off))
 
     assert change(found, step) < 0.7 * change(rounded(weight, scale, moments.mean(), most=127), scale)
+
+
+def test_no_channel_changes_more_than_with_weights_rounded_one_by_one() -> None:
+    """Where few integers are left to take the others' errors, passing them on does harm."""
+    random = np.random.default_rng(6)
+    seen = random.normal(size=(200, 8)) + 3 * random.normal(size=(200, 1))
+    moment = (seen.T @ seen / 200)[None]
+    weight = random.normal(size=(64, 8, 1, 1)).astype(np.float32)
+    scale = (np.abs(weight).max(axis=(1, 2, 3)) / 2.2).astype(np.float32)
+    nearest = np.clip(np.round(weight / scale[:, None, None, None]), -2, 2)
+
+    def change(whole: np.ndarray) -> np.ndarray:
+        off = (whole * scale[:, None, None, None] - weight).reshape(64, 8)
+        return np.asarray(np.einsum("ok,kl,ol->o", off, moment[0], off))
+
+    found = change(rounded(weight, scale, moment, most=2))
+    assert (found <= 1.05 * change(nearest) + 1e-9).all()
+    assert found.sum() < 0.7 * change(nearest).sum()

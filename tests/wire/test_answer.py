@@ -92,6 +92,50 @@ def test_wrong_types_and_keys_are_named(changed: dict[str, Any], message: str) -
         parse_answer(json.dumps({**ONE, **changed}).encode())
 
 
+def box_with(**changed: Any) -> dict[str, Any]:
+    return {"answers": {"detect": [{"index": 3, "label": "x", "score": 0.5, "box": [0, 0, 1, 1], **changed}]}}
+
+
+def mask_with(share: float = 0.5, **changed: Any) -> dict[str, Any]:
+    classes = [{"index": 3, "label": "x", "share": share}]
+    return {"answers": {"segment": {"size": [2, 3], "png": "", "classes": classes, **changed}}}
+
+
+@pytest.mark.parametrize(
+    "right", [box_with(), box_with(box=[0.5, 0.5, 0.5, 0.5]), mask_with(), mask_with(size=[1, 65_536])]
+)
+def test_boxes_and_label_maps_are_read(right: dict[str, Any]) -> None:
+    assert parse_answer(json.dumps({**ONE, **right}).encode())["answers"] == right["answers"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (box_with(box=[0.6, 0, 0.5, 1]), "x0, y0, x1 and y1, smaller ones first"),
+        (box_with(box=[0, 0.6, 1, 0.5]), "x0, y0, x1 and y1, smaller ones first"),
+        (box_with(box=[0, 0, 1]), "x0, y0, x1 and y1, smaller ones first"),
+        (box_with(box=[0, 0, 1, 1, 1]), "x0, y0, x1 and y1, smaller ones first"),
+        (box_with(box=[0, 0, 1, 1.5]), "detect.box: 1.5, expected 0 to 1"),
+        (box_with(box=[-0.5, 0, 1, 1]), "detect.box: -0.5, expected 0 to 1"),
+        (box_with(score=1.5), "detect.score: 1.5, expected 0 to 1"),
+        (mask_with(size=[2]), "expected rows and columns"),
+        (mask_with(size=[2, 3, 4]), "expected rows and columns"),
+        (mask_with(size=[0, 3]), "expected rows and columns"),
+        (mask_with(size=[3, 65_537]), "expected rows and columns"),
+        (mask_with(share=1.5), "segment.share: 1.5, expected 0 to 1"),
+    ],
+)
+def test_boxes_and_label_maps_that_are_none_are_refused(changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(LinkGarbled, match=message):
+        parse_answer(json.dumps({**ONE, **changed}).encode())
+
+
+def test_an_answer_of_more_than_a_mebibyte_is_not_read() -> None:
+    data = json.dumps({**ONE, "bundle": "x" * (1 << 20)}).encode()
+    with pytest.raises(LinkGarbled, match="at most 1048576 are read"):
+        parse_answer(data)
+
+
 def test_a_missing_key_is_named() -> None:
     with pytest.raises(LinkGarbled, match="answer: keys"):
         parse_answer(b'{"bundle": "x"}')

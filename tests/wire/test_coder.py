@@ -168,3 +168,14 @@ def test_without_constriction_the_plain_coder_takes_over(dice: Tables, monkeypat
 
 def test_insisting_on_the_plain_coder(dice: Tables) -> None:
     assert Coder(dice, plain=True).plain
+
+
+@needs_fast
+def test_a_state_of_exactly_32_bits_takes_no_word(dice: Tables) -> None:
+    """By chance once in billions of symbols; here the coin's first one takes the state from 2^33 to 2^32."""
+    payload = np.array([0x9E3779B9, 0x7F4A7C15, 0, 2], "<u4").tobytes().rstrip(b"\0")
+    plain, fast = (
+        Coder(dice, plain=kind).reader(payload, 0, symbols=99).take(0, 99).tolist() for kind in (True, False)
+    )
+    assert plain == fast
+    assert set(plain) == {0, 1}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from splitcodec.errors import BundleFormat, PacketPayload, TablesError
+from splitcodec.wire import context_coder, reading
 from splitcodec.wire import contexts as contexts_py
-from splitcodec.wire import reading
 from splitcodec.wire.context_coder import ContextCoder
 from splitcodec.wire.contexts import Contexts, steps_of
 from splitcodec.wire.reading import Reading, in_order, networks_of, places_of
@@ -232,6 +232,37 @@ def test_what_no_row_holds_is_refused() -> None:
             ContextCoder(one).encode(wrong, 0)
     with pytest.raises(TablesError, match="level 2"):
         ContextCoder(one).encode(np.zeros((6, 2, 2), np.int32), 2)
+    with pytest.raises(TablesError, match="expected integers"):
+        ContextCoder(one).decode_many([b"\0"], (5, 2, 2), level=0)
+
+
+def test_a_grid_of_more_places_than_are_decoded_side_by_side() -> None:
+    coder, grid = ContextCoder(contexts(groups=(1, 1))), (47, 46)
+    assert grid[0] * grid[1] > context_coder._TOGETHER
+    symbols_chw = some(contexts(groups=(1, 1)), 1, grid)
+    assert np.array_equal(coder.decode(coder.encode(symbols_chw, 0), (2, *grid), level=0), symbols_chw)
+
+
+def test_up_to_the_ends_of_its_row_a_symbol_is_coded_and_no_further() -> None:
+    coder, refused = ContextCoder(contexts()), set[bool]()
+    for value in (*range(-100, -60), *range(60, 100)):
+        symbols_chw = np.zeros((6, 1, 1), np.int32)
+        symbols_chw[3] = value
+        try:
+            payload = coder.encode(symbols_chw, 0)
+        except TablesError:
+            refused.add(value < 0)
+        else:
+            assert np.array_equal(coder.decode(payload, (6, 1, 1), level=0), symbols_chw)
+    assert refused == {False, True}
+
+
+@pytest.mark.parametrize("keys", [9, 1 << 16, (1 << 16) + 2])
+def test_keys_are_sorted_by_their_whole_size(keys: int) -> None:
+    key_n = np.array([keys - 1, 3, 0, keys - 1, 1, 3], np.int32)
+    at_n, runs = context_coder._sorted(key_n)
+    assert at_n.tolist() == [2, 4, 1, 5, 0, 3]
+    assert runs == [(0, 1), (1, 1), (3, 2), (keys - 1, 2)]
 
 
 @pytest.mark.parametrize("far", [np.int64(1 << 32), np.int64(-(1 << 40)), np.uint32(0xFFFFFFFF), np.int32(-(1 << 31))])
@@ -348,6 +379,18 @@ def test_each_steps_bias_is_held_against_its_own_groups_weights(passes: tuple[in
             biases_lsh[1, number, 2] += sign
             with pytest.raises(TablesError, match="into_lha: sums may reach"):
                 replace(one, into_bias_lsh=biases_lsh)
+
+
+def test_weights_of_means_and_widths_are_held_against_hidden_numbers_at_their_largest() -> None:
+    one = contexts()
+    weights_lkcht, biases_lkc = one.out_lkcht.copy(), one.out_bias_lkc.copy()
+    weights_lkcht[1, 0, 4] = -128  # whose magnitude no int8 has
+    most = (1 << 24) - contexts_py._ADDED - 1 - 255 * 128 * weights_lkcht[1, 0, 4].size
+    biases_lkc[1, 0, 4] = most
+    replace(one, out_lkcht=weights_lkcht, out_bias_lkc=biases_lkc)
+    biases_lkc[1, 0, 4] += 1
+    with pytest.raises(TablesError, match="out_lkcht: sums may reach"):
+        replace(one, out_lkcht=weights_lkcht, out_bias_lkc=biases_lkc)
 
 
 def test_weights_are_summed_once_for_a_group(monkeypatch: pytest.MonkeyPatch) -> None:

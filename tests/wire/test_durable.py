@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from splitcodec.cli.packets import store
+from splitcodec.device.spool import write_whole
 from splitcodec.errors import OutputError
 from splitcodec.wire.bundle import Bundle, write_folder, write_zip
 from splitcodec.wire.durable import sync_folder, write_tree
@@ -27,6 +28,7 @@ WRITERS: list[Callable[[Path, Bundle], Any]] = [
     lambda folder, bundle: write_zip(bundle, folder / "bundle.zip"),
     lambda folder, bundle: add_to_zoo(bundle, folder),
     fill,
+    lambda folder, _: write_whole(folder / "000000000001.spool", b"packet"),
 ]
 
 

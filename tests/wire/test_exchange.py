@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 
 from splitcodec.errors import FrameError, SettingsError
 from splitcodec.wire.exchange import Limits, Patience, Receiver, Sender, State
-from splitcodec.wire.fragment import Channel, Fragment, Report, dump_frame, parse_frame
+from splitcodec.wire.fragment import (
+    Channel,
+    Complete,
+    Fragment,
+    Report,
+    dump_frame,
+    message_crc,
+    parse_frame,
+    split,
+)
 from tests.wire.lossy import Radio
 
 PATIENCE = Patience(report_s=1.0, tries=8)
@@ -196,6 +205,127 @@ def test_what_gets_no_news_is_dropped_and_asked_for_again() -> None:
     later = receiver.heard(Fragment(Channel.REQUEST, 2, 1, 1, b"x", report=True), 11.0).reply
     assert later == dump_frame(Report(Channel.REQUEST, 2, 1, frozenset({1})))
     assert (receiver.dropped, receiver.held_bytes) == (1, 1)
+
+
+def test_silence_is_waited_for_twice_as_long_each_time_up_to_eight_times_and_nothing_is_sent_meanwhile() -> None:
+    sender = Sender(b"x" * 90, channel=Channel.REQUEST, frame=51, next_ident=lambda: 1, patience=PATIENCE)
+    waits, now = list[float](), 0.0
+    while sender.frames(now):
+        sender.sent(now)
+        waits.append(sender.wake - now)
+        sender.sent(now + 0.5)  # nothing has left since
+        assert sender.frames(now + 0.5) == []
+        assert sender.wake == now + waits[-1]
+        now = sender.wake
+    assert waits == [1, 2, 4, 8, 8, 8, 8, 8]
+    assert sender.state is State.LOST
+    assert sender.frames(now + 100) == []
+
+
+def exchange(sender: Sender, receiver: Receiver) -> list[bytes]:
+    """Let both speak over a link that loses nothing until the sender ends; return what was delivered."""
+    now, delivered = 0.0, list[bytes]()
+    for _ in range(100):
+        for data in sender.frames(now):
+            found = receiver.heard(parse_frame(data), now)  # type: ignore[arg-type]  # a sender's are fragments
+            if found.message is not None:
+                delivered.append(found.message.data)
+            if found.reply is not None:
+                sender.heard(parse_frame(found.reply), now)  # type: ignore[arg-type]  # and a receiver's are not
+        if not sending(sender):
+            return delivered
+        sender.sent(now)
+        now = max(now, sender.wake)
+    raise AssertionError("no end")
+
+
+@pytest.mark.parametrize("limits", [Limits(total_bytes=900), Limits(total_bytes=40)])
+def test_a_message_that_its_receiver_has_no_room_for_is_lost_after_bounded_frames(limits: Limits) -> None:
+    sender = Sender(bytes(2000), channel=Channel.REQUEST, frame=51, next_ident=lambda: 1, patience=PATIENCE)
+    assert exchange(sender, Receiver(limits=limits)) == []
+    assert sender.state is State.LOST
+
+
+@pytest.mark.parametrize("last", [1, 2, 3])
+def test_a_message_half_come_under_its_number_stands_in_nobodys_way(last: int) -> None:
+    receiver, numbers = Receiver(limits=Limits()), itertools.count(5)
+    receiver.heard(Fragment(Channel.REQUEST, 5, 1, last, b"o" * 44), 0.0)
+    message = random.Random(1).randbytes(100)  # three pieces
+    sender = Sender(message, channel=Channel.REQUEST, frame=51, next_ident=numbers.__next__, patience=PATIENCE)
+    assert exchange(sender, receiver) == [message]
+    assert (sender.state, sender.frames(1e6)) == (State.COMPLETE, [])
+
+
+def sealed(ident: int, data: bytes) -> Fragment:
+    """Return a message of one fragment that asks for a report."""
+    (piece,) = split(data, frame=51)
+    return Fragment(Channel.REQUEST, ident, 0, 0, piece, report=True)
+
+
+def test_the_latest_messages_are_remembered_the_earliest_forgotten() -> None:
+    receiver = Receiver(limits=Limits(remembered=2))
+    for ident in (1, 2, 3):
+        assert receiver.heard(sealed(ident, b"x"), 0.0).message is not None
+        again = receiver.heard(sealed(ident, b"x"), 0.0)
+        assert (again.message, again.known) == (None, True)
+        assert again.reply == dump_frame(Complete(Channel.REQUEST, ident, message_crc(b"x")))
+    assert receiver.heard(sealed(2, b"x"), 0.0).known
+    assert receiver.heard(sealed(1, b"x"), 0.0).message is not None
+    assert not receiver.heard(Fragment(Channel.REQUEST, 1, 0, 5, b"of another message"), 0.0).known
+
+
+def test_what_is_the_longest_without_news_goes_first() -> None:
+    for limits, now in ((Limits(messages=2), 3.0), (Limits(idle_s=10.0), 11.5)):
+        receiver = Receiver(limits=limits)
+        for at, (ident, index) in enumerate([(1, 0), (2, 0), (1, 1)]):
+            receiver.heard(Fragment(Channel.REQUEST, ident, index, 2, b"x"), float(at))
+        receiver.heard(Fragment(Channel.REQUEST, 3, 0, 2, b"x"), now)
+        assert [ident for _, ident in receiver._parts] == [1, 3]
+
+
+def test_whoever_asks_again_sends_one_frame_and_waits_as_long_as_at_first() -> None:
+    sender = Sender(b"x" * 90, channel=Channel.REQUEST, frame=51, next_ident=lambda: 7, patience=PATIENCE)
+    now = 0.0
+    for _ in range(3):
+        sender.frames(now)
+        sender.sent(now)
+        now = sender.wake
+    sender.heard(Complete(Channel.REQUEST, 7, sender.crc), now)
+    sender.ask_again(now)
+    (data,) = sender.frames(now)
+    asked = parse_frame(data)
+    assert isinstance(asked, Fragment)
+    assert asked.report
+    turns = 1
+    while sending(sender):
+        sender.sent(now)
+        now = sender.wake
+        turns += bool(sender.frames(now))
+    assert turns == PATIENCE.tries - 1
+
+
+def test_a_sender_that_was_silent_speaks_at_once_where_the_receiver_lives_or_gives_up() -> None:
+    sender = Sender(b"x", channel=Channel.ANSWER, frame=51, next_ident=lambda: 7, patience=PATIENCE)
+    sender.frames(0.0)
+    sender.sent(0.0)
+    sender.nudge(0.1)
+    assert sender.wake == 1.0  # the first wait is not cut short
+    sender.frames(1.0)
+    sender.sent(1.0)
+    sender.nudge(1.1)
+    assert sender.frames(1.1)
+    sender.give_up()
+    assert (sender.state, sender.frames(99.0)) == (State.LOST, [])
+
+
+def test_a_receiver_that_knows_every_number_of_another_message_ends_a_sender() -> None:
+    numbers = itertools.count(5)
+    sender = Sender(b"x", channel=Channel.REQUEST, frame=51, next_ident=numbers.__next__, patience=PATIENCE)
+    for now in range(PATIENCE.tries):
+        assert sender.frames(float(now))
+        sender.sent(float(now))
+        sender.heard(Complete(Channel.REQUEST, sender.ident, sender.crc ^ 1), float(now))
+    assert (sender.frames(99.0), sender.state, next(numbers)) == ([], State.LOST, 6 + PATIENCE.tries)
 
 
 def test_settings_without_sense_are_refused() -> None:

@@ -184,3 +184,10 @@ def test_names_that_a_file_may_not_have(name: Any) -> None:
 def test_table_set_names() -> None:
     assert table_set_names(3) == ("tables.npz", "tables.1.npz", "tables.2.npz")
     assert table_set_names(0) == ()
+
+
+def test_the_largest_grid_is_that_of_the_longest_side_or_one_more_where_symbols_allow(tiny: Bundle) -> None:
+    side = 200 // tiny.manifest.stride
+    most = tiny.manifest.channels * (side + 1) ** 2
+    assert replace(tiny.manifest, max_side=200, max_symbols=most).max_grid == side + 1
+    assert replace(tiny.manifest, max_side=200, max_symbols=most - 1).max_grid == side

@@ -112,6 +112,13 @@ def test_bytes_like_input_is_a_packet_too() -> None:
 def test_a_packet_that_fits_is_admitted() -> None:
     admit(ONE, **BUNDLE)
     assert ONE.symbols(2) == 40
+    admit(ONE, **BUNDLE, max_grid=5)
+
+
+@pytest.mark.parametrize("grid", [(1, 6), (6, 1)])
+def test_one_long_side_is_refused_however_few_its_symbols(grid: tuple[int, int]) -> None:
+    with pytest.raises(PacketGrid, match="at most 5 rows and as many columns"):
+        admit(replace(ONE, rows=grid[0], cols=grid[1]), **BUNDLE, max_grid=5)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from splitcodec.errors import PacketError, SettingsError
-from splitcodec.wire.request import MAX_PACKET, Request, Wanted, dump_request, parse_request
+from splitcodec.wire.request import MAX_PACKET, Request, Wanted, backoff_s, dump_request, parse_request, wanted_from
 
 packets = st.binary(max_size=80).map(lambda data: b"\x14" + data)
 names = st.lists(
@@ -80,8 +80,31 @@ def test_other_words_are_ignored() -> None:
 
 
 def test_too_many_tasks_are_refused_at_once() -> None:
-    with pytest.raises(SettingsError, match="ask for fewer"):
-        dump_request(b"\x14", tasks=["a" * 300])
+    room = 255 - len("tasks=")
+    assert parse_request(dump_request(b"\x14", tasks=["a" * room])).wanted.tasks == ("a" * room,)
+    with pytest.raises(SettingsError, match=r"256 bytes of tasks.*ask for fewer"):
+        dump_request(b"\x14", tasks=["a" * (room + 1)])
+
+
+def test_what_no_edge_takes_is_not_asked_for() -> None:
+    for top in (0, 1001):
+        with pytest.raises(SettingsError, match=f"top {top}; expected 1 to 1000"):
+            dump_request(b"\x14", top=top)
+    for score in (-0.1, 1.1, float("nan")):
+        with pytest.raises(SettingsError, match="expected a least score of boxes from 0 to 1"):
+            dump_request(b"\x14", score=score)
+    assert dump_request(b"\x14", score=1) == b"\x00\x09score=1.0\x14"
+
+
+def test_the_largest_packet_of_all_and_spaces_between_tasks() -> None:
+    largest = b"\x10" + bytes(MAX_PACKET - 1)
+    assert parse_request(largest) == Request(largest, Wanted())
+    assert wanted_from({"tasks": " detect, ,segment "}).tasks == ("detect", "segment")
+
+
+def test_waits_double_up_to_a_quarter_of_a_minute() -> None:
+    assert [backoff_s(turn) for turn in (0, 1, 2, 6)] == pytest.approx([0.2, 0.4, 0.8, 12.8])
+    assert backoff_s(7) == backoff_s(10_000) == 15
 
 
 @given(st.binary(max_size=60))

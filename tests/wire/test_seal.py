@@ -39,3 +39,7 @@ def test_no_key_changes_nothing() -> None:
 def test_a_short_key_is_refused() -> None:
     with pytest.raises(SettingsError, match="at least 16"):
         Seal("short", writes=UP, reads=DOWN)
+    with pytest.raises(SettingsError, match="a token of 15 bytes"):
+        Seal("a" * 15, writes=UP, reads=DOWN)
+    for just in ("a" * 16, "\u00e9" * 8):
+        assert Seal(just, writes=UP, reads=DOWN).closed

@@ -35,6 +35,7 @@ def plain() -> Tables:
     ("changed", "message"),
     [
         ({"freq_ks": np.array([[HALF, HALF, 0], [1, TOTAL - 3, 1]], np.uint32)}, "row 1 sums to"),
+        ({"freq_ks": np.array([[2**32 - 1, TOTAL + 1, 0], [1, TOTAL - 2, 1]], np.uint32)}, "row 0 sums to"),
         ({"freq_ks": np.array([[HALF, HALF, 0], [0, TOTAL - 1, 1]], np.uint32)}, "at least 1"),
         ({"freq_ks": np.array([[HALF, HALF - 1, 1], [1, TOTAL - 2, 1]], np.uint32)}, "zero after the row's size"),
         ({"freq_ks": PLAIN["freq_ks"].astype(np.int64)}, "dtype int64"),
@@ -114,6 +115,8 @@ def test_another_shape_is_refused(plain: Tables, shape: tuple[int, ...]) -> None
 def test_symbols_out_of_range_and_of_other_kinds_are_refused(plain: Tables) -> None:
     with pytest.raises(TablesError, match="channel 1 holds symbols 2 to 2, its table at level 0 has -1 to 1"):
         plain.bits(np.array([[[0]], [[2]]]), 0)
+    with pytest.raises(TablesError, match="channel 0 holds symbols -1 to 1, its table at level 0 has 0 to 1"):
+        plain.bits(np.array([[[-1, 1]], [[0, 0]]]), 0)
     with pytest.raises(TablesError, match="dtype float32"):
         plain.columns(np.zeros((2, 1, 1), np.float32), 0)
 
@@ -183,6 +186,15 @@ def test_shared_bytes_tell_every_array_apart(plain: Tables) -> None:
     ]
     assert len({one.shared_bytes() for one in (plain, *others)}) == 5
     assert plain.shared_bytes().startswith(b"freq_ks <u4 2,3\n" + HALF.to_bytes(4, "little"))
+
+
+def test_quantise_mass_gives_what_is_left_to_the_largest_remainders_the_first_of_equal_ones() -> None:
+    third = (TOTAL - 3) // 3 + 1
+    assert quantise_mass([1, 1, 1]).tolist() == [third + 1, third, third]
+    share = np.array([0.5, 0.3, 0.2]) * (TOTAL - 3)  # remainders of a half, 0.9 and 0.6
+    assert quantise_mass([5, 3, 2]).tolist() == [int(share[0]) + 1, int(share[1]) + 2, int(share[2]) + 2]
+    left = (TOTAL - 1000) % 1000
+    assert np.flatnonzero(np.diff(quantise_mass(np.ones(1000)).astype(int))).tolist() == [left - 1]
 
 
 @given(

@@ -11,9 +11,7 @@ SLACK: Final = 8
 """Bytes by which a payload may differ from its ideal length: two words of 32 bits, less what is trimmed."""
 MOST_SAVED: Final = 0.85
 """Share of its price that a packet by context may save: that of a flat picture."""
-# Of the price: what a lower, or the next higher, level may save more than one that was tried.
-_BELOW: Final = 0.25
-_ABOVE: Final = 0.1
+_ABOVE: Final = 0.1  # of the price: what the next level may save more than one that was tried
 
 
 class Offer(NamedTuple):
@@ -34,22 +32,19 @@ class Outcome(NamedTuple):
 def highest_fitting(offer: Callable[[int], Offer], max_bytes: int, *, highest: int, saving: float) -> Outcome:
     """Return the packet of the highest level, at most `highest`, that has at most `max_bytes` bytes.
 
-    Level 0 is always tried. `saving` is the share of their price that packets may be taken to save until one was made;
-    0 where none saves anything.
+    Level 0 is always tried. `saving` is the share of their price that packets are taken to save until one fits, from
+    which on the next levels are told by it; 0 where none saves anything.
     """
     smallest: tuple[int, int] | None = None
-    expected = saving
     for level in range(highest, -1, -1):
         price, make = offer(level)
-        if level and not may_fit(price, max_bytes, saving=expected):
+        if level and not may_fit(price, max_bytes, saving=saving):
             continue
         packet = make()
         if len(packet) <= max_bytes:
             best = _higher(offer, packet, level, max_bytes, highest=highest) if saving else (packet, level)
             return Outcome(*best, smallest)
         smallest = min(smallest or (len(packet), level), (len(packet), level))
-        if saving:
-            expected = min(_saved(packet, price) + _BELOW, MOST_SAVED)
     return Outcome(None, 0, smallest)
 
 

@@ -29,6 +29,7 @@ from splitcodec.wire.durable import sync_folder
 
 _RECORD = 17
 _LONGEST_LINE = 1 << 23  # a label map has the picture's size
+_BEGINS = b'{"capture":'  # every line
 MOST_RECORDS = 200_000  # half of them are remembered in any case
 
 
@@ -219,21 +220,26 @@ class Journal:
         begin = max(0, size - _LONGEST_LINE)
         tail = os.pread(handle, size - begin, begin)
         whole = tail.rfind(b"\n") + 1
-        if whole < len(tail):
-            if whole == 0 and begin > 0:
-                raise SpoolError(f"{name}: its last line is longer than {_LONGEST_LINE} bytes; not ours")
-            os.ftruncate(handle, begin + whole)
-            os.fsync(handle)
-        last = tail[:whole].rstrip(b"\n").rpartition(b"\n")[2]
-        if not last:
-            return None
+        if whole == 0 and begin > 0:
+            raise SpoolError(f"{name}: its last line is longer than {_LONGEST_LINE} bytes; not ours")
+        last, torn = tail[:whole].rstrip(b"\n").rpartition(b"\n")[2], tail[whole:]
         try:
-            got = json.loads(last)
-            error = got.get("error")
-            outcome = Outcome.ANSWERED if error is None else Outcome[str(error["outcome"]).upper()]
-            return str(got["capture"]), outcome
+            found = _parsed(last) if last else None
+            if torn and not last and not _BEGINS.startswith(torn.rstrip(b"\0")[: len(_BEGINS)]):
+                raise ValueError("a line of somebody else, which is left as it is")
         except (ValueError, KeyError, TypeError, AttributeError):
             raise SpoolError(f"{name}: its last line is none that `watch` writes; choose another --answers") from None
+        if torn:
+            os.ftruncate(handle, begin + whole)
+            os.fsync(handle)
+        return found
+
+
+def _parsed(line: bytes) -> tuple[str, Outcome]:
+    got = json.loads(line)
+    error = got.get("error")
+    outcome = Outcome.ANSWERED if error is None else Outcome[str(error["outcome"]).upper()]
+    return str(got["capture"]), outcome
 
 
 def _name(capture: str) -> bytes:

@@ -99,7 +99,7 @@ class Spool:
         self._sizes = {path: disk_size(path.stat().st_size) for path in found}
         self._captures: dict[Path, tuple[str, str]] = {}
         self._places: dict[str, Path] = {}
-        taken = [*found, *(folder / _REFUSED).glob(f"*{_SUFFIX}")]
+        taken = [*folder.glob(f"*{_SUFFIX}"), *folder.glob("*.part"), *(folder / _REFUSED).glob(f"*{_SUFFIX}")]
         self._next = max(map(_number, taken), default=0) + 1
         self.bytes = sum(self._sizes.values())
 

@@ -260,7 +260,6 @@ class Watch:
                 self._journal.settle(capture.ident, outcome, line)
             except OutputError as error:
                 return self._hindered("disk", error)
-            self.status.disk = ""
             name = outcome.name.lower()
             setattr(self.status, name, getattr(self.status, name) + 1)
             finished = self._finish(place, capture.ident, capture.picture, outcome)
@@ -279,6 +278,7 @@ class Watch:
                 return False
             self._count()
         if ident:
+            self.status.disk = ""
             self._source.done(ident, picture, outcome)
             self.status.source = self.status.source or self._source.trouble
         return True
