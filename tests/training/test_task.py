@@ -524,6 +524,35 @@ def test_a_run_beyond_a_stage_stops_there_at_once(
     assert go_on(tmp_path / "done", "teach") == Run(runs["detect"]).report()
 
 
+def test_a_task_exported_before_its_run_has_finished_says_so(
+    base: Bundle, make: Make, runs: dict[str, Path], data: dict[str, Path], tmp_path: Path
+) -> None:
+    def exported(run: Path) -> tuple[Any, str, Bundle]:
+        out = tmp_path / f"{run.name}-out"
+        told = CliRunner().invoke(
+            app, ["export-task", str(run), "-b", str(tmp_path / "base"), "-o", str(out), "--json"]
+        )
+        return json.loads(told.stdout), told.stderr, open_bundle(out)
+
+    write_folder(base, tmp_path / "base")
+    train_task(
+        make("segment"),
+        data=data["segment"],
+        bundle=base,
+        out=tmp_path / "run",
+        report=lambda _: None,
+        until="teach",
+    )
+    facts, said, bundle = exported(tmp_path / "run")
+    assert (facts["finished"], len(said.splitlines())) == (False, 1)
+    assert "has not finished: exported from its last checkpoint, teach; `train-task` again goes on with it" in said
+    assert "The run had not finished: the weights are those of its last checkpoint, in teach." in (
+        bundle.read("MODEL_CARD.md").decode()
+    )
+    facts, said, _ = exported(runs["segment"])
+    assert (facts["finished"], said) == (True, "")
+
+
 def test_scores_behind_a_line_that_a_full_disk_cut_short_are_found(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text(
         '{"stage": "teach", "scores": {"map": 1.0}}\n{"stage": "distil", "scor', "utf-8"

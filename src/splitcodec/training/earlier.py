@@ -15,7 +15,7 @@ from typing import Any, final
 
 from torch import Tensor
 
-from splitcodec.errors import RecipeError
+from splitcodec.errors import RecipeError, SplitcodecError
 from splitcodec.model.student import Student
 from splitcodec.training.from_bundle import begin_from_bundle, check_teacher, opened
 from splitcodec.training.recipe import Recipe
@@ -71,6 +71,25 @@ def earlier_runs(recipe: Recipe) -> list[Earlier]:
     """Return the runs that a recipe builds upon. Raises RecipeError for one that is not there, or has not finished."""
     folders = {"start": recipe.start, "lead": recipe.lead}
     return [_earlier(key, folder) for key, folder in folders.items() if folder is not None]
+
+
+def report_of_run(run: Run) -> dict[str, Any]:
+    """Return a run's final report, or where a run still going on stands, `finished` false and with less in it.
+
+    Its pictures are left out where they are not known: those of runs that it builds upon belong to them.
+    """
+    final = run.report()
+    if final:
+        return final
+    found = run.load()
+    if found is None:  # killed between its last weights and its report
+        return {"finished": False}
+    state = found[2]
+    try:
+        earlier = earlier_runs(run.recipe())
+    except SplitcodecError:  # no longer there
+        return {"finished": False, "stage": state.stage}
+    return {"finished": False, "stage": state.stage, **totals(earlier, images=state.images, spent=state.spent())}
 
 
 def is_run(place: Path) -> bool:
