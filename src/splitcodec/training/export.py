@@ -194,7 +194,9 @@ def _trained(known: Mapping[str, Any], report: Mapping[str, Any]) -> str:
         )
     seconds, images = report.get("seconds", 0), report.get("images", "unknown number of")
     stage = f", in {report['stage']}" if "stage" in report else ""
-    early = "" if report.get("finished", True) else f" Not finished: the weights are those of its last checkpoint{stage}."
+    early = (
+        "" if report.get("finished", True) else f" Not finished: the weights are those of its last checkpoint{stage}."
+    )
     return (
         f"Trained by `splitcodec train` on {_photographs(known, report)} ({folders};\n"
         f"{images} pictures seen, {seconds / 60:.0f} minutes) at commit\n{known.get('commit')}.{early}"
