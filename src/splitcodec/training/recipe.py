@@ -11,11 +11,12 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationErr
 
 from splitcodec.errors import RecipeError
 from splitcodec.training.keys import Share, Strict
-from splitcodec.training.stages import STAGE_KINDS, Stage
+from splitcodec.training.stages import FIRST_KINDS, STAGE_KINDS, Stage
 from splitcodec.training.students import STUDENT_KINDS, HyperpriorRecipe, ImageRecipe, Student
 
 MAX_BASES: Final = 8
 KINDS: Final = frozenset((*STUDENT_KINDS, *STAGE_KINDS))
+_LEFT_OUT: Final = frozenset({STUDENT_KINDS[0], *FIRST_KINDS})
 Model = TypeVar("Model", bound=BaseModel)
 Prices = Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=16)]
 
@@ -122,6 +123,12 @@ class DataRecipe(Strict):
     memory_mb: PositiveInt = 4096
     """Decoded photographs kept in memory; the others are decoded anew."""
 
+    @model_validator(mode="after")
+    def _shares(self) -> DataRecipe:
+        if self.paste + self.mix > 1:
+            raise ValueError(f"paste {self.paste} and mix {self.mix} are shares of all crops; expected at most 1 in all")
+        return self
+
 
 class Recipe(Strict):
     """A whole run: teacher, student, levels, photographs; stage 1 (everything) and others (the decoder, or as told)."""
@@ -223,7 +230,8 @@ def _with_base(path: Path, *, above: tuple[Path, ...]) -> dict[str, Any]:
 
 def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     """Return `change` on top of `base`, key by key; another kind begins anew."""
-    if change.get("kind", base.get("kind")) != base.get("kind"):
+    was, now = base.get("kind"), change.get("kind")
+    if now not in (None, was) and not (was is None and now in _LEFT_OUT):
         return change
     out = dict(base)
     for key, value in change.items():
