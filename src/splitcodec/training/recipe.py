@@ -126,7 +126,9 @@ class DataRecipe(Strict):
     @model_validator(mode="after")
     def _shares(self) -> DataRecipe:
         if self.paste + self.mix > 1:
-            raise ValueError(f"paste {self.paste} and mix {self.mix} are shares of all crops; expected at most 1 in all")
+            raise ValueError(
+                f"paste {self.paste} and mix {self.mix} are shares of all crops; expected at most 1 in all"
+            )
         return self
 
 

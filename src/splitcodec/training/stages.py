@@ -155,7 +155,9 @@ class LatentsStage(_Common):
     def _encoder_alone(self) -> Self:
         told = {"tune": self.tune not in (None, "encoder"), "tail": self.tail, "quantise": self.quantise is not None}
         for key in (key for key, wrong in told.items() if wrong):
-            raise ValueError(f"{key}: a stage of kind latents teaches the encoder alone, without rounding; leave it out")
+            raise ValueError(
+                f"{key}: a stage of kind latents teaches the encoder alone, without rounding; leave it out"
+            )
         return self
 
 

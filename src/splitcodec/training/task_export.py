@@ -195,7 +195,9 @@ def _card(card: str, spec: TaskSpec) -> str:
 {title}
 
 {len(spec.classes)} classes, pictures letterboxed to a longest side of {spec.side}. The head {shares}. Trained on
-{known.get("pictures")} labelled pictures of {known.get("data")} by recipe {known.get("recipe")}: few, so expect less
+{report.get("pictures", known.get("pictures"))} labelled pictures of {known.get("data")} by recipe {
+        known.get("recipe")
+    }: few, so expect less
 elsewhere. {report.get("task_epochs", "?")} task epochs for teacher and student alike, {
         report.get("distil_epochs", "?")
     } of distillation between.{early}
