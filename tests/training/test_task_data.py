@@ -68,7 +68,9 @@ def test_boxes_of_a_picture_of_another_size_are_refused(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 8
     stored.save(path, exif=exif)
-    with pytest.raises(DataError, match=r"000000000001\.jpg: 64 x 96 once it is upright, its boxes lie in 96 x 64; give"):
+    with pytest.raises(
+        DataError, match=r"000000000001\.jpg: 64 x 96 once it is upright, its boxes lie in 96 x 64; give"
+    ):
         pictures(root, "detect")
     file = root / "annotations" / "instances_train2017.json"
     body = json.loads(file.read_text())
