@@ -21,6 +21,7 @@ from splitcodec.training.from_bundle import begin_from_bundle, check_teacher, op
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
 from splitcodec.training.spent import Spent, all_of, number, spent_of
+from splitcodec.training.teacher_file import check_teacher_file
 
 
 @final
@@ -68,7 +69,10 @@ class Earlier:
 
 
 def earlier_runs(recipe: Recipe) -> list[Earlier]:
-    """Return the runs that a recipe builds upon. Raises RecipeError for one that is not there, or has not finished."""
+    """Return the runs that a recipe builds upon.
+
+    Raises RecipeError for one that is not there, or has not finished, RunError where its teacher's file was replaced.
+    """
     folders = {"start": recipe.start, "lead": recipe.lead}
     return [_earlier(key, folder) for key, folder in folders.items() if folder is not None]
 
@@ -108,6 +112,7 @@ def _earlier(key: str, place: Path) -> Earlier:
         name, report = run.recipe().name, run.report()
         if not report.get("finished"):
             raise RecipeError(f"{key}: the run in {place} has not finished; let it go to its end first")
+        check_teacher_file(place, run.provenance(), run.recipe())
     suffix = "_cumulative" if "seconds_cumulative" in report else ""
     spent, (images, _) = spent_of(report, suffix), _whole(report)
     below = parts_below([report])

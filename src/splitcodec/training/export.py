@@ -27,6 +27,7 @@ from splitcodec.training.run import Run
 from splitcodec.training.students import ReducedRecipe
 from splitcodec.training.tabulate import build_tables
 from splitcodec.training.task_graphs import joint_onnx
+from splitcodec.training.teacher_file import check_teacher_file
 from splitcodec.training.validate import estimated
 from splitcodec.wire.bundle import Bundle, Colour, Manifest, write_bundle
 
@@ -55,6 +56,7 @@ def export(run_folder: Path, out: Path, *, golden: Golden, maps: Sequence[str] =
             "measure the run with benchmarks/learned_codecs.py"
         )
     student.load_state_dict(run.weights())
+    check_teacher_file(run_folder, run.provenance(), recipe)
     student.eval()
     graphs, price = _graphs(recipe, teacher, student)
     if maps:
