@@ -93,6 +93,8 @@ def test_a_recipe_without_kinds_means_the_first_of_them(recipe: Recipe) -> None:
         ("student=none", "student: expected keys"),
         ("teacher.mean=[0.5, 0.4]", "teacher.mean: "),
         ("teacher.std=[0.5, 0.4, no]", "teacher.std"),
+        ("teacher.mean=[123.7, 116.3, 103.5]", "teacher.mean: .*123.7.*divide what is of pixels up to 255 by 255"),
+        ("teacher.std=58.4", "teacher.std: .*58.4: pixels are from 0 to 1 here"),
         ("seed=-1", "seed: .*greater than or equal to 0"),
         ("seed=4294967296", "seed: .*less than or equal to"),
         ("stage1.kind=magic", "stage1: expected keys, `kind` among them one of distill, squares, answers"),

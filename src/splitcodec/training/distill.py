@@ -101,7 +101,7 @@ def train(
         run.begin(recipe, photographs=len(paths), folders=[legible(p.resolve().name) for p in photos], names=names)
     halves = Halves(fabric, recipe, teacher=teacher)
     crop = recipe.teacher.crop
-    labels = labels_for(recipe, training, say=_about_photographs(report) if fabric.is_global_zero else None)
+    labels = labels_for(recipe, training, say=_about("photographs", report) if fabric.is_global_zero else None)
     photographs = Photographs(
         training,
         crop=crop,
@@ -143,10 +143,10 @@ def train(
             return {"finished": False, "images": state.images}
     if not fabric.is_global_zero:
         return {}
-    place(recipe, student, halves=halves, paths=training, run=run)
+    place(recipe, student, halves=halves, paths=training, run=run, say=_about("levels", report))
     broken = set(state.unreadable)
     if broken:
-        _about_photographs(report)(f"{len(broken)} cannot be read and taught nothing: {training[min(broken)]}")
+        _about("photographs", report)(f"{len(broken)} cannot be read and taught nothing: {training[min(broken)]}")
     final = {
         **totals(earlier, images=state.images, spent=state.spent()),
         "photographs": len(training) - len(broken),
@@ -158,8 +158,8 @@ def train(
     return end(recipe, student, halves=halves, paths=training, run=run, final={"finished": True, **final})
 
 
-def _about_photographs(report: Callable[[Progress], None]) -> Callable[[str], None]:
-    return lambda told: report(Progress("photographs", 0, 0, 0.0, message=told))
+def _about(what: str, report: Callable[[Progress], None]) -> Callable[[str], None]:
+    return lambda told: report(Progress(what, 0, 0, 0.0, message=told))
 
 
 def _placed(student: Student, device: torch.device) -> Student:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Kept = Annotated[float, Field(ge=0.0, lt=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0)]
+_Colours = TypeVar("_Colours", bound=float | tuple[float, float, float])
+
+
+def _of_unit_pixels(value: _Colours) -> _Colours:
+    if max(value if isinstance(value, tuple) else (value,)) > 1:
+        raise ValueError(f"{value}: pixels are from 0 to 1 here; divide what is of pixels up to 255 by 255")
+    return value
+
+
+OfPixels = AfterValidator(_of_unit_pixels)
+"""What pixels from 0 to 1 are centred or scaled by: one number, or one for each colour."""
 
 
 class Strict(BaseModel):

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from splitcodec.errors import RecipeError
-from splitcodec.training.keys import Share, Strict
+from splitcodec.training.keys import OfPixels, Share, Strict
 from splitcodec.training.stages import FIRST_KINDS, STAGE_KINDS, Stage
 from splitcodec.training.students import STUDENT_KINDS, HyperpriorRecipe, ImageRecipe, Student
 
@@ -35,9 +35,9 @@ class TeacherRecipe(Strict):
     """A text file with one class name a line, in the order of the logits; without it, ImageNet-1k."""
     resize: PositiveInt = 256
     crop: PositiveInt = 224
-    mean: float | tuple[float, float, float] = 0.5
+    mean: Annotated[float | tuple[float, float, float], OfPixels] = 0.5
     """Pixels in [0, 1] become (x - mean) / std; one number for all colours, or three for red, green and blue."""
-    std: PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat] = 0.5
+    std: Annotated[PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat], OfPixels] = 0.5
 
     @model_validator(mode="after")
     def _room(self) -> TeacherRecipe:
