@@ -1,11 +1,12 @@
-"""What all parts of a recipe share: strictness, the choice between kinds by a key that may be left out, differences."""
+"""What all parts of a recipe share: YAML, strictness, the choice between kinds by a key, differences."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, final
 
+import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -29,6 +30,20 @@ class Strict(BaseModel):
     """Keys and values of which none may be unknown; cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@final
+class Once(yaml.SafeLoader):
+    """YAML in which no key is there twice: PyYAML takes the last one and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return keys and values. Raises YAMLError for a key that is there twice."""
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {key.value} is there twice; keep one")
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep=deep)
 
 
 def by_kind(*kinds: str) -> Discriminator:

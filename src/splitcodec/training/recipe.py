@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar, final
+from typing import Annotated, Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from splitcodec.errors import RecipeError
-from splitcodec.training.keys import OfPixels, Share, Strict
+from splitcodec.training.keys import OfPixels, Once, Share, Strict
 from splitcodec.training.stages import FIRST_KINDS, STAGE_KINDS, Stage
 from splitcodec.training.students import STUDENT_KINDS, HyperpriorRecipe, ImageRecipe, Student
 
@@ -242,23 +242,9 @@ def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-@final
-class _Once(yaml.SafeLoader):
-    """YAML in which no key is there twice: PyYAML takes the last one and says nothing."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return keys and values. Raises YAMLError for a key that is there twice."""
-        seen = set[str]()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {key.value} is there twice; keep one")
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep=deep)
-
-
 def _load(path: Path) -> dict[str, Any]:
     try:
-        data: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=_Once)  # noqa: S506  # a safe one
+        data: Any = yaml.load(path.read_text(encoding="utf-8"), Loader=Once)  # noqa: S506  # a safe one
     except FileNotFoundError as error:
         raise RecipeError(f"no recipe at {path}; give a YAML file, such as recipes/efficientnet_lite0.yaml") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # YAML's dates and integers: ValueError
