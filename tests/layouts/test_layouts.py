@@ -103,6 +103,13 @@ def test_camvid_void_is_void(tmp_path: Path) -> None:
     assert mask_hw[1:].max() == 2
 
 
+def test_pictures_of_all_endings_that_training_takes_have_label_maps(tmp_path: Path) -> None:
+    root = write_camvid(tmp_path / "camvid", train=2, val=1)
+    (root / "train" / "000.jpg").rename(root / "train" / "000.TIFF")
+    data = read_split(root, split="train", task="segment")
+    assert [one.path.name for one in data.samples] == ["000.TIFF", "001.jpg"]
+
+
 def test_hidden_files_beside_label_maps_are_no_pictures(tmp_path: Path) -> None:
     """macOS leaves `._000.jpg` beside 000.jpg, which has no label map: the whole data set was refused."""
     root = write_camvid(tmp_path)

@@ -119,6 +119,26 @@ def test_own_weights_are_loaded(tmp_path: Path, ending: str, wrapped: bool) -> N
         torch.testing.assert_close(teacher.tail(teacher.head(image)), uncut(image), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("prefix", ["module.", "model.", "module.model.", "model._orig_mod."])
+def test_weights_as_training_loops_write_them(prefix: str, tmp_path: Path) -> None:
+    uncut = timm.create_model("test_resnet", num_classes=5).eval()
+    state = {prefix + name: value for name, value in uncut.state_dict().items()}
+    torch.save({"model": state, "epoch": 3}, tmp_path / "own.pth")
+    teacher = _teacher(weights=str(tmp_path / "own.pth"), classes=5)
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(teacher.tail(teacher.head(image)), uncut(image), rtol=1e-4, atol=1e-5)
+
+
+def test_weights_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+    """Training told to lower a learning rate."""
+    state = timm.create_model("test_resnet", num_classes=5).state_dict()
+    state["fc.weight"][2, 3] = torch.nan
+    save_file(state, tmp_path / "own.safetensors")
+    with pytest.raises(TeacherError, match=r"own\.safetensors: fc\.weight holds values that are no numbers"):
+        _teacher(weights=str(tmp_path / "own.safetensors"), classes=5)
+
+
 def test_weights_of_other_shapes_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "own.safetensors"
     save_file(timm.create_model("test_resnet", num_classes=5).state_dict(), path)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from splitcodec.errors import RecipeError
 from splitcodec.training.distill import train
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
@@ -50,3 +51,11 @@ def test_a_codec_begins_as_block_transforms_and_passes_them_on(
     first, coarse, same = weights
     torch.testing.assert_close(coarse["squeeze.layers.6.weight"] * 2, first["squeeze.layers.6.weight"])
     torch.testing.assert_close(same["squeeze.layers.6.weight"], first["squeeze.layers.6.weight"])
+
+
+def test_a_step_that_nothing_can_be_brought_to_is_refused(recipe_data: Make, photos: Path, tmp_path: Path) -> None:
+    """The codec kept its start's quantiser and said nothing of the step that its recipe asked for."""
+    train(_recipe(recipe_data(), kind="image", step=None), photos=[photos], out=tmp_path / "first", report=print)
+    coarse = _recipe(recipe_data(), kind="image", step=16.0, start=tmp_path / "first")
+    with pytest.raises(RecipeError, match=r"student\.step: .*first says none that could be brought to another"):
+        train(coarse, photos=[photos], out=tmp_path / "coarse", report=print)

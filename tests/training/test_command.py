@@ -11,6 +11,10 @@ from typing import Any
 
 import yaml
 
+from splitcodec.training import distill
+from splitcodec.training.recipe import Recipe
+from splitcodec.wire.bundle import open_bundle
+
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "splitcodec.cli", *map(str, arguments)]
@@ -67,3 +71,23 @@ def test_an_empty_folder_is_refused(recipe_data: Callable[[], dict[str, Any]], t
     assert done.returncode == 2
     assert "DataError" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_export_of_a_run_that_has_not_finished_says_so(
+    recipe: Recipe, photos: Path, finished: Path, tmp_path: Path
+) -> None:
+    """It took the last checkpoint without a word, and nothing in the bundle told."""
+    distill.train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None, stop_after_s=0.0)
+    early = run("export", tmp_path / "run", "-o", tmp_path / "early", "--json")
+    assert early.returncode == 0, early.stderr
+    assert json.loads(early.stdout)["finished"] is False
+    assert len(early.stderr.splitlines()) == 1
+    assert "has not finished: exported from its last checkpoint, stage1; `train` again goes on with it" in early.stderr
+    bundle = open_bundle(tmp_path / "early")
+    report = bundle.manifest.provenance["report"]
+    assert (report["finished"], report["stage"], report["images"]) == (False, "stage1", recipe.stage1.batch)
+    assert "4 pictures seen" in (card := bundle.read("MODEL_CARD.md").decode())
+    assert "Not finished: the weights are those of its last checkpoint, in stage1." in card
+    whole = run("export", finished, "-o", tmp_path / "whole", "--json")
+    assert (json.loads(whole.stdout)["finished"], whole.stderr) == (True, "")
+    assert "ot finished" not in open_bundle(tmp_path / "whole").read("MODEL_CARD.md").decode()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from safetensors.torch import load_file, save_file
 
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
@@ -170,6 +171,27 @@ def test_a_run_without_weights_is_refused(finished: Path, tmp_path: Path) -> Non
     with pytest.raises(RunError, match="holds no trained student"):
         export(tmp_path / "run", tmp_path / "out", golden=lambda _: b"")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_teacher_whose_file_has_been_replaced_is_refused(
+    recipe: Recipe, finished: Path, photos: Path, tmp_path: Path
+) -> None:
+    """Head and tail came from the new weights, behind a student that had learned from the old ones."""
+    weights = tmp_path / "own.safetensors"
+    shutil.copy(recipe.teacher.weights, weights)
+    stage = recipe.stage1.model_copy(update={"images": recipe.stage1.batch})
+    teacher = recipe.teacher.model_copy(update={"weights": str(weights)})
+    recipe = recipe.model_copy(update={"teacher": teacher, "stage1": stage, "stage2": None})
+    train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None, stop_after_s=0.0)
+    state = load_file(weights)
+    save_file({name: value * 1.5 for name, value in state.items()}, weights)
+    told = "own.safetensors is another file than this run learned from"
+    with pytest.raises(RunError, match=told):
+        train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None)
+    with pytest.raises(RunError, match=told):
+        export(tmp_path / "run", tmp_path / "out", golden=_golden)
+    save_file(state, weights)
+    assert export(tmp_path / "run", tmp_path / "out", golden=_golden).manifest.provenance["teacher_sha256"]
 
 
 def test_photographs_in_a_folder_whose_name_is_no_text_make_a_bundle(

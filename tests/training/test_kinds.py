@@ -20,8 +20,9 @@ from splitcodec.evaluation.replay import replay
 from splitcodec.model.teacher import load_teacher
 from splitcodec.session import Graph
 from splitcodec.training.build import build_student, build_teacher, latent_side, latent_stride
-from splitcodec.training.distill import labels_for, train
+from splitcodec.training.distill import Progress, train
 from splitcodec.training.export import export
+from splitcodec.training.labels import labels_for
 from splitcodec.training.recipe import Recipe, read_recipe
 from splitcodec.training.run import Run
 from splitcodec.training.students import PatchRecipe, SqueezeRecipe
@@ -432,11 +433,29 @@ def test_labelled_photographs_are_counted(recipe_data: Make, photos: Path, tmp_p
     data["stage1"].update(kind="answers")
     del data["stage1"]["tail_from"]
     data["data"]["holdout"] = 0
-    final = train(Recipe.model_validate(data), photos=[labelled], out=tmp_path / "run", report=lambda _: None)
+    told: list[Progress] = []
+    final = train(Recipe.model_validate(data), photos=[labelled], out=tmp_path / "run", report=told.append)
     assert final["labelled"] == final["photographs"] // 2
+    assert not [one for one in told if one.stage == "photographs"]
+    train(Recipe.model_validate(data), photos=[photos], out=tmp_path / "none", report=told.append)
+    (said,) = (one.message for one in told if one.stage == "photographs")
+    assert said.startswith("none lies in a folder named like a class")
     assert "labelled" not in train(
         Recipe.model_validate(recipe_data()), photos=[labelled], out=tmp_path / "other", report=lambda _: None
     )
+
+
+def test_a_folder_whose_name_two_classes_have_is_no_label(recipe_data: Make, tmp_path: Path) -> None:
+    """All its pictures were of the second one, without a word."""
+    names = tmp_path / "names.txt"
+    names.write_text("crane\nhouse\ncrane\n", encoding="utf-8")
+    data = recipe_data()
+    data["teacher"]["classes"] = str(names)
+    data["stage1"] = {"kind": "answers", "images": 4, "batch": 4, "learning_rate": 1e-3}
+    recipe = Recipe.model_validate(data)
+    with pytest.raises(RecipeError, match=r"teacher\.classes: two classes are called crane"):
+        labels_for(recipe, [Path("crane/1.jpg")])
+    assert labels_for(recipe, [Path("house/1.jpg"), Path("other/2.jpg")]) == [1, -1]
 
 
 def test_imagenet_s_folders_are_labels(tmp_path: Path) -> None:

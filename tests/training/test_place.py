@@ -14,6 +14,7 @@ from splitcodec.model.student import Student
 from splitcodec.training.build import Halves, build_student, build_teacher
 from splitcodec.training.data import centre_crops, find_photographs
 from splitcodec.training.distill import train
+from splitcodec.training.end import place
 from splitcodec.training.place import place_levels
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
@@ -63,6 +64,27 @@ def test_sizes_out_of_reach_take_the_first_and_the_last_level(finished: Path, ph
     places = place_levels(student, halves, crops=crops, kilobytes=[1e-6, 1e3])
     assert places == pytest.approx([0.0, 1.0], abs=1e-3)
     assert student.tabled().gains() == pytest.approx(gains, rel=1e-2)
+
+
+def test_a_level_that_cannot_be_of_the_size_asked_for_is_told(finished: Path, photos: Path, tmp_path: Path) -> None:
+    """Several levels became one and the same, and nobody said so."""
+    student, halves, recipe = _trained(finished)
+    paths = find_photographs([photos])
+    crops = centre_crops(paths, resize=recipe.teacher.resize, crop=recipe.teacher.crop).image_u8
+    least, most = (_kilobytes(student, halves, crops, level) for level in (0, 1))
+
+    def said(*kilobytes: float) -> list[str]:
+        levels = recipe.levels.model_copy(update={"kilobytes": kilobytes})
+        changed, told = recipe.model_copy(update={"levels": levels}), list[str]()
+        again, _, _ = _trained(finished)
+        place(changed, again, halves=halves, paths=paths, run=Run(tmp_path), say=told.append)
+        return told
+
+    assert said(least + (most - least) / 4, least + (most - least) / 2) == []
+    (line,) = said(least / 2, least + (most - least) / 2)
+    assert line.startswith("level 0: the size that levels.kilobytes asks for lies beyond")
+    (line,) = said(least / 2, 2 * most)
+    assert line.startswith("level 0, 1: the size")
 
 
 def test_training_places_levels_and_doing_it_again_changes_nothing(

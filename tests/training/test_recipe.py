@@ -93,6 +93,8 @@ def test_a_recipe_without_kinds_means_the_first_of_them(recipe: Recipe) -> None:
         ("student=none", "student: expected keys"),
         ("teacher.mean=[0.5, 0.4]", "teacher.mean: "),
         ("teacher.std=[0.5, 0.4, no]", "teacher.std"),
+        ("teacher.mean=[123.7, 116.3, 103.5]", "teacher.mean: .*123.7.*divide what is of pixels up to 255 by 255"),
+        ("teacher.std=58.4", "teacher.std: .*58.4: pixels are from 0 to 1 here"),
         ("seed=-1", "seed: .*greater than or equal to 0"),
         ("seed=4294967296", "seed: .*less than or equal to"),
         ("stage1.kind=magic", "stage1: expected keys, `kind` among them one of distill, squares, answers"),
@@ -112,6 +114,18 @@ def test_a_recipe_without_kinds_means_the_first_of_them(recipe: Recipe) -> None:
             "student.patches.0: .*kernel 2 with stride 4; expected at least the stride",
         ),
         ("student={stem: blocks.1.1, widths: [8], linear: false, metric: answer}", "student: .*no meaning with linear"),
+        ("data={paste: 0.7, mix: 0.4}", "data: .*paste 0.7 and mix 0.4 are shares .* at most 1 in all"),
+        *(
+            (
+                f"stage1={{kind: latents, images: 8, batch: 4, learning_rate: 1.0e-3, {key}: {value}}}",
+                f"stage1: .*{key}: a",
+            )
+            for key, value in (("tune", "all"), ("tail", "true"), ("quantise", "round"))
+        ),
+        (
+            "stage1={kind: pixels, images: 8, batch: 4, learning_rate: 1.0e-3, tail: true}",
+            "stage1: .*tail: nothing is answered in a stage of kind pixels",
+        ),
         ("student={kind: patch, patches: []}", "student.patches: .*at least 1 item"),
     ],
 )
@@ -218,6 +232,19 @@ def test_another_kind_begins_anew(tmp_path: Path, recipe_data: Make) -> None:
     }
     recipe = read_recipe(_files(tmp_path, base=recipe_data(), top=top) / "top.yaml")
     assert (recipe.student.kind, recipe.student.channels, recipe.stage1.kind) == ("paper", 8, "squares")
+
+
+def test_the_kind_that_a_base_leaves_out_is_not_another(tmp_path: Path, recipe_data: Make) -> None:
+    """What the base says of the stage went without a word: its window, its weights, its clip."""
+    data = recipe_data()
+    data["stage1"] |= {"clip": 1.5, "tail_from": 0.4, "optimizer": {"weight_decay": 0.1}}
+    stage = {"kind": "distill", "images": 8, "optimizer": {"kind": "adam", "betas": [0.8, 0.9]}}
+    top = {"base": "base.yaml", "student": {"kind": "squeeze", "channels": 3}, "stage1": stage}
+    folder = _files(tmp_path, base=data, top=top)
+    base, found = read_recipe(folder / "base.yaml"), read_recipe(folder / "top.yaml")
+    optimizer = base.stage1.optimizer.model_copy(update={"betas": (0.8, 0.9)})
+    assert found.stage1 == base.stage1.model_copy(update={"images": 8, "optimizer": optimizer})
+    assert found.student == base.student.model_copy(update={"channels": 3})
 
 
 @pytest.mark.parametrize(

@@ -212,7 +212,7 @@ def test_provenance_holds_no_paths(tmp_path: Path, recipe: Recipe) -> None:
     found = run.provenance()
     assert found["photographs"] == 5
     assert found["folders"] == ["photos"]
-    assert set(found) == {"recipe", "commit", "photographs", "folders", "torch", "python"}
+    assert set(found) == {"recipe", "commit", "photographs", "folders", "torch", "python", "teacher_sha256"}
     assert "/" not in json.dumps(found)
 
 

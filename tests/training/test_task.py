@@ -524,6 +524,57 @@ def test_a_run_beyond_a_stage_stops_there_at_once(
     assert go_on(tmp_path / "done", "teach") == Run(runs["detect"]).report()
 
 
+def test_pictures_of_a_task_that_cannot_serve_are_told(base: Bundle, make: Make, tmp_path: Path) -> None:
+    """One that is no picture taught nothing, one of another size than its boxes are of was scored by them."""
+    root, told = write_coco(tmp_path / "coco", train=4, val=2), list[Progress]()
+    (root / "train2017" / "000000000001.jpg").write_bytes(b"nothing")
+    recipe = make("detect", task_epochs=1, distil_epochs=0)
+    final = train_task(recipe, data=root, bundle=base, out=tmp_path / "run", report=told.append)
+    assert final["pictures"] == 3
+    assert [one.message.partition(": ")[0] for one in told if one.stage == "pictures"] == [
+        "1 cannot be read and taught nothing"
+    ]
+    bundle = export_task(tmp_path / "run", base, tmp_path / "bundle")
+    assert "3 labelled pictures of coco" in bundle.read("MODEL_CARD.md").decode().replace("\n", " ")
+    path = root / "val2017" / "000000000004.jpg"
+    with Image.open(path) as opened:
+        opened.transpose(Image.Transpose.ROTATE_90).save(path)
+    report = evaluate_task(bundle, root, task="detect", threads=1)
+    assert (report.images, len(report.skipped)) == (1, 1)
+    assert "000000000004.jpg: 64 x 96 once it is upright, its boxes lie in 96 x 64" in report.skipped[0]
+    with pytest.raises(DataError, match="its boxes lie in 96 x 64"):  # of the split that is scored
+        train_task(recipe, data=root, bundle=base, out=tmp_path / "again", report=told.append)
+
+
+def test_a_task_exported_before_its_run_has_finished_says_so(
+    base: Bundle, make: Make, runs: dict[str, Path], data: dict[str, Path], tmp_path: Path
+) -> None:
+    def exported(run: Path) -> tuple[Any, str, Bundle]:
+        out = tmp_path / f"{run.name}-out"
+        told = CliRunner().invoke(
+            app, ["export-task", str(run), "-b", str(tmp_path / "base"), "-o", str(out), "--json"]
+        )
+        return json.loads(told.stdout), told.stderr, open_bundle(out)
+
+    write_folder(base, tmp_path / "base")
+    train_task(
+        make("segment"),
+        data=data["segment"],
+        bundle=base,
+        out=tmp_path / "run",
+        report=lambda _: None,
+        until="teach",
+    )
+    facts, said, bundle = exported(tmp_path / "run")
+    assert (facts["finished"], len(said.splitlines())) == (False, 1)
+    assert "has not finished: exported from its last checkpoint, teach; `train-task` again goes on with it" in said
+    assert "The run had not finished: the weights are those of its last checkpoint, in teach." in (
+        bundle.read("MODEL_CARD.md").decode()
+    )
+    facts, said, _ = exported(runs["segment"])
+    assert (facts["finished"], said) == (True, "")
+
+
 def test_scores_behind_a_line_that_a_full_disk_cut_short_are_found(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text(
         '{"stage": "teach", "scores": {"map": 1.0}}\n{"stage": "distil", "scor', "utf-8"

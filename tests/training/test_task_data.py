@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import ExifTags, Image
 
+from splitcodec.errors import DataError
 from splitcodec.layouts.find import read_split
 from splitcodec.layouts.sample import VOID
 from splitcodec.model.fcos import Boxes
 from splitcodec.training.task_data import LabelledPictures
 from splitcodec.training.task_recipe import TaskDataRecipe
-from tests.labelled import write_camvid, write_voc
+from tests.labelled import write_camvid, write_coco, write_voc
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +41,50 @@ def test_a_step_has_one_batch(voc: Path) -> None:
         assert all(torch.equal(a, b) for a, b in zip(one.truth, other.truth, strict=True))
     assert not torch.equal(whole[0].image_u8, source.batch(0, size=3, stream=2).image_u8)
     assert all(side % 32 == 0 for one in whole for side in one.image_u8.shape[2:])
+
+
+def test_a_picture_that_exif_turns_is_of_the_shape_that_it_is_seen_in(voc: Path, tmp_path: Path) -> None:
+    """It lay on the canvas of the others' shape, at half its size."""
+    shutil.copytree(voc, tmp_path / "voc")
+    for path in (tmp_path / "voc" / "JPEGImages").iterdir():
+        with Image.open(path) as opened:
+            upright = opened.convert("RGB")
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        upright.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif, quality=95)
+    for step in range(4):
+        turned, plain = (pictures(one, "detect").batch(step, size=3, stream=0) for one in (tmp_path / "voc", voc))
+        assert turned.image_u8.shape == plain.image_u8.shape
+        difference = (turned.image_u8.float() - plain.image_u8.float()).abs().mean()
+        assert difference < 8, "the same pictures, twice through JPEG"
+
+
+def test_boxes_of_a_picture_of_another_size_are_refused(tmp_path: Path) -> None:
+    """Those of a picture as it is stored would lie elsewhere once EXIF has turned it."""
+    root = write_coco(tmp_path / "coco")
+    path = root / "train2017" / "000000000001.jpg"
+    with Image.open(path) as opened:
+        stored = opened.convert("RGB")
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 8
+    stored.save(path, exif=exif)
+    with pytest.raises(
+        DataError, match=r"000000000001\.jpg: 64 x 96 once it is upright, its boxes lie in 96 x 64; give"
+    ):
+        pictures(root, "detect")
+    file = root / "annotations" / "instances_train2017.json"
+    body = json.loads(file.read_text())
+    for image in body["images"]:
+        image.pop("width")
+    file.write_text(json.dumps(body))
+    assert pictures(root, "detect").count == 6  # where no size is told
+
+
+def test_pictures_without_a_header_are_told(voc: Path, tmp_path: Path) -> None:
+    shutil.copytree(voc, tmp_path / "voc")
+    (tmp_path / "voc" / "JPEGImages" / "000002.jpg").write_bytes(b"nothing")
+    source = pictures(tmp_path / "voc", "detect")
+    assert ([path.name for path in source.unreadable], source.count) == (["000002.jpg"], 5)
 
 
 @pytest.mark.parametrize("mosaic", [0.0, 1.0])

@@ -47,7 +47,7 @@ def evaluate(
         typer.Option(
             "--data",
             metavar="DIR",
-            help="Labelled photographs: <class index>_*.jpg, or wnid folders; VOC, COCO, CamVid.",
+            help="Labelled photographs: <class index>_*.jpg, or folders by wnid or class; VOC, COCO, CamVid.",
         ),
     ],
     task: Annotated[TaskChoice, typer.Option("--task", help="What is scored.")] = TaskChoice.classify,

@@ -18,6 +18,7 @@ from splitcodec.cli.show import (
     NewVersionOption,
     PicturesAtATimeOption,
     complain,
+    finished,
     no_train,
     print_json,
     print_table,
@@ -190,8 +191,10 @@ def export(
 
     layers = [name.strip() for name in maps.split(",")] if maps else []
     bundle = exporter.export(run, out, golden=golden, maps=layers)
+    whole = finished(run, bundle.manifest.provenance, command="train")
     if json_:
-        print_json({**written(bundle, out), "folder": str(out), "encoder": dict(bundle.manifest.encoder)})
+        facts = {"folder": str(out), "finished": whole, "encoder": dict(bundle.manifest.encoder)}
+        print_json({**written(bundle, out), **facts})
     else:
         print(f"{out}: {bundle.ident}; next: splitcodec check {out}")
 

@@ -139,6 +139,15 @@ def tell_kept(was: str, made: Bundle) -> None:
         print(f"It is still called {was}, so logs and answers do not tell the two apart; --name or --version does.")
 
 
+def finished(run: Path, provenance: Mapping[str, Any] | None, *, command: str) -> bool:
+    """Say whether the run that was exported had finished; on stderr too, where it had not."""
+    report = (provenance or {}).get("report", {})
+    if not report.get("finished"):
+        stage = f", {report['stage']}" if "stage" in report else ""
+        complain(f"{run} has not finished: exported from its last checkpoint{stage}; `{command}` again goes on with it")
+    return bool(report.get("finished"))
+
+
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], *, left: int = 1) -> None:
     """Print a table on stdout; the first `left` columns are text, the others are flush right.
 

@@ -14,6 +14,7 @@ from splitcodec.cli.show import (
     JsonOption,
     NewNameOption,
     NewVersionOption,
+    finished,
     no_train,
     print_json,
     progress,
@@ -108,6 +109,7 @@ def export_task(
     """Write a bundle with the run's task added. The fingerprint stays, so devices in the field need nothing new."""
     try:
         from splitcodec.training.task_export import export_task as export
+        from splitcodec.training.task_run import TaskRun
     except ModuleNotFoundError as error:
         raise no_train(error) from None
     from splitcodec.wire.bundle import open_bundle
@@ -118,6 +120,7 @@ def export_task(
     facts = {
         **written(made, out),
         "folder": str(out),
+        "finished": finished(run, made.task(TaskRun(run).recipe().task).provenance, command="train-task"),
         "tasks": list(made.manifest.tasks),
         "files": {file: entry.bytes for file, entry in made.manifest.files.items()},
     }

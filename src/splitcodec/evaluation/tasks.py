@@ -181,6 +181,7 @@ class _Bench:
         for sample in samples:
             try:
                 picture = load_picture(sample.path)
+                sample.check_size(picture.size)
                 truth_hw = self._true_map(sample, picture)
                 image_bhwc, place = device.view(picture, fit="letterbox", side=self.side)
             except (PictureError, DataError) as error:

@@ -29,7 +29,7 @@ VOID: Final = 11
 NAMES: Final = "classes.txt"
 _MOST: Final = 255  # the value behind them is void
 _MOST_BYTES: Final = 1 << 20
-_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp")
+_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm")
 
 
 def read(folder: Path, *, split: str) -> DataSet:

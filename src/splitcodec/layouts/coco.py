@@ -45,7 +45,10 @@ def read(folder: Path, *, split: str) -> DataSet:
             by_picture[int(one["image_id"])].append(
                 ([x, y, x + width, y + height], index_of[int(one["category_id"])], spare)
             )
-        samples = tuple(_sample(pictures / str(one["file_name"]), by_picture[int(one["id"])]) for one in body["images"])
+        samples = tuple(
+            _sample(pictures / str(one["file_name"]), by_picture[int(one["id"])], size=_size(one))
+            for one in body["images"]
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise DataError(f"{file}: not COCO's annotations ({type(error).__name__}: {str(error)[:80]})") from None
     if not samples:
@@ -53,10 +56,17 @@ def read(folder: Path, *, split: str) -> DataSet:
     return DataSet("detect", tuple(name for _, name in categories), samples, folder.name)
 
 
-def _sample(path: Path, found: list[tuple[list[float], int, bool]]) -> Sample:
+def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+    """Return width and height of a picture, None where they are not told."""
+    wide, high = (int(image.get(key) or 0) for key in ("width", "height"))
+    return (wide, high) if wide > 0 and high > 0 else None
+
+
+def _sample(path: Path, found: list[tuple[list[float], int, bool]], *, size: tuple[int, int] | None) -> Sample:
     return Sample(
         path,
         boxes_of([box for box, _, _ in found], what=path.name),
         np.array([label for _, label, _ in found], np.int64),
         np.array([spare for _, _, spare in found], np.bool_),
+        size=size,
     )

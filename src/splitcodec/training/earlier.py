@@ -15,12 +15,13 @@ from typing import Any, final
 
 from torch import Tensor
 
-from splitcodec.errors import RecipeError
+from splitcodec.errors import RecipeError, SplitcodecError
 from splitcodec.model.student import Student
 from splitcodec.training.from_bundle import begin_from_bundle, check_teacher, opened
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
 from splitcodec.training.spent import Spent, all_of, number, spent_of
+from splitcodec.training.teacher_file import check_teacher_file
 
 
 @final
@@ -68,9 +69,31 @@ class Earlier:
 
 
 def earlier_runs(recipe: Recipe) -> list[Earlier]:
-    """Return the runs that a recipe builds upon. Raises RecipeError for one that is not there, or has not finished."""
+    """Return the runs that a recipe builds upon.
+
+    Raises RecipeError for one that is not there, or has not finished, RunError where its teacher's file was replaced.
+    """
     folders = {"start": recipe.start, "lead": recipe.lead}
     return [_earlier(key, folder) for key, folder in folders.items() if folder is not None]
+
+
+def report_of_run(run: Run) -> dict[str, Any]:
+    """Return a run's final report, or where a run still going on stands, `finished` false and with less in it.
+
+    Its pictures are left out where they are not known: those of runs that it builds upon belong to them.
+    """
+    final = run.report()
+    if final:
+        return final
+    found = run.load()
+    if found is None:  # killed between its last weights and its report
+        return {"finished": False}
+    state = found[2]
+    try:
+        earlier = earlier_runs(run.recipe())
+    except SplitcodecError:  # no longer there
+        return {"finished": False, "stage": state.stage}
+    return {"finished": False, "stage": state.stage, **totals(earlier, images=state.images, spent=state.spent())}
 
 
 def is_run(place: Path) -> bool:
@@ -89,6 +112,7 @@ def _earlier(key: str, place: Path) -> Earlier:
         name, report = run.recipe().name, run.report()
         if not report.get("finished"):
             raise RecipeError(f"{key}: the run in {place} has not finished; let it go to its end first")
+        check_teacher_file(place, run.provenance(), run.recipe())
     suffix = "_cumulative" if "seconds_cumulative" in report else ""
     spent, (images, _) = spent_of(report, suffix), _whole(report)
     below = parts_below([report])

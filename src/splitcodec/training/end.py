@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ from splitcodec.model.parts import TableNeck
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves
 from splitcodec.training.data import centre_crops
-from splitcodec.training.place import PLACED_ON, place_levels
+from splitcodec.training.place import NEAREST, PLACED_ON, place_levels
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
 from splitcodec.training.tabulate import dump_counts
@@ -22,13 +23,22 @@ COUNTED: Final = 2000
 """Photographs whose symbols are counted for the tables."""
 
 
-def place(recipe: Recipe, student: Student, *, halves: Halves, paths: list[Path], run: Run) -> None:
-    """Move levels to the sizes that the recipe asks for, if it does."""
+def place(
+    recipe: Recipe, student: Student, *, halves: Halves, paths: list[Path], run: Run, say: Callable[[str], None]
+) -> None:
+    """Move levels to the sizes that the recipe asks for, if it does; `say` is told of those that none can have."""
     if recipe.levels.kilobytes is None:
         return
     crops = _crops(recipe, paths, about=PLACED_ON)
     places = place_levels(student, halves, crops=crops, kilobytes=recipe.levels.kilobytes)
     run.log({"stage": "placed", "places": places})
+    last = recipe.levels.count - 1
+    beyond = [str(level) for level, at in enumerate(places) if not NEAREST * last < at < (1 - NEAREST) * last]
+    if beyond:
+        say(
+            f"level {', '.join(beyond)}: the size that levels.kilobytes asks for lies beyond the first or the last "
+            "trained level, so it is as small or as large as that one; ask for sizes between, or train other lambdas"
+        )
 
 
 def end(

@@ -20,12 +20,14 @@ from splitcodec.model.pyramid import answer_and_maps
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import PACKAGED, Teacher
 from splitcodec.training.build import MAX_GRID, build_student, build_teacher, class_names, latent_side, latent_stride
+from splitcodec.training.earlier import report_of_run
 from splitcodec.training.graphs import Cost, FromPixels, LogitsOnly, cost, folded, to_onnx
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
 from splitcodec.training.students import ReducedRecipe
 from splitcodec.training.tabulate import build_tables
 from splitcodec.training.task_graphs import joint_onnx
+from splitcodec.training.teacher_file import check_teacher_file
 from splitcodec.training.validate import estimated
 from splitcodec.wire.bundle import Bundle, Colour, Manifest, write_bundle
 
@@ -38,9 +40,9 @@ Golden = Callable[[Bundle], bytes]
 def export(run_folder: Path, out: Path, *, golden: Golden, maps: Sequence[str] = ()) -> Bundle:
     """Write the run's student as a bundle folder `out`, which must not exist yet.
 
-    A run still going on is exported from its last checkpoint. With `maps`, layers behind the cut, the classifier's
-    graph gives their features too, for heads of other tasks. Raises RunError, RecipeError, OutputError, BundleError,
-    TeacherError.
+    A run still going on is exported from its last checkpoint, and provenance and card say so. With `maps`, layers
+    behind the cut, the classifier's graph gives their features too, for heads of other tasks. Raises RunError,
+    RecipeError, OutputError, BundleError, TeacherError.
     """
     if out.exists():  # said before minutes of work rather than after
         raise OutputError(f"{out} exists; choose another folder or remove it first")
@@ -54,6 +56,7 @@ def export(run_folder: Path, out: Path, *, golden: Golden, maps: Sequence[str] =
             "measure the run with benchmarks/learned_codecs.py"
         )
     student.load_state_dict(run.weights())
+    check_teacher_file(run_folder, run.provenance(), recipe)
     student.eval()
     graphs, price = _graphs(recipe, teacher, student)
     if maps:
@@ -69,7 +72,7 @@ def export(run_folder: Path, out: Path, *, golden: Golden, maps: Sequence[str] =
     side = max(recipe.teacher.crop, side)
     provenance: dict[str, Any] = {
         **run.provenance(),
-        "report": run.report(),
+        "report": report_of_run(run),
         "splitcodec": splitcodec.__version__,
         **({"wnids": wnids} if wnids else {}),
     }
@@ -192,9 +195,13 @@ def _trained(known: Mapping[str, Any], report: Mapping[str, Any]) -> str:
             f"{_photographs(known, report)} ({folders})."
         )
     seconds, images = report.get("seconds", 0), report.get("images", "unknown number of")
+    stage = f", in {report['stage']}" if "stage" in report else ""
+    early = (
+        "" if report.get("finished", True) else f" Not finished: the weights are those of its last checkpoint{stage}."
+    )
     return (
         f"Trained by `splitcodec train` on {_photographs(known, report)} ({folders};\n"
-        f"{images} pictures seen, {seconds / 60:.0f} minutes) at commit\n{known.get('commit')}."
+        f"{images} pictures seen, {seconds / 60:.0f} minutes) at commit\n{known.get('commit')}.{early}"
     )
 
 

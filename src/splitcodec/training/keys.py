@@ -1,23 +1,49 @@
-"""What all parts of a recipe share: strictness, the choice between kinds by a key that may be left out, differences."""
+"""What all parts of a recipe share: YAML, strictness, the choice between kinds by a key, differences."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar, final
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Kept = Annotated[float, Field(ge=0.0, lt=1.0)]
 Weight = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=0)]
+_Colours = TypeVar("_Colours", bound=float | tuple[float, float, float])
+
+
+def _of_unit_pixels(value: _Colours) -> _Colours:
+    if max(value if isinstance(value, tuple) else (value,)) > 1:
+        raise ValueError(f"{value}: pixels are from 0 to 1 here; divide what is of pixels up to 255 by 255")
+    return value
+
+
+OfPixels = AfterValidator(_of_unit_pixels)
+"""What pixels from 0 to 1 are centred or scaled by: one number, or one for each colour."""
 
 
 class Strict(BaseModel):
     """Keys and values of which none may be unknown; cannot be changed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+@final
+class Once(yaml.SafeLoader):
+    """YAML in which no key is there twice: PyYAML takes the last one and says nothing."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return keys and values. Raises YAMLError for a key that is there twice."""
+        seen = set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {key.value} is there twice; keep one")
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep=deep)
 
 
 def by_kind(*kinds: str) -> Discriminator:

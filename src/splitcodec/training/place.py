@@ -22,6 +22,8 @@ from splitcodec.wire.tabulate import gains_at, mean_bytes
 PLACED_ON = 320
 """Photographs that sizes are measured on."""
 _STEPS = 12  # of bisection: a 4096th of the way between the first level and the last
+NEAREST = 2.0**-_STEPS
+"""Share of the way within which a level that is sought ends beside the first or the last, if it lies beyond."""
 _BATCH = 32
 
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Final, TypeVar, final
+from typing import Annotated, Any, Final, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from splitcodec.errors import RecipeError
-from splitcodec.training.keys import Share, Strict
-from splitcodec.training.stages import STAGE_KINDS, Stage
+from splitcodec.training.keys import OfPixels, Once, Share, Strict
+from splitcodec.training.stages import FIRST_KINDS, STAGE_KINDS, Stage
 from splitcodec.training.students import STUDENT_KINDS, HyperpriorRecipe, ImageRecipe, Student
 
 MAX_BASES: Final = 8
 _LARGEST: Final = 1 << 20  # letters of a file
 KINDS: Final = frozenset((*STUDENT_KINDS, *STAGE_KINDS))
+_LEFT_OUT: Final = frozenset({STUDENT_KINDS[0], *FIRST_KINDS})
 Model = TypeVar("Model", bound=BaseModel)
 Prices = Annotated[tuple[PositiveFloat, ...], Field(min_length=1, max_length=16)]
 
@@ -35,9 +36,9 @@ class TeacherRecipe(Strict):
     """A text file with one class name a line, in the order of the logits; without it, ImageNet-1k."""
     resize: PositiveInt = 256
     crop: PositiveInt = 224
-    mean: float | tuple[float, float, float] = 0.5
+    mean: Annotated[float | tuple[float, float, float], OfPixels] = 0.5
     """Pixels in [0, 1] become (x - mean) / std; one number for all colours, or three for red, green and blue."""
-    std: PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat] = 0.5
+    std: Annotated[PositiveFloat | tuple[PositiveFloat, PositiveFloat, PositiveFloat], OfPixels] = 0.5
 
     @model_validator(mode="after")
     def _room(self) -> TeacherRecipe:
@@ -122,6 +123,14 @@ class DataRecipe(Strict):
     """Photographs set aside to choose by: agreement with the teacher."""
     memory_mb: PositiveInt = 4096
     """Decoded photographs kept in memory; the others are decoded anew."""
+
+    @model_validator(mode="after")
+    def _shares(self) -> DataRecipe:
+        if self.paste + self.mix > 1:
+            raise ValueError(
+                f"paste {self.paste} and mix {self.mix} are shares of all crops; expected at most 1 in all"
+            )
+        return self
 
 
 class Recipe(Strict):
@@ -230,7 +239,8 @@ def _with_base(path: Path, *, above: tuple[Path, ...]) -> dict[str, Any]:
 
 def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     """Return `change` on top of `base`, key by key; another kind begins anew."""
-    if change.get("kind", base.get("kind")) != base.get("kind"):
+    was, now = base.get("kind"), change.get("kind")
+    if now not in (None, was) and not (was is None and now in _LEFT_OUT):
         return change
     out = dict(base)
     for key, value in change.items():
@@ -239,27 +249,13 @@ def _merged(base: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
     return out
 
 
-@final
-class _Once(yaml.SafeLoader):
-    """YAML in which no key is there twice: PyYAML takes the last one and says nothing."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Return keys and values. Raises YAMLError for a key that is there twice."""
-        seen = set[str]()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
-                raise yaml.YAMLError(f"line {key.start_mark.line + 1}: {key.value} is there twice; keep one")
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep=deep)
-
-
 def _load(path: Path) -> dict[str, Any]:
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(_LARGEST + 1)
         if len(text) > _LARGEST:
             raise RecipeError(f"{path}: more than {_LARGEST} letters; expected keys and values like `name: my-codec`")
-        data: Any = yaml.load(text, Loader=_Once)  # noqa: S506  # a safe one
+        data: Any = yaml.load(text, Loader=Once)  # noqa: S506  # a safe one
     except FileNotFoundError as error:
         raise RecipeError(f"no recipe at {path}; give a YAML file, such as recipes/efficientnet_lite0.yaml") from error
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:  # YAML's dates and integers: ValueError

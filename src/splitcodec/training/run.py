@@ -30,6 +30,7 @@ from splitcodec.training.keys import Strict, differences
 from splitcodec.training.recipe import Recipe, read_recipe
 from splitcodec.training.spent import Spent
 from splitcodec.training.tabulate import load_counts
+from splitcodec.training.teacher_file import check_teacher_file, facts_of_teacher
 from splitcodec.wire.durable import sync_folder
 from splitcodec.wire.tabulate import Counts
 
@@ -95,7 +96,7 @@ class Run:
         self.folder = folder
 
     def check(self, recipe: Recipe, *, photographs: int, names: str | None = None) -> None:
-        """Raise RunError for a folder that holds another recipe's run, or one on other photographs.
+        """Raise RunError for a folder that holds another recipe's run, or one on other photographs or another teacher.
 
         `names` is a hash of the photographs' names: with others, those held out would be others.
         """
@@ -103,6 +104,7 @@ class Run:
         if path.exists():
             check_same(self.folder, self.recipe(), recipe)
         known = self.provenance() if (self.folder / "provenance.json").exists() else {}
+        check_teacher_file(self.folder, known, recipe)
         if names and known.get("names") not in (None, names):
             raise RunError(
                 f"{self.folder}: the run began on {known.get('photographs')} photographs, now there are {photographs}, "
@@ -114,7 +116,7 @@ class Run:
         self.check(recipe, photographs=photographs, names=names)
         text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False)
         write_into(self.folder, "recipe.yaml", text.encode())
-        facts = {**provenance(recipe.name), "photographs": photographs, "folders": folders}
+        facts = {**provenance(recipe.name), "photographs": photographs, "folders": folders, **facts_of_teacher(recipe)}
         facts |= {"names": names} if names else {}
         known = self.provenance() if (self.folder / "provenance.json").exists() else {}
         write_into(self.folder, "provenance.json", json.dumps({**facts, **known}, indent=1).encode())
@@ -262,12 +264,7 @@ def check_same(folder: Path, was: Strict, now: Strict) -> None:
 
 def provenance(recipe: str) -> dict[str, Any]:
     """Return where a run of a recipe was started: commit, versions."""
-    return {
-        "recipe": recipe,
-        "commit": _commit(),
-        "torch": torch.__version__,
-        "python": sys.version.split()[0],
-    }
+    return {"recipe": recipe, "commit": _commit(), "torch": torch.__version__, "python": sys.version.split()[0]}
 
 
 def _on_disk(place: Path) -> None:

@@ -14,6 +14,8 @@ _STAGES, _OPTIMIZERS, _SCHEDULES = (
     ("adam", "muon", "sgd"),
     ("cosine", "steps"),
 )
+FIRST_KINDS = (_STAGES[0], _OPTIMIZERS[0], _SCHEDULES[0])
+"""What is meant where no kind is said."""
 STAGE_KINDS = (*_STAGES, *_OPTIMIZERS, *_SCHEDULES)
 
 
@@ -137,11 +139,26 @@ class PixelsStage(_Common):
 
     kind: Literal["pixels"]
 
+    @model_validator(mode="after")
+    def _no_tail(self) -> Self:
+        if self.tail:
+            raise ValueError("tail: nothing is answered in a stage of kind pixels, so no tail learns; leave it out")
+        return self
+
 
 class LatentsStage(_Common):
     """A thin encoder learns the latent of the run that `lead` names; nothing else learns, the tail is not needed."""
 
     kind: Literal["latents"]
+
+    @model_validator(mode="after")
+    def _encoder_alone(self) -> Self:
+        told = {"tune": self.tune not in (None, "encoder"), "tail": self.tail, "quantise": self.quantise is not None}
+        for key in (key for key, wrong in told.items() if wrong):
+            raise ValueError(
+                f"{key}: a stage of kind latents teaches the encoder alone, without rounding; leave it out"
+            )
+        return self
 
 
 Distilling = DistillStage | SquaresStage | AnswersStage | PixelsStage

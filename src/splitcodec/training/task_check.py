@@ -36,8 +36,10 @@ def check_ready(task: Task) -> None:
 def check_split(data: DataSet) -> None:
     """Say the same of a split, of which pictures or label maps are not there. Raises DataError."""
     for sample in _scored(data):
-        if header(sample) is None:
+        size = header(sample)
+        if size is None:
             raise DataError(f"{sample.path}: not there, or no picture; mend the split that is scored")
+        sample.check_size(size)
         if data.task == "segment":
             sample.mask_hw(classes=len(data.classes))
 

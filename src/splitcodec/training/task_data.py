@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Final, NamedTuple, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image
 from torch import Tensor
 
 from splitcodec.device.image import load_picture
@@ -26,6 +27,8 @@ from splitcodec.training.task_recipe import TaskDataRecipe
 
 MULTIPLE: Final = 32
 """Canvases are multiples of this many pixels, so that all maps of the pyramid are whole."""
+_TURNED: Final = (5, 6, 7, 8)
+"""EXIF's orientations that change width and height."""
 SEEN: Final = 0.3
 """A box of which less than this share lies on the canvas no longer counts as found or missed."""
 SMALLEST: Final = 4.0
@@ -56,11 +59,16 @@ class LabelledPictures:
         self.data, self._recipe, self._seed = data, recipe, seed
         self._room = recipe.memory_mb * 1_000_000
         self._kept: dict[int, tuple[Image.Image, NDArray[np.uint8] | None]] = {}
+        self.unreadable: list[Path] = []
+        """Those without a header, which teach nothing."""
         wide: dict[bool, list[int]] = {True: [], False: []}
         shapes: dict[bool, list[tuple[int, int]]] = {True: [], False: []}
         for index, sample in enumerate(data.samples):
             size = header(sample)
-            if size is not None:
+            if size is None:
+                self.unreadable.append(sample.path)
+            else:
+                sample.check_size(size)
                 wide[size[0] >= size[1]].append(index)
                 shapes[size[0] >= size[1]].append(letterbox_size(size, side=recipe.side))
         self._groups = [(wide[key], _canvas(shapes[key])) for key in (True, False) if wide[key]]
@@ -214,9 +222,16 @@ def _canvas(sizes: list[tuple[int, int]]) -> tuple[int, int]:
 
 
 def header(sample: Sample) -> tuple[int, int] | None:
-    """Return a picture's width and height from its header; None where there is none."""
+    """Return an upright picture's width and height from its header; None where there is none."""
     try:
         with Image.open(sample.path) as picture:
-            return picture.size
+            return picture.size[::-1] if _turned(picture) else picture.size
     except (OSError, ValueError, SyntaxError):
         return None
+
+
+def _turned(picture: Image.Image) -> bool:
+    try:
+        return picture.getexif().get(ExifTags.Base.Orientation) in _TURNED
+    except Exception:  # damaged EXIF says nothing, as to `load_picture`
+        return False

@@ -83,7 +83,7 @@ def export_task(
         teacher_backbone=names["teacher_backbone"],
         provenance={
             **{key: facts[key] for key in ("recipe", "commit", "data", "pictures", "torch", "python")},
-            "report": run.report(),
+            "report": run.so_far(),
             "macs_of_a_crop": costs,
             "splitcodec": splitcodec.__version__,
         },
@@ -186,16 +186,21 @@ def _card(card: str, spec: TaskSpec) -> str:
         for stage, found in scores.items()
     )
     own = [name for name in (spec.decoder, spec.backbone) if name.endswith(f"_{spec.task}")]
+    early = ""
+    if not report.get("finished", True):
+        early = f"\n\nThe run had not finished: the weights are those of its last checkpoint, in {report.get('stage')}."
     shares = f"brings its own {' and '.join(own)}" if own else "uses the shared decoder and the frozen shared backbone"
     return f"""{before.rstrip()}
 
 {title}
 
 {len(spec.classes)} classes, pictures letterboxed to a longest side of {spec.side}. The head {shares}. Trained on
-{known.get("pictures")} labelled pictures of {known.get("data")} by recipe {known.get("recipe")}: few, so expect less
+{report.get("pictures", known.get("pictures"))} labelled pictures of {known.get("data")} by recipe {
+        known.get("recipe")
+    }: few, so expect less
 elsewhere. {report.get("task_epochs", "?")} task epochs for teacher and student alike, {
         report.get("distil_epochs", "?")
-    } of distillation between.
+    } of distillation between.{early}
 
 | stage | scores while training, %: teacher on uncompressed pictures, student at a middle level |
 |---|---|

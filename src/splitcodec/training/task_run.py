@@ -83,6 +83,14 @@ class TaskRun:
         """Return the final report; empty for a run still going on."""
         return self.run.report()
 
+    def so_far(self) -> dict[str, Any]:
+        """Return the final report, or where a run still going on stands, `finished` false."""
+        found = None if self.report() else self.run.load()
+        if found is None:
+            return self.report() or {"finished": False, "scores": self.scores()}
+        state = found[2]
+        return {"finished": False, "stage": state.stage, "images": state.images, "scores": self.scores()}
+
     def scores(self) -> dict[str, dict[str, float]]:
         """Return the last score of each stage that the log holds; lines that a full disk cut short are passed over."""
         found: dict[str, dict[str, float]] = {}

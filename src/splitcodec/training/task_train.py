@@ -89,6 +89,9 @@ def train_task(
             return {"finished": False, "images": state.images, "scores": run.scores()}
     if until != STAGES[-1]:  # the run may have been beyond that stage already
         return run.report() or {"finished": False, "images": state.images, "scores": run.scores()}
+    if pictures.unreadable:
+        told = f"{len(pictures.unreadable)} cannot be read and taught nothing: {pictures.unreadable[0]}"
+        report(Progress("pictures", 0, 0, 0.0, message=told))
     final = {
         "finished": True,
         "images": state.images,
