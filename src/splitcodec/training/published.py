@@ -23,7 +23,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import Tensor
 
-from splitcodec.errors import DataError, OutputError, RecipeError
+from splitcodec.errors import DataError, OutputError, RecipeError, one_line
 from splitcodec.evaluation.output import legible
 from splitcodec.model.bottleneck import Bottleneck
 from splitcodec.model.student import Student
@@ -136,8 +136,7 @@ def _state(checkpoint: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             found: Any = torch.load(checkpoint, weights_only=True, map_location="cpu")
     except Exception as error:  # torch's, pickle's and zipfile's have no common base
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"{checkpoint} is no checkpoint that may be read: {reason}") from error
+        raise DataError(f"{checkpoint} is no checkpoint that may be read: {one_line(error)}") from error
     for key in ("model", "state_dict"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
