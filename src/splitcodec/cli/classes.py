@@ -19,7 +19,7 @@ from splitcodec.cli.show import (
     progress,
     written,
 )
-from splitcodec.errors import BundlePart, DataError, OutputError
+from splitcodec.errors import BundlePart, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,9 +69,9 @@ def learn_classes(
         raise no_train(error) from None
     from splitcodec.evaluation.machine import cores
     from splitcodec.wire.bundle import open_bundle, write_folder
+    from splitcodec.wire.durable import check_free
 
-    if out.exists():  # said before minutes of work rather than after
-        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    check_free(out)
     opened = open_bundle(bundle)
     if opened.is_device_half:
         raise BundlePart(f"{opened.ident} is the device's half, which has no tail to teach; give the whole bundle")

@@ -23,7 +23,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import Tensor
 
-from splitcodec.errors import DataError, OutputError, RecipeError, one_line
+from splitcodec.errors import DataError, RecipeError, one_line
 from splitcodec.evaluation.output import legible
 from splitcodec.model.bottleneck import Bottleneck
 from splitcodec.model.student import Student
@@ -35,6 +35,7 @@ from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
 from splitcodec.training.students import PaperRecipe
 from splitcodec.training.validate import validate
+from splitcodec.wire.durable import check_free
 
 _MARK: Final = "encoder.0.weight"
 _GDN: Final = ("beta", "gamma")
@@ -62,8 +63,7 @@ def take(recipe: Recipe, checkpoint: Path, *, photos: list[Path], out: Path) -> 
     is no such checkpoint or does not fit the recipe, RecipeError for a recipe of another kind, TeacherError,
     OutputError.
     """
-    if out.exists():
-        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    check_free(out)
     if not isinstance(recipe.student, PaperRecipe) or recipe.levels.count != 1:
         raise RecipeError("student.kind: expected paper, with one beta; see recipes/paper/resnet50_beta0.32.yaml")
     found = read(checkpoint)

@@ -24,13 +24,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-from splitcodec.device.spool import write_whole
 from splitcodec.errors import OutputError, RunError, one_line
 from splitcodec.training.keys import Strict, differences
 from splitcodec.training.recipe import Recipe, read_recipe
 from splitcodec.training.spent import Spent
 from splitcodec.training.tabulate import load_counts
-from splitcodec.wire.durable import sync_folder
+from splitcodec.wire.durable import sync_folder, write_whole
 from splitcodec.wire.tabulate import Counts
 
 _PLACES = ("checkpoint.a", "checkpoint.b")

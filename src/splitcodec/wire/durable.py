@@ -1,4 +1,4 @@
-"""What has its name is whole, also after a loss of power.   used by: bundle.py, zoo.py, device/spool.py, cli/packets.py
+"""What has its name is whole, also after a loss of power.   used by: every room that writes files
 
 A file's name may reach the disk before its contents do, and then leads to an empty one. So whatever is written beside
 its place goes to the disk first, is renamed then, and the entry of the folder follows.
@@ -6,10 +6,19 @@ its place goes to the disk first, is renamed then, and the entry of the folder f
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from splitcodec.errors import OutputError
+
+
+def check_free(place: str | Path) -> None:
+    """Refuse a place where something is: nothing is written over. Asked before minutes of work. Raises OutputError."""
+    if Path(place).exists():
+        raise OutputError(f"{place} exists; choose another name or remove it first")
 
 
 def write_synced(path: Path, data: bytes) -> None:
@@ -18,6 +27,25 @@ def write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def write_whole(place: Path, content: bytes, *, part: Path | None = None) -> None:
+    """Write a file such that it is there whole or not at all, also after a loss of power. Raises OutputError.
+
+    `part` is where it is written first (none: the same name with the suffix .part, for a folder of one process).
+    """
+    part = place.with_suffix(".part") if part is None else part
+    try:
+        try:
+            write_synced(part, content)
+            os.replace(part, place)
+        except OSError:
+            with contextlib.suppress(OSError):
+                part.unlink(missing_ok=True)
+            raise
+        sync_folder(place.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {place}: {error.strerror or error}; free some space") from None
 
 
 def write_tree(folder: Path, files: Mapping[str, bytes]) -> None:

@@ -22,7 +22,7 @@ PRECISION_BITS = 24
 TOTAL = 1 << PRECISION_BITS
 MAX_LEVELS = 16  # four bits in the packet
 MAX_SIZE = 65_536  # symbols of one table
-_EXACT = 1 << 24  # the largest integer up to which float32 has them all
+EXACT = 1 << 24  # the largest integer up to which float32 has them all
 MAX_BYTES = 64 << 20  # all arrays of a table file, unpacked
 SYMBOL_LOW, SYMBOL_HIGH = -32_768, 32_767  # golden vectors keep symbols as int16
 GAIN_LOW, GAIN_HIGH = 1e-6, 1e6
@@ -114,7 +114,7 @@ class Tables:
         if scaled_chw.size and bool(np.isnan(scaled_chw.max())):  # which a single NaN makes NaN
             raise TablesError("the latent holds NaN; the encoder graph or its input is damaged")
         low_c, high_c = self.range_of(level)
-        if max(-int(low_c.min()), int(high_c.max())) > _EXACT:
+        if max(-int(low_c.min()), int(high_c.max())) > EXACT:
             return self.clip(scaled_chw, level)
         np.maximum(scaled_chw, low_c[:, None, None].astype(np.float32), out=scaled_chw)  # in place: a third of the time
         np.minimum(scaled_chw, high_c[:, None, None].astype(np.float32), out=scaled_chw)
