@@ -23,12 +23,11 @@ from splitcodec.errors import DataError, PictureError, SettingsError
 from splitcodec.evaluation.golden import remade
 from splitcodec.evaluation.labels import SUFFIXES
 from splitcodec.evaluation.machine import cores
-from splitcodec.evaluation.output import made_folder
 from splitcodec.evaluation.refit import ContextCounts, Counts, best_strength, refit, refit_contexts
 from splitcodec.wire.bundle import CARD, Bundle, derive, open_bundle, renamed, write_folder
 from splitcodec.wire.contexts import FILE as CONTEXTS
 from splitcodec.wire.contexts import Contexts
-from splitcodec.wire.durable import check_free
+from splitcodec.wire.durable import check_free, made_folder
 from splitcodec.wire.tables import Tables
 
 Progress = Callable[[int, int], None]

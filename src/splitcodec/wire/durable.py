@@ -9,10 +9,26 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 from splitcodec.errors import OutputError
+
+
+def made_folder(folder: str | Path) -> Path:
+    """Return a folder that is there and can be written, made if need be. Raises OutputError."""
+    root = Path(folder)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror or error}); give another folder") from None
+    try:
+        with tempfile.TemporaryFile(dir=root) as file:
+            file.write(b"whether there is room for anything")
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); give another folder") from None
+    return root
 
 
 def check_free(place: str | Path) -> None:
@@ -36,15 +52,14 @@ def write_whole(place: Path, content: bytes, *, part: Path | None = None) -> Non
     """
     part = place.with_suffix(".part") if part is None else part
     try:
-        try:
-            write_synced(part, content)
-            os.replace(part, place)
-        except OSError:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise
+        write_synced(part, content)
+        part.replace(place)
         sync_folder(place.parent)
-    except OSError as error:
+    except BaseException as error:  # an interrupt as well
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise
         raise OutputError(f"cannot write {place}: {error.strerror or error}; free some space") from None
 
 
