@@ -34,7 +34,7 @@ def made_folder(folder: str | Path) -> Path:
 def check_free(place: str | Path) -> None:
     """Refuse a place where something is: nothing is written over. Asked before minutes of work. Raises OutputError."""
     if Path(place).exists():
-        raise OutputError(f"{place} exists; choose another name or remove it first")
+        raise OutputError(f"{place} exists; choose another folder or name, or remove it first")
 
 
 def write_synced(path: Path, data: bytes) -> None:
