@@ -32,6 +32,7 @@ from splitcodec.demo.web import mount
 from splitcodec.edge.decoder import Decoder
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
 from splitcodec.errors import DataError, MissingExtra, PictureError
+from splitcodec.evaluation.golden import top_of
 from splitcodec.wire.bundle import open_bundle
 from splitcodec.wire.packet import unpack
 
@@ -101,7 +102,7 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
             for level, text in enumerate(told["packets"]):
                 ours, packet = device.encode(data, level=level), base64.b64decode(text)
                 apart_chw = decoder.symbols(unpack(ours)) - decoder.symbols(unpack(packet))
-                same_top = ours == packet or _top(edge, ours) == _top(edge, packet)
+                same_top = ours == packet or top_of(edge, ours) == top_of(edge, packet)
                 sums.add_packets(ours, packet, apart_chw=apart_chw, same_top=same_top)
             sums.add_times(told["ms"], device.encode_timed(data).ms)
     if not sums.pictures:
@@ -113,10 +114,6 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         "onnxruntime_web": VERSION,
         **sums.told(),
     }
-
-
-def _top(edge: Edge, packet: bytes) -> int:
-    return edge.answer(packet, top=1)["answers"]["classify"][0]["index"]
 
 
 class _Sums:

@@ -36,6 +36,7 @@ from splitcodec.cli.show import print_json
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import OutputError, SettingsError
+from splitcodec.evaluation.golden import top_of
 from splitcodec.wire.bundle import split_device
 from splitcodec.wire.codings import Codings
 from splitcodec.wire.packet import unpack
@@ -213,12 +214,8 @@ def _answers(edge: Edge, made: Sequence[bytes], packets: Sequence[bytes]) -> flo
     if not made:
         return None
     pairs = zip(made, packets, strict=True)
-    same = [_top(edge, theirs) == _top(edge, ours) for theirs, ours in pairs]
+    same = [top_of(edge, theirs) == top_of(edge, ours) for theirs, ours in pairs]
     return float(np.mean(same))
-
-
-def _top(edge: Edge, packet: bytes) -> int:
-    return int(edge.answer(packet, top=1)["answers"]["classify"][0]["index"])
 
 
 if __name__ == "__main__":

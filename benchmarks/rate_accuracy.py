@@ -27,12 +27,12 @@ from outcome import exit_code
 from results import summary_table
 from splitcodec.cli.show import complain, progress
 from splitcodec.evaluation.drawing import check_plots
-from splitcodec.evaluation.output import made_folder
 from splitcodec.evaluation.rate import evaluate
 from splitcodec.evaluation.report import write_report
 from splitcodec.evaluation.rivals import Rival, rivals_below
 from splitcodec.evaluation.sweep import full_sweep, lean_sweep
 from splitcodec.wire.bundle import zoo_names
+from splitcodec.wire.durable import made_folder
 
 CODECS = "jpeg,jpeg444,webp,avif,jp2,jxl,hevc,hevc444,vvc"
 MAIN = "efficientnet-lite0"

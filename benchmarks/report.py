@@ -14,7 +14,8 @@ from splitcodec.device.image import load_picture
 from splitcodec.errors import OutputError, SettingsError
 from splitcodec.evaluation.calibrate import shuffled
 from splitcodec.evaluation.machine import commit, machine
-from splitcodec.evaluation.output import made_folder, write_whole
+from splitcodec.evaluation.output import write_whole
+from splitcodec.wire.durable import made_folder
 
 
 def pictures_of(folder: Path | None, *, most: int) -> Sequence[Any]:

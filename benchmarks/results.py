@@ -69,21 +69,23 @@ def summary(rate: dict[str, Any]) -> str:
     drawn = ["In brackets: 95 % intervals over photographs drawn again."] if any(_intervals(rate).values()) else []
     return "\n".join(
         [
-            f"Bytes per 224 x 224 photograph at equal top-1 accuracy: {rate['images']} ImageNet photographs,",
-            f"`{rate['bundle']}`, the same network behind every method{_but(rate)}; columns are points of top-1",
-            f"below the uncompressed teacher ({rate['teacher_top1']:.1f} %).",
+            f"Mean bytes per photograph (224 x 224 pixels) that each method needs for an accuracy, on {rate['images']}",
+            "ImageNet photographs. Each column is an accuracy: so many points of top-1 below the uncompressed",
+            f"teacher's {rate['teacher_top1']:.1f} %; a dash: the method does not get there.",
+            f"`{OURS}` is `{rate['bundle']}`.",
+            f"The same network answers behind every method{_but(rate)}.",
             "",
             summary_table(rate),
             "",
-            "BD-rate: bytes of ours against that method, on average over equal accuracy; BD-accuracy: points that ours",
-            "scores more, on average over equal bytes.",
+            f"BD-rate: how many per cent more bytes `{OURS}` takes than that method at equal accuracy, on average;",
+            f"negative is fewer. BD-accuracy: how many points more `{OURS}` scores at equal bytes, on average.",
             *drawn,
             *words,
             "",
-            "The photographs are a one-per-class sample, probably of ImageNet's training split, so every score is",
-            "higher than on the validation split (the teacher's published top-1 there: 75.5 %). Repeat it with",
-            f"`make {target} DATA=DIR{_points(rate)}`; [docs/results.md](docs/results.md) has every point,",
-            "its interval, the machine.",
+            "The photographs are a sample of one per class, probably of ImageNet's training split, so every score is",
+            "higher than on the validation split (the teacher's published top-1 there: 75.5 %). To repeat this:",
+            f"`make {target} DATA=DIR{_points(rate)}`. [docs/results.md](docs/results.md) has every point with",
+            "its interval, and the machine.",
         ]
     )
 
@@ -92,7 +94,7 @@ def _but(rate: dict[str, Any]) -> str:
     """Return the words that except methods which are not known to answer with the very network of ours."""
     costs = {name: cost for name, cost in rate.get("encoders", {}).items() if not cost.get("ours")}
     names = [name for name, cost in costs.items() if cost.get("teacher") not in (SAME, ELSEWHERE)]
-    return f" but {', '.join(names)} (theirs is not known, or its tail was tuned)" if names else ""
+    return f", but for {', '.join(names)}: theirs is not known, or its tail was tuned" if names else ""
 
 
 def _points(rate: dict[str, Any]) -> str:

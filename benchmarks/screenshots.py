@@ -20,7 +20,8 @@ from splitcodec.demo.assets import find_ort
 from splitcodec.demo.web import mount
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
-from splitcodec.evaluation.output import made_folder, write_whole
+from splitcodec.evaluation.output import write_whole
+from splitcodec.wire.durable import made_folder
 
 SETTLED_MS = 300
 SIZES = {"wide": (1280, 900), "narrow": (390, 844)}

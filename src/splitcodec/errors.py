@@ -268,3 +268,8 @@ class MissingExtra(SplitcodecError):
 
 class OutputError(SplitcodecError):
     """A file cannot be written."""
+
+
+def one_line(error: object, *, most: int = 200) -> str:
+    """Return what somebody else's error says, in one line of `most` characters; its type's name if it says nothing."""
+    return " ".join(str(error).split())[:most] or type(error).__name__

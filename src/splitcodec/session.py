@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from splitcodec.errors import GraphError, SettingsError
+from splitcodec.errors import GraphError, SettingsError, one_line
 
 MOST_THREADS = 1024
 # It turns a convolution that was left in fp32 between quantised ones into 8 bits, with one scale for all its channels.
@@ -59,7 +59,9 @@ class Graph:
         except Exception as error:  # ONNX Runtime's errors have no common base but this
             came = f"{array.dtype} {array.shape}"
             takes = f"{self.input_type} {list(self.input_shape)}"
-            raise GraphError(f"{self.name}: {came} came, the graph takes {takes}: {_one_line(error)}") from error
+            raise GraphError(
+                f"{self.name}: {came} came, the graph takes {takes}: {one_line(error, most=300)}"
+            ) from error
         return _arrays(self.output_names, values, graph=self.name)
 
 
@@ -81,7 +83,9 @@ class JointGraph:
         except Exception as error:  # ONNX Runtime's errors have no common base but this
             came = ", ".join(f"{name} {array.dtype} {array.shape}" for name, array in arrays.items())
             takes = ", ".join(self.input_names)
-            raise GraphError(f"{self.name}: {came} came, the graph takes {takes}: {_one_line(error)}") from error
+            raise GraphError(
+                f"{self.name}: {came} came, the graph takes {takes}: {one_line(error, most=300)}"
+            ) from error
         return _arrays(self.output_names, values, graph=self.name)
 
 
@@ -130,7 +134,7 @@ def _open(model: bytes, *, name: str, threads: int | None) -> Any:
             model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(_DISABLED), enable_fallback=0
         )
     except Exception as error:  # ONNX Runtime's errors have no common base but this
-        raise GraphError(f"{name}: ONNX Runtime refuses the graph: {_one_line(error)}") from error
+        raise GraphError(f"{name}: ONNX Runtime refuses the graph: {one_line(error, most=300)}") from error
 
 
 def _is_count(threads: object) -> bool:
@@ -168,7 +172,3 @@ def processor() -> str:
     told = [word for word, needed in _INSTRUCTIONS.items() if needed & flags]
     told = [word for word in told if word != "AVX2" or "AVX-512" not in told]
     return f"{name} ({', '.join(told)})" if told else name
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

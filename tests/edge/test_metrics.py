@@ -12,8 +12,8 @@ from PIL import Image
 pytest.importorskip("prometheus_client")
 
 from splitcodec import Device, Edge
-from splitcodec.edge.metrics import STAGES, Metrics
-from splitcodec.edge.scrape import parse_metrics, summary
+from splitcodec.edge.metrics import Metrics
+from splitcodec.edge.scrape import STAGES, parse_metrics, summary
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
 from splitcodec.wire.bundle import Bundle
 

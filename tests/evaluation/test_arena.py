@@ -79,11 +79,11 @@ def test_the_summary_says_whose_network_is_not_known_and_how_to_have_every_row_a
     """One network was said to stand behind every method, and `make arena` left out those read from files."""
     body: dict[str, Any] = arena.to_json()
     body["command"] = "python benchmarks/rate_accuracy.py --data DIR --points rivals.json"
-    why = "(theirs is not known, or its tail was tuned); columns"
-    assert f"behind every method but tuned {why}" in results.summary(body)
+    why = ": theirs is not known, or its tail was tuned."
+    assert f"behind every method, but for tuned{why}" in results.summary(body)
     body["encoders"]["paper"]["teacher"] = None
     text = results.summary(body)
-    assert f"behind every method but paper, tuned {why}" in text
+    assert f"behind every method, but for paper, tuned{why}" in text
     assert "`make arena DATA=DIR POINTS=reports/rivals.json`" in text
     body["command"] += " --points reports/rivals.json"
     assert "`make arena DATA=DIR POINTS='reports/rivals.json reports/rivals.json'`" in results.summary(body)

@@ -102,7 +102,7 @@ def test_a_folder_that_cannot_be_written_is_refused(report: Report, tmp_path: Pa
     with pytest.raises(OutputError, match="cannot be made"):
         write_report(report, tmp_path / "file")
     (tmp_path / "rd.json").mkdir()
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match=r"cannot write .*rd\.json: "):
         write_report(report, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "rd.json"]
 

@@ -209,6 +209,18 @@ def test_processor_time_is_told_where_every_run_counted_it(tiny: Bundle, like_ti
     assert _cost(tiny, run("odd", processor_seconds="30", device_seconds=[1])).processor_seconds is None
 
 
+def test_a_report_that_tells_of_more_seconds_than_a_float_holds_tells_of_none(tiny: Bundle, like_tiny: Make) -> None:
+    """A bundle says of its training what it likes; adding that up was a traceback, at the end of hours."""
+    much = 10**400
+    report = {"images": much, "seconds": much, "processor_seconds": much, "device_seconds": {"H100": much}}
+    odd, plain = (
+        like_tiny("odd", provenance={"report": report}),
+        like_tiny("plain", provenance={"report": {"images": 10, "seconds": 60.5}}),
+    )
+    cost = _cost(tiny, odd, plain)
+    assert (cost.images_seen, cost.seconds, cost.processor_seconds, cost.device_seconds) == (None, None, None, {})
+
+
 def test_rivals_that_cannot_be_compared_are_refused(
     tiny: Bundle, like_tiny: Make, labelled: Path, tmp_path: Path
 ) -> None:

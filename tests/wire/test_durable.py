@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from splitcodec.cli.packets import store
-from splitcodec.device.spool import write_whole
 from splitcodec.errors import OutputError
 from splitcodec.wire.bundle import Bundle, write_folder, write_zip
-from splitcodec.wire.durable import sync_folder, write_tree
+from splitcodec.wire.durable import made_folder, sync_folder, write_tree, write_whole
 from splitcodec.wire.zoo import add_to_zoo
 
 
@@ -28,7 +27,7 @@ WRITERS: list[Callable[[Path, Bundle], Any]] = [
     lambda folder, bundle: write_zip(bundle, folder / "bundle.zip"),
     lambda folder, bundle: add_to_zoo(bundle, folder),
     fill,
-    lambda folder, _: write_whole(folder / "000000000001.spool", b"packet"),
+    lambda folder, _: write_whole(folder / "notes", b"kept"),
 ]
 
 
@@ -112,3 +111,12 @@ def test_a_disk_that_is_full_when_it_is_synced_is_said(
             write(tmp_path, tiny)
     assert files_in(tmp_path / "graphs") == {}
     assert {path.name for path in tmp_path.iterdir()} <= {"graphs"}
+
+
+def test_a_folder_without_room_is_no_folder_to_write_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(**_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("splitcodec.wire.durable.tempfile.TemporaryFile", full)
+    with pytest.raises(OutputError, match=r"cannot be written \(No space left on device\)"):
+        made_folder(tmp_path)

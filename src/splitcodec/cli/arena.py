@@ -175,7 +175,7 @@ def _evaluate_task(
 def _make_ready(out: Path | None) -> None:
     """Refuse now what would lose the run at its end. Raises OutputError, MissingExtra."""
     from splitcodec.evaluation.drawing import check_plots
-    from splitcodec.evaluation.output import made_folder
+    from splitcodec.wire.durable import made_folder
 
     if out is not None:
         check_plots()

@@ -17,7 +17,7 @@ from splitcodec.cli.show import (
     tell_kept,
     written,
 )
-from splitcodec.errors import OutputError, SettingsError
+from splitcodec.errors import SettingsError
 
 if TYPE_CHECKING:
     from splitcodec.wire.bundle import Bundle
@@ -41,18 +41,6 @@ def add_to(app: typer.Typer) -> None:
     bundles.command("join")(join)
     bundles.command("add")(add)
     app.add_typer(bundles, name="bundle", rich_help_panel="Bundles")
-
-
-def check_new(out: Path) -> None:
-    """Refuse a place that is taken or cannot be written, before minutes of work rather than after. Raises OutputError.
-
-    Nothing is made there yet.
-    """
-    from splitcodec.evaluation.output import made_folder
-
-    if out.exists():
-        raise OutputError(f"{out} exists; choose another folder or remove it first")
-    made_folder(next(one for one in out.absolute().parents if one.exists()))
 
 
 def pack(
@@ -123,8 +111,9 @@ def recut(
     except ModuleNotFoundError as error:
         raise no_train(error) from None
     from splitcodec.wire.bundle import open_bundle
+    from splitcodec.wire.durable import check_free
 
-    check_new(out)
+    check_free(out)
     made = write(open_bundle(bundle), read_recipe(recipe), cut, open_bundle(onto), out, version=version)
     _tell(made, out, json_=json_)
 
@@ -150,8 +139,9 @@ def redecode(
         raise no_train(error) from None
     from splitcodec.evaluation.golden import remade
     from splitcodec.wire.bundle import open_bundle
+    from splitcodec.wire.durable import check_free
 
-    check_new(out)
+    check_free(out)
     _tell(write(open_bundle(bundle), run, out, remade=remade, version=version), out, json_=json_)
 
 

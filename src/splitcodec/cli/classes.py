@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitcodec.cli.bundles import check_new
 from splitcodec.cli.show import (
     BundleArgument,
     JsonOption,
@@ -70,8 +69,9 @@ def learn_classes(
         raise no_train(error) from None
     from splitcodec.evaluation.machine import cores
     from splitcodec.wire.bundle import open_bundle, write_folder
+    from splitcodec.wire.durable import check_free
 
-    check_new(out)
+    check_free(out)
     opened = open_bundle(bundle)
     if opened.is_device_half:
         raise BundlePart(f"{opened.ident} is the device's half, which has no tail to teach; give the whole bundle")

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitcodec.cli.bundles import NextVersionOption, check_new
-from splitcodec.cli.show import BundleArgument, JsonOption, complain, print_json, print_table, progress, written
-from splitcodec.errors import MissingExtra
+from splitcodec.cli.bundles import NextVersionOption
+from splitcodec.cli.show import (
+    BundleArgument,
+    JsonOption,
+    complain,
+    no_train,
+    print_json,
+    print_table,
+    progress,
+    written,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -63,10 +71,11 @@ def contexts(
     from splitcodec.evaluation.calibrate import shuffled
     from splitcodec.evaluation.contextual import check_whole, contexts_of, recounted, savings, with_contexts
     from splitcodec.wire.bundle import open_bundle, write_folder
+    from splitcodec.wire.durable import check_free
 
     if like is not None and start is not None:
         raise SettingsError("--like takes networks as they are, --start learns on from them; give one of both")
-    check_new(out)
+    check_free(out)
     opened, paths = open_bundle(bundle), shuffled(photos)
     check_whole(opened)
     other = None if like is None else open_bundle(like)
@@ -144,8 +153,9 @@ def levels(
         with_levels,
     )
     from splitcodec.wire.bundle import open_bundle, write_folder
+    from splitcodec.wire.durable import check_free
 
-    check_new(out)
+    check_free(out)
     try:
         wanted = [float(one) for one in sizes.split(",")]
     except ValueError:
@@ -204,7 +214,7 @@ def _check_training() -> None:
     try:
         import splitcodec.training.contexts  # noqa: F401 - only to see whether its packages are there
     except ModuleNotFoundError as error:
-        raise MissingExtra(f"this needs {error.name}; install it with: pip install 'splitcodec[train]'") from None
+        raise no_train(error) from None
 
 
 def _learned(

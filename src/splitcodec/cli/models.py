@@ -8,7 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from splitcodec.cli.bundles import check_new
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleArgument,
@@ -180,11 +179,12 @@ def export(
     from splitcodec.errors import RunError
     from splitcodec.evaluation.golden import make_golden
     from splitcodec.wire.bundle import Bundle
+    from splitcodec.wire.durable import check_free
 
     if not (run / "recipe.yaml").is_file():
         raise RunError(f"{run} holds no run of `splitcodec train`; give the folder of one")
 
-    check_new(out)
+    check_free(out)
 
     def golden(bundle: Bundle) -> bytes:
         return make_golden(Device(bundle), Edge(bundle), [load_picture(photo.read()) for photo in PHOTOGRAPHS[:3]])

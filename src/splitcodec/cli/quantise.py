@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitcodec.cli.bundles import check_new
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleArgument,
@@ -16,13 +15,14 @@ from splitcodec.cli.show import (
     NewVersionOption,
     PicturesAtATimeOption,
     complain,
+    no_train,
     print_json,
     print_table,
     progress,
     tell_kept,
     written,
 )
-from splitcodec.errors import BundlePart, DataError, GoldenMismatch, MissingExtra
+from splitcodec.errors import BundlePart, DataError, GoldenMismatch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -82,15 +82,16 @@ def quantise(
     try:
         from splitcodec.training.quantise import quantise_encoder
     except ModuleNotFoundError as error:
-        raise MissingExtra(f"quantising needs {error.name}; install it with: pip install 'splitcodec[train]'") from None
+        raise no_train(error) from None
     from splitcodec.device.client import Device
     from splitcodec.errors import PictureError
     from splitcodec.evaluation.agreement import agreement, check_levels
     from splitcodec.evaluation.calibrate import shuffled
     from splitcodec.evaluation.int8 import with_int8
     from splitcodec.wire.bundle import open_bundle, renamed, write_folder
+    from splitcodec.wire.durable import check_free
 
-    check_new(out)
+    check_free(out)
     opened = open_bundle(bundle)
     if opened.is_device_half:
         raise BundlePart(f"{opened.ident} is the device's half, whose loss cannot be measured; take the whole bundle")

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from splitcodec.cli.bundles import check_new
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleOption,
@@ -113,8 +112,9 @@ def export_task(
     except ModuleNotFoundError as error:
         raise no_train(error) from None
     from splitcodec.wire.bundle import open_bundle
+    from splitcodec.wire.durable import check_free
 
-    check_new(out)
+    check_free(out)
     opened = open_bundle(bundle)
     made = export(run, opened, out, name=name, version=version)
     facts = {

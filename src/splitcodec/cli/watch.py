@@ -10,6 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+from splitcodec.cli.interrupts import INTERRUPTED
+
 import typer
 
 from splitcodec.cli.limits import ForceFitOption, MaxBytesOption
@@ -41,8 +43,6 @@ if TYPE_CHECKING:
     from splitcodec.device.source import Source
     from splitcodec.device.view import Fit
     from splitcodec.wire.request import Wanted
-
-_INTERRUPTED = 130
 
 
 def add_to(app: typer.Typer) -> None:
@@ -180,7 +180,7 @@ def watch(
             say(f"watching {what} for {device.bundle.ident} at {address}, spool {place}")
             watching.run(stop, poll_s=poll_s)
     if signal.SIGINT in got:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     left = watching.status
     if once and (left.waiting or left.refused or left.unreadable or left.dropped or left.source or left.disk):
         raise typer.Exit(2)

@@ -7,12 +7,10 @@ what would have had to cross otherwise: the JPEG of the same crop whose quality 
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
 import platform
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -29,9 +27,9 @@ from splitcodec.demo.trip import DemoResult, Jpeg, Trip
 from splitcodec.device.client import Device
 from splitcodec.device.link import HttpLink, airtime_ms, http, slow
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import OutputError
 from splitcodec.wire.answer import Guess, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
+from splitcodec.wire.durable import made_folder, write_whole
 
 KBIT_PER_S = 37.5  # the fastest setting of LoRa, as in Matsubara et al. 2022
 RTT_MS = 60.0
@@ -58,8 +56,7 @@ def run_demo(
     """
     from splitcodec.edge.server import BackgroundServer, create_app, default_settings
 
-    folder = Path(out)
-    _make(folder)
+    folder = made_folder(out)  # seen now: the trips take their time
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     device, edge = Device(opened, threads=threads), Edge(opened, threads=threads)
     with BackgroundServer(create_app(edge, default_settings())) as server, http(server.url) as link:
@@ -71,8 +68,8 @@ def run_demo(
             if on_trip is not None:
                 on_trip(trips[-1])
     result = DemoResult(opened.ident, kbit_per_s, rtt_ms, tuple(trips), _machine(), str(folder / "index.html"))
-    _write(folder / "demo.json", (json.dumps(result.to_json(), indent=1) + "\n").encode())
-    _write(folder / "index.html", render(result).encode())
+    write_whole(folder / "demo.json", (json.dumps(result.to_json(), indent=1) + "\n").encode())
+    write_whole(folder / "index.html", render(result).encode())
     return result
 
 
@@ -169,27 +166,3 @@ def _probability(guesses: Sequence[Guess], index: int) -> float:
 
 def _machine() -> dict[str, Any]:
     return {"system": platform.system(), "processor": platform.machine(), "cores": os.cpu_count() or 1}
-
-
-def _make(folder: Path) -> None:
-    """Make the folder, and see now whether it can be written: the trips take their time."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror or error}); give another folder") from None
-    try:
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"whether there is room for anything")
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be written ({error.strerror or error}); give another folder") from None
-
-
-def _write(path: Path, data: bytes) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            draft.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror or error}); give another folder") from None

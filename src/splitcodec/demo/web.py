@@ -36,7 +36,8 @@ from splitcodec.device.client import Device
 from splitcodec.device.image import load_picture
 from splitcodec.device.placed import crop_bhwc
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import BundlePart, PictureError, PictureTooLarge, PictureUnreadable, TaskError
+from splitcodec.edge.problems import problem
+from splitcodec.errors import BundlePart, PictureError, PictureTooLarge, PictureUnreadable, SplitcodecError, TaskError
 from splitcodec.wire.answer import dump_answer
 from splitcodec.wire.bundle import Bundle
 
@@ -98,9 +99,9 @@ def mount(app: FastAPI, edge: Edge, *, ort: Ort | None = None, limits: Limits | 
                 async with places.running:
                     return _response(await run_in_threadpool(do, data), "application/json")
         except PictureError as error:
-            return _problem(400, type(error).__name__, str(error))
+            return _problem(400, str(error), error=type(error))
         except _Refused as error:
-            return _problem(error.status, error.title, error.detail)
+            return _problem(error.status, str(error), error=error.kind)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is left to read it
 
@@ -156,7 +157,7 @@ class _Work:
     def picture(self, data: bytes, *, tasks: tuple[str, ...]) -> bytes:
         if unknown := [task for task in tasks if task not in self.tasks]:
             detail = f"task {unknown[0][:40]!r}; a JPEG can be asked {', '.join(self.tasks)}"
-            raise _Refused(404, TaskError.__name__, detail)
+            raise _Refused(404, detail, kind=TaskError)
         if not data.startswith(_JPEG_START):
             raise PictureUnreadable("not a JPEG; the page sends one")
         shown = load_picture(data, max_pixels=self._limits.jpeg_pixels)
@@ -203,7 +204,7 @@ def _add_files(app: FastAPI, bundle: Bundle, *, ort: Ort | None, limits: Limits,
     @app.get("/demo/contexts", include_in_schema=False)
     def context_networks() -> Response:
         if not contexts:
-            return _problem(404, "Not Found", f"{bundle.ident} has no contexts")
+            return _problem(404, f"{bundle.ident} has no contexts")
         response = _response(contexts_gzipped, "application/json", cache=_FOR_EVER)
         response.headers["content-encoding"] = "gzip"
         return response
@@ -224,9 +225,9 @@ def _add_files(app: FastAPI, bundle: Bundle, *, ort: Ort | None, limits: Limits,
 class _Refused(Exception):
     """A post that is refused before its picture is looked at."""
 
-    def __init__(self, status: int, title: str, detail: str) -> None:
+    def __init__(self, status: int, detail: str, *, kind: type[SplitcodecError] | None = None) -> None:
         super().__init__(detail)
-        self.status, self.title, self.detail = status, title, detail
+        self.status, self.kind = status, kind
 
 
 @final
@@ -239,7 +240,7 @@ class _Places:
 
     async def __aenter__(self) -> None:
         if self._free == 0:
-            raise _Refused(503, "Service Unavailable", "too many pictures at once; try again in a moment")
+            raise _Refused(503, "too many pictures at once; try again in a moment")
         self._free -= 1
 
     async def __aexit__(self, *_: object) -> None:
@@ -254,15 +255,15 @@ async def _body(request: Request, *, max_bytes: int, seconds: float) -> bytes:
                 data += chunk
                 if len(data) > max_bytes:
                     detail = f"a picture of more than {max_bytes} bytes; send a smaller one"
-                    raise _Refused(413, PictureTooLarge.__name__, detail)
+                    raise _Refused(413, detail, kind=PictureTooLarge)
     except TimeoutError:
-        raise _Refused(408, "Request Timeout", f"the picture took more than {seconds:g} s to arrive") from None
+        raise _Refused(408, f"the picture took more than {seconds:g} s to arrive") from None
     return bytes(data)
 
 
 def _file(known: dict[str, bytes], name: str, media_type: str, *, cache: str = _FRESH) -> Response:
     if (content := known.get(name)) is None:
-        return _problem(404, "Not Found", "the page has no such file")
+        return _problem(404, "the page has no such file")
     return _response(content, media_type, cache=cache)
 
 
@@ -270,8 +271,8 @@ def _response(content: bytes, media_type: str, *, cache: str = _FRESH) -> Respon
     return Response(content, media_type=media_type, headers={**_HEADERS, "cache-control": cache})
 
 
-def _problem(status: int, title: str, detail: str) -> Response:
-    kind = f"urn:splitcodec:{title}" if title.isidentifier() else "about:blank"
-    document = {"type": kind, "title": title, "status": status, "detail": detail}
-    headers = {**_HEADERS, "cache-control": "no-store", **({"retry-after": "1"} if status == 503 else {})}
-    return Response(json.dumps(document), status, headers=headers, media_type="application/problem+json")
+def _problem(status: int, detail: str, *, error: type[SplitcodecError] | None = None) -> Response:
+    response = problem(status, detail=detail, error=error)
+    again = {"retry-after": "1"} if status == 503 else {}
+    response.headers.update({**_HEADERS, "cache-control": "no-store", **again})
+    return response

@@ -17,12 +17,12 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import final
 
-from splitcodec.errors import FrameError, LinkDown, LinkError, SettingsError
+from splitcodec.errors import FrameError, LinkDown, LinkError
 from splitcodec.wire.brief import restore
 from splitcodec.wire.exchange import Heard, Limits, Message, Patience, Receiver, Sender, State
 from splitcodec.wire.fragment import MAX_FRAGMENTS, Channel, Complete, Fragment, Report, dump_frame, parse_frame
 from splitcodec.wire.problem import parse_problem
-from splitcodec.wire.request import check_score, check_top, dump_request
+from splitcodec.wire.request import check_score, check_top, check_tries, dump_request
 
 Send = Callable[[bytes], None]
 Receive = Callable[[float], bytes | None]
@@ -52,8 +52,7 @@ def fragmented(
     Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense, and for a
     packet that needs more than 256 fragments. Without `limits` any answer that fits into 256 frames is taken.
     """
-    if not (math.isfinite(timeout_s) and timeout_s > 0):
-        raise SettingsError(f"time-out of {timeout_s} s; expected more than 0")
+    check_tries(timeout_s=timeout_s)
     check_top(top)
     check_score(score)
     return FragmentedLink(

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from splitcodec.device.plugins import HEAD, foreign, jxl_size, learn, learnt_suffixes
-from splitcodec.errors import PictureError, PictureNotFound, PictureTooLarge, PictureUnreadable
+from splitcodec.errors import PictureError, PictureNotFound, PictureTooLarge, PictureUnreadable, one_line
 
 MAX_PIXELS = 64_000_000
 
@@ -151,7 +151,7 @@ def _from_file(
     except MemoryError:
         raise _no_room(name) from None
     except Exception as error:  # hostile headers make Pillow's plugins raise nearly anything
-        raise PictureUnreadable(f"{name}: not a readable picture ({_one_line(error)})") from None
+        raise PictureUnreadable(f"{name}: not a readable picture ({one_line(error)})") from None
     with picture:
         if picture.format not in _FORMATS:
             raise PictureUnreadable(f"{name}: {picture.format} is not read here; expected JPEG, PNG, WebP or TIFF")
@@ -223,7 +223,7 @@ def _as_rgb(picture: Image.Image, *, name: str, max_pixels: int) -> Image.Image:
     except MemoryError:
         raise _no_room(name) from None
     except Exception as error:  # truncated or hostile data make Pillow's plugins raise nearly anything
-        raise PictureUnreadable(f"{name}: damaged or truncated ({_one_line(error)}); make the file again") from None
+        raise PictureUnreadable(f"{name}: damaged or truncated ({one_line(error)}); make the file again") from None
 
 
 def _check_size(width: int, height: int, *, name: str, max_pixels: int) -> None:
@@ -264,10 +264,6 @@ def _grey_from_integers(raw_hw: NDArray[Any], *, name: str, clear: object) -> ND
 
 def _to_eight_bits(raw: NDArray[Any]) -> NDArray[np.uint8]:
     return ((raw.astype(np.uint32) + 128) // 257).astype(np.uint8)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def grey_jpeg() -> bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 import os
 import random
-import re
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +20,12 @@ import httpx
 
 from splitcodec.device.outgoing import no_cookies, open_client, trusted
 from splitcodec.device.status import shown_address
-from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError, TaskError
+from splitcodec.errors import LinkDown, LinkGarbled, LinkRefused, SettingsError, TaskError, one_line
 from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.brief import MEDIA_TYPE, restore
+from splitcodec.wire.problem import MEDIA_TYPE as PROBLEM
 from splitcodec.wire.problem import Told, told_by
-from splitcodec.wire.request import BRIEF, backoff_s, said
+from splitcodec.wire.request import BRIEF, KEYS, backoff_s, check_tries, said, tries_told
 
 Link = Callable[[bytes], bytes]
 
@@ -33,7 +33,6 @@ LONGEST_WAIT_S = 30.0  # whatever Retry-After says
 _PASSING = frozenset({429, 502, 503, 504})
 _PATH = "; check the path in the address, an edge has none of its own"
 _HINTS = {401: "; give --token-file, or set SPLITCODEC_TOKEN (a bridge: --server-token-file)", 404: _PATH, 405: _PATH}
-_KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
 
 
 def http(
@@ -80,10 +79,7 @@ class HttpLink:
         token: str | None,
         sleep: Callable[[float], None],
     ) -> None:
-        if not (math.isfinite(timeout_s) and timeout_s > 0):
-            raise SettingsError(f"time-out of {timeout_s} s; expected more than 0")
-        if retries < 0:
-            raise SettingsError(f"{retries} retries; expected 0 or more")
+        check_tries(timeout_s=timeout_s, retries=retries)
         self._address = _checked_url(url)
         self.url = shown_address(self._address)
         self._tries = 1 + retries
@@ -100,7 +96,7 @@ class HttpLink:
         Under an `idempotency_key` (1 to 128 letters, digits, '_' and '-', a new one for each packet) the edge computes
         an answer once, however often the packet is sent. Raises SettingsError for another key.
         """
-        if idempotency_key is not None and not _KEY.fullmatch(idempotency_key):
+        if idempotency_key is not None and not KEYS.fullmatch(idempotency_key):
             raise SettingsError(
                 f"idempotency key {idempotency_key[:40]!r}; expected 1 to 128 letters, digits, '_' and '-'"
             )
@@ -112,7 +108,7 @@ class HttpLink:
             except httpx.TimeoutException:
                 trouble = f"no answer within {self._timeout_s:g} s"
             except httpx.TransportError as error:
-                trouble = " ".join(str(error).split())[:200] or type(error).__name__
+                trouble = one_line(error)
             else:
                 if status == 200:
                     return self._answer(headers, body)
@@ -122,8 +118,7 @@ class HttpLink:
                 wait_s = _retry_after_s(headers.get("retry-after"), otherwise=wait_s)
             if turn + 1 < self._tries:
                 self._sleep(wait_s)
-        tries = "1 try" if self._tries == 1 else f"{self._tries} tries"
-        raise LinkDown(f"{self.url} does not answer after {tries} ({trouble}); {_advice(trouble)}")
+        raise LinkDown(f"{self.url} does not answer after {tries_told(self._tries)} ({trouble}); {_advice(trouble)}")
 
     def close(self) -> None:
         """Close the connection; the next packet opens another."""
@@ -185,7 +180,7 @@ def page(url: str, *, token: str | None = None, timeout_s: float = 10.0) -> Call
             with client.stream("GET", address) as response:
                 body = _read(response, place, deadline=time.monotonic() + timeout_s)
         except httpx.HTTPError as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = one_line(error)
             raise LinkDown(f"{place}: {reason}; {_advice(reason)}") from None
         if (status := response.status_code) != 200:
             raise LinkRefused(f"{place} answered {status}{_hint(status)}", status=status)
@@ -281,7 +276,7 @@ def _passing(status: int, headers: httpx.Headers) -> bool:
 
 
 def _is_problem(headers: httpx.Headers) -> bool:
-    return str(headers.get("content-type", "")).startswith("application/problem+json")
+    return str(headers.get("content-type", "")).startswith(PROBLEM)
 
 
 def _told(headers: httpx.Headers, body: bytes) -> Told:

@@ -21,12 +21,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, final
 
-from splitcodec.errors import LinkDown, LinkError, LinkGarbled, LinkRefused, MissingExtra, SettingsError
+from splitcodec.errors import LinkDown, LinkError, LinkGarbled, LinkRefused, MissingExtra, one_line
 from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.brief import MEDIA_TYPE as BRIEF_TYPE
 from splitcodec.wire.brief import restore
 from splitcodec.wire.problem import MEDIA_TYPE, parse_problem
-from splitcodec.wire.request import BRIEF, KEY, backoff_s, said
+from splitcodec.wire.request import BRIEF, KEY, backoff_s, check_tries, said, tries_told
 from splitcodec.wire.topic import ANSWER_TYPE, LARGEST, PACKET_TYPE, Broker, parse_broker, published_bytes
 
 try:
@@ -65,10 +65,7 @@ def mqtt(
 
     Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense.
     """
-    if not (math.isfinite(timeout_s) and timeout_s > 0):
-        raise SettingsError(f"time-out of {timeout_s} s; expected more than 0")
-    if retries < 0:
-        raise SettingsError(f"{retries} retries; expected 0 or more")
+    check_tries(timeout_s=timeout_s, retries=retries)
     words = said(tasks=tasks, top=top, score=score) | ({BRIEF: "1"} if brief else {})
     broker = parse_broker(url, username=username, password=password, ca_file=ca_file)
     return MqttLink(broker, words=words, timeout_s=timeout_s, retries=retries)
@@ -110,8 +107,7 @@ class MqttLink:
                 trouble = error
                 continue
             return self._body(message)
-        tries = "1 try" if self._tries == 1 else f"{self._tries} tries"
-        raise LinkDown(f"{self.url} does not answer after {tries} ({trouble})")
+        raise LinkDown(f"{self.url} does not answer after {tries_told(self._tries)} ({trouble})")
 
     def close(self) -> None:
         """Leave the broker."""
@@ -239,7 +235,7 @@ class _Session:
             try:
                 self._client.connect(self._broker.host, self._broker.port, clean_start=True, properties=options)
             except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; ValueError: a host of no use
-                reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200] or type(error).__name__
+                reason = getattr(error, "strerror", None) or one_line(error)
                 raise LinkDown(f"cannot reach the broker: {reason}; check address and certificates") from None
             self._client.loop_start()
             self._started = True

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
 from splitcodec.device.placed import Letterbox
-from splitcodec.errors import LinkGarbled
+from splitcodec.errors import LinkGarbled, one_line
 from splitcodec.wire.answer import LEAST_REGION, Answer, Answers, Mask, Region
 from splitcodec.wire.png import palette, write_png
 
@@ -82,7 +82,7 @@ def mask_of(mask: Mask) -> NDArray[np.uint8]:
                 raise ValueError(f"mode {picture.mode}, {picture.size[0]} x {picture.size[1]} pixels")
             return np.array(picture, dtype=np.uint8)
     except Exception as error:  # hostile chunks make Pillow raise nearly anything: 12.0 a struct.error
-        what = "no PNG" if isinstance(error, UnidentifiedImageError) else " ".join(str(error).split())[:80]
+        what = "no PNG" if isinstance(error, UnidentifiedImageError) else one_line(error, most=80)
         raise LinkGarbled(  # in the same words each time, which `watch` says once
             f"answers.segment.png: {what}; expected a PNG with a palette, {cols} x {rows} pixels, in base64"
         ) from None

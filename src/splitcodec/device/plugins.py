@@ -11,7 +11,7 @@ import importlib
 from importlib.util import find_spec
 from typing import Final, NamedTuple
 
-from splitcodec.errors import PictureUnreadable
+from splitcodec.errors import PictureUnreadable, one_line
 
 HEAD: Final = 64
 """How many bytes of a file say what it is."""
@@ -54,7 +54,7 @@ def learn(kind: str, *, name: str) -> None:
             module.register_heif_opener()
     except (ImportError, AttributeError) as error:
         absent = isinstance(error, ModuleNotFoundError) and error.name == plugin.module
-        reason = "" if absent else f" ({' '.join(str(error).split())[:200]})"
+        reason = "" if absent else f" ({one_line(error)})"
         raise PictureUnreadable(
             f"{name}: {kind} pictures take a plugin of Pillow's{reason}; install it with: pip install {plugin.package}"
         ) from None

@@ -19,7 +19,7 @@ from typing import Any, final
 
 from splitcodec.device.placed import Letterbox
 from splitcodec.errors import OutputError, SpoolError
-from splitcodec.wire.durable import sync_folder, write_synced
+from splitcodec.wire.durable import write_whole
 from splitcodec.wire.request import Wanted
 
 LEDGER = "ledger"
@@ -208,25 +208,6 @@ def disk_size(n_bytes: int) -> int:
 def entry_size(entry: Entry) -> int:
     """Return what an entry will take on the disk."""
     return disk_size(len(_dump(entry)))
-
-
-def write_whole(place: Path, content: bytes, *, part: Path | None = None) -> None:
-    """Write a file such that it is there whole or not at all, also after a loss of power. Raises OutputError.
-
-    `part` is where it is written first (none: the same name with the suffix .part, for a folder of one process).
-    """
-    part = place.with_suffix(".part") if part is None else part
-    try:
-        try:
-            write_synced(part, content)
-            os.replace(part, place)
-        except OSError:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            raise
-        sync_folder(place.parent)
-    except OSError as error:
-        raise OutputError(f"cannot write {place}: {error.strerror or error}; free some space") from None
 
 
 def lock_file(path: Path) -> int:

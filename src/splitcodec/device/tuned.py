@@ -19,11 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitcodec.device.encoder import FILES, Encoder, Precision
-from splitcodec.device.spool import write_whole
 from splitcodec.errors import OutputError, SettingsError
 from splitcodec.session import MOST_THREADS, processor, runtime_version
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.codings import Codings
+from splitcodec.wire.durable import write_whole
 from splitcodec.wire.packet import OVERHEAD
 
 GAIN: Final = 0.95

@@ -12,7 +12,6 @@ another is opened: the name is looked up anew, and of its addresses the next is 
 
 from __future__ import annotations
 
-import math
 import os
 import random
 import socket
@@ -27,7 +26,7 @@ from splitcodec.device.fragmented import FragmentedLink, fragmented
 from splitcodec.errors import LinkDown, SettingsError
 from splitcodec.wire.exchange import Limits, Patience
 from splitcodec.wire.fragment import DATAGRAM
-from splitcodec.wire.request import backoff_s
+from splitcodec.wire.request import backoff_s, check_tries, tries_told
 from splitcodec.wire.seal import DOWN, UP, Seal
 
 PORT: Final = 8080
@@ -59,10 +58,7 @@ def udp(
 
     Calling it raises LinkDown, LinkRefused or LinkGarbled. SettingsError for arguments that make no sense.
     """
-    if retries < 0:
-        raise SettingsError(f"{retries} retries; expected 0 or more")
-    if not (math.isfinite(timeout_s) and timeout_s > 0):
-        raise SettingsError(f"time-out of {timeout_s} s; expected more than 0")
+    check_tries(timeout_s=timeout_s, retries=retries)
     line = _Line(url, Seal(token, writes=UP, reads=DOWN))
     frames = fragmented(
         line.send,
@@ -110,7 +106,7 @@ class UdpLink:
                     "nobody listens there" if isinstance(error, ConnectionRefusedError) else error.strerror or error
                 )
                 trouble = LinkDown(f"{reason}; check the address, and that `splitcodec bridge --udp` is running there")
-        tries = "1 try" if self._tries == 1 else f"{self._tries} tries"
+        tries = tries_told(self._tries)
         raise LinkDown(
             f"{self.url} does not answer after {tries} ({trouble}); both shores need the same token, or none"
         )

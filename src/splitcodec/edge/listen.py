@@ -27,6 +27,7 @@ from splitcodec.edge.outgoing import OneWrite
 from splitcodec.edge.settings import Settings
 from splitcodec.edge.sockets import is_loopback, listen, renew, tls_context, url_of
 from splitcodec.errors import MissingExtra, SettingsError
+from splitcodec.wire.problem import MEDIA_TYPE
 
 try:
     import h11
@@ -278,7 +279,7 @@ class _Connection(H11Protocol):
             body = json.dumps(document).encode()
             head = [
                 f"HTTP/1.1 {status} {phrase}",
-                "content-type: application/problem+json",
+                f"content-type: {MEDIA_TYPE}",
                 f"content-length: {len(body)}",
                 *(["retry-after: 1"] if retry else []),
                 "connection: close",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import final
 
+from splitcodec.edge.scrape import STAGES
 from splitcodec.errors import MissingExtra
 
 try:
@@ -18,7 +19,6 @@ except ModuleNotFoundError as error:
     raise MissingExtra(f"the server needs {error.name}; install it with: pip install 'splitcodec[edge]'") from None
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-STAGES = ("read", "queue", "decode", "decoder", "tail", "backbone", "detect", "segment", "total")
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 _BYTES = (64, 128, 256, 512, 1024, 2048, 4096, 8192, 16_384, 65_536)

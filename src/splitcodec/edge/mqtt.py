@@ -17,7 +17,15 @@ from collections import OrderedDict, deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, final
 
-from splitcodec.errors import AnswerTooLarge, LinkDown, MissingExtra, PacketError, SettingsError, SplitcodecError
+from splitcodec.errors import (
+    AnswerTooLarge,
+    LinkDown,
+    MissingExtra,
+    PacketError,
+    SettingsError,
+    SplitcodecError,
+    one_line,
+)
 from splitcodec.wire.brief import MEDIA_TYPE as BRIEF_TYPE
 from splitcodec.wire.brief import shorten
 from splitcodec.wire.problem import MEDIA_TYPE, dump_problem
@@ -95,7 +103,7 @@ class Bridge:
                 self._broker.host, self._broker.port, clean_start=not self._lasting, properties=options
             )
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+            reason = getattr(error, "strerror", None) or one_line(error)
             raise LinkDown(f"{self._broker.url}: cannot reach the broker ({reason}); check that it runs") from None
         self._client.loop_start()
         if not self._ready.wait(10.0) or self._trouble is not None:

@@ -16,34 +16,28 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from splitcodec.edge.settings import complaints
 from splitcodec.errors import (
-    AnswerTooLarge,
     EdgeBusy,
     EdgeRefusal,
     EdgeUnready,
     IdempotencyKey,
     IdempotencyMismatch,
-    PacketError,
     RateExceeded,
-    SettingsError,
     SplitcodecError,
-    TaskError,
     TokenRefused,
 )
+from splitcodec.wire.problem import MEDIA_TYPE, status_of
 
 _log = logging.getLogger("splitcodec.edge")
 
-_STATUS: tuple[tuple[type[SplitcodecError], int], ...] = (
-    (PacketError, 400),
-    (SettingsError, 400),
-    (IdempotencyKey, 400),
-    (TokenRefused, 401),
-    (TaskError, 404),
-    (AnswerTooLarge, 422),
-    (IdempotencyMismatch, 422),
-    (RateExceeded, 429),
-    (EdgeBusy, 503),
-    (EdgeUnready, 503),
-)
+# of what is refused for the server's own sake; the others have theirs over every carrier (wire/problem.py)
+_STATUS: dict[type[EdgeRefusal], int] = {
+    IdempotencyKey: 400,
+    TokenRefused: 401,
+    IdempotencyMismatch: 422,
+    RateExceeded: 429,
+    EdgeBusy: 503,
+    EdgeUnready: 503,
+}
 
 
 def problem(status: int, *, detail: str, error: type[SplitcodecError] | None = None) -> Response:
@@ -54,12 +48,12 @@ def problem(status: int, *, detail: str, error: type[SplitcodecError] | None = N
         "status": status,
         "detail": detail,
     }
-    return Response(json.dumps(document), status_code=status, media_type="application/problem+json")
+    return Response(json.dumps(document), status_code=status, media_type=MEDIA_TYPE)
 
 
 def refusal(error: SplitcodecError) -> Response:
     """Return the problem document of a refusal; one that is the server's own fault is logged instead of told."""
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
+    status = _STATUS.get(type(error), 500) if isinstance(error, EdgeRefusal) else status_of(error)
     if status == 500:
         _log.error("%s: %s", type(error).__name__, error)
         return problem(500, detail="the edge cannot run this bundle; its log says why", error=type(error))

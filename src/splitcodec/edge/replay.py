@@ -7,7 +7,6 @@ process alone, for a while, and only so many of them: docs/server.md. Refusals a
 from __future__ import annotations
 
 import asyncio
-import re
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -15,8 +14,7 @@ from dataclasses import dataclass, field
 from typing import final
 
 from splitcodec.errors import IdempotencyKey, IdempotencyMismatch
-
-_KEY = re.compile(r"[0-9A-Za-z_-]{1,128}")
+from splitcodec.wire.request import KEYS
 
 Place = tuple[str, str]
 
@@ -94,7 +92,7 @@ class Replays:
 
 def check_key(key: str) -> None:
     """Refuse a malformed idempotency key. Raises IdempotencyKey."""
-    if not _KEY.fullmatch(key):
+    if not KEYS.fullmatch(key):
         raise IdempotencyKey(f"idempotency key {key[:40]!r}; expected 1 to 128 letters, digits, '_' and '-'")
 
 

@@ -14,7 +14,8 @@ _SAMPLE = re.compile(r"(splitcodec_\w+|process_\w+)(?:\{([^}]*)\})? ([0-9.eE+-]+
 _LABEL = re.compile(r'(?<!\w)(\w+)="((?:[^"\\]|\\.)*)"')
 _LARGEST = 1e18
 _BEGAN = "process_start_time_seconds"
-_STAGES = ("read", "queue", "decode", "decoder", "tail", "backbone", "detect", "segment", "total")
+STAGES = ("read", "queue", "decode", "decoder", "tail", "backbone", "detect", "segment", "total")
+"""What is timed, in the order in which it is shown."""
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -90,7 +91,7 @@ def summary(now: Scrape, before: Scrape | None = None) -> dict[str, Any]:
         "batch_mean": round(grown("splitcodec_batch_size_sum") / batches, 2) if batches else None,
         "queue_depth": int(now.sum("splitcodec_queue_depth")),
         "batches_running": int(now.sum("splitcodec_batches_running")),
-        "stages_ms": {stage: _stage(now, past, stage) for stage in _STAGES},
+        "stages_ms": {stage: _stage(now, past, stage) for stage in STAGES},
         "cpu_s": round(grown("process_cpu_seconds_total"), 2),
         "memory_bytes": int(now.sum("process_resident_memory_bytes")),
     }

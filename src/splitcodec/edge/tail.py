@@ -15,8 +15,9 @@ from splitcodec.session import Graph
 from splitcodec.wire.answer import GUESSES, Guess
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.given import whole
+from splitcodec.wire.task import KINDS
 
-TASKS = ("classify", "detect", "segment")  # what this version knows how to read out of a tail
+TASKS = ("classify", *KINDS)  # what this version knows how to read out of a tail
 LOGITS = "logits"
 
 

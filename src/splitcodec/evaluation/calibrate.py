@@ -19,15 +19,15 @@ from numpy.typing import NDArray
 
 import splitcodec
 from splitcodec.device.client import Device
-from splitcodec.errors import DataError, OutputError, PictureError, SettingsError
+from splitcodec.errors import DataError, PictureError, SettingsError
 from splitcodec.evaluation.golden import remade
 from splitcodec.evaluation.labels import SUFFIXES
 from splitcodec.evaluation.machine import cores
-from splitcodec.evaluation.output import made_folder
 from splitcodec.evaluation.refit import ContextCounts, Counts, best_strength, refit, refit_contexts
-from splitcodec.wire.bundle import Bundle, derive, open_bundle, renamed, write_folder
+from splitcodec.wire.bundle import CARD, Bundle, derive, open_bundle, renamed, write_folder
 from splitcodec.wire.contexts import FILE as CONTEXTS
 from splitcodec.wire.contexts import Contexts
+from splitcodec.wire.durable import check_free, made_folder
 from splitcodec.wire.tables import Tables
 
 Progress = Callable[[int, int], None]
@@ -35,7 +35,6 @@ Progress = Callable[[int, int], None]
 HELD_OUT: Final = 5
 """One photograph in so many is set aside for measuring."""
 MOST_HELD_OUT: Final = 500
-_CARD = "MODEL_CARD.md"
 
 
 @final
@@ -129,8 +128,7 @@ def calibrate(
     """
     if threads is not None and threads < 1:
         raise SettingsError(f"threads {threads}; expected at least 1")
-    if Path(out).exists():  # said before minutes of work rather than after
-        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    check_free(out)
     made_folder(Path(out).absolute().parent)
     old = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     named = renamed(old, name, version)
@@ -240,12 +238,12 @@ def _calibrated(old: Bundle, tables: Tables, contexts: Contexts | None, *, note:
     files = {old.manifest.table_sets[0]: file.getvalue()}
     if contexts is not None:
         files[CONTEXTS] = contexts.dump()
-    if old.has(_CARD):
+    if old.has(CARD):
         told = (
             f"Tables calibrated by `splitcodec calibrate` on {note['photographs']} photographs of a user "
             f"({note['held_out']} more held out). Sizes above are from before."
         )
-        files[_CARD] = old.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
+        files[CARD] = old.read(CARD).rstrip() + f"\n\n{told}\n".encode()
     manifest = replace(old.manifest, provenance={**old.manifest.provenance, "calibrated": dict(note)})
     new = derive(old, manifest, files=files)
     return derive(new, new.manifest, files=remade(old, new))

@@ -15,11 +15,10 @@ from splitcodec.device.client import Device
 from splitcodec.errors import BundlePart, SettingsError
 from splitcodec.evaluation.golden import remade
 from splitcodec.evaluation.refit import ContextCounts, best_strength, refit_contexts
-from splitcodec.wire.bundle import Bundle, derive
+from splitcodec.wire.bundle import CARD, Bundle, derive
 from splitcodec.wire.coder import BY_CHANNEL, BY_CONTEXT
 from splitcodec.wire.contexts import FILE, Contexts
 
-_CARD = "MODEL_CARD.md"
 _TOLD = re.compile(r"\n\nSymbols are coded by context \(coding id 2\) since, learned from \d+ photographs; [^\n]*")
 
 
@@ -56,14 +55,14 @@ def with_contexts(bundle: Bundle, contexts: Contexts, *, note: Mapping[str, Any]
     check_whole(bundle)
     number = bundle.manifest.version + 1 if version is None else version
     files = {FILE: contexts.dump()}
-    if bundle.has(_CARD):
+    if bundle.has(CARD):
         told = (
             f"Symbols are coded by context (coding id 2) since, learned from {note['photographs']} photographs; "
             "sizes above are from before."
         )
-        title, _, rest = bundle.read(_CARD).decode(errors="replace").rstrip().partition("\n")
+        title, _, rest = bundle.read(CARD).decode(errors="replace").rstrip().partition("\n")
         title = title.replace(bundle.ident, f"{bundle.manifest.name}@{number}")
-        files[_CARD] = f"{title}\n{untold(rest)}\n\n{told}\n".encode()
+        files[CARD] = f"{title}\n{untold(rest)}\n\n{told}\n".encode()
     provenance = {**bundle.manifest.provenance, "contexts": {**note, "splitcodec": splitcodec.__version__}}
     codings = (BY_CHANNEL, BY_CONTEXT)
     manifest = replace(bundle.manifest, codings=codings, version=number, provenance=provenance)

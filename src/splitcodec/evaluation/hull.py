@@ -1,4 +1,4 @@
-"""Curves of score against bytes: upper hull, bytes at equal score.   used by: rate.py, bd.py
+"""Curves of score against bytes: upper hull, bytes at equal score.   used by: bd.py, compared.py and all that draws
 
 The hull is what a user gets who picks the best setting, and may mix two of them from picture to picture: mixing moves
 along the straight line between two points, so the hull is taken, and read, in plain bytes.

@@ -9,9 +9,7 @@ from typing import Any
 import splitcodec
 from splitcodec.device.encoder import FILES, Encoder
 from splitcodec.evaluation.golden import FILE, FILE_INT8, int8_golden
-from splitcodec.wire.bundle import Bundle, derive
-
-_CARD = "MODEL_CARD.md"
+from splitcodec.wire.bundle import CARD, Bundle, derive
 
 
 def with_int8(bundle: Bundle, graph: bytes, *, note: Mapping[str, Any]) -> Bundle:
@@ -22,12 +20,12 @@ def with_int8(bundle: Bundle, graph: bytes, *, note: Mapping[str, Any]) -> Bundl
     """
     provenance = {**bundle.manifest.provenance, "int8": {**note, "splitcodec": splitcodec.__version__}}
     files = {FILES["int8"]: graph}
-    if bundle.has(_CARD) and not bundle.has(FILES["int8"]):
+    if bundle.has(CARD) and not bundle.has(FILES["int8"]):
         told = (
             f"`encoder.int8.onnx` is the same encoder in INT8 (`splitcodec quantise`, {note.get('photographs')} "
             "photographs). Which of the two made a packet does not matter to the edge."
         )
-        files[_CARD] = bundle.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
+        files[CARD] = bundle.read(CARD).rstrip() + f"\n\n{told}\n".encode()
     new = derive(bundle, replace(bundle.manifest, provenance=provenance), files=files)
     Encoder(new, precision="int8", threads=1)  # opens it, as a check
     return derive(new, new.manifest, files={FILE_INT8: int8_golden(new)}) if new.has(FILE) else new

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitcodec.edge.decoder import Decoder
-from splitcodec.errors import BundlePart, OutputError, SettingsError
+from splitcodec.errors import BundlePart, SettingsError
 from splitcodec.evaluation.golden import remade
 from splitcodec.session import Graph
-from splitcodec.wire.bundle import Bundle, derive, device_half, renamed, write_folder
+from splitcodec.wire.bundle import CARD, Bundle, derive, device_half, renamed, write_folder
+from splitcodec.wire.durable import check_free
 
 CLOSE = 1e-3
 """Largest relative squared difference between what both decoders make of the same latents."""
-_CARD = "MODEL_CARD.md"
 _ALIKE = ("colour", "stride", "resize", "crop", "channels", "classes")
 
 
@@ -41,8 +41,7 @@ def join(
     half, SettingsError where crops, channels or classes differ, where `device` has tasks that `edge` lacks or where the
     decoders, or else the teachers' heads, differ, OutputError.
     """
-    if Path(out).exists():
-        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    check_free(out)
     ours, theirs = device.manifest, edge.manifest
     if device.is_device_half or edge.is_device_half:
         half = device if device.is_device_half else edge
@@ -84,11 +83,11 @@ def join(
             "joined": {"edge": edge.ident, f"{'heads' if keep_decoder else 'decoders'}_apart": float(f"{apart:.2g}")},
         },
     )
-    if device.has(_CARD):
+    if device.has(CARD):
         told = f"Decoder, head, tails and tasks are those of `{edge.ident}`, which this encoder learned beside."
         if keep_decoder:
             told = f"Head, tails and tasks are those of `{edge.ident}`."
-        files[_CARD] = device.read(_CARD).rstrip() + f"\n\n{told}\n".encode()
+        files[CARD] = device.read(CARD).rstrip() + f"\n\n{told}\n".encode()
     new = renamed(derive(device, manifest, files=files), name, version)
     return write_folder(derive(new, new.manifest, files=remade(device, new)), out)
 

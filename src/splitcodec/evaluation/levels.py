@@ -1,4 +1,4 @@
-"""A bundle + photographs -> the same bundle with rate levels where somebody wants them.   asked by: cli/levels.py
+"""A bundle + photographs -> the same bundle with rate levels where somebody wants them.   asked by: cli/contexts.py
 
 A level is nothing but a gain for each channel and the tables that go with it, so levels can be put anywhere between and
 somewhat beyond those that were trained: encoder and decoder stay. Sizes are what packets cost by channel, on average of
@@ -19,7 +19,7 @@ import splitcodec
 from splitcodec.errors import BundlePart, SettingsError
 from splitcodec.evaluation.contextual import untold
 from splitcodec.evaluation.golden import anew
-from splitcodec.wire.bundle import Bundle, derive
+from splitcodec.wire.bundle import CARD, Bundle, derive
 from splitcodec.wire.coder import BY_CHANNEL, Coder
 from splitcodec.wire.contexts import FILE as CONTEXTS
 from splitcodec.wire.packet import OVERHEAD
@@ -42,7 +42,6 @@ SAME: Final = 0.02
 _BEYOND: Final = 6.0  # levels; gains of trained levels say little further out
 _STEPS: Final = 14  # of bisection
 _UNEVEN: Final = 3.0  # bytes that the coder's whole words have more than the price of their symbols, as measured
-_CARD = "MODEL_CARD.md"
 
 
 @final
@@ -168,8 +167,8 @@ def with_levels(
         provenance={**{k: v for k, v in manifest.provenance.items() if k != "contexts"}, "placed": note},
     )
     files = {manifest.table_sets[0]: file.getvalue()}
-    if bundle.has(_CARD):
-        files[_CARD] = _card(bundle, fresh.ident, placed).encode()
+    if bundle.has(CARD):
+        files[CARD] = _card(bundle, fresh.ident, placed).encode()
     new = derive(bundle, fresh, files=files, without={CONTEXTS})
     return derive(new, new.manifest, files=anew(bundle, new))
 
@@ -202,7 +201,7 @@ def _counted(gain_lc: NDArray[np.float32], latents: Sequence[NDArray[np.float32]
 
 
 def _card(bundle: Bundle, ident: str, placed: Sequence[Placed]) -> str:
-    title, _, rest = bundle.read(_CARD).decode(errors="replace").rstrip().partition("\n")
+    title, _, rest = bundle.read(CARD).decode(errors="replace").rstrip().partition("\n")
     rest = untold(rest).replace(f" {bundle.manifest.levels} rate levels", f" {len(placed)} rate levels", 1)
     sizes = ", ".join(f"{one.bytes_mean:,.0f}" for one in placed)
     told = (

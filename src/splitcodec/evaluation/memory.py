@@ -20,11 +20,11 @@ from numpy.typing import NDArray
 from splitcodec.errors import OutputError
 from splitcodec.evaluation import codecs, sweep, video
 from splitcodec.evaluation.machine import machine
+from splitcodec.evaluation.rivals import HEAD, TAIL
 from splitcodec.evaluation.versions import codec_versions
 from splitcodec.wire.bundle import Bundle
 
 _END = "ok"  # a line that was cut off by a kill does not end so
-_TEACHER = ("head.onnx", "tail_classify.onnx")
 
 
 @final
@@ -39,7 +39,7 @@ class Memory:
         code = [inspect.getsource(part).encode() for part in (codecs, video, sweep.scaled, sweep.resized)]
         here = {name: said for name, said in machine().items() if name != "cores"}  # which change no result
         known = {
-            "teacher": [files[name].sha256 for name in _TEACHER if name in files],
+            "teacher": [files[name].sha256 for name in (HEAD, TAIL) if name in files],
             "machine": here,
             "codecs": codec_versions(),
             "code": [hashlib.sha256(data).hexdigest() for data in code],

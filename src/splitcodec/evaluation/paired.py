@@ -1,4 +1,4 @@
-"""Paired bootstrap intervals for differences in top-1.   used by: rate.py
+"""Paired bootstrap intervals for differences in top-1.   used by: measured.py
 
 Two methods read the same pictures, so their difference varies less than either score; the pictures are drawn again,
 10,000 times, and the middle 95 % of the differences are the interval (Efron and Tibshirani 1993, section 13.3).

@@ -19,7 +19,8 @@ from splitcodec.errors import DataError
 from splitcodec.evaluation.result import EncoderCost, Point
 
 MAX_POINTS_FILE = 16 << 20
-_MOST = 1e18  # an integer of hundreds of digits is no float
+MOST = 1e18
+"""Of any number that is read; an integer of hundreds of digits is no float."""
 _TIMES = ("seconds", "processor_seconds")
 _COSTS = ("macs", "parameters", "bytes", "images_seen", *_TIMES)
 
@@ -116,5 +117,5 @@ def _cost(item: object, *, where: str) -> EncoderCost:
 
 def number(value: object) -> float | None:
     """Return a JSON value as a number; None for anything else, and for what is not finite or has hundreds of digits."""
-    right = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
+    right = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MOST
     return float(value) if right else None  # type: ignore[arg-type]  # `right` says that it is a number

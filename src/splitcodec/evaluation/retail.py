@@ -19,13 +19,12 @@ from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import BundlePart, GraphError, SettingsError
 from splitcodec.evaluation.golden import remade
 from splitcodec.session import Graph
-from splitcodec.wire.bundle import Bundle, derive, open_bundle, write_folder
+from splitcodec.wire.bundle import CARD, Bundle, derive, open_bundle, write_folder
 from splitcodec.wire.graphs import check_graph
 from splitcodec.wire.task import file_name
 
 TAIL = "tail_classify.onnx"
 JOINT = "tail_classify"  # as a task's backbone
-_CARD = "MODEL_CARD.md"
 _MOST = 64 << 20  # bytes of a tail or of a list of names
 
 
@@ -80,12 +79,12 @@ def retailed(
         provenance={**known, "retailed": told_of},
     )
     files = {TAIL: graph, **({} if _gives_same_maps(old, opened, feature_bchw) else _backbones(old))}
-    if old.has(_CARD):
+    if old.has(CARD):
         said = (
             f"This is {manifest.ident}: {old.ident} as described above, but with another tail, for {len(classes)} "
             "classes of a user. Scores and class names above are not its own."
         )
-        files[_CARD] = old.read(_CARD).rstrip() + f"\n\n{said}\n".encode()
+        files[CARD] = old.read(CARD).rstrip() + f"\n\n{said}\n".encode()
     new = derive(old, manifest, files=files)
     return derive(new, new.manifest, files=remade(old, new))
 

@@ -16,6 +16,7 @@ from typing import Any, final
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import BundlePart, DataError, SettingsError
+from splitcodec.evaluation.points import MOST
 from splitcodec.evaluation.result import OURS, TEACHER, TRAINED, UNDERTRAINED, UNKNOWN, EncoderCost
 from splitcodec.wire.bundle import Bundle, open_bundle
 
@@ -218,7 +219,7 @@ def report_of(provenance: Mapping[str, Any] | None) -> Mapping[str, Any]:
 
 
 def _number(value: object) -> float | None:
-    right = isinstance(value, int | float) and not isinstance(value, bool) and value >= 0
+    right = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < MOST
     return value if right else None  # type: ignore[return-value]  # `right` says that it is a number
 
 

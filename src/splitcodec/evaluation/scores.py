@@ -8,13 +8,18 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from typing import Any, NamedTuple, final
+from typing import Any, Final, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from splitcodec.device.placed import Letterbox
+from splitcodec.edge.boxes import Found
 from splitcodec.errors import MissingExtra
 from splitcodec.layouts.sample import VOID
+
+LEAST: Final = 0.02
+"""Boxes of a lower score are not looked at, neither while a head learns nor when it is judged."""
 
 
 class Precision(NamedTuple):
@@ -30,6 +35,13 @@ class Seen(NamedTuple):
     box_n4: NDArray[np.floating]
     score_n: NDArray[np.floating]
     label_n: NDArray[np.integer]
+
+
+def seen_in(found: Found, place: Letterbox, *, size: tuple[int, int]) -> Seen:
+    """Return boxes found in `size` (rows, columns) pixels of a network's input, in those of the picture."""
+    shares_n4 = found.box_n4 / np.array([size[1], size[0]] * 2, np.float32)
+    boxes = np.array([place.box_in_picture(box) for box in shares_n4.tolist()], np.float32)
+    return Seen(boxes.reshape(-1, 4), found.score_n, found.label_n)
 
 
 class Truth(NamedTuple):

@@ -25,7 +25,7 @@ from splitcodec.evaluation.codecs import Codec, codecs_named
 from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.result import OURS
 from splitcodec.evaluation.rivals import Rival
-from splitcodec.evaluation.scores import Confusion, Seen, Tally, Truth, coco_package
+from splitcodec.evaluation.scores import LEAST, Confusion, Seen, Tally, Truth, coco_package, seen_in
 from splitcodec.evaluation.task_entrants import Entrant, entrants_of
 from splitcodec.evaluation.task_result import SCORES, TaskPoint, TaskReport, read_earlier
 from splitcodec.evaluation.video import VideoCodec
@@ -35,8 +35,6 @@ from splitcodec.session import Graph
 from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.packet import unpack
 
-LEAST: Final = 0.02
-"""Boxes of a lower score are not looked at."""
 CHUNK: Final = 12
 SHARES: Final = {"lean": (5 / 7, 1 / 2), "full": (5 / 7, 1 / 2, 5 / 14)}
 """Lower resolutions at which codecs are tried as well, in units of the letterbox."""
@@ -256,10 +254,7 @@ class _Bench:
             confusion.add(one.truth_hw, place.mask_in_picture(tail.label_maps(maps)[0]))
             return confusion
         found = tail.boxes(maps, least=LEAST)[0]
-        rows, cols = tail.size(maps)
-        shares = found.box_n4 / np.array([cols, rows, cols, rows], np.float32)
-        boxes = np.array([place.box_in_picture(box) for box in shares.tolist()], np.float32).reshape(-1, 4)
-        return Seen(boxes, found.score_n, found.label_n)
+        return seen_in(found, place, size=tail.size(maps))
 
 
 def _coded_size(place: Letterbox, codec: Codec, share: float) -> tuple[int, int]:

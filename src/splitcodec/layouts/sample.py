@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from splitcodec.errors import DataError
+from splitcodec.errors import DataError, one_line
 
 Task = Literal["detect", "segment"]
 _warnings_lock = threading.Lock()  # warnings.catch_warnings changes the whole process
@@ -85,7 +85,7 @@ class Sample:
                     raise ValueError(f"{picture.width} x {picture.height}, more than {MAX_PIXELS} pixels")
                 raw_hw = np.asarray(picture)
         except Exception as error:  # hostile headers make Pillow raise nearly anything
-            told = " ".join(str(error).split())[:120] or type(error).__name__
+            told = one_line(error, most=120)
             raise DataError(f"{self.mask}: not a readable label map ({told}); expected a PNG") from None
         if raw_hw.ndim != 2:
             raise DataError(f"{self.mask}: {raw_hw.shape} values, expected one class index per pixel")

@@ -20,7 +20,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import Tensor, fx, nn
 from torch.fx.experimental.optimization import fuse
 
-from splitcodec.errors import TeacherError
+from splitcodec.errors import TeacherError, one_line
 
 _NESTED: Final = ("state_dict", "model")
 _PREFIXES: Final = ("module.", "model.", "_orig_mod.")
@@ -158,7 +158,7 @@ def _load_own(network: nn.Module, path: Path, *, classes: int) -> None:
             state = torch.load(path, weights_only=True, map_location="cpu")
         network.load_state_dict(_unwrapped(state, known=network.state_dict().keys()))
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        reason = one_line(error, most=300)
         raise TeacherError(
             f"{path} does not fit {type(network).__name__} with {classes} classes; expected timm's names and shapes: "
             f"{reason}"

@@ -19,14 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from splitcodec.device.client import Device
-from splitcodec.device.spool import write_whole
 from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import DataError, PictureError
-from splitcodec.evaluation.output import made_folder
 from splitcodec.session import Graph
 from splitcodec.training.data import find_photographs
 from splitcodec.training.last_layer import below_last_layer
 from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.durable import made_folder, write_whole
 
 MOST_VECTORS: Final = 40_000
 """Of more pictures than this by views, each is seen at fewer levels, drawn anew for each."""

@@ -14,8 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from splitcodec.device.spool import write_whole
-from splitcodec.evaluation.output import made_folder
+from splitcodec.wire.durable import made_folder, write_whole
 
 
 @final

@@ -15,7 +15,7 @@ from typing import Any, final
 
 from torch import Tensor
 
-from splitcodec.errors import RecipeError, SplitcodecError
+from splitcodec.errors import RecipeError, SplitcodecError, one_line
 from splitcodec.model.student import Student
 from splitcodec.training.from_bundle import begin_from_bundle, check_teacher, opened
 from splitcodec.training.recipe import Recipe
@@ -190,8 +190,9 @@ def _begin_from_run(folder: Path, recipe: Recipe, student: Student) -> None:
         else:
             student.squeeze.load_state_dict(_below(theirs, "squeeze."))
     except RuntimeError as error:
-        line = " ".join(str(error).split())[:200]
-        raise RecipeError(f"start: the student in {folder} has other shapes ({line}); make them the same") from error
+        raise RecipeError(
+            f"start: the student in {folder} has other shapes ({one_line(error)}); make them the same"
+        ) from error
 
 
 def begins_with_tail(recipe: Recipe) -> bool:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import splitcodec
-from splitcodec.errors import OutputError, RecipeError
+from splitcodec.errors import RecipeError
 from splitcodec.model.parts import TableNeck
 from splitcodec.model.pictures import EightBitColours
 from splitcodec.model.pyramid import answer_and_maps
@@ -29,7 +29,8 @@ from splitcodec.training.tabulate import build_tables
 from splitcodec.training.task_graphs import joint_onnx
 from splitcodec.training.teacher_file import check_teacher_file
 from splitcodec.training.validate import estimated
-from splitcodec.wire.bundle import Bundle, Colour, Manifest, write_bundle
+from splitcodec.wire.bundle import CARD, Bundle, Colour, Manifest, write_bundle
+from splitcodec.wire.durable import check_free
 
 MAX_SIDE = 1024
 
@@ -44,8 +45,7 @@ def export(run_folder: Path, out: Path, *, golden: Golden, maps: Sequence[str] =
     behind the cut, the classifier's graph gives their features too, for heads of other tasks. Raises RunError,
     RecipeError, OutputError, BundleError, TeacherError.
     """
-    if out.exists():  # said before minutes of work rather than after
-        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    check_free(out)
     run = Run(run_folder)
     recipe = run.recipe()
     teacher = build_teacher(recipe)
@@ -93,7 +93,7 @@ def export(run_folder: Path, out: Path, *, golden: Golden, maps: Sequence[str] =
         encoder={"macs": price.macs, "parameters": price.parameters, "bytes": len(graphs["encoder.onnx"])},
         provenance=provenance,
     )
-    files = {**graphs, "tables.npz": tables.getvalue(), "MODEL_CARD.md": _card(recipe, manifest).encode()}
+    files = {**graphs, "tables.npz": tables.getvalue(), CARD: _card(recipe, manifest).encode()}
     with tempfile.TemporaryDirectory() as folder:
         vectors = golden(write_bundle(Path(folder) / "draft", manifest, files=files))
     return write_bundle(out, manifest, files={**files, "golden/vectors.npz": vectors})

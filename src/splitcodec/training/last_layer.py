@@ -13,7 +13,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from splitcodec.errors import GraphError
+from splitcodec.errors import GraphError, one_line
 
 _WEIGHT, _BIAS = "own_classes.weight", "own_classes.bias"
 _LARGEST: Final = 65504.0  # of float16; a number that hardly ever says anything has a larger weight
@@ -55,7 +55,7 @@ def _loaded(graph: bytes, *, name: str) -> ModelProto:
     try:
         return onnx.load_from_string(graph)
     except Exception as error:  # protobuf's own errors have no common base
-        raise GraphError(f"{name}: no ONNX graph ({' '.join(str(error).split())[:120]})") from None
+        raise GraphError(f"{name}: no ONNX graph ({one_line(error, most=120)})") from None
 
 
 def _last_layer(model: ModelProto, *, name: str) -> NodeProto:

@@ -14,7 +14,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from splitcodec.errors import RecipeError
+from splitcodec.errors import RecipeError, one_line
 from splitcodec.model.student import Student
 from splitcodec.session import Graph
 from splitcodec.training.build import Halves, build_student, build_teacher
@@ -68,9 +68,8 @@ class Lead:
             student.bottleneck.load_state_dict(self._student.bottleneck.state_dict())
             student.decoder.load_state_dict(self._student.decoder.state_dict())
         except RuntimeError as error:
-            line = " ".join(str(error).split())[:200]
             raise RecipeError(
-                f"lead: levels, channels or decoder differ from that run's ({line}); make them the same"
+                f"lead: levels, channels or decoder differ from that run's ({one_line(error)}); make them the same"
             ) from error
 
     @torch.no_grad()

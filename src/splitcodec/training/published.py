@@ -24,7 +24,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import Tensor
 
-from splitcodec.errors import DataError, OutputError, RecipeError
+from splitcodec.errors import DataError, RecipeError, one_line
 from splitcodec.evaluation.output import legible
 from splitcodec.model.bottleneck import Bottleneck
 from splitcodec.model.student import Student
@@ -36,6 +36,7 @@ from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
 from splitcodec.training.students import PaperRecipe
 from splitcodec.training.validate import validate
+from splitcodec.wire.durable import check_free
 
 _MARK: Final = "encoder.0.weight"
 _GDN: Final = ("beta", "gamma")
@@ -63,8 +64,7 @@ def take(recipe: Recipe, checkpoint: Path, *, photos: list[Path], out: Path) -> 
     is no such checkpoint or does not fit the recipe, RecipeError for a recipe of another kind, TeacherError,
     OutputError.
     """
-    if out.exists():
-        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    check_free(out)
     if not isinstance(recipe.student, PaperRecipe) or recipe.levels.count != 1:
         raise RecipeError("student.kind: expected paper, with one beta; see recipes/paper/resnet50_beta0.32.yaml")
     found = read(checkpoint)
@@ -137,7 +137,7 @@ def _state(checkpoint: Path) -> dict[str, Tensor]:
         with torch.serialization.safe_globals([argparse.Namespace]):
             found: Any = torch.load(checkpoint, weights_only=True, map_location="cpu")
     except Exception as error:  # torch's, pickle's and zipfile's have no common base
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = one_line(error)
         if isinstance(error, pickle.UnpicklingError):  # torch's words advise to unpickle whatever it is
             reason = "it holds more than tensors and plain values, or is none at all"
         raise DataError(f"{checkpoint} is no checkpoint that may be read: {reason}") from error

@@ -29,7 +29,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
-from splitcodec.errors import DataError, GraphError
+from splitcodec.errors import DataError, GraphError, one_line
 from splitcodec.session import Graph
 from splitcodec.training.int8_graph import ACTIVATIONS, View, aligned, copied, equalised, window
 from splitcodec.training.int8_pixels import on_pixels
@@ -117,7 +117,9 @@ class _Work:
             self._model = aligned(equalised(model, partial(_largest, model, seen)))
             onnx.save(self._model, folder / "ready.onnx")
         except Exception as error:  # ONNX Runtime raises nearly anything
-            raise GraphError(f"encoder.onnx cannot be made ready for quantising: {_one_line(error)}") from error
+            raise GraphError(
+                f"encoder.onnx cannot be made ready for quantising: {one_line(error, most=300)}"
+            ) from error
         self._nodes = [node for node in self._model.graph.node if node.op_type in _TYPES]
         self._latent = _giving(self._model, {output.name for output in self._model.graph.output})
         if not {node.name for node in self._nodes if node.op_type == "Conv"} - self._latent:
@@ -161,7 +163,7 @@ class _Work:
             )
             model = self._corrected(on_pixels(self._rounded(onnx.load(out))))
         except Exception as error:  # as above
-            raise GraphError(f"encoder.onnx cannot be quantised: {_one_line(error)}") from error
+            raise GraphError(f"encoder.onnx cannot be quantised: {one_line(error, most=300)}") from error
         return _slim(model)
 
     def _rounded(self, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -275,7 +277,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(disabled)
-
-
-def _one_line(error: Any) -> str:
-    return " ".join(str(error).split())[:300]

@@ -23,7 +23,7 @@ from splitcodec.training.build import build_teacher
 from splitcodec.training.from_onnx import FromOnnx
 from splitcodec.training.graphs import to_onnx
 from splitcodec.training.recipe import Recipe
-from splitcodec.wire.bundle import Bundle, derive, write_folder
+from splitcodec.wire.bundle import CARD, Bundle, derive, write_folder
 
 CLOSE: Final = 1e-3
 """Largest relative squared difference between what must be the same."""
@@ -65,13 +65,13 @@ def recut(bundle: Bundle, recipe: Recipe, cut: str, onto: Bundle, out: Path, *, 
         "decoder.onnx": joined,
         "head.onnx": onto.graph("head"),
         "tail_classify.onnx": onto.graph("tail_classify"),
-        "MODEL_CARD.md": _card(bundle, fresh.ident, f"from `{recipe.teacher.cut}` to `{cut}`").encode(),
+        CARD: _card(bundle, fresh.ident, f"from `{recipe.teacher.cut}` to `{cut}`").encode(),
     }
     return write_folder(derive(bundle, fresh, files=files), out)
 
 
 def _card(bundle: Bundle, ident: str, moved: str) -> str:
-    card = bundle.read("MODEL_CARD.md").decode() if bundle.has("MODEL_CARD.md") else f"# {bundle.ident}\n"
+    card = bundle.read(CARD).decode() if bundle.has(CARD) else f"# {bundle.ident}\n"
     return f"""{card.replace(f"# {bundle.ident}", f"# {ident}", 1).rstrip()}
 
 ## Cut anew

@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splitcodec.errors import BundlePart, OutputError, RunError
+from splitcodec.errors import BundlePart, RunError
 from splitcodec.training.build import build_student, build_teacher
 from splitcodec.training.earlier import is_run, parts_below, with_all
 from splitcodec.training.from_bundle import opened
 from splitcodec.training.graphs import folded, to_onnx
 from splitcodec.training.run import Run
 from splitcodec.training.spent import all_of, spent_of
-from splitcodec.wire.bundle import Bundle, derive, write_folder
+from splitcodec.wire.bundle import CARD, Bundle, derive, write_folder
+from splitcodec.wire.durable import check_free
 
 DECODER = "decoder.onnx"
 
@@ -40,8 +41,7 @@ def redecode(
     device's half, RunError where a run tuned more than the decoder or began with another one, RecipeError,
     TeacherError, OutputError.
     """
-    if out.exists():
-        raise OutputError(f"{out} exists; choose another folder or remove it first")
+    check_free(out)
     if bundle.is_device_half:
         raise BundlePart(f"{bundle.ident}: the device's half of a bundle has no decoder to replace; give the whole one")
     manifest, runs = bundle.manifest, [Run(folder) for folder in run_folders]
@@ -61,7 +61,7 @@ def redecode(
     note = {"from": bundle.ident, **(notes[0] if len(notes) == 1 else {"mean_of": notes})}
     provenance = {**manifest.provenance, "report": report, "redecoded": note}  # whose pictures count the old ones
     fresh = replace(manifest, version=number, provenance=provenance)
-    files = {DECODER: graph, "MODEL_CARD.md": _card(bundle, fresh.ident, report.get("images", 0), len(runs)).encode()}
+    files = {DECODER: graph, CARD: _card(bundle, fresh.ident, report.get("images", 0), len(runs)).encode()}
     new = derive(bundle, fresh, files=files)
     return write_folder(derive(new, new.manifest, files=remade(bundle, new)), out)
 
@@ -119,7 +119,7 @@ def _mean(runs: Sequence[Run]) -> dict[str, Tensor]:
 
 
 def _card(bundle: Bundle, ident: str, images: int, runs: int) -> str:
-    card = bundle.read("MODEL_CARD.md").decode() if bundle.has("MODEL_CARD.md") else f"# {bundle.ident}\n"
+    card = bundle.read(CARD).decode() if bundle.has(CARD) else f"# {bundle.ident}\n"
     of_runs = "" if runs == 1 else f" in {runs} runs, whose mean it is"
     return f"""{card.replace(f"# {bundle.ident}", f"# {ident}", 1).rstrip()}
 

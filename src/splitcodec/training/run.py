@@ -24,14 +24,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save, save_file
 from torch import Tensor
 
-from splitcodec.device.spool import write_whole
-from splitcodec.errors import OutputError, RunError
+from splitcodec.errors import OutputError, RunError, one_line
 from splitcodec.training.keys import Strict, differences
 from splitcodec.training.recipe import Recipe, read_recipe
 from splitcodec.training.spent import Spent
 from splitcodec.training.tabulate import load_counts
 from splitcodec.training.teacher_file import check_teacher_file, facts_of_teacher
-from splitcodec.wire.durable import sync_folder
+from splitcodec.wire.durable import sync_folder, write_whole
 from splitcodec.wire.tabulate import Counts
 
 _PLACES = ("checkpoint.a", "checkpoint.b")
@@ -149,7 +148,7 @@ class Run:
                 old.rmdir()
         except (OSError, *_FULL_DISK) as error:
             raise OutputError(
-                f"cannot write the checkpoint {place}: {_line(error)}; free some space and start again"
+                f"cannot write the checkpoint {place}: {one_line(error)}; free some space and start again"
             ) from error
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any], State] | None:
@@ -237,7 +236,7 @@ def _whole(path: Path) -> Iterator[None]:
         yield
     except Exception as error:  # JSON, safetensors and npz each raise their own
         raise RunError(
-            f"{path} is damaged ({_line(error)}); copy the run anew, or remove that file and start its command again"
+            f"{path} is damaged ({one_line(error)}); copy the run anew, or remove that file and start its command again"
         ) from error
 
 
@@ -278,10 +277,6 @@ def _empty(place: Path) -> None:
     """Remove a checkpoint's files, its mark of being whole first."""
     for file in sorted(place.glob("*"), key=lambda p: p.name != "state.json"):
         file.unlink()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _commit() -> str:

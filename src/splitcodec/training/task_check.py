@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,15 +13,13 @@ from splitcodec.device.placed import letterbox_bhwc
 from splitcodec.edge.boxes import Found, find_boxes
 from splitcodec.edge.mask import label_map
 from splitcodec.errors import DataError
-from splitcodec.evaluation.scores import Confusion, Seen, Truth, coco_package, mean_precision
+from splitcodec.evaluation.scores import LEAST, Confusion, Seen, Truth, coco_package, mean_precision, seen_in
 from splitcodec.layouts.sample import DataSet, Sample, Task
 from splitcodec.model.detectors import FasterRcnn, RetinaNet
 from splitcodec.model.fcos import Raw
 from splitcodec.model.segmenter import Logits
 from splitcodec.training.task_data import header
 
-LEAST = 0.02
-"""Boxes below this score are not looked at."""
 MOST = 200
 """Pictures that are scored on."""
 
@@ -74,9 +71,7 @@ def check(
             confusion.add(sample.mask_hw(classes=len(data.classes)), place.mask_in_picture(said))
             continue
         found = _boxes(head, raw, size=size, strides=strides)
-        shares = found.box_n4 / np.array([place.cols, place.rows] * 2, np.float32)
-        boxes = np.array([place.box_in_picture(box) for box in shares.tolist()], np.float32).reshape(-1, 4)
-        seen.append(Seen(boxes, found.score_n, found.label_n))
+        seen.append(seen_in(found, place, size=size))
         truth.append(Truth(sample.box_n4, sample.label_n, sample.spare_n))
     head.train(was_training)
     if data.task == "segment":

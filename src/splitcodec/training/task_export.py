@@ -26,7 +26,7 @@ from splitcodec.training.task_graphs import FcosTail, MapsTail, SegmentTail, fol
 from splitcodec.training.task_networks import Networks
 from splitcodec.training.task_recipe import TaskRecipe
 from splitcodec.training.task_run import TaskRun, put_weights
-from splitcodec.wire.bundle import Bundle, derive, renamed, write_folder
+from splitcodec.wire.bundle import CARD, Bundle, derive, renamed, write_folder
 from splitcodec.wire.task import TaskSpec, file_name
 
 
@@ -89,8 +89,8 @@ def export_task(
         },
     )
     files[file_name(task)] = spec.to_json()
-    if bundle.has("MODEL_CARD.md"):
-        files["MODEL_CARD.md"] = _card(bundle.read("MODEL_CARD.md").decode(), spec).encode()
+    if bundle.has(CARD):
+        files[CARD] = _card(bundle.read(CARD).decode(), spec).encode()
     manifest = replace(bundle.manifest, tasks=tuple(dict.fromkeys((*bundle.manifest.tasks, task))))
     return write_folder(derive(bundle, manifest, files=files), out)
 

@@ -10,7 +10,7 @@ from typing import Any, Final, final
 import yaml
 from torch import Tensor, nn
 
-from splitcodec.errors import RunError
+from splitcodec.errors import RunError, one_line
 from splitcodec.layouts.sample import DataSet
 from splitcodec.training.run import Run, check_same, provenance, write_into
 from splitcodec.training.task_recipe import TaskRecipe, read_task_recipe
@@ -133,5 +133,6 @@ def put_weights(
         try:
             part.load_state_dict(own)
         except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise RunError(f"weights of {name} do not fit the recipe ({reason}); use the run's own recipe") from error
+            raise RunError(
+                f"weights of {name} do not fit the recipe ({one_line(error)}); use the run's own recipe"
+            ) from error

@@ -29,7 +29,7 @@ from splitcodec.errors import (
 from splitcodec.wire import archive, packet
 from splitcodec.wire.checked import check_files, read_checked, read_contexts, read_tables
 from splitcodec.wire.contexts import Contexts
-from splitcodec.wire.durable import sync_folder, write_synced, write_tree
+from splitcodec.wire.durable import check_free, sync_folder, write_synced, write_tree
 from splitcodec.wire.graphs import check_graph
 from splitcodec.wire.manifest import MAX_BYTES, Colour, FileEntry, Manifest, is_file_name
 from splitcodec.wire.tables import Tables
@@ -38,9 +38,10 @@ from splitcodec.wire.task import TaskSpec, file_name
 _DEVICE = re.compile(
     r"tables(\.\d+)?\.npz|contexts\.npz|encoder(\..+)?\.onnx|golden/.+|task_[a-z0-9_]+\.json|MODEL_CARD\.md"
 )
-_CARD = "MODEL_CARD.md"
+CARD = "MODEL_CARD.md"
 
 __all__ = [
+    "CARD",
     "Bundle",
     "Colour",
     "FileEntry",
@@ -195,8 +196,7 @@ def write_bundle(folder: str | Path, manifest: Manifest, *, files: Mapping[str, 
             raise OutputError(f"{name!r} cannot be the name of a bundle's file")
     entries = {name: FileEntry(hashlib.sha256(data).hexdigest(), len(data)) for name, data in sorted(files.items())}
     manifest = replace(manifest, files=entries)
-    if target.exists():
-        raise OutputError(f"{target} exists; choose another folder or remove it first")
+    check_free(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as temporary:
@@ -220,8 +220,7 @@ def write_folder(bundle: Bundle, folder: str | Path) -> Bundle:
 def write_zip(bundle: Bundle, path: str | Path) -> None:
     """Write the bundle as one zip; the same bundle gives the same bytes. Raises OutputError, and as `Bundle.read`."""
     target = Path(path)
-    if target.exists():
-        raise OutputError(f"{target} exists; choose another name or remove it first")
+    check_free(target)
     packed = BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as out:
         for name in (archive.MANIFEST, *bundle.manifest.files):
@@ -272,8 +271,8 @@ def renamed(bundle: Bundle, name: str | None, version: int | None) -> Bundle:
         old, name=old.name if name is None else name, version=old.version if version is None else version
     )
     files = {}
-    if bundle.has(_CARD):
-        files[_CARD] = bundle.read(_CARD).replace(f"# {old.ident}".encode(), f"# {manifest.ident}".encode(), 1)
+    if bundle.has(CARD):
+        files[CARD] = bundle.read(CARD).replace(f"# {old.ident}".encode(), f"# {manifest.ident}".encode(), 1)
     return derive(bundle, manifest, files=files)
 
 

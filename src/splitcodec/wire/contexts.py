@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from splitcodec.errors import TablesError
 from splitcodec.wire.npz import read_arrays
-from splitcodec.wire.tables import MAX_LEVELS, Tables, canonical_bytes, little_endian
+from splitcodec.wire.tables import EXACT, MAX_LEVELS, Tables, canonical_bytes, little_endian
 
 FILE: Final = "contexts.npz"
 MAX_BYTES: Final = 32 << 20
@@ -30,7 +30,6 @@ SHIFTS: Final = (256, 512)  # behind the sums of a mean and of a width
 TAPS: Final = 9
 PHASES: Final = ((0, 0), (1, 1), (0, 1), (1, 0))
 """Row and column, modulo 2, of the places in the order in which they are coded."""
-_EXACT: Final = 1 << 24
 _ADDED: Final = max(SHIFTS) + SHIFTS[0] * EIGHTHS // 2  # at most, to a sum and its bias: a half, half a symbol
 _MOST_HIDDEN: Final = 256
 _MOST_ROWS: Final = 4096
@@ -208,8 +207,8 @@ class Contexts:
             _exact("into_lha", largest_lh[:, None], bias_lsh)
             first += passes
         _exact("out_lkcht", HIGHEST * _sum(self.out_lkcht).sum(axis=-1), self.out_bias_lkc)
-        if np.abs(self.base_lkc.astype(np.int64)).max() + _ADDED >= _EXACT:
-            raise TablesError(f"base_lkc: numbers of {_EXACT - _ADDED} and more")
+        if np.abs(self.base_lkc.astype(np.int64)).max() + _ADDED >= EXACT:
+            raise TablesError(f"base_lkc: numbers of {EXACT - _ADDED} and more")
 
 
 def _sum(weights: NDArray[np.int8]) -> NDArray[np.int64]:
@@ -220,8 +219,8 @@ def _sum(weights: NDArray[np.int8]) -> NDArray[np.int64]:
 
 def _exact(name: str, largest: NDArray[np.int64], bias: NDArray[np.int32]) -> None:
     total = largest + np.abs(bias.astype(np.int64)) + _ADDED
-    if total.size and total.max() >= _EXACT:
-        raise TablesError(f"{name}: sums may reach {int(total.max())}, expected less than {_EXACT}")
+    if total.size and total.max() >= EXACT:
+        raise TablesError(f"{name}: sums may reach {int(total.max())}, expected less than {EXACT}")
 
 
 def _settled(name: str, value: object, dtype: np.dtype[Any]) -> NDArray[Any]:

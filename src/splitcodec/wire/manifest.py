@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn, TypeVar, final
 
-from splitcodec.errors import BundleFormat
+from splitcodec.errors import BundleFormat, one_line
 
 FORMAT = 1
 MAX_BYTES = 4 << 20
@@ -160,7 +160,7 @@ class Manifest:
         try:
             body = strict_json(data)
         except (ValueError, RecursionError) as error:
-            raise BundleFormat(f"manifest: not JSON in UTF-8 ({' '.join(str(error).split())[:120]})") from error
+            raise BundleFormat(f"manifest: not JSON in UTF-8 ({one_line(error, most=120)})") from error
         found = _object(body, "manifest", keys=_KEYS)
         return Manifest(**{key: read(found[key], key) for key, read in _KEYS.items()})
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from splitcodec.errors import BundleFormat
+from splitcodec.errors import BundleFormat, one_line
 
 _HEADER_BYTES = 4096  # numpy writes 118 bytes for every array of ours
 _PACKED: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -58,7 +58,7 @@ def read_arrays(
                     body = file.read(entry.file_size + 1)
                 arrays[name] = _array(body, dtype=np.dtype(dtype), dimensions=dimensions, what=f"{what}: {name}")
     except _UNREADABLE as error:
-        raise BundleFormat(f"{what}: not a readable .npz file ({_one_line(error)}); export it again") from error
+        raise BundleFormat(f"{what}: not a readable .npz file ({one_line(error)}); export it again") from error
     return arrays
 
 
@@ -82,7 +82,3 @@ def _array(body: bytes, *, dtype: np.dtype[Any], dimensions: int, what: str) -> 
 def _listed(names: list[str]) -> str:
     shown = ", ".join(repr(name[:40]) for name in sorted(names)[:8])
     return f"{shown}, ... ({len(names)} in all)" if len(names) > 8 else shown or "nothing"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

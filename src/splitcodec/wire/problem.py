@@ -64,7 +64,7 @@ def dump_problem(error: SplitcodecError, *, brief: bool = False) -> bytes:
 
     What went wrong inside is not told to the stranger who asked.
     """
-    status = _status(error)
+    status = status_of(error)
     inside = status >= 500 and not isinstance(error, LinkError)
     detail = "the edge failed; its log says why" if inside else " ".join(str(error).split())[:500]
     title = type(error).__name__
@@ -103,7 +103,8 @@ def _line(value: object) -> str:
     return " ".join(value.split()) if isinstance(value, str) else ""
 
 
-def _status(error: SplitcodecError) -> int:
+def status_of(error: SplitcodecError) -> int:
+    """Return the status of a refusal, over every carrier; what a server turns away for its own sake is not here."""
     if isinstance(error, LinkRefused) and error.status is not None:
         return error.status
     if isinstance(error, LinkDown):

@@ -6,6 +6,7 @@ HTTP says it in the URL, MQTT in user properties; a message over frames says it 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ SCORE = "score"
 BRIEF = "brief"
 """Over MQTT: a property of this name, "1", asks for the answer shortened."""
 KEY = "idempotency-key"
+KEYS = re.compile(r"[0-9A-Za-z_-]{1,128}")
+"""What a server takes as an idempotency key."""
 MAX_PACKET = 65_536
 _BARE = 0x10  # a packet's first byte, which begins with its version, is never below
 _BRIEF = 0x01
@@ -109,6 +112,19 @@ def backoff_s(turn: int) -> float:
     Part of it is to be by chance, so that a fleet is not in step.
     """
     return min(15.0, 0.2 * 2.0 ** min(turn, 10))
+
+
+def check_tries(*, timeout_s: float, retries: int = 0) -> None:
+    """Refuse a time-out, or a number of further tries, that no link can keep. Raises SettingsError."""
+    if not (math.isfinite(timeout_s) and timeout_s > 0):
+        raise SettingsError(f"time-out of {timeout_s} s; expected more than 0")
+    if retries < 0:
+        raise SettingsError(f"{retries} retries; expected 0 or more")
+
+
+def tries_told(tries: int) -> str:
+    """Return a number of tries in words."""
+    return "1 try" if tries == 1 else f"{tries} tries"
 
 
 def check_top(top: int | None) -> None:

@@ -22,6 +22,7 @@ PRECISION_BITS = 24
 TOTAL = 1 << PRECISION_BITS
 MAX_LEVELS = 16  # four bits in the packet
 MAX_SIZE = 65_536  # symbols of one table
+EXACT = 1 << 24  # the largest integer up to which float32 has them all
 MAX_BYTES = 64 << 20  # all arrays of a table file, unpacked
 SYMBOL_LOW, SYMBOL_HIGH = -32_768, 32_767  # golden vectors keep symbols as int16; float32 has them all
 GAIN_LOW, GAIN_HIGH = 1e-6, 1e6

@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal, final
 
-from splitcodec.errors import BundleFormat
+from splitcodec.errors import BundleFormat, one_line
 from splitcodec.wire.manifest import strict_json
 
 FORMAT: Final = 1
 MAX_BYTES: Final = 1 << 20
 KINDS: Final = ("detect", "segment")
+"""The tasks beside classification that this version knows."""
 
 
 @final
@@ -96,7 +97,7 @@ class TaskSpec:
         try:
             body = strict_json(data)
         except (ValueError, RecursionError) as error:
-            raise BundleFormat(f"{name}: not JSON in UTF-8 ({' '.join(str(error).split())[:120]})") from None
+            raise BundleFormat(f"{name}: not JSON in UTF-8 ({one_line(error, most=120)})") from None
         keys = set(TaskSpec.__dataclass_fields__)
         if not isinstance(body, dict) or set(body) != keys:
             raise BundleFormat(f"{name}: expected an object with the keys {', '.join(sorted(keys))}")
