@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from splitcodec.cli.show import complain, each, guesses, print_table, progress, read_token, task_names, token_reader
+from splitcodec.cli.show import complain, each, guesses, print_table, progress, task_names
+from splitcodec.cli.tokens import read_token, token_reader
 from splitcodec.errors import PictureError, SettingsError
 
 

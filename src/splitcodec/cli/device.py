@@ -31,7 +31,6 @@ from splitcodec.cli.show import (
     ScoreOption,
     ThreadsOption,
     TimeoutOption,
-    TokenFileOption,
     TopOption,
     check_finite,
     checked_encoder,
@@ -41,9 +40,9 @@ from splitcodec.cli.show import (
     print_json,
     print_table,
     problem,
-    read_token,
     task_names,
 )
+from splitcodec.cli.tokens import TokenFileOption, read_token
 from splitcodec.errors import SettingsError
 
 if TYPE_CHECKING:

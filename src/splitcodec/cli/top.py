@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from splitcodec.cli.show import JsonOption, TokenFileOption, check_finite, legible, print_json, read_token
+from splitcodec.cli.show import JsonOption, check_finite, legible, print_json
+from splitcodec.cli.tokens import TokenFileOption, read_token
 
 if TYPE_CHECKING:
     from rich.console import Group

@@ -25,16 +25,15 @@ from splitcodec.cli.show import (
     ScoreOption,
     ThreadsOption,
     TimeoutOption,
-    TokenFileOption,
     TopOption,
     check_finite,
     check_tasks,
     checked_encoder,
     complain,
     task_names,
-    token_reader,
 )
 from splitcodec.cli.shown import Shown, say
+from splitcodec.cli.tokens import TokenFileOption, token_reader
 
 if TYPE_CHECKING:
     from splitcodec.device.budget import RateKeeper
