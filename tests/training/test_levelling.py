@@ -27,17 +27,20 @@ def _readings(*losses: float, stage: str = "stage1", begin: int = 0, images: int
 
 
 def _fall(readings: list[Reading], *, before: int = 0) -> float | None:
-    found = judged(readings, stages=["stage1"], before=before)["levelling"]["percent_of_last_doubling"]["stage1"]
+    told = judged(readings, stages=["stage1"], before=before, photographs=1)["levelling"]
+    found = told["percent_of_last_doubling"]["stage1"]
     return None if found is None else float(found)
 
 
 def test_a_loss_that_is_flat_at_its_end_alone_is_not_level() -> None:
     annealed = [2 - share for share in (0.0, 0.2, 0.4, 0.6, 0.8, 0.99, 1.0, 1.0, 1.0)]
-    found = judged(_readings(*annealed), stages=["stage1"], before=0)
+    found = judged(_readings(*annealed), stages=["stage1"], before=0, photographs=1)
     assert not found["levelled"]
     assert found["levelling"]["percent_of_last_doubling"]["stage1"] == pytest.approx(20.0)
     assert _fall(_readings(3, 2, 1.5, 1.2, 1.009, 1.004, 1.002, 1, 1)) == pytest.approx(0.9)
-    assert judged(_readings(3, 2, 1.5, 1.2, 1.009, 1.004, 1.002, 1, 1), stages=["stage1"], before=0)["levelled"]
+    assert judged(_readings(3, 2, 1.5, 1.2, 1.009, 1.004, 1.002, 1, 1), stages=["stage1"], before=0, photographs=1)[
+        "levelled"
+    ]
 
 
 def test_one_wild_reading_in_the_middle_does_not_decide() -> None:
@@ -57,7 +60,7 @@ def test_a_run_from_a_finished_one_may_be_level_by_its_first_step() -> None:
 
 @pytest.mark.parametrize("before", [0, 1600, 9600, 1_000_000])
 def test_a_loss_that_rose_is_not_level(before: int) -> None:
-    found = judged(_readings(1.0, 1.3, 1.31), stages=["stage1"], before=before)
+    found = judged(_readings(1.0, 1.3, 1.31), stages=["stage1"], before=before, photographs=1)
     assert not found["levelled"]  # it counted as a fall of less than nothing
     assert found["levelling"]["percent_of_last_doubling"] == {"stage1": pytest.approx(-0.763) if not before else None}
     assert found["levelling"]["percent_above_lowest"] == {"stage1": pytest.approx(100 * 0.31 / 1.31, abs=1e-3)}
@@ -66,20 +69,20 @@ def test_a_loss_that_rose_is_not_level(before: int) -> None:
 def test_a_loss_that_fell_and_rose_again_is_not_level() -> None:
     losses = [1.0] * 12 + [0.95, 0.9, 0.93, 0.97, 0.995]
     assert _fall(_readings(*losses)) == pytest.approx(0.5, abs=0.01)
-    assert not judged(_readings(*losses), stages=["stage1"], before=0)["levelled"]
+    assert not judged(_readings(*losses), stages=["stage1"], before=0, photographs=1)["levelled"]
 
 
 def test_noise_is_no_rise() -> None:
     noisy = _readings(1.0, 1.004, 0.998, 1.003, 1.001, 0.999, 1.002, 1.001, 1.003)
     for before in (0, 1600, 4800):
-        found = judged(noisy, stages=["stage1"], before=before)
+        found = judged(noisy, stages=["stage1"], before=before, photographs=1)
         assert found["levelled"]
         assert found["levelling"]["percent_above_lowest"]["stage1"] == pytest.approx(0.499)
 
 
 def test_a_short_run_that_ends_above_its_start_is_not_level_by_that() -> None:
     """A hundredth of the pictures more and half a per cent up: -35 % for a doubling, which bounds nothing."""
-    found = judged(_readings(1.0, 1.02, 1.01, 1.008, 1.005), stages=["stage1"], before=160_000)
+    found = judged(_readings(1.0, 1.02, 1.01, 1.008, 1.005), stages=["stage1"], before=160_000, photographs=1)
     assert not found["levelled"]
     assert found["levelling"]["percent_of_last_doubling"]["stage1"] > 30  # since the middle
 
@@ -87,11 +90,11 @@ def test_a_short_run_that_ends_above_its_start_is_not_level_by_that() -> None:
 def test_every_stage_must_be_level_and_measured_to_its_end() -> None:
     level = _readings(1.0, 1.0, 1.0)
     falling = _readings(2.0, 1.5, 1.0, stage="stage2", begin=1600)
-    assert judged(level, stages=["stage1"], before=0)["levelled"]
-    assert not judged([*level, *falling], stages=["stage1", "stage2"], before=0)["levelled"]
-    assert not judged(level, stages=["stage1", "stage2"], before=0)["levelled"]
-    assert not judged(level[:2], stages=["stage1"], before=0)["levelled"]
-    assert not judged([], stages=["stage1"], before=0)["levelled"]
+    assert judged(level, stages=["stage1"], before=0, photographs=1)["levelled"]
+    assert not judged([*level, *falling], stages=["stage1", "stage2"], before=0, photographs=1)["levelled"]
+    assert not judged(level, stages=["stage1", "stage2"], before=0, photographs=1)["levelled"]
+    assert not judged(level[:2], stages=["stage1"], before=0, photographs=1)["levelled"]
+    assert not judged([], stages=["stage1"], before=0, photographs=1)["levelled"]
 
 
 def test_the_held_out_loss_leaves_the_student_and_chance_as_they_were(recipe: Recipe) -> None:
@@ -154,3 +157,12 @@ def test_a_rate_that_cannot_change_does_not_count(recipe_data: Make, photos: Pat
         train(Recipe.model_validate(data), photos=[photos], out=folder, report=lambda _: None)
         losses.append([one["loss"] for one in Run(folder).report()["validation"]])
     assert losses[0] == losses[1]
+
+
+def test_who_has_not_seen_every_photograph_is_not_level() -> None:
+    flat = _readings(*[1.0] * 9)
+    seen = flat[-1]["images"]
+    told = judged(flat, stages=["stage1"], before=0, photographs=seen)
+    assert (told["levelled"], told["levelling"]["passes"]) == (True, 1.0)
+    assert not judged(flat, stages=["stage1"], before=0, photographs=seen + 1)["levelled"]
+    assert judged(flat, stages=["stage1"], before=1, photographs=seen + 1)["levelled"]

@@ -417,6 +417,11 @@ def test_rivals_of_a_task_are_judged_and_earlier_points_are_taken_over(
     older = {**json.loads(written["segment.json"].read_text()), "other_runs": {"jpeg": "0ld"}}
     (tmp_path / "older.json").write_text(json.dumps(older), encoding="utf-8")
     assert run([], points_files=[tmp_path / "older.json"]).other_runs["jpeg"] == "0ld"
+    with pytest.raises(SettingsError, match=r"--points .*older.json: an earlier file has points of jpeg too"):
+        run(
+            [Rival((few,), "paper"), Rival((trained,), "other")],
+            points_files=[written["segment.json"], tmp_path / "older.json"],
+        )
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,12 @@ used by: tasks.py, task_report.py
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
-from splitcodec.errors import DataError
+from splitcodec.errors import DataError, SettingsError
 from splitcodec.evaluation.hull import bytes_at, upper_hull
 from splitcodec.evaluation.machine import commit, machine
 from splitcodec.evaluation.points import number, points_bytes
@@ -159,6 +159,16 @@ def read_earlier(file: Path, *, names: Iterable[str], keys: Iterable[str]) -> Ea
         raise DataError(f"{file}: cannot be read ({error.strerror or error}); give an earlier report") from None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DataError(f"{file}: no report of `evaluate --task`; give a file that its --out wrote") from None
+
+
+def check_once(files: Sequence[str | Path], earlier: Sequence[Earlier], *, measured: Collection[str]) -> None:
+    """Refuse two files with points of one method that this run does not measure. Raises SettingsError."""
+    seen = set(measured)
+    for file, one in zip(files, earlier, strict=True):
+        methods = {point.method for point in one.points} - set(measured)
+        if twice := methods & seen:
+            raise SettingsError(f"--points {file}: an earlier file has points of {min(twice)} too; give one of the two")
+        seen |= methods
 
 
 def _earlier_point(one: Mapping[str, Any], names: Iterable[str]) -> TaskPoint:

@@ -27,7 +27,7 @@ from splitcodec.evaluation.result import OURS
 from splitcodec.evaluation.rivals import Rival
 from splitcodec.evaluation.scores import LEAST, Confusion, Seen, Tally, Truth, coco_package, seen_in
 from splitcodec.evaluation.task_entrants import Entrant, entrants_of
-from splitcodec.evaluation.task_result import SCORES, TaskPoint, TaskReport, read_earlier
+from splitcodec.evaluation.task_result import SCORES, TaskPoint, TaskReport, check_once, read_earlier
 from splitcodec.evaluation.video import VideoCodec
 from splitcodec.layouts.find import read_split
 from splitcodec.layouts.sample import DataSet, Sample
@@ -79,6 +79,8 @@ def evaluate_task(
     entrants = entrants_of(opened, rivals, task=task, taken=[codec.name for codec in chosen])
     bench = _Bench(opened, labelled, entrants, codecs=chosen, shares=SHARES[sweep], task=task)
     earlier = [read_earlier(Path(file), names=SCORES[task], keys=_LIKE) for file in points_files]
+    measured = [OURS, *(one.method for one in entrants), *(codec.name for codec in chosen)]
+    check_once(points_files, earlier, measured=measured)
     like = {"task": task, "data": labelled.name, "split": split, "side": bench.side}
     for one in earlier:
         one.check(like)  # what can be told now is not told after hours
@@ -109,9 +111,9 @@ def evaluate_task(
     other_runs: dict[str, str] = {}
     for run in earlier:
         run.check({"images": len(truth)}, teacher=teacher)
-        measured = {point.method for point in points}
-        points += [point for point in run.points if point.method not in measured]
-        more = {point.method for point in run.points} - measured
+        here = {point.method for point in points}
+        points += [point for point in run.points if point.method not in here]
+        more = {point.method for point in run.points} - here
         trained |= {name: verdict for name, verdict in run.verdicts.items() if name in more}
         other_runs |= {name: where for name, where in run.commits.items() if name in more}
     return TaskReport(

@@ -151,7 +151,12 @@ def train(
         **totals(earlier, images=state.images, spent=state.spent()),
         "photographs": len(training) - len(broken),
         **({} if labels is None else {"labelled": sum(one >= 0 for n, one in enumerate(labels) if n not in broken)}),
-        **judged(state.readings, stages=[one for one, _ in recipe.stages()], before=images_before(earlier)),
+        **judged(
+            state.readings,
+            stages=[one for one, _ in recipe.stages()],
+            before=images_before(earlier),
+            photographs=len(training),
+        ),
         "validation": state.readings,
         "holdout": validate(student, halves, check=check.image_u8, autocast=fabric.autocast),
     }

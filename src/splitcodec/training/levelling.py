@@ -83,17 +83,24 @@ def _middle(image_u8: Tensor, window: int | None) -> Tensor:
     return image_u8[..., top : top + window, left : left + window]
 
 
-def judged(readings: Sequence[Reading], *, stages: Sequence[str], before: int) -> dict[str, Any]:
+def judged(readings: Sequence[Reading], *, stages: Sequence[str], before: int, photographs: int) -> dict[str, Any]:
     """Return `levelled`, true or false, and `levelling`, why: for each stage what the last doubling brought at most,
     and how far above its lowest reading it ended.
 
-    `before` counts the pictures that earlier runs had seen from whose weights this one began.
+    `before` counts the pictures that earlier runs had seen from whose weights this one began. Who has seen fewer than
+    the `photographs` that there are has not learned from all of them once, and is not level whatever the loss did.
     """
     of = {name: [one for one in readings if one["stage"] == name] for name in stages}
     falls = {name: _fall(some, before=before) for name, some in of.items()}
     rises = {name: _rise(some) for name, some in of.items()}
-    level = all(found is not None and found <= LIMIT for found in (*falls.values(), *rises.values()))
-    told = {"percent_of_last_doubling": _shown(falls), "percent_above_lowest": _shown(rises)}
+    passes = (before + (readings[-1]["images"] if readings else 0)) / max(photographs, 1)
+    flat = all(found is not None and found <= LIMIT for found in (*falls.values(), *rises.values()))
+    level = flat and passes >= 1
+    told = {
+        "passes": round(passes, 2),
+        "percent_of_last_doubling": _shown(falls),
+        "percent_above_lowest": _shown(rises),
+    }
     return {"levelled": level, "levelling": {"limit_percent": LIMIT, **told}}
 
 
