@@ -74,19 +74,19 @@ def frontier(report: Report) -> bytes:
     )
     sizes = [one.bytes for one in corners]
     drawn = None
+    macs = [_megamacs(one) for one in parts[1][1]] or [1.0]
+    left.set_xlim(0.75, 2.5)
+    right.set_xscale("log")
+    right.set_xlim(min(macs) / 1.6, max(macs) * 1.6)
     for axes, some in parts:
         axes.set_yscale("log")
         axes.set_ylim(min(sizes, default=100.0) / 1.5, max(sizes, default=1000.0) * 1.5)
         for one in some:
             drawn = _corner(axes, report, one)
         _names(axes, report, some)
-    left.set_xlim(0.75, 2.5)
     left.set_xticks([1.0], ["no network"])
     plain_numbers(left.yaxis)
     left.set_ylabel(f"bytes per picture at teacher - {FRONTIER:g} points (log scale)")
-    right.set_xscale("log")
-    macs = [_megamacs(one) for one in parts[1][1]] or [1.0]
-    right.set_xlim(min(macs) / 1.6, max(macs) * 4)
     plain_numbers(right.xaxis)
     right.set_xlabel("MACs of the encoder, millions (log scale)")
     right.annotate("better: down and left", (0.01, 0.015), xycoords="axes fraction", fontsize=8, color="#555555")
@@ -158,8 +158,13 @@ def _corner(axes: Any, report: Report, corner: Corner) -> Any:
 
 
 def _names(axes: Any, report: Report, corners: Sequence[Corner]) -> None:
-    """Write each method's name beside its marker, moved off other names and off the markers to its right."""
+    """Write each method's name beside its marker, moved off other names and off the markers beyond it.
+
+    To the marker's right, or, where that would leave the axes, to its left.
+    """
     low, high = (math.log(end) for end in axes.get_ylim())
+    ends = [math.log(end) for end in axes.get_xlim()]
+    turned = {one.method: math.log(_megamacs(one)) > 0.4 * ends[0] + 0.6 * ends[1] for one in corners}
     least = 0.036 * (high - low)
     order = sorted(corners, key=lambda one: one.bytes)
     places = [math.log(one.bytes) for one in order]
@@ -172,14 +177,16 @@ def _names(axes: Any, report: Report, corners: Sequence[Corner]) -> None:
                     places[j] -= lack / 2
             for other in order:
                 gap = places[k] - math.log(other.bytes)
-                if 1 < _megamacs(other) / _megamacs(above) <= 6 and abs(gap) < least:
+                beyond = _megamacs(other) / _megamacs(above)
+                if 1 < (1 / beyond if turned[above.method] else beyond) <= 6 and abs(gap) < least:
                     places[k] += (least - abs(gap)) * (1 if gap > 0 else -1) / 2
     for one, place in zip(order, places, strict=True):
         axes.annotate(
             words(_name(report, one.method)) + _elsewhere(report, one),
             (_megamacs(one), one.bytes),
-            xytext=(13, _HIGH * (place - math.log(one.bytes)) / (high - low)),
+            xytext=(-13 if turned[one.method] else 13, _HIGH * (place - math.log(one.bytes)) / (high - low)),
             textcoords="offset points",
+            ha="right" if turned[one.method] else "left",
             va="center",
             fontsize=9,
             fontweight="bold" if report.is_ours(one.method) else "normal",
