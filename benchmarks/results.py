@@ -132,7 +132,8 @@ def results(rate: dict[str, Any]) -> str:
     report = (ROOT / RATE.parent / "report.md").read_text(encoding="utf-8")
     body = re.sub(r"\]\((\w+\.png)\)", rf"](../{RATE.parent.as_posix()}/\1)", report)
     body = body.replace("\n## ", "\n### ").replace("# ", "## ", 1)
-    prior, trained, latency = (_report_if_any(path) for path in (PRIOR, ABLATIONS, LATENCY))
+    others = (Path(FIGURES), PRIOR, ABLATIONS, LATENCY)
+    figures, prior, trained, latency = (_report_if_any(path) for path in others)
     return "\n".join(
         [
             "# Results",
@@ -143,7 +144,7 @@ def results(rate: dict[str, Any]) -> str:
             "",
             body.rstrip(),
             "",
-            *yardstick(rate, read_report(ROOT / FIGURES)),
+            *(yardstick(rate, figures) if figures else []),
             *tasks(ROOT),
             *(without_prior(prior) if prior else []),
             *(ablations(trained, rate) if trained else []),
