@@ -275,9 +275,9 @@ def test_what_cannot_be_written(tiny: Bundle, copy: Path, tmp_path: Path) -> Non
     with pytest.raises(OutputError, match="exists"):
         write_bundle(copy, tiny.manifest, files=contents(tiny))
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot write the bundle"):
+    with pytest.raises(OutputError, match="file: cannot be made"):
         write_bundle(tmp_path / "file" / "x", tiny.manifest, files=contents(tiny))
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="file: cannot be made"):
         write_zip(tiny, tmp_path / "file" / "x.zip")
     for there in (copy, tmp_path / "file"):
         with pytest.raises(OutputError, match="exists"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,9 @@ from splitcodec.cli.show import (
     tell_kept,
     written,
 )
+
+if TYPE_CHECKING:
+    from splitcodec.wire.bundle import Bundle
 
 
 def add_to(app: typer.Typer) -> None:
@@ -108,7 +111,6 @@ def export_task(
     """Write a bundle with the run's task added. The fingerprint stays, so devices in the field need nothing new."""
     try:
         from splitcodec.training.task_export import export_task as export
-        from splitcodec.training.task_run import TaskRun
     except ModuleNotFoundError as error:
         raise no_train(error) from None
     from splitcodec.wire.bundle import open_bundle
@@ -120,7 +122,7 @@ def export_task(
     facts = {
         **written(made, out),
         "folder": str(out),
-        "finished": finished(run, made.task(TaskRun(run).recipe().task).provenance, command="train-task"),
+        "finished": _finished(run, made),
         "tasks": list(made.manifest.tasks),
         "files": {file: entry.bytes for file, entry in made.manifest.files.items()},
     }
@@ -129,3 +131,9 @@ def export_task(
         return
     print(f"{out}: {made.ident} answers {', '.join(made.manifest.tasks)}; fingerprint {made.fingerprint.hex()[:8]}...")
     tell_kept(opened.ident, made)
+
+
+def _finished(run: Path, made: Bundle) -> bool:
+    from splitcodec.training.task_run import TaskRun
+
+    return finished(run, made.task(TaskRun(run).recipe().task).provenance, command="train-task")
