@@ -8,8 +8,9 @@ from splitcodec.errors import PacketError, SettingsError
 from splitcodec.wire.request import MAX_PACKET, Request, Wanted, backoff_s, dump_request, parse_request, wanted_from
 
 packets = st.binary(max_size=80).map(lambda data: b"\x14" + data)
-names = st.lists(
-    st.text(st.sampled_from("abc-_.é%&= "), min_size=1).filter(lambda name: name.strip() == name), max_size=3
+letters = st.sampled_from("abc-_.é%&= ")
+names = st.lists(  # at most 255 bytes of words in all, six for an é
+    st.text(letters, min_size=1, max_size=9).filter(lambda name: name.strip() == name), max_size=3
 )
 
 
