@@ -69,8 +69,9 @@ train: $(VENV)/.dev  ## train the shipped bundles again, each after what it is l
 		$(BIN)/splitcodec train recipes/efficientnet_lite0$$size.yaml --photos $(PHOTOS) --out $(RUNS)/efficientnet_lite0$$size || exit; \
 	done
 
-soak: $(VENV)/.dev  ## tests that take long: a million mutated packets, bundles, faults (Ray's: soak-ray)
+soak: $(VENV)/.dev  ## tests that take long: a million mutated packets, bundles, faults (Ray's: soak-ray); other random examples
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak --timeout 3600 -o faulthandler_timeout=3700
+	HYPOTHESIS_PROFILE=soak OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) tests/wire tests/hostile tests/device
 
 soak-ray: $(RAY)/.ray  ## Ray Serve under load while a replica is killed; puts the extra ray into .venv-ray, prints one line of figures
 	$(RAY)/bin/python -c "import ray"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,8 +14,10 @@ from PIL import Image
 
 from splitcodec.wire.bundle import Bundle, open_bundle
 
-settings.register_profile("house", deadline=None)  # a busy machine is no failure
-settings.load_profile("house")
+# a busy machine is no failure; the same examples everywhere, so that nobody's change fails by chance
+settings.register_profile("house", deadline=None, derandomize=True)
+settings.register_profile("soak", deadline=None)  # others each time
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "house"))
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
