@@ -41,5 +41,5 @@ def _in_one_line(command: str) -> Iterator[None]:
         if not isinstance(error, _USAGE) or type(error).__name__ == _HELP:
             raise
         at = getattr(error, "ctx", None)
-        said = error.format_message().rstrip(".").replace(": Value error, ", ": ")  # type: ignore[attr-defined]
+        said = error.format_message().rstrip(".").replace(": Value error, ", ": ")  # type: ignore[attr-defined]  # `_USAGE` has it
         raise SettingsError(f"{said}; see {command if at is None else at.command_path} --help") from None

@@ -60,7 +60,7 @@ class Fcos(nn.Module):
         self.scale = nn.Parameter(torch.full((len(levels),), math.log(REACH / 2)))
         for layer in (self.classify, self.edges, self.quality):
             nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # it has a bias
         nn.init.constant_(self.classify.bias, -math.log(99))  # type: ignore[arg-type]  # nearly all places are empty
 
     def forward(self, maps: Sequence[Tensor]) -> Raw:
@@ -183,7 +183,7 @@ class _Tower(nn.Module):
 
     def forward(self, x: Tensor, level: int) -> Tensor:
         norms = self.norms[level]
-        assert isinstance(norms, nn.ModuleList)  # noqa: S101
+        assert isinstance(norms, nn.ModuleList)  # noqa: S101  # for the type checker
         for layer, norm in zip(self.layers, norms, strict=True):
             x = nnf.relu(norm(layer(x)))
         return x
@@ -191,7 +191,7 @@ class _Tower(nn.Module):
     def affine(self, level: int) -> list[tuple[Tensor, Tensor]]:
         """Return each batch norm of a level as a factor and a shift per channel, (1, width, 1, 1)."""
         norms = self.norms[level]
-        assert isinstance(norms, nn.ModuleList)  # noqa: S101
+        assert isinstance(norms, nn.ModuleList)  # noqa: S101  # for the type checker
         found = []
         for norm in norms:
             state = {key: value.detach().float() for key, value in norm.state_dict().items()}

@@ -66,7 +66,7 @@ def hidden_layers(stem: fx.GraphModule) -> list[Hidden]:
         if layer is None or layer.groups == 1 or layer.groups != layer.in_channels != 1:
             continue
         before, behind = _back(stem, node), _on(stem, node)
-        if before is None or behind is None or conv_of(stem, behind).kernel_size != (1, 1):  # type: ignore[union-attr]
+        if before is None or behind is None or conv_of(stem, behind).kernel_size != (1, 1):  # type: ignore[union-attr]  # a convolution stands there
             continue
         last, add = behind, None
         while len(last.users) == 1:

@@ -83,7 +83,7 @@ def fit(
             symbols_nchw,
             steps=steps,
             rate=_LEARNING_RATE if start is None else _LATER_RATE,
-            tell=lambda step, level=level: progress and progress(level * steps + step, levels * steps),  # type: ignore[misc]
+            tell=lambda step, level=level: progress and progress(level * steps + step, levels * steps),  # type: ignore[misc]  # of a lambda mypy infers none
         )
         done.parts.append(network.whole())
         done.priors.append(network.priors())
@@ -179,7 +179,7 @@ def _train(network: Network, symbols_nchw: Tensor, *, steps: int, rate: float, t
         picked = symbols_nchw[torch.randint(0, len(symbols_nchw), (BATCH,))]
         loss = network.bits(picked.flip(3) if torch.rand(()) < 0.5 else picked)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
         nn.utils.clip_grad_norm_(network.parameters(), 400.0)
         optimizer.step()
         schedule.step()

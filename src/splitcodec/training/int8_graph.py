@@ -91,10 +91,10 @@ class View:
         weight, bias = ([self.constant(name) for name in node.input] for node in made if node is not None)
         if any(one is None for one in (*weight, *bias)) or np.any(weight[2]):
             return None
-        name: str = made[0].input[0]  # type: ignore[union-attr]
-        bias_o: Any = bias[0] * np.ravel(bias[1])  # type: ignore[arg-type]
+        name: str = made[0].input[0]  # type: ignore[union-attr]  # checked above
+        bias_o: Any = bias[0] * np.ravel(bias[1])  # type: ignore[arg-type]  # as above
         weight_oikk: Any = weight[0]
-        return Quantised(name, weight_oikk, np.ravel(weight[1]), bias_o)  # type: ignore[arg-type]
+        return Quantised(name, weight_oikk, np.ravel(weight[1]), bias_o)  # type: ignore[arg-type]  # as above
 
     def requantise(self, conv: onnx.NodeProto, weight_oikk: NDArray[np.int8], scale_o: Floats) -> None:
         """Change a quantised convolution's integers and their scale per output channel; the bias stays what it is."""

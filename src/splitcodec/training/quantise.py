@@ -84,7 +84,7 @@ def quantise_encoder(
 
 
 @final
-class _Crops(CalibrationDataReader):  # type: ignore[misc]
+class _Crops(CalibrationDataReader):  # type: ignore[misc]  # ONNX Runtime has no types
     """Crops as the calibrator asks for them."""
 
     def __init__(self, crops: Sequence[NDArray[np.uint8]], *, name: str) -> None:

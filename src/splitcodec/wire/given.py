@@ -9,7 +9,7 @@ from collections.abc import Iterable
 def whole(value: object) -> int | None:
     """Return a whole number as an int; None for what is none."""
     try:
-        return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+        return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]  # it refuses others
     except TypeError:
         return None
 
@@ -17,7 +17,7 @@ def whole(value: object) -> int | None:
 def within(value: object, low: float, high: float) -> bool:
     """Say whether a value is a number from `low` to `high`; NaN is not."""
     try:
-        return bool(low <= value <= high)  # type: ignore[operator]
+        return bool(low <= value <= high)  # type: ignore[operator]  # as above
     except (TypeError, ValueError):  # of an array, say
         return False
 
