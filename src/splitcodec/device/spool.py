@@ -19,7 +19,7 @@ from typing import Any, final
 
 from splitcodec.device.placed import Letterbox
 from splitcodec.errors import OutputError, SpoolError
-from splitcodec.wire.durable import write_whole
+from splitcodec.wire.durable import write_atomically
 from splitcodec.wire.request import Wanted
 
 LEDGER = "ledger"
@@ -119,7 +119,7 @@ class Spool:
             raise OutputError(
                 f"less than {self._reserve_bytes:,} bytes are free in {self.folder}, kept for answers; free some space"
             )
-        write_whole(place, content)
+        write_atomically(place, content)
         self._next += 1
         self._sizes[place] = disk_size(len(content))
         self.bytes += self._sizes[place]

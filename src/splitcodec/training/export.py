@@ -14,7 +14,7 @@ from torch import nn
 
 import splitcodec
 from splitcodec.errors import RecipeError
-from splitcodec.model.parts import TableNeck
+from splitcodec.model.parts import TableBottleneck
 from splitcodec.model.pictures import EightBitColours
 from splitcodec.model.pyramid import answer_and_maps
 from splitcodec.model.student import Student
@@ -50,7 +50,7 @@ def export(run_folder: Path, out: Path, *, golden: Golden, maps: Sequence[str] =
     recipe = run.recipe()
     teacher = build_teacher(recipe)
     student = build_student(recipe, teacher)
-    if not isinstance(student.bottleneck, TableNeck):
+    if not isinstance(student.bottleneck, TableBottleneck):
         raise RecipeError(
             f"student.kind: no packet carries what a {recipe.student.kind} codes; "
             "measure the run with benchmarks/learned_codecs.py"

@@ -30,7 +30,7 @@ from splitcodec.training.recipe import Recipe, read_recipe
 from splitcodec.training.spent import Spent
 from splitcodec.training.tabulate import load_counts
 from splitcodec.training.teacher_file import check_teacher_file, facts_of_teacher
-from splitcodec.wire.durable import sync_folder, write_whole
+from splitcodec.wire.durable import sync_folder, write_atomically
 from splitcodec.wire.tabulate import Counts
 
 _PLACES = ("checkpoint.a", "checkpoint.b")
@@ -226,7 +226,7 @@ def write_into(folder: Path, name: str, data: bytes) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {folder / name}: {error}") from error
-    write_whole(folder / name, data, part=folder / (name + ".part"))
+    write_atomically(folder / name, data, part=folder / (name + ".part"))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from splitcodec.model.parts import TableNeck
+from splitcodec.model.parts import TableBottleneck
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves
 from splitcodec.training.tabulate import count_symbols
@@ -74,7 +74,7 @@ def count(student: Student, halves: Halves, *, crops: Tensor) -> Counts:
 
 def _coded(student: Student, stem_bchw: Tensor, *, level: int) -> tuple[Tensor, float]:
     """Return the feature decoded from rounded symbols, and their code length."""
-    if isinstance(student.bottleneck, TableNeck):
+    if isinstance(student.bottleneck, TableBottleneck):
         symbols = student.symbols(stem_bchw, level)
         return student.reproduce(symbols, level), bits_of(student.bottleneck, symbols, level=level)
     coded = student(stem_bchw, quantise="round")
@@ -85,7 +85,7 @@ def _logits(out: Tensor | tuple[Tensor, ...]) -> Tensor:
     return out[0] if isinstance(out, tuple) else out
 
 
-def bits_of(bottleneck: TableNeck, symbols_bchw: Tensor, *, level: int) -> float:
+def bits_of(bottleneck: TableBottleneck, symbols_bchw: Tensor, *, level: int) -> float:
     """Return the code length of rounded symbols (B, C, H, W) under one level's prior, bits."""
     low, high = int(symbols_bchw.min()), int(symbols_bchw.max())
     mass_cs = np.maximum(bottleneck.masses(low, high)[level], _LEAST_MASS)
