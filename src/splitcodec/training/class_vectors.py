@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from splitcodec.device.client import Device
 from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import DataError, PictureError
+from splitcodec.layouts.pictures import find_photographs
 from splitcodec.session import Graph
-from splitcodec.training.data import find_photographs
 from splitcodec.training.last_layer import below_last_layer
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.durable import made_folder, write_atomically
