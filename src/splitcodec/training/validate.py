@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -53,11 +53,6 @@ def validate(
         }
         for level in range(levels)
     ]
-
-
-def estimated(held: Mapping[str, float]) -> float:
-    """Return the bytes of a level's packets as `validate` estimated them; earlier runs wrote their symbols' alone."""
-    return held["bytes_estimate"] if "bytes_estimate" in held else OVERHEAD + 1000 * held["kilobytes"]
 
 
 @torch.no_grad()
