@@ -36,6 +36,7 @@ from splitcodec.training.students import (
     SqueezeRecipe,
     ThinnedRecipe,
 )
+from splitcodec.training.task_recipe import TaskRecipe
 
 MAX_GRID = 255  # rows and columns of a latent, as the packet counts them
 
@@ -63,6 +64,12 @@ def build_teacher(recipe: Recipe) -> Teacher:
         else:
             teacher = replace(teacher, rest=teacher.stem)
         teacher = replace(teacher, stem=nn.Identity(), stem_width=3, stem_stride=1)
+    return with_colours(teacher, recipe)
+
+
+def with_colours(teacher: Teacher, recipe: Recipe | TaskRecipe) -> Teacher:
+    """Return the teacher that scales each colour by itself first, where the recipe says so."""
+    wanted = recipe.teacher
     if isinstance(wanted.mean, tuple) or isinstance(wanted.std, tuple):
         return replace(teacher, stem=nn.Sequential(PerColour(wanted.mean, wanted.std), teacher.stem))
     return teacher
@@ -253,7 +260,7 @@ def latent_side(recipe: Recipe, side: int, *, stride: int) -> int:
             return side // stride
 
 
-def class_names(recipe: Recipe) -> tuple[list[str], list[str]]:
+def class_names(recipe: Recipe | TaskRecipe) -> tuple[list[str], list[str]]:
     """Return the names of the teacher's classes in the order of its logits, and their wnids (ImageNet-1k alone)."""
     path = recipe.teacher.classes
     if path is None:
