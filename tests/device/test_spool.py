@@ -34,7 +34,7 @@ def test_what_is_added_is_read_in_order_also_by_the_next_process(tmp_path: Path)
     second.close()
 
 
-def test_where_a_picture_lies_waits_beside_its_packet_and_older_packets_have_none(tmp_path: Path) -> None:
+def test_where_a_picture_lies_waits_beside_its_packet_if_it_is_known(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     placed = replace(entry(1), place=Letterbox((400, 300), 320, 240, 320, 256))
     assert spool.read(spool.add(placed)) == placed
@@ -42,26 +42,24 @@ def test_where_a_picture_lies_waits_beside_its_packet_and_older_packets_have_non
     assert b"place" not in place.read_bytes()
     assert spool.read(place).place is None
     for bad in (b"1", b'{"wide": 3}', b'{"picture": 4}', b'{"picture": [1, 2], "wide": 3}'):
-        head = b'{"capture":"a","picture":"a","key":"k","level":3,"place":' + bad + b"}\n"
+        head = (
+            b'{"capture":"a","picture":"a","key":"k","level":3,"tasks":[],"top":1,"score":null,"place":' + bad + b"}\n"
+        )
         place.write_bytes(head + zlib.crc32(head).to_bytes(4, "little"))
         with pytest.raises(SpoolError, match="damaged"):
             spool.read(place)
     spool.close()
 
 
-def test_what_to_ask_for_waits_beside_its_packet_and_older_packets_ask_for_what_is_wanted_today(tmp_path: Path) -> None:
-    spool, today = Spool(tmp_path), Wanted(("segment",), 4)
+def test_what_to_ask_for_waits_beside_its_packet(tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
     place = Letterbox((400, 300), 320, 240, 224, 224, 48, 8)
     for wanted in (Wanted(("classify",), 1), Wanted(("classify", "detect"), None, score=0.3), Wanted()):
         made = entry_of("a@0", "a", made=(b"packet", 3, place), wanted=wanted)
         assert spool.read(spool.add(made)) == made
-        assert made.wanted(today) == wanted._replace(key=made.key)
+        assert made.wanted() == wanted._replace(key=made.key)
         assert (made.place, made.level, made.packet) == (place, 3, b"packet")
     old = spool.add(entry(2))
-    assert b"tasks" not in old.read_bytes()
-    assert b"score" not in spool.waiting()[0].read_bytes()  # as older versions write it
-    assert spool.read(old) == entry(2)
-    assert entry(2).wanted(today) == Wanted(("segment",), 4, f"{2:032}")
     for bad in (
         b'"classify","top":1',
         b'["classify"],"top":"x"',
@@ -70,7 +68,7 @@ def test_what_to_ask_for_waits_beside_its_packet_and_older_packets_ask_for_what_
         b"7",
         b"null",
     ):
-        head = b'{"capture":"a","picture":"a","key":"k","level":3,"tasks":' + bad + b"}\n"
+        head = b'{"capture":"a","picture":"a","key":"k","level":3,"top":1,"score":null,"tasks":' + bad + b"}\n"
         old.write_bytes(head + zlib.crc32(head).to_bytes(4, "little"))
         with pytest.raises(SpoolError, match="damaged"):
             spool.read(old)

@@ -153,7 +153,7 @@ def test_refusals(tiny: Bundle, photos: Path, tmp_path: Path) -> None:
         calibrate(tiny, [photos], photos)
     with pytest.raises(DataError, match="no photographs"):
         calibrate(tiny, [tmp_path], tmp_path / "x")
-    with pytest.raises(DataError, match="no such folder"):
+    with pytest.raises(DataError, match="no folder at"):
         calibrate(tiny, [tmp_path / "none"], tmp_path / "x")
     with pytest.raises(BundleNotFound):
         calibrate(tmp_path / "none", [photos], tmp_path / "x")

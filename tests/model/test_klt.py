@@ -8,7 +8,7 @@ import torch
 from splitcodec.model.bottleneck import Bottleneck
 from splitcodec.model.hyperprior import Hyperprior
 from splitcodec.model.klt import begin_as_blocks, widen_step
-from splitcodec.model.parts import Neck
+from splitcodec.model.parts import AbstractBottleneck
 from splitcodec.model.pictures import PictureDecoder, PictureEncoder
 
 CHANNELS, WIDTH = 48, 64
@@ -25,7 +25,7 @@ def _smooth(count: int, *, seed: int) -> torch.Tensor:
     return found + torch.rand(count, 3, 1, 1, generator=random) * 0.4 - 0.2
 
 
-def _neck(kind: str) -> Neck:
+def _bottleneck(kind: str) -> AbstractBottleneck:
     if kind == "factorized":
         return Bottleneck(1, CHANNELS, first_gain=1.0, last_gain=1.0)
     return Hyperprior(CHANNELS, width=WIDTH)
@@ -34,12 +34,12 @@ def _neck(kind: str) -> Neck:
 @pytest.mark.parametrize("kind", ["factorized", "hyperprior"])
 def test_pictures_come_back_from_the_first_step_on(kind: str) -> None:
     torch.manual_seed(0)
-    encoder, neck = PictureEncoder(CHANNELS, width=WIDTH), _neck(kind)
+    encoder, bottleneck = PictureEncoder(CHANNELS, width=WIDTH), _bottleneck(kind)
     decoder, other = PictureDecoder(CHANNELS, width=WIDTH), _smooth(8, seed=1)
-    lost = begin_as_blocks(encoder, neck, decoder, _smooth(64, seed=0), step=0.02)
+    lost = begin_as_blocks(encoder, bottleneck, decoder, _smooth(64, seed=0), step=0.02)
     assert 0.0 <= lost < 0.02
     with torch.no_grad():
-        coded = neck(encoder(other), quantise="round")
+        coded = bottleneck(encoder(other), quantise="round")
         back = decoder(coded.latent_bchw)
     off = (back - other).square().mean() / other.var()
     assert off < 0.02, "block transforms lose little of smooth pictures"
@@ -50,11 +50,11 @@ def test_a_wider_step_takes_fewer_bits_and_loses_more() -> None:
     found = []
     for step in (0.05, 0.4):
         torch.manual_seed(0)
-        encoder, neck = PictureEncoder(CHANNELS, width=WIDTH), _neck("factorized")
+        encoder, bottleneck = PictureEncoder(CHANNELS, width=WIDTH), _bottleneck("factorized")
         decoder = PictureDecoder(CHANNELS, width=WIDTH)
-        begin_as_blocks(encoder, neck, decoder, _smooth(64, seed=0), step=step)
+        begin_as_blocks(encoder, bottleneck, decoder, _smooth(64, seed=0), step=step)
         with torch.no_grad():
-            coded = neck(encoder(_smooth(8, seed=1)), quantise="round")
+            coded = bottleneck(encoder(_smooth(8, seed=1)), quantise="round")
             error = (decoder(coded.latent_bchw) - _smooth(8, seed=1)).square().mean()
         found.append((float(coded.bits_b.mean()), float(error)))
     (fine_bits, fine_error), (coarse_bits, coarse_error) = found
@@ -64,10 +64,10 @@ def test_a_wider_step_takes_fewer_bits_and_loses_more() -> None:
 
 def test_what_is_not_listened_to_yet_can_learn() -> None:
     torch.manual_seed(0)
-    encoder, neck = PictureEncoder(CHANNELS, width=WIDTH), _neck("factorized")
+    encoder, bottleneck = PictureEncoder(CHANNELS, width=WIDTH), _bottleneck("factorized")
     decoder, image = PictureDecoder(CHANNELS, width=WIDTH), _smooth(16, seed=0)
-    begin_as_blocks(encoder, neck, decoder, image, step=0.1)
-    (decoder(neck(encoder(image)).latent_bchw) - image).square().mean().backward()
+    begin_as_blocks(encoder, bottleneck, decoder, image, step=0.1)
+    (decoder(bottleneck(encoder(image)).latent_bchw) - image).square().mean().backward()
     second = encoder.layers[2]
     assert isinstance(second, torch.nn.Conv2d)
     assert second.weight.grad is not None
@@ -78,18 +78,18 @@ def test_what_is_not_listened_to_yet_can_learn() -> None:
 @pytest.mark.parametrize("kind", ["factorized", "hyperprior"])
 def test_another_step_changes_symbols_alone(kind: str) -> None:
     torch.manual_seed(0)
-    encoder, neck = PictureEncoder(CHANNELS, width=WIDTH), _neck(kind)
+    encoder, bottleneck = PictureEncoder(CHANNELS, width=WIDTH), _bottleneck(kind)
     decoder, image = PictureDecoder(CHANNELS, width=WIDTH), _smooth(16, seed=0)
-    begin_as_blocks(encoder, neck, decoder, image, step=0.02)
+    begin_as_blocks(encoder, bottleneck, decoder, image, step=0.02)
     with torch.no_grad():
         latent = encoder(image)
-        fine, bits = decoder(latent), neck(latent, quantise="round").bits_b.mean()
-        widen_step(encoder, neck, decoder, times=2.0)
+        fine, bits = decoder(latent), bottleneck(latent, quantise="round").bits_b.mean()
+        widen_step(encoder, bottleneck, decoder, times=2.0)
         torch.testing.assert_close(encoder(image), latent / 2.0, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(decoder(encoder(image)), fine, rtol=1e-4, atol=1e-4)
-        fewer = neck(encoder(image), quantise="round").bits_b.mean()
+        fewer = bottleneck(encoder(image), quantise="round").bits_b.mean()
     assert fewer < bits
     if kind == "factorized":
-        assert isinstance(neck, Bottleneck)
+        assert isinstance(bottleneck, Bottleneck)
         grid = torch.arange(-2000.0, 2001.0).expand(CHANNELS, -1)
-        torch.testing.assert_close(neck.prior.mass(grid).sum(1), torch.ones(CHANNELS), rtol=0, atol=1e-3)
+        torch.testing.assert_close(bottleneck.prior.mass(grid).sum(1), torch.ones(CHANNELS), rtol=0, atol=1e-3)

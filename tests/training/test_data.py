@@ -12,13 +12,11 @@ from torch import Tensor
 from splitcodec.device.image import load_picture
 from splitcodec.device.placed import crop_bhwc
 from splitcodec.errors import DataError
-from splitcodec.evaluation.labels import SUFFIXES
+from splitcodec.layouts.pictures import find_photographs
 from splitcodec.training.data import (
-    ENDINGS,
     Photographs,
     _mix,
     centre_crops,
-    find_photographs,
     labels_of,
     names_digest,
     split_holdout,
@@ -219,7 +217,3 @@ def test_mixed_crops_are_between_two(photos: Path) -> None:
     _mix(array, other, np.random.default_rng(0))
     assert len(np.unique(array)) == 1
     assert 10 < array[0, 0, 0] < 200
-
-
-def test_training_takes_what_evaluation_measures() -> None:
-    assert ENDINGS == SUFFIXES

@@ -11,13 +11,13 @@ from lightning_fabric import Fabric
 
 from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import BundlePart, OutputError, RecipeError, RunError
+from splitcodec.layouts.pictures import find_photographs
 from splitcodec.model.student import Student
 from splitcodec.model.transforms import Decoder as TorchDecoder
-from splitcodec.model.transforms import Squeeze
 from splitcodec.training.build import Halves, build_student, build_teacher
-from splitcodec.training.data import centre_crops, find_photographs
+from splitcodec.training.data import centre_crops
 from splitcodec.training.distill import train
-from splitcodec.training.from_bundle import begin_from_bundle, fit_prior, load_convolutions
+from splitcodec.training.from_bundle import begin_from_bundle, fit_prior
 from splitcodec.training.from_onnx import FromOnnx
 from splitcodec.training.lead import Lead
 from splitcodec.training.recipe import Recipe
@@ -195,19 +195,3 @@ def test_a_bundle_that_does_not_fit_is_refused(
         data[key] = {**data[key], **value} if isinstance(value, dict) else value
     with pytest.raises(RecipeError, match=says):
         train(Recipe.model_validate(data), photos=[photos], out=tmp_path / "run", report=lambda _: None)
-
-
-def test_two_straight_paths_of_an_earlier_bundle_are_added_up() -> None:
-    module = torch.nn.Module()
-    module.squeeze = Squeeze(6, 4, widths=(), halvings=0, linear=True)
-    rng = np.random.default_rng(3)
-    values = {
-        f"network.1.squeeze.{path}.{kind}": rng.standard_normal(shape).astype(np.float32)
-        for path in ("layers.0", "linear")
-        for kind, shape in (("weight", (4, 6, 1, 1)), ("bias", (4,)))
-    }
-    with torch.no_grad():
-        load_convolutions(values, module, prefix="network.1.", graph="encoder.onnx")
-    for kind in ("weight", "bias"):
-        wanted = values[f"network.1.squeeze.layers.0.{kind}"] + values[f"network.1.squeeze.linear.{kind}"]
-        np.testing.assert_array_equal(module.get_parameter(f"squeeze.layers.0.{kind}").detach().numpy(), wanted)

@@ -10,9 +10,10 @@ import torch
 from lightning_fabric import Fabric
 from pydantic import ValidationError
 
+from splitcodec.layouts.pictures import find_photographs
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves, build_student, build_teacher
-from splitcodec.training.data import centre_crops, find_photographs
+from splitcodec.training.data import centre_crops
 from splitcodec.training.distill import train
 from splitcodec.training.end import place
 from splitcodec.training.place import place_levels

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from splitcodec.errors import DataError
-from splitcodec.training.data import Photographs, find_photographs
+from splitcodec.layouts.pictures import find_photographs
+from splitcodec.training.data import Photographs
 from splitcodec.training.resident import Resident, fitting, resident
 
 CPU = torch.device("cpu")

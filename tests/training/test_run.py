@@ -121,25 +121,10 @@ def _killed_after(calls: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
             return
 
 
-def test_a_checkpoint_from_before_processor_time_was_counted_goes_on_without_it(tmp_path: Path) -> None:
-    run = Run(tmp_path)
-    _save(run, 1)
-    (state,) = tmp_path.glob("checkpoint.*/state.json")
-    told = json.loads(state.read_bytes())
-    assert told.pop("processor_seconds") == 0.0
-    assert told.pop("device_seconds") == {}
-    state.write_text(json.dumps(told), encoding="utf-8")
-    found = run.load()
-    assert found is not None
-    found[2].advance(images=4, spent=Spent(2.0, 3.0))
-    assert found[2].spent() == Spent(2.5, None)
-    assert found[2].spent().told() == {"seconds": 2.5}
-
-
 def test_time_adds_up_over_sessions(tmp_path: Path) -> None:
     run, state = Run(tmp_path), State()
     state.advance(images=4, spent=Spent(2.0, 3.0, {"H100": 2.0}))
-    state.count_processors(1.5)
+    state.processor_seconds += 1.5
     run.save({"w": torch.zeros(1)}, {}, state)
     found = run.load()
     assert found is not None

@@ -41,7 +41,7 @@ from splitcodec.training.own_classes import Layer, with_classes
 from splitcodec.training.processes import holding
 from splitcodec.training.run import Run
 from splitcodec.training.task_export import export_task
-from splitcodec.training.task_networks import Networks
+from splitcodec.training.task_networks import Networks, build_task_teacher
 from splitcodec.training.task_recipe import TaskRecipe, read_task_recipe
 from splitcodec.training.task_run import TaskRun, put_weights
 from splitcodec.training.task_train import train_task
@@ -104,6 +104,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Return the folders of generated data sets by task."""
     root = tmp_path_factory.mktemp("labelled")
     return {"detect": write_voc(root / "voc"), "segment": write_camvid(root / "camvid")}
+
+
+def test_a_teachers_class_names_may_begin_with_a_byte_order_mark(make: Make, tmp_path: Path) -> None:
+    """With one on an empty line the task's teacher had a class more than the names, and its weights did not fit."""
+    recipe, names = make("detect"), tmp_path / "names.txt"
+    names.write_text("\n" + "".join(f"kind {n}\n" for n in range(10)), encoding="utf-8-sig")
+    teacher = recipe.teacher.model_copy(update={"classes": names})
+    assert build_task_teacher(recipe.model_copy(update={"teacher": teacher})).width > 0
 
 
 @pytest.fixture(scope="module")

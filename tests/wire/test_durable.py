@@ -14,7 +14,7 @@ import pytest
 from splitcodec.cli.packets import store
 from splitcodec.errors import OutputError
 from splitcodec.wire.bundle import Bundle, write_folder, write_zip
-from splitcodec.wire.durable import made_folder, sync_folder, write_tree, write_whole
+from splitcodec.wire.durable import made_folder, sync_folder, write_atomically, write_tree
 from splitcodec.wire.zoo import add_to_zoo
 
 
@@ -27,7 +27,7 @@ WRITERS: list[Callable[[Path, Bundle], Any]] = [
     lambda folder, bundle: write_zip(bundle, folder / "bundle.zip"),
     lambda folder, bundle: add_to_zoo(bundle, folder),
     fill,
-    lambda folder, _: write_whole(folder / "notes", b"kept"),
+    lambda folder, _: write_atomically(folder / "notes", b"kept"),
 ]
 
 

@@ -15,6 +15,7 @@ from splitcodec.cli.show import (
     JsonOption,
     PicturesAtATimeOption,
     complain,
+    counter,
     print_json,
     progress,
 )
@@ -99,77 +100,41 @@ def evaluate(
     Top-1 for classification, mAP for --task detect, mIoU for --task segment. Pictures that cannot be read are left out;
     the report lists them under "skipped".
     """
-    if task is not TaskChoice.classify:
-        if memory:
-            raise SettingsError(f"--memory is for --task classify; leave it out for {task.value}")
-        _evaluate_task(bundle, data, task, split, codecs, sweep, rival, points, out, threads, json_=json_)
-        return
-    if split is not None:
+    classifies = task is TaskChoice.classify
+    if memory and not classifies:
+        raise SettingsError(f"--memory is for --task classify; leave it out for {task.value}")
+    if split is not None and classifies:
         raise SettingsError(
             f"--split {split!r:.40} is for --task detect and segment, whose data sets say which picture is in which "
             "split; for classify give the split's own folder as --data"
         )
-    from splitcodec.evaluation.rate import evaluate as measure
-    from splitcodec.evaluation.report import markdown, write_report
+    from splitcodec.evaluation import rate, report, task_report, tasks
     from splitcodec.evaluation.rivals import parse_rival
     from splitcodec.evaluation.sweep import full_sweep, lean_sweep
 
     _make_ready(out)
     with progress() as bar:
-        shown = bar.add_task("evaluating", total=None, note="")
-
-        def tell(done: int, total: int) -> None:
-            bar.update(shown, completed=done, total=total)
-
-        report = measure(
-            bundle,
-            data,
-            codecs=[name.strip() for name in codecs.split(",") if name.strip()],
-            sweep=full_sweep if sweep is SweepChoice.full else lean_sweep,
-            rivals=[one for text in rival or [] for one in parse_rival(text)],
-            points_files=points or [],
-            memory_file=memory,
-            progress=tell,
-            threads=threads,
-        )
-    skipped = [f"{name}: {reason}" for name, reason in report.skipped]
-    _tell(report, out, skipped=skipped, words=markdown, write=write_report, json_=json_)
-
-
-def _evaluate_task(
-    bundle: str,
-    data: Path,
-    task: TaskChoice,
-    split: str | None,
-    codecs: str,
-    sweep: SweepChoice,
-    rival: list[str] | None,
-    points: list[Path] | None,
-    out: Path | None,
-    threads: int | None,
-    *,
-    json_: bool,
-) -> None:
-    from splitcodec.evaluation.rivals import parse_rival
-    from splitcodec.evaluation.task_report import task_markdown, write_task_report
-    from splitcodec.evaluation.tasks import evaluate_task
-
-    _make_ready(out)
-    with progress() as bar:
-        bar_task = bar.add_task("evaluating", total=None, note="")
-        report = evaluate_task(
-            bundle,
-            data,
-            task="detect" if task is TaskChoice.detect else "segment",
-            split="val" if split is None else split,
-            codecs=[name.strip() for name in codecs.split(",") if name.strip()],
-            sweep="full" if sweep is SweepChoice.full else "lean",
-            rivals=[one for text in rival or [] for one in parse_rival(text)],
-            points_files=points or [],
-            progress=lambda done, total: bar.update(bar_task, completed=done, total=total),
-            threads=threads,
-        )
-    _tell(report, out, skipped=report.skipped, words=task_markdown, write=write_task_report, json_=json_)
+        asked: dict[str, Any] = {
+            "codecs": [name.strip() for name in codecs.split(",") if name.strip()],
+            "rivals": [one for text in rival or [] for one in parse_rival(text)],
+            "points_files": points or [],
+            "progress": counter(bar, "evaluating"),
+            "threads": threads,
+        }
+        if classifies:
+            swept = full_sweep if sweep is SweepChoice.full else lean_sweep
+            found = rate.evaluate(bundle, data, sweep=swept, memory_file=memory, **asked)
+        else:
+            asked |= {"split": "val" if split is None else split, "sweep": sweep.value}
+            scored = tasks.evaluate_task(
+                bundle, data, task="detect" if task is TaskChoice.detect else "segment", **asked
+            )
+    if classifies:
+        skipped = [f"{name}: {reason}" for name, reason in found.skipped]
+        _tell(found, out, skipped=skipped, words=report.markdown, write=report.write_report, json_=json_)
+    else:
+        write = task_report.write_task_report
+        _tell(scored, out, skipped=scored.skipped, words=task_report.task_markdown, write=write, json_=json_)
 
 
 def _make_ready(out: Path | None) -> None:

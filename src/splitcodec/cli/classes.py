@@ -13,6 +13,7 @@ from splitcodec.cli.show import (
     JsonOption,
     PicturesAtATimeOption,
     complain,
+    counter,
     no_train,
     print_json,
     print_table,
@@ -22,10 +23,6 @@ from splitcodec.cli.show import (
 from splitcodec.errors import BundlePart, DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rich.progress import Progress, TaskID
-
     from splitcodec.training.class_vectors import Picture, Seen
 
 _FEWEST = 2  # classes
@@ -80,12 +77,12 @@ def learn_classes(
     threads, memory = threads or cores(), out.with_name(f".{out.name}.seen")
     torch.set_num_threads(threads)
     with progress() as bar:
-        seen = see(opened, learned, threads=threads, memory=memory, progress=_told(bar, "looking", len(learned)))
+        seen = see(opened, learned, threads=threads, memory=memory, progress=counter(bar, "looking", len(learned)))
         _check_seen(classes, seen)
-        layer = fit(seen, classes=len(classes), progress=_told(bar, "learning", None))
+        layer = fit(seen, classes=len(classes), progress=counter(bar, "learning"))
         note: dict[str, Any] = {"pictures": len(set(seen.picture_n.tolist())), "weight_decay": layer.decay}
         draft = with_classes(opened, layer, classes=classes, name=name, version=version, note=note)
-        found = score(draft, held, threads=threads, progress=_told(bar, "measuring", len(held))) if held else None
+        found = score(draft, held, threads=threads, progress=counter(bar, "measuring", len(held))) if held else None
         new = write_folder(draft, out)  # at the very end: a kill while it measures leaves none that is in the way
         memory.unlink(missing_ok=True)
     for why in (*seen.skipped, *(found.skipped if found else ())):
@@ -143,8 +140,3 @@ def _check_seen(classes: list[str], seen: Seen) -> None:
         raise DataError(
             f"no picture of the class {classes[empty[0]]!r} can be read ({seen.skipped[0]}); give others, or remove it"
         )
-
-
-def _told(bar: Progress, what: str, total: int | None) -> Callable[[int, int], None]:
-    task: TaskID = bar.add_task(what, total=total, note="")
-    return lambda done, of: bar.update(task, completed=done, total=of)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +12,7 @@ from splitcodec.cli.show import (
     BundleArgument,
     JsonOption,
     complain,
+    counter,
     no_train,
     print_json,
     print_table,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from rich.progress import Progress, TaskID
+    from rich.progress import Progress
 
     from splitcodec.wire.bundle import Bundle
     from splitcodec.wire.contexts import Contexts
@@ -91,11 +91,11 @@ def contexts(
         if not held:
             raise DataError(f"{len(latents)} of {len(paths)} photographs can be read, expected at least {_HELD_OUT}")
         note: dict[str, Any] = {"photographs": len(latents) - held}
-        task = bar.add_task("learning", total=None, note="")
+        tell = counter(bar, "learning")
         if other is not None:
             made, note["like"] = recounted(other, opened, latents[held:]), other.ident
         else:
-            some, tell = np.stack(latents[held:]), partial(_tell, bar, task)
+            some = np.stack(latents[held:])
             made = _learned(some, opened, steps=steps, start=begun, threads=threads, memory=place, tell=tell)
             note |= {"steps": steps, **({} if earlier is None else {"start": earlier.ident})}
         draft = with_contexts(opened, made, note=note, version=version)
@@ -204,10 +204,6 @@ def _latents(
             skipped.append(str(error))
         bar.update(task, completed=len(latents))
     return latents, skipped
-
-
-def _tell(bar: Progress, task: TaskID, done: int, total: int) -> None:
-    bar.update(task, completed=done, total=total)
 
 
 def _check_training() -> None:

@@ -17,11 +17,13 @@ from splitcodec.cli.show import (
     NewVersionOption,
     PicturesAtATimeOption,
     complain,
+    counter,
     finished,
     no_train,
     print_json,
     print_table,
     progress,
+    stage_counter,
     tell_kept,
     written,
 )
@@ -87,8 +89,7 @@ def check(bundle: BundleArgument, json_: JsonOption = False) -> None:
     from splitcodec.wire.bundle import open_bundle
 
     with progress() as bar:
-        task = bar.add_task("replaying", total=None, note="")
-        result = replay(open_bundle(bundle), on_step=lambda done, of: bar.update(task, completed=done, total=of))
+        result = replay(open_bundle(bundle), on_step=counter(bar, "replaying"))
     if json_:
         print_json(result.to_json())
         return
@@ -130,21 +131,7 @@ def train(
 
     wanted = read_recipe(recipe, changes=tuple(changes or ()))
     with progress() as bar:
-        tasks: dict[str, Any] = {}
-
-        def tell(now: distill.Progress) -> None:
-            if now.message:
-                bar.console.print(f"{now.stage}: {now.message}")
-                return
-            if now.stage not in tasks:
-                tasks[now.stage] = bar.add_task(now.stage, total=now.of_images, note="")
-            task = tasks[now.stage]
-            sizes = " ".join(f"{size:.2f}" for size in now.kilobytes)
-            sizes = f"kB {sizes}, " if sizes else ""  # a stage of kind latents has none
-            note = f"loss {now.loss:.3f}, {sizes}{now.images_per_s:.0f} images/s"
-            bar.update(task, completed=now.images, note=note)
-
-        final = distill.train(wanted, photos=photos, out=out, report=tell, devices=devices)
+        final = distill.train(wanted, photos=photos, out=out, report=stage_counter(bar), devices=devices)
     if not final:  # one of the processes that only help the first
         return
     if json_:
@@ -220,14 +207,13 @@ def calibrate(
     from splitcodec.evaluation.calibrate import calibrate as fit
 
     with progress() as bar:
-        task = bar.add_task("calibrating", total=None, note="")
         done = fit(
             bundle,
             photos,
             out,
             name=name,
             version=version,
-            progress=lambda now, total: bar.update(task, completed=now, total=total),
+            progress=counter(bar, "calibrating"),
             threads=threads,
         )
     for _, why in done.skipped:

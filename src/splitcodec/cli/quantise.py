@@ -15,6 +15,7 @@ from splitcodec.cli.show import (
     NewVersionOption,
     PicturesAtATimeOption,
     complain,
+    counter,
     no_train,
     print_json,
     print_table,
@@ -180,13 +181,12 @@ def tune(
         except GoldenMismatch as error:
             refused["int8"] = str(error)
     with progress() as bar:
-        task = bar.add_task("timing", total=None, note="")
         found = measure(
             opened,
             threads=_numbers("--threads", threads) if threads is not None else None,
             refused=refused,
             record=not dry_run,
-            progress=lambda now, total: bar.update(task, completed=now, total=total),
+            progress=counter(bar, "timing"),
         )
     codings = None
     if opened.has(FILE):

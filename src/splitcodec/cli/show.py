@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, cast
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -20,6 +20,7 @@ from splitcodec.errors import MissingExtra, SettingsError, SplitcodecError, Task
 from splitcodec.wire.answer import GUESSES, LEAST_SCORE, MOST_GUESSES
 
 if TYPE_CHECKING:
+    from splitcodec.training.distill import Progress as Stage
     from splitcodec.wire.bundle import Bundle
 
 DEFAULT_BUNDLE = "efficientnet-lite0"
@@ -191,6 +192,30 @@ def progress(*, every_s: float = 30.0) -> Iterator[Progress]:
     finally:
         done.set()
         telling.join()
+
+
+def counter(bar: Progress, what: str, total: int | None = None) -> Callable[[int, int], None]:
+    """Return what takes (done, of how many) and shows it in the bar under a name."""
+    task = bar.add_task(what, total=total, note="")
+    return lambda done, of: bar.update(task, completed=done, total=of)
+
+
+def stage_counter(bar: Progress) -> Callable[[Stage], None]:
+    """Return what takes how far a training is, and shows each of its stages in the bar."""
+    tasks: dict[str, TaskID] = {}
+
+    def tell(now: Stage) -> None:
+        if now.message:
+            bar.console.print(f"{now.stage}: {now.message}")
+            return
+        if now.stage not in tasks:
+            tasks[now.stage] = bar.add_task(now.stage, total=now.of_images, note="")
+        sizes = " ".join(f"{size:.2f}" for size in now.kilobytes)
+        sizes = f"kB {sizes}, " if sizes else ""  # a task, and a stage of kind latents, has none
+        note = f"loss {now.loss:.3f}, {sizes}{now.images_per_s:.0f} images/s"
+        bar.update(tasks[now.stage], completed=now.images, note=note)
+
+    return tell
 
 
 def _plain(task: Task) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +17,7 @@ from splitcodec.cli.show import (
     no_train,
     print_json,
     progress,
+    stage_counter,
     tell_kept,
     written,
 )
@@ -56,7 +57,6 @@ def train_task(
     """
     try:
         from splitcodec.training import task_train
-        from splitcodec.training.distill import Progress
         from splitcodec.training.task_recipe import read_task_recipe
     except ModuleNotFoundError as error:
         raise no_train(error) from None
@@ -69,23 +69,12 @@ def train_task(
         raise SettingsError(f"--until {until!r}; expected one of {', '.join(task_train.STAGES)}")
     wanted = read_task_recipe(recipe, changes=tuple(changes or ()))
     with progress() as bar:
-        tasks: dict[str, Any] = {}
-
-        def tell(now: Progress) -> None:
-            if now.message:
-                bar.console.print(f"{now.stage}: {now.message}")
-                return
-            if now.stage not in tasks:
-                tasks[now.stage] = bar.add_task(now.stage, total=now.of_images, note="")
-            note = f"loss {now.loss:.3f}, {now.images_per_s:.0f} images/s"
-            bar.update(tasks[now.stage], completed=now.images, note=note)
-
         final = task_train.train_task(
             wanted,
             data=data,
             bundle=open_bundle(bundle),
             out=out,
-            report=tell,
+            report=stage_counter(bar),
             stop_after_s=math.inf if minutes is None else 60 * minutes,
             until=until,
         )

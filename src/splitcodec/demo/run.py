@@ -29,7 +29,7 @@ from splitcodec.device.link import HttpLink, airtime_ms, http, slow
 from splitcodec.edge.answer import Edge
 from splitcodec.wire.answer import Guess, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
-from splitcodec.wire.durable import made_folder, write_whole
+from splitcodec.wire.durable import made_folder, write_atomically
 
 KBIT_PER_S = 37.5  # the fastest setting of LoRa, as in Matsubara et al. 2022
 RTT_MS = 60.0
@@ -68,8 +68,8 @@ def run_demo(
             if on_trip is not None:
                 on_trip(trips[-1])
     result = DemoResult(opened.ident, kbit_per_s, rtt_ms, tuple(trips), _machine(), str(folder / "index.html"))
-    write_whole(folder / "demo.json", (json.dumps(result.to_json(), indent=1) + "\n").encode())
-    write_whole(folder / "index.html", render(result).encode())
+    write_atomically(folder / "demo.json", (json.dumps(result.to_json(), indent=1) + "\n").encode())
+    write_atomically(folder / "index.html", render(result).encode())
     return result
 
 

@@ -84,11 +84,6 @@ class Prices:
         price_ks[used_ks] = PRECISION_BITS - np.log2(tables.freq_ks[used_ks])
         self._price_ks = price_ks
 
-    def bits_l(self, latent_chw: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the ideal code length of a latent's symbols at every level, in bits: float64 (levels,)."""
-        levels = range(self._tables.levels)
-        return np.array([self.bits(self._tables.quantise(latent_chw, level), level) for level in levels])
-
     def bits(self, symbols_chw: NDArray[np.int32], level: int) -> float:
         """Return the ideal code length of (C, H, W) symbols within the tables' range, in bits."""
         row_c = self._tables.rows_of(level)

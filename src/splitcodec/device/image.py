@@ -18,8 +18,6 @@ from __future__ import annotations
 import io
 import os
 import re
-import threading
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +27,7 @@ from PIL import Image, UnidentifiedImageError
 
 from splitcodec.device.plugins import HEAD, foreign, jxl_size, learn, learnt_suffixes
 from splitcodec.errors import PictureError, PictureNotFound, PictureTooLarge, PictureUnreadable, one_line
+from splitcodec.quiet import no_warnings
 
 MAX_PIXELS = 64_000_000
 
@@ -65,7 +64,6 @@ _UPRIGHT = {
 Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | Image.Image | NDArray[Any]
 Fits = Callable[[tuple[int, int]], bool]
 _SCALED = frozenset(("JPEG", "MPO"))  # formats that can be decoded smaller
-_warnings_lock = threading.Lock()  # warnings.catch_warnings changes the whole process
 
 
 def load_picture(source: Picture, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -139,8 +137,7 @@ def _from_file(
     file = _understood(file, name=name, max_pixels=max_pixels)
     try:
         # Pillow warns of large pictures and odd metadata; the size is judged below, the rest does not matter here.
-        with _warnings_lock, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with no_warnings():
             picture = Image.open(file)
     except Image.DecompressionBombError as error:
         found = re.search(r"\d+ pixels", str(error))

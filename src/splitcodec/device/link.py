@@ -25,7 +25,7 @@ from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.brief import MEDIA_TYPE, restore
 from splitcodec.wire.problem import MEDIA_TYPE as PROBLEM
 from splitcodec.wire.problem import Told, told_by
-from splitcodec.wire.request import BRIEF, KEYS, backoff_s, check_tries, said, tries_told
+from splitcodec.wire.request import BRIEF, KEYS, backoff_s, check_tries, said, tries_told, without_password
 
 Link = Callable[[bytes], bytes]
 
@@ -259,15 +259,13 @@ def _checked_url(url: str) -> str:
         parts.raw_host.decode("ascii").encode("idna")  # what the socket will do, and it would raise a UnicodeError
     except (httpx.InvalidURL, TypeError, UnicodeError) as error:
         reason = "" if "@" in str(url) else f" ({error})"
-        raise SettingsError(f"{_no_password(url)!r} is no URL{reason}; expected one like http://host:8080") from None
+        raise SettingsError(
+            f"{without_password(url)!r} is no URL{reason}; expected one like http://host:8080"
+        ) from None
     wrong_port = (parts.port or 1) > 65_535  # which the system would take for another, modulo 65,536
     if parts.scheme not in ("http", "https") or not parts.host or wrong_port or parts.query or parts.fragment:
-        raise SettingsError(f"{_no_password(url)!r} is no address of an edge; expected one like http://host:8080")
+        raise SettingsError(f"{without_password(url)!r} is no address of an edge; expected one like http://host:8080")
     return url.rstrip("/")
-
-
-def _no_password(url: object) -> str:
-    return str(url).rpartition("@")[2][:200]  # of a wrong address nobody knows what the password is
 
 
 def _passing(status: int, headers: httpx.Headers) -> bool:

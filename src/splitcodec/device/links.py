@@ -11,7 +11,7 @@ from typing import Final, Protocol, final
 from splitcodec.device.link import http
 from splitcodec.device.udp import udp
 from splitcodec.errors import LinkError, SettingsError
-from splitcodec.wire.request import Wanted
+from splitcodec.wire.request import Wanted, without_password
 
 AROUND_HTTP: Final = 380
 """Bytes that HTTP over TCP puts around a packet in two segments and its answer, where a connection is open."""
@@ -60,9 +60,9 @@ def open_link(
         return udp(url, tasks=tasks, top=top, score=score, timeout_s=timeout_s, retries=retries, token=token)
     if scheme not in ("mqtt", "mqtts"):
         if scheme not in ("http", "https"):
-            shown = url.rpartition("@")[2][:200]  # of a wrong address nobody knows what the password is
             raise SettingsError(
-                f"{shown!r} is no address of an edge; expected one like http://host:8080, mqtt://host/topic or udp://host"
+                f"{without_password(url)!r} is no address of an edge; expected one like http://host:8080, "
+                "mqtt://host/topic or udp://host"
             )
         return http(url, tasks=tasks, top=top, score=score, timeout_s=timeout_s, retries=retries, token=token)
     from splitcodec.device.mqtt import mqtt

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
 
+from splitcodec.device.image import MAX_PIXELS
 from splitcodec.device.placed import Letterbox
 from splitcodec.errors import LinkGarbled, one_line
 from splitcodec.wire.answer import LEAST_REGION, Answer, Answers, Mask, Region
@@ -20,7 +21,6 @@ SHOWN: Final = 0.5
 """Boxes of a lower score are not drawn: of those from 0.3 on hardly one in ten is right (docs/LOG.md)."""
 VEIL: Final = 0.5
 """How much of the label map's colour a pixel gets."""
-MOST_PIXELS: Final = 64_000_000
 _BAND: Final = 256
 """Rows that are coloured at a time: a label map of a large picture takes little more memory than itself."""
 _UNSEEN: Final = 255  # in a label map: what the network did not see
@@ -75,7 +75,7 @@ def mask_of(mask: Mask) -> NDArray[np.uint8]:
     """Return the label map in an answer: class indices, uint8 (rows, cols). Raises LinkGarbled."""
     rows, cols = mask["size"]
     try:
-        if rows * cols > MOST_PIXELS:
+        if rows * cols > MAX_PIXELS:
             raise ValueError(f"{rows} x {cols} pixels")
         with Image.open(io.BytesIO(base64.b64decode(mask["png"], validate=True)), formats=["PNG"]) as picture:
             if picture.mode != "P" or picture.size != (cols, rows):

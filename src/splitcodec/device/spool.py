@@ -19,7 +19,7 @@ from typing import Any, final
 
 from splitcodec.device.placed import Letterbox
 from splitcodec.errors import OutputError, SpoolError
-from splitcodec.wire.durable import write_whole
+from splitcodec.wire.durable import write_atomically
 from splitcodec.wire.request import Wanted
 
 LEDGER = "ledger"
@@ -38,8 +38,7 @@ class Entry:
     """A packet that waits: of which capture and picture, its level, its idempotency key.
 
     `place` is where the picture lies in what the network sees, so that an answer's boxes find back to the picture.
-    `tasks`, `top` and `score` (none: the edge's defaults) are asked for whenever it is sent. Older versions stored
-    neither `tasks` (then None) nor the place of a crop.
+    `tasks`, `top` and `score` (none: the edge's defaults) are asked for whenever it is sent.
     """
 
     capture: str
@@ -48,14 +47,13 @@ class Entry:
     level: int
     packet: bytes
     place: Letterbox | None = None
-    tasks: tuple[str, ...] | None = None
+    tasks: tuple[str, ...] = ()
     top: int | None = None
     score: float | None = None
 
-    def wanted(self, today: Wanted) -> Wanted:
-        """Return what to ask for, and under which key; `today` is what packets are made for now."""
-        asked = today if self.tasks is None else Wanted(self.tasks, self.top, score=self.score)
-        return asked._replace(key=self.key)
+    def wanted(self) -> Wanted:
+        """Return what to ask for, and under which key."""
+        return Wanted(self.tasks, self.top, self.key, self.score)
 
 
 def entry_of(capture: str, picture: str, *, made: tuple[bytes, int, Letterbox | None], wanted: Wanted) -> Entry:
@@ -70,8 +68,7 @@ def idempotency_key(packet: bytes, capture: str, *, wanted: Wanted) -> str:
 
     An edge gives one key one answer, so what is asked for is part of it.
     """
-    least = () if wanted.score is None else (wanted.score,)  # without one as ever: sent again after an update
-    rest = repr((capture, wanted.tasks, wanted.top, *least)).encode()
+    rest = repr((capture, wanted.tasks, wanted.top, wanted.score)).encode()
     return hashlib.sha256(len(packet).to_bytes(4, "little") + packet + rest).hexdigest()[:32]
 
 
@@ -119,7 +116,7 @@ class Spool:
             raise OutputError(
                 f"less than {self._reserve_bytes:,} bytes are free in {self.folder}, kept for answers; free some space"
             )
-        write_whole(place, content)
+        write_atomically(place, content)
         self._next += 1
         self._sizes[place] = disk_size(len(content))
         self.bytes += self._sizes[place]
@@ -236,12 +233,12 @@ def _dump(entry: Entry) -> bytes:
         "picture": entry.picture,
         "key": entry.key,
         "level": entry.level,
+        "tasks": entry.tasks,
+        "top": entry.top,
+        "score": entry.score,
     }
     if entry.place is not None:
         head["place"] = asdict(entry.place)
-    if entry.tasks is not None:
-        head |= {"tasks": list(entry.tasks), "top": entry.top}
-        head |= {} if entry.score is None else {"score": entry.score}
     content = json.dumps(head, separators=(",", ":")).encode() + b"\n" + entry.packet
     return content + zlib.crc32(content).to_bytes(4, "little")
 
@@ -259,9 +256,9 @@ def _parse(content: bytes, place: Path) -> Entry:
             level=int(got["level"]),
             packet=packet,
             place=_place(got["place"]) if "place" in got else None,
-            tasks=_tasks(got["tasks"]) if "tasks" in got else None,
-            top=None if got.get("top") is None else int(got["top"]),
-            score=None if got.get("score") is None else float(got["score"]),
+            tasks=_tasks(got["tasks"]),
+            top=None if got["top"] is None else int(got["top"]),
+            score=None if got["score"] is None else float(got["score"]),
         )
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SpoolError(f"{place}: damaged ({error}); the packet is set aside") from None

@@ -23,7 +23,7 @@ from splitcodec.errors import OutputError, SettingsError
 from splitcodec.session import MOST_THREADS, processor, runtime_version
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.codings import Codings
-from splitcodec.wire.durable import write_whole
+from splitcodec.wire.durable import write_atomically
 from splitcodec.wire.packet import OVERHEAD
 
 GAIN: Final = 0.95
@@ -268,6 +268,6 @@ def _write(path: Path, choices: Mapping[str, Any]) -> None:
         raise OutputError(f"cannot record the choice in {path}: {error.strerror or error}; {_ELSEWHERE}") from None
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        write_whole(path, json.dumps(choices, indent=1).encode(), part=part)
+        write_atomically(path, json.dumps(choices, indent=1).encode(), part=part)
     except OutputError as error:
         raise OutputError(f"cannot record the choice: {error}, or {_ELSEWHERE}") from None

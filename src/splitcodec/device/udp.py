@@ -26,7 +26,7 @@ from splitcodec.device.fragmented import FragmentedLink, fragmented
 from splitcodec.errors import LinkDown, SettingsError
 from splitcodec.wire.exchange import Limits, Patience
 from splitcodec.wire.fragment import DATAGRAM
-from splitcodec.wire.request import backoff_s, check_tries, tries_told
+from splitcodec.wire.request import backoff_s, check_tries, tries_told, without_password
 from splitcodec.wire.seal import DOWN, UP, Seal
 
 PORT: Final = 8080
@@ -204,8 +204,8 @@ def _place(url: str) -> tuple[str, int]:
         port = parts.port
         (parts.hostname or "").encode("idna")  # what the socket will do, and it would raise a UnicodeError
     except ValueError as error:
-        shown, reason = url.rpartition("@")[2], "" if "@" in url else f" ({error})"
-        raise SettingsError(f"{shown[:200]!r} is no URL{reason}; {_EXPECTED}") from None
+        reason = "" if "@" in url else f" ({error})"
+        raise SettingsError(f"{without_password(url)!r} is no URL{reason}; {_EXPECTED}") from None
     said = parts.path.strip("/") or parts.query or parts.fragment or parts.username
     if parts.scheme != "udp" or not parts.hostname or said or port == 0:  # 0 would be the default one
         raise SettingsError(f"{url.rpartition('@')[2][:200]!r} is no address of a UDP bridge; {_EXPECTED}")

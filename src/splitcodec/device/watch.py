@@ -243,7 +243,7 @@ class Watch:
         told = {"key": entry.key, "bytes": len(entry.packet), "level": entry.level}
         try:
             self.status.sent += 1
-            answer: Answer = parse_answer(self._send(entry.packet, entry.wanted(self._asking)))
+            answer: Answer = parse_answer(self._send(entry.packet, entry.wanted()))
             if entry.place is not None:
                 answer = in_picture(answer, entry.place)
         except (LinkError, SettingsError) as error:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from splitcodec.errors import GraphError, PictureError
 from splitcodec.evaluation.codecs import Codec, Images
+from splitcodec.evaluation.golden import top_of
 from splitcodec.evaluation.labels import Labelled
 from splitcodec.evaluation.memory import Memory
 from splitcodec.evaluation.refit import ContextBits
@@ -87,7 +88,7 @@ class Bench:
                 if source is self._main:
                     pairs = zip(packets, latents[source], strict=True)
                     overhead.append([len(one) - self._ideal_bytes(one, latent_chw) for one, latent_chw in pairs])
-                columns.append([(_answer(source, one), len(one)) for one in packets])
+                columns.append([(top_of(source.edge, one), len(one)) for one in packets])
             else:
                 columns.append(self._rival(source, value, side, crops=crops))
         for n, k in enumerate(crop_of):
@@ -176,7 +177,3 @@ def _packet(entrant: Entrant, latent_chw: NDArray[np.float32], level: int, *, fi
     if file is not None and packet != device.encode(file[1], level=level):
         raise GraphError(f"{file[0]}: encoding twice gave two packets; the encoder graph varies")
     return packet
-
-
-def _answer(entrant: Entrant, packet: bytes) -> int:
-    return entrant.edge.answer(packet, top=1)["answers"]["classify"][0]["index"]

@@ -21,9 +21,9 @@ import splitcodec
 from splitcodec.device.client import Device
 from splitcodec.errors import DataError, PictureError, SettingsError
 from splitcodec.evaluation.golden import remade
-from splitcodec.evaluation.labels import SUFFIXES
 from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.refit import ContextCounts, Counts, best_strength, refit, refit_contexts
+from splitcodec.layouts.pictures import find_photographs
 from splitcodec.wire.bundle import CARD, Bundle, derive, open_bundle, renamed, write_folder
 from splitcodec.wire.contexts import FILE as CONTEXTS
 from splitcodec.wire.contexts import Contexts
@@ -194,23 +194,8 @@ def calibrate(
 
 
 def shuffled(folders: Sequence[str | Path]) -> list[Path]:
-    """Return the pictures below the folders in an order that has nothing to do with their names, always the same.
-
-    Hidden ones (`._x.jpg` of macOS) are left out. Each comes once, also where folders lie within one another, however
-    they are spelt: else what is measured would be among what is learned from.
-    """
-    found: dict[Path, Path] = {}  # by where they are
-    for folder in map(Path, folders):
-        if not folder.is_dir():
-            raise DataError(f"{folder}: no such folder; give a folder of photographs")
-        root = folder.resolve()
-        below = (path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-        for path in sorted(path for path in below if not path.name.startswith(".")):
-            found.setdefault(root / path.relative_to(folder), path)
-    if not found:
-        names = ", ".join(map(str, folders)) or "no folder"
-        raise DataError(f"{names}: no photographs; expected files ending in {', '.join(sorted(SUFFIXES))}")
-    paths = list(found.values())
+    """Return the pictures below the folders in an order that has nothing to do with their names, always the same."""
+    paths = find_photographs(folders)
     return [paths[i] for i in np.random.default_rng(0).permutation(len(paths))]
 
 

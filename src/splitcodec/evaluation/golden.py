@@ -10,8 +10,8 @@
 
 How much of it another machine must give again: `replay.py`.
 
-`golden/vectors.int8.npz` holds the same of `encoder.int8.onnx`, for the same pictures; they lie in the first file alone
-(earlier files repeat them). Where several bundles lie together the pictures may have a file of their own,
+`golden/vectors.int8.npz` holds the same of `encoder.int8.onnx`, for the same pictures; they may lie in the first file
+alone. Where several bundles lie together the pictures may have a file of their own,
 `golden/pictures.npz`, for they are the largest part and the same in all of them.
 """
 
@@ -65,9 +65,8 @@ def make_golden(device: Device, edge: Edge, pictures: Sequence[Image.Image | str
     """
     image_bhwc = np.concatenate([device.crop(picture) for picture in pictures])
     symbols_lnchw = symbols_of(device, image_bhwc)
-    packet_ln = [[device.pack(chw, level=level) for chw in row] for level, row in enumerate(symbols_lnchw)]
-    top_ln = [[top_of(edge, packet) for packet in row] for row in packet_ln]
-    return _written(image_bhwc, symbols_lnchw, packet_ln, np.array(top_ln))
+    packet_ln = _packed(device, symbols_lnchw)
+    return _written(image_bhwc, symbols_lnchw, packet_ln, _tops(edge, packet_ln))
 
 
 def remake_golden(old: Bundle, new: Bundle, *, file: str = FILE) -> bytes:
@@ -77,12 +76,8 @@ def remake_golden(old: Bundle, new: Bundle, *, file: str = FILE) -> bytes:
     for it gives none. Raises BundlePart if `old` has no golden vectors, and as `Device.pack` and `Edge.answer` do.
     """
     golden = read_golden(old, file)
-    device = Device(new, threads=1)
-    packet_ln = [[device.pack(chw, level=level) for chw in row] for level, row in enumerate(golden.symbols_lnchw)]
-    top_ln = golden.top_ln
-    if not new.is_device_half:
-        edge = Edge(new, threads=1)
-        top_ln = np.array([[top_of(edge, packet) for packet in row] for row in packet_ln])
+    packet_ln = _packed(Device(new, threads=1), golden.symbols_lnchw)
+    top_ln = golden.top_ln if new.is_device_half else _tops(Edge(new, threads=1), packet_ln)
     pictures = golden.image_bhwc if file == FILE and not old.has(PICTURES) else None
     return _written(pictures, golden.symbols_lnchw, packet_ln, top_ln)
 
@@ -121,12 +116,19 @@ def anew(old: Bundle, new: Bundle) -> dict[str, bytes]:
 
 
 def _made(image_bhwc: NDArray[np.uint8], bundle: Bundle, *, encoder: Precision) -> bytes:
-    device, edge = Device(bundle, threads=1, encoder=encoder), Edge(bundle, threads=1)
+    device = Device(bundle, threads=1, encoder=encoder)
     symbols_lnchw = symbols_of(device, image_bhwc)
-    packet_ln = [[device.pack(chw, level=level) for chw in row] for level, row in enumerate(symbols_lnchw)]
-    top_ln = np.array([[top_of(edge, packet) for packet in row] for row in packet_ln])
+    packet_ln = _packed(device, symbols_lnchw)
     pictures = image_bhwc if encoder == "fp32" and not bundle.has(PICTURES) else None
-    return _written(pictures, symbols_lnchw, packet_ln, top_ln)
+    return _written(pictures, symbols_lnchw, packet_ln, _tops(Edge(bundle, threads=1), packet_ln))
+
+
+def _packed(device: Device, symbols_lnchw: NDArray[np.integer]) -> list[list[bytes]]:
+    return [[device.pack(chw, level=level) for chw in row] for level, row in enumerate(symbols_lnchw)]
+
+
+def _tops(edge: Edge, packet_ln: list[list[bytes]]) -> NDArray[np.integer]:
+    return np.array([[top_of(edge, packet) for packet in row] for row in packet_ln])
 
 
 def _written(

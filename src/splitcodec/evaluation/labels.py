@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import final
 
 from splitcodec.errors import DataError
+from splitcodec.layouts.pictures import SUFFIXES
 from splitcodec.wire.manifest import Manifest
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
-"""Of the files that count as pictures, in small letters: those that training and `learn-classes` take."""
 _INDEXED = re.compile(r"([0-9]{1,6})_.*")
 _WNID = re.compile(r"n[0-9]{8}")
 _EXPECTED = (

@@ -6,8 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from splitcodec.wire import durable
-from splitcodec.wire.durable import made_folder
+from splitcodec.wire.durable import made_folder, write_atomically
 
 
 def legible(text: str) -> str:
@@ -19,5 +18,5 @@ def write_whole(folder: str | Path, files: Mapping[str, bytes]) -> list[Path]:
     """Write files by their names, each whole or not at all, and return their paths. Raises OutputError."""
     root = made_folder(folder)
     for name, data in files.items():
-        durable.write_whole(root / name, data, part=root / f".{name}.{os.getpid()}")
+        write_atomically(root / name, data, part=root / f".{name}.{os.getpid()}")
     return [root / name for name in files]

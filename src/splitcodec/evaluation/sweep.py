@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from splitcodec.device.placed import GREY
 from splitcodec.evaluation.codecs import Codec
 from splitcodec.evaluation.rivals import Entrant
 from splitcodec.wire.packet import OVERHEAD
@@ -20,7 +21,6 @@ from splitcodec.wire.packet import OVERHEAD
 LEAN_SIDES = (5 / 7, 1 / 2, 3 / 7)  # of the crop's side: 160, 112 and 96 of 224
 FULL_SIDES = (*LEAN_SIDES, 5 / 14)
 MULTIPLE = 8  # a side that block codecs need not pad
-GREY = 128
 
 
 class Setting(NamedTuple):

@@ -146,13 +146,13 @@ def read_earlier(file: Path, *, names: Iterable[str], keys: Iterable[str]) -> Ea
     try:
         body: Any = json.loads(points_bytes(file))
         points = tuple(_earlier_point(one, names) for one in body["points"])
-        where, older = str(body["commit"]), dict(body.get("other_runs", {}))
+        where, older = str(body["commit"]), dict(body["other_runs"])
         return Earlier(
             file,
             {key: body[key] for key in keys},
             {key: float(value) for key, value in body["teacher"].items()},
             points,
-            {str(key): str(value) for key, value in dict(body.get("trained", {})).items()},
+            {str(key): str(value) for key, value in dict(body["trained"]).items()},
             {one.method: str(older.get(one.method, where)) for one in points},
         )
     except OSError as error:

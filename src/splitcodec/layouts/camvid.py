@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from splitcodec.errors import DataError
+from splitcodec.layouts.pictures import SUFFIXES
 from splitcodec.layouts.sample import DataSet, Sample
 
 CLASSES: Final = (
@@ -29,7 +30,6 @@ VOID: Final = 11
 NAMES: Final = "classes.txt"
 _MOST: Final = 255  # the value behind them is void
 _MOST_BYTES: Final = 1 << 20
-_ENDINGS: Final = (".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm")
 
 
 def read(folder: Path, *, split: str) -> DataSet:
@@ -41,7 +41,7 @@ def read(folder: Path, *, split: str) -> DataSet:
         raise DataError(f"{folder}: no {split}/ and {split}annot/; expected the layout of CamVid")
     samples = []
     shown = (p for p in pictures.iterdir() if not p.name.startswith("."))  # macOS leaves ._x.png beside x.png
-    for path in sorted(p for p in shown if p.suffix.lower() in _ENDINGS):
+    for path in sorted(p for p in shown if p.suffix.lower() in SUFFIXES):
         mask = masks / f"{path.stem}.png"
         if not mask.is_file():
             raise DataError(f"{mask} is missing; every picture needs its label map")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from splitcodec.errors import DataError, one_line
+from splitcodec.quiet import no_warnings
 
 Task = Literal["detect", "segment"]
-_warnings_lock = threading.Lock()  # warnings.catch_warnings changes the whole process
 VOID = 255
 """What every label map says of pixels that do not count, whatever the data set's own number for them."""
 
@@ -77,8 +75,7 @@ class Sample:
         if self.mask is None:
             raise DataError(f"{self.path.name} has no label map; expected a data set for segmentation")
         try:
-            with _warnings_lock, warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # Pillow warns of large pictures
+            with no_warnings():  # Pillow warns of large pictures
                 picture = Image.open(self.mask, formats=["PNG"])  # of others EPS would start Ghostscript
             with picture:
                 if picture.width * picture.height > MAX_PIXELS:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from splitcodec.model.gdn import at_least
-from splitcodec.model.parts import Coded, Quantise, TableNeck
+from splitcodec.model.parts import Coded, Quantise, TableBottleneck
 
 WIDTHS: Final = (3, 3, 3)
 _FLOOR: Final = 1e-9
@@ -79,7 +79,7 @@ class FactorizedPrior(nn.Module):
 
 
 @final
-class Bottleneck(TableNeck):
+class Bottleneck(TableBottleneck):
     """Gains and priors of all levels; level 0 costs the fewest bytes."""
 
     def __init__(

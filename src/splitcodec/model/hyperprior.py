@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from splitcodec.model.bottleneck import FactorizedPrior
 from splitcodec.model.gdn import at_least
-from splitcodec.model.parts import Coded, Neck, Quantise
+from splitcodec.model.parts import AbstractBottleneck, Coded, Quantise
 
 _FLOOR: Final = 1e-9
 SCALES: Final = np.exp(np.linspace(math.log(0.11), math.log(256.0), 64))
@@ -39,7 +39,7 @@ class Symbols(NamedTuple):
 
 
 @final
-class Hyperprior(Neck):
+class Hyperprior(AbstractBottleneck):
     """One rate. The first latent has `channels`, the second `width`, at a quarter of its rows and columns."""
 
     def __init__(self, channels: int, *, width: int) -> None:

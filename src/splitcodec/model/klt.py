@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from splitcodec.model.bottleneck import Bottleneck
 from splitcodec.model.hyperprior import SCALES, Hyperprior
-from splitcodec.model.parts import Neck
+from splitcodec.model.parts import AbstractBottleneck
 from splitcodec.model.pictures import PictureDecoder, PictureEncoder
 
 _CENTRE: Final = slice(2, 4)  # of five taps: the two places of a step
@@ -37,7 +37,7 @@ class _Layer(NamedTuple):
 
 @torch.no_grad()
 def begin_as_blocks(
-    encoder: PictureEncoder, neck: Neck, decoder: PictureDecoder, image_bchw: Tensor, *, step: float
+    encoder: PictureEncoder, bottleneck: AbstractBottleneck, decoder: PictureDecoder, image_bchw: Tensor, *, step: float
 ) -> float:
     """Set all weights to those of block transforms with a quantiser's step of `step`, in what the encoder takes.
 
@@ -60,23 +60,25 @@ def begin_as_blocks(
         _bias(up)[:below] = layer.mean_crs.mean(dim=(1, 2)).float()
         x_bchw = nnf.conv2d(x_bchw - _spread(layer.mean_crs, x_bchw), scale * layer.basis_kcrs, stride=2)
         kept *= layer.share
-    _fit(neck, encoder(image_bchw).double())
+    _fit(bottleneck, encoder(image_bchw).double())
     return 1.0 - kept
 
 
 @torch.no_grad()
-def widen_step(encoder: PictureEncoder, neck: Neck, decoder: PictureDecoder, *, times: float) -> None:
+def widen_step(
+    encoder: PictureEncoder, bottleneck: AbstractBottleneck, decoder: PictureDecoder, *, times: float
+) -> None:
     """Make a trained codec's symbols so many times coarser; before rounding, nothing else changes."""
     _scale(encoder.layers[-1], 1 / times)
     _bias(encoder.layers[-1]).div_(times)
     _scale(decoder.layers[0], times)
-    match neck:
+    match bottleneck:
         case Bottleneck():
-            neck.prior.stretch(torch.full((neck.levels * neck.channels,), 1 / times))
+            bottleneck.prior.stretch(torch.full((bottleneck.levels * bottleneck.channels,), 1 / times))
         case Hyperprior():
-            _scale(neck.analysis[0], times)
-            _scale(neck.synthesis[-1], 1 / times)
-            _bias(neck.synthesis[-1]).div_(times)
+            _scale(bottleneck.analysis[0], times)
+            _scale(bottleneck.synthesis[-1], 1 / times)
+            _bias(bottleneck.synthesis[-1]).div_(times)
 
 
 def _components(x_bchw: Tensor, *, most: int) -> _Layer:
@@ -106,13 +108,13 @@ def _bias(layer: nn.Module) -> Tensor:
     return layer.bias
 
 
-def _fit(neck: Neck, latent_bchw: Tensor) -> None:
+def _fit(bottleneck: AbstractBottleneck, latent_bchw: Tensor) -> None:
     """Let the prior begin with each channel's standard deviation."""
     std_c = latent_bchw.std(dim=(0, 2, 3)).clamp_min(_LEAST).float()
-    match neck:
+    match bottleneck:
         case Bottleneck():
-            neck.prior.stretch((neck.log_gain_lc.exp() * std_c).flatten() / neck.prior.first_std)
+            bottleneck.prior.stretch((bottleneck.log_gain_lc.exp() * std_c).flatten() / bottleneck.prior.first_std)
         case Hyperprior():
-            _scale(neck.synthesis[-1], _QUIET)
+            _scale(bottleneck.synthesis[-1], _QUIET)
             scale_c = std_c.clamp(float(SCALES[0]), float(SCALES[-1]))
-            _bias(neck.synthesis[-1]).copy_(torch.cat((scale_c, torch.zeros_like(scale_c))))
+            _bias(bottleneck.synthesis[-1]).copy_(torch.cat((scale_c, torch.zeros_like(scale_c))))

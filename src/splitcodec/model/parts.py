@@ -23,7 +23,7 @@ class Coded(NamedTuple):
     """Code length of each picture in bits, under the prior of its level."""
 
 
-class Neck(nn.Module, ABC):
+class AbstractBottleneck(nn.Module, ABC):
     """Between encoder and decoder: what the decoder sees of a latent, and what that costs."""
 
     levels: int
@@ -46,8 +46,8 @@ class Neck(nn.Module, ABC):
         return ()
 
 
-class TableNeck(Neck):
-    """A neck whose symbols are coded by one table for each level and channel, as packets carry them."""
+class TableBottleneck(AbstractBottleneck):
+    """A bottleneck whose symbols are coded by one table for each level and channel, as packets carry them."""
 
     @abstractmethod
     def symbols(self, latent_bchw: Tensor, level: int) -> Tensor:

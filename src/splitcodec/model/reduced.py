@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from splitcodec.model.parts import Coded, FeatureDecoder, Quantise, TableNeck
+from splitcodec.model.parts import Coded, FeatureDecoder, Quantise, TableBottleneck
 
 STRIDE: Final = 8
 EXTRA: Final = 1
@@ -71,7 +71,7 @@ class ReducedDecoder(FeatureDecoder):
 
 
 @final
-class EightBit(TableNeck):
+class EightBit(TableBottleneck):
     """One level, one step for all channels, 256 symbols; every symbol costs 8 bits while training."""
 
     def __init__(self, channels: int) -> None:

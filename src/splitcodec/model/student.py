@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from splitcodec.model.fisher import fisher_metric
 from splitcodec.model.linear import reduced_rank
-from splitcodec.model.parts import FeatureDecoder, Neck, Quantise, TableNeck
+from splitcodec.model.parts import AbstractBottleneck, FeatureDecoder, Quantise, TableBottleneck
 from splitcodec.model.thinned import Thinned
 from splitcodec.model.transforms import Decoder, Squeeze
 
@@ -33,13 +33,21 @@ class Student(nn.Module):
     """Encoder (`squeeze`), bottleneck and decoder; a tail only where training changes the teacher's."""
 
     def __init__(
-        self, squeeze: nn.Module, bottleneck: Neck, decoder: FeatureDecoder, *, tail: nn.Module | None = None
+        self,
+        squeeze: nn.Module,
+        bottleneck: AbstractBottleneck,
+        decoder: FeatureDecoder,
+        *,
+        tail: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.squeeze, self.bottleneck, self.decoder, self.tail = squeeze, bottleneck, decoder, tail
 
     def forward(self, stem_bchw: Tensor, *, quantise: Quantise = "noise", answer: bool = False) -> Reproduced:
-        """Train: the picture i of B has level `i // (B / levels)`; see `Neck.forward`. `answer`: by its own tail."""
+        """Train: the picture i of B has level `i // (B / levels)`; see `AbstractBottleneck.forward`.
+
+        `answer`: by its own tail.
+        """
         coded = self.bottleneck(self.squeeze(stem_bchw), quantise=quantise)
         feature = self.decoder(coded.latent_bchw)
         if not answer or self.tail is None:
@@ -135,9 +143,9 @@ class Student(nn.Module):
         out: Tensor = self.decoder(self.tabled().latent(symbols_bchw, level))
         return out
 
-    def tabled(self) -> TableNeck:
+    def tabled(self) -> TableBottleneck:
         """Return the bottleneck where packets can carry its symbols. Raises TypeError elsewhere."""
-        if not isinstance(self.bottleneck, TableNeck):
+        if not isinstance(self.bottleneck, TableBottleneck):
             raise TypeError(f"the symbols of a {type(self.bottleneck).__name__} go into no packet")
         return self.bottleneck
 

@@ -7,7 +7,7 @@ since the edge is strong. Batch norm is folded away at export.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import torch
 import torch.nn.functional as nnf
@@ -97,15 +97,6 @@ class Squeeze(nn.Module):
         """Map stem features to the latent before gain."""
         out: Tensor = self.layers(x)
         return out if self.linear is None else out + self.linear(x)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
-        """Add up two paths that are one here: earlier runs had both."""
-        if self.linear is None:
-            for kind in ("weight", "bias"):
-                beside, last = state_dict.pop(f"{prefix}linear.{kind}", None), f"{prefix}layers.0.{kind}"
-                if beside is not None and last in state_dict and beside.shape == state_dict[last].shape:
-                    state_dict[last] = state_dict[last] + beside
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 @final

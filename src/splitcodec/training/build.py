@@ -17,7 +17,7 @@ from splitcodec.model.bottleneck import WIDTHS, Bottleneck
 from splitcodec.model.frozen import fast
 from splitcodec.model.hyperprior import Hyperprior
 from splitcodec.model.narrowing import narrowed
-from splitcodec.model.parts import FeatureDecoder, Neck
+from splitcodec.model.parts import AbstractBottleneck, FeatureDecoder
 from splitcodec.model.patch import Patch, PatchEncoder
 from splitcodec.model.pruning import ending, layer_of, pruned
 from splitcodec.model.student import Student
@@ -36,6 +36,7 @@ from splitcodec.training.students import (
     SqueezeRecipe,
     ThinnedRecipe,
 )
+from splitcodec.training.task_recipe import TaskRecipe
 
 MAX_GRID = 255  # rows and columns of a latent, as the packet counts them
 
@@ -63,6 +64,12 @@ def build_teacher(recipe: Recipe) -> Teacher:
         else:
             teacher = replace(teacher, rest=teacher.stem)
         teacher = replace(teacher, stem=nn.Identity(), stem_width=3, stem_stride=1)
+    return with_colours(teacher, recipe)
+
+
+def with_colours(teacher: Teacher, recipe: Recipe | TaskRecipe) -> Teacher:
+    """Return the teacher that scales each colour by itself first, where the recipe says so."""
+    wanted = recipe.teacher
     if isinstance(wanted.mean, tuple) or isinstance(wanted.std, tuple):
         return replace(teacher, stem=nn.Sequential(PerColour(wanted.mean, wanted.std), teacher.stem))
     return teacher
@@ -72,7 +79,7 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
     """Build the recipe's student, untrained. Raises RecipeError where its strides do not fit the teacher's."""
     sizes, channels = recipe.student, recipe.student.channels
     up = latent_stride(recipe, teacher) // teacher.stride
-    neck: Neck
+    bottleneck: AbstractBottleneck
     decoder: FeatureDecoder
     encoder: nn.Module
     match sizes:
@@ -80,7 +87,7 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
             encoder = Squeeze(
                 teacher.stem_width, channels, widths=sizes.widths, halvings=sizes.halvings, linear=sizes.linear
             )
-            neck = _bottleneck(recipe)
+            bottleneck = _bottleneck(recipe)
             decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
         case PatchRecipe():
             stem = tuple(Patch(patch.width, patch.kernel, patch.stride) for patch in sizes.patches)
@@ -92,7 +99,7 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
                 widths=sizes.widths,
                 halvings=sizes.halvings,
             )
-            neck = _bottleneck(recipe)
+            bottleneck = _bottleneck(recipe)
             decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
         case ThinnedRecipe():
             _check_sides(recipe, sizes, stride=_layers_below(teacher).stride)
@@ -106,26 +113,26 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
                 linear=sizes.linear,
             )
             encoder = Thinned(stem_copy, squeeze, share=sizes.share, stride=_layers_below(teacher).stride)
-            neck = _bottleneck(recipe)
+            bottleneck = _bottleneck(recipe)
             decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
         case PaperRecipe():
             encoder = paper.PaperEncoder(channels, widths=sizes.widths, centred=sizes.centred)
-            neck = _bottleneck(recipe)
+            bottleneck = _bottleneck(recipe)
             decoder = paper.PaperDecoder(channels, teacher.width, widths=sizes.decoder_widths, centred=sizes.centred)
         case ReducedRecipe():
-            encoder, neck = reduced.ReducedEncoder(channels, width=sizes.width), reduced.EightBit(channels)
+            encoder, bottleneck = reduced.ReducedEncoder(channels, width=sizes.width), reduced.EightBit(channels)
             decoder = reduced.ReducedDecoder(channels, teacher.width, width=sizes.decoder_width)
         case ImageRecipe():
-            encoder, neck = pictures.PictureEncoder(channels, width=sizes.width), _bottleneck(recipe)
+            encoder, bottleneck = pictures.PictureEncoder(channels, width=sizes.width), _bottleneck(recipe)
             decoder = pictures.PictureDecoder(channels, width=sizes.width)
         case HyperpriorRecipe():
-            encoder, neck = (
+            encoder, bottleneck = (
                 pictures.PictureEncoder(channels, width=sizes.width),
                 Hyperprior(channels, width=sizes.width),
             )
             decoder = pictures.PictureDecoder(channels, width=sizes.width)
     tail = copy.deepcopy(teacher.tail) if recipe.own_tail() else None
-    return Student(encoder, neck, decoder, tail=tail)
+    return Student(encoder, bottleneck, decoder, tail=tail)
 
 
 def whole_stem(teacher: Teacher) -> fx.GraphModule:
@@ -253,7 +260,7 @@ def latent_side(recipe: Recipe, side: int, *, stride: int) -> int:
             return side // stride
 
 
-def class_names(recipe: Recipe) -> tuple[list[str], list[str]]:
+def class_names(recipe: Recipe | TaskRecipe) -> tuple[list[str], list[str]]:
     """Return the names of the teacher's classes in the order of its logits, and their wnids (ImageNet-1k alone)."""
     path = recipe.teacher.classes
     if path is None:

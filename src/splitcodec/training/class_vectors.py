@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from splitcodec.device.client import Device
 from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import DataError, PictureError
+from splitcodec.layouts.pictures import find_photographs
 from splitcodec.session import Graph
-from splitcodec.training.data import find_photographs
 from splitcodec.training.last_layer import below_last_layer
 from splitcodec.wire.bundle import Bundle
-from splitcodec.wire.durable import made_folder, write_whole
+from splitcodec.wire.durable import made_folder, write_atomically
 
 MOST_VECTORS: Final = 40_000
 """Of more pictures than this by views, each is seen at fewer levels, drawn anew for each."""
@@ -212,5 +212,5 @@ class _Memory:
             skipped_s=np.array(list(skipped), np.int64),
             why_s=np.array(list(skipped.values()), np.str_),
         )
-        write_whole(self._path, file.getvalue())
+        write_atomically(self._path, file.getvalue())
         self._saved = time.monotonic()

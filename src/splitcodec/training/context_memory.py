@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from splitcodec.wire.durable import made_folder, write_whole
+from splitcodec.wire.durable import made_folder, write_atomically
 
 
 @final
@@ -79,4 +79,4 @@ class Memory:
             },
             file,
         )
-        write_whole(self._path, file.getvalue())
+        write_atomically(self._path, file.getvalue())

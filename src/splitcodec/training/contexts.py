@@ -77,7 +77,7 @@ def fit(
         if start is None:
             network.widen(symbols_nchw)
         else:
-            network.adopt(start, level, first=0 if start.widths == WIDTHS else _first_width(level, levels))
+            network.adopt(start, level, first=_first_width(level, levels))
         _train(
             network,
             symbols_nchw,
@@ -164,11 +164,11 @@ def _check_start(start: Contexts, *, levels: int, groups: tuple[list[int], list[
     """Refuse earlier contexts of another shape."""
     theirs = (start.group_g.tolist(), start.passes_g.tolist())
     hidden = start.into_lha.shape[1]
-    widths = (WIDTHS, WIDTHS + _first_width(levels - 1, levels))  # one set for all levels is the form before
-    if (start.levels, theirs, hidden) != (levels, groups, HIDDEN) or start.widths not in widths:
+    widths = WIDTHS + _first_width(levels - 1, levels)
+    if (start.levels, theirs, hidden, start.widths) != (levels, groups, HIDDEN, widths):
         raise SettingsError(
             f"contexts to begin with: {start.levels} levels, groups of {theirs[0]} channels, {hidden} hidden numbers, "
-            f"{start.widths} widths; expected {levels}, {groups[0]}, {HIDDEN}, {widths[0]} or {widths[1]}"
+            f"{start.widths} widths; expected {levels}, {groups[0]}, {HIDDEN}, {widths}"
         )
 
 

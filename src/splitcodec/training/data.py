@@ -23,27 +23,6 @@ from splitcodec.device.image import load_picture
 from splitcodec.device.placed import crop_bhwc
 from splitcodec.errors import DataError, PictureError
 
-ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
-
-
-def find_photographs(folders: Sequence[Path]) -> list[Path]:
-    """List the pictures below the folders, sorted, hidden ones (`._x.jpg` of macOS) left out.
-
-    Raises DataError when there are none.
-    """
-    found: dict[Path, Path] = {}  # by where they are: folders may lie within one another
-    for folder in folders:
-        if not folder.is_dir():
-            raise DataError(f"no folder at {folder}; give a folder of photographs")
-        root = folder.resolve()
-        for path in folder.rglob("*"):
-            if path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file():
-                found.setdefault(root / path.relative_to(folder), path)
-    if not found:
-        names = ", ".join(str(f) for f in folders)
-        raise DataError(f"no photographs below {names}; expected files ending in {', '.join(sorted(ENDINGS))}")
-    return sorted(found.values())
-
 
 def names_digest(paths: Sequence[Path], folders: Sequence[Path]) -> str:
     """Return a hash of the names of pictures found below these folders, in order: another one means another split."""

@@ -21,6 +21,7 @@ from torch import nn
 
 from splitcodec.errors import RunError
 from splitcodec.evaluation.output import legible
+from splitcodec.layouts.pictures import find_photographs
 from splitcodec.model.depthwise import quicken
 from splitcodec.model.student import Student
 from splitcodec.training.begin import begin
@@ -30,7 +31,6 @@ from splitcodec.training.data import (
     Crops,
     Photographs,
     centre_crops,
-    find_photographs,
     names_digest,
     split_holdout,
 )
@@ -48,7 +48,7 @@ from splitcodec.training.resident import Resident, resident
 from splitcodec.training.run import Run, State
 from splitcodec.training.spent import Clock
 from splitcodec.training.stages import LatentsStage, Stage
-from splitcodec.training.validate import estimated, validate
+from splitcodec.training.validate import validate
 
 CHECKPOINT_SECONDS = 120.0
 SAMPLED = 128  # photographs that tell how the teacher's features are distributed
@@ -84,7 +84,7 @@ def train(
     Raises RecipeError, DataError, TeacherError, RunError, OutputError.
     """
     earlier = earlier_runs(recipe)
-    paths = find_photographs(photos)
+    paths = sorted(find_photographs(photos))
     training, held_out = split_holdout(paths, recipe.data.holdout, seed=recipe.seed)
     run, names = Run(out), names_digest(paths, photos)
     run.check(recipe, photographs=len(paths), names=names)  # what can be refused is refused before there are several
@@ -252,7 +252,7 @@ class _Trainer:
                 saved = now
                 check_finite(student, stage=name, step=state.step)
                 if fabric.is_global_zero:
-                    state.count_processors(clock.of_others())
+                    state.processor_seconds += clock.of_others()
                     state.unreadable = source.unreadable
                     self._save(optimizer, state)
                 if late and not over:
@@ -271,7 +271,7 @@ class _Trainer:
         """Say how often the student agrees with the teacher on held-out crops."""
         held = validate(self.student, self.halves, check=check.image_u8, autocast=self.fabric.autocast)
         self.run.log({"stage": name, "step": state.step, "images": state.images, "holdout": held})
-        agreement = ", ".join(f"{p['agreement']:.1f} % at {estimated(p):,.0f} bytes" for p in held)
+        agreement = ", ".join(f"{p['agreement']:.1f} % at {p['bytes_estimate']:,.0f} bytes" for p in held)
         self.report(Progress(name, seen, seen, 0.0, message=f"agreement held out: {agreement} (estimated)"))
 
     def _measure(self, name: str, stage: Stage, lose: Loss, *, check: Crops, state: State, share: float) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from torch import Tensor
 
 from splitcodec.errors import DataError
-from splitcodec.model.parts import TableNeck
+from splitcodec.model.parts import TableBottleneck
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves
 from splitcodec.training.data import centre_crops
@@ -48,7 +48,7 @@ def end(
 
     Raises DataError where no photograph can be read, OutputError.
     """
-    if isinstance(student.bottleneck, TableNeck):
+    if isinstance(student.bottleneck, TableBottleneck):
         crops = _crops(recipe, paths, about=COUNTED)
         if not len(crops):
             raise DataError(f"none of {len(paths)} photographs can be read, {paths[0]} among them; give others")

@@ -14,7 +14,7 @@ from torch import nn
 
 import splitcodec
 from splitcodec.errors import RecipeError
-from splitcodec.model.parts import TableNeck
+from splitcodec.model.parts import TableBottleneck
 from splitcodec.model.pictures import EightBitColours
 from splitcodec.model.pyramid import answer_and_maps
 from splitcodec.model.student import Student
@@ -28,7 +28,6 @@ from splitcodec.training.students import ReducedRecipe
 from splitcodec.training.tabulate import build_tables
 from splitcodec.training.task_graphs import joint_onnx
 from splitcodec.training.teacher_file import check_teacher_file
-from splitcodec.training.validate import estimated
 from splitcodec.wire.bundle import CARD, Bundle, Colour, Manifest, write_bundle
 from splitcodec.wire.durable import check_free
 
@@ -50,7 +49,7 @@ def export(run_folder: Path, out: Path, *, golden: Golden, maps: Sequence[str] =
     recipe = run.recipe()
     teacher = build_teacher(recipe)
     student = build_student(recipe, teacher)
-    if not isinstance(student.bottleneck, TableNeck):
+    if not isinstance(student.bottleneck, TableBottleneck):
         raise RecipeError(
             f"student.kind: no packet carries what a {recipe.student.kind} codes; "
             "measure the run with benchmarks/learned_codecs.py"
@@ -147,7 +146,8 @@ def _colour(recipe: Recipe) -> Colour:
 def _card(recipe: Recipe, manifest: Manifest) -> str:
     known = manifest.provenance
     report = known.get("report") or {}
-    held = "\n".join(f"| {p['level']} | {estimated(p):.0f} | {p['agreement']:.1f} |" for p in report.get("holdout", []))
+    told = report.get("holdout", [])
+    held = "\n".join(f"| {p['level']} | {p['bytes_estimate']:.0f} | {p['agreement']:.1f} |" for p in told)
     weights = recipe.teacher.weights if recipe.teacher.weights == PACKAGED else Path(recipe.teacher.weights).name
     shown = recipe.model_dump(mode="json")
     shown["teacher"]["weights"] = weights  # a file's name, not where it lay
@@ -212,7 +212,7 @@ def _classes(recipe: Recipe, manifest: Manifest) -> str:
 def _photographs(known: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """Say how many photographs served, and how many had labels where that mattered."""
     used = report.get("counted" if "checkpoint" in report else "photographs")
-    count = known.get("photographs") if used is None else used  # of a run from before they were told: all there were
+    count = known.get("photographs") if used is None else used  # all that there are, where a run has not finished
     if "labelled" not in report:
         return f"{count} unlabelled photographs"
     return f"{count} photographs, {report['labelled']} with labels, else by the teacher's own answer"

@@ -137,10 +137,6 @@ def load_convolutions(values: Mapping[str, NDArray[np.float32]], module: nn.Modu
     """
     found = {name.removeprefix(prefix): value for name, value in values.items() if name.startswith(prefix)}
     layers = dict(module.named_modules())
-    for kind in ("weight", "bias"):  # two paths that are one now, in bundles of earlier runs
-        beside, last = found.get(f"squeeze.linear.{kind}"), found.get(f"squeeze.layers.0.{kind}")
-        if "squeeze.linear" not in layers and beside is not None and last is not None and beside.shape == last.shape:
-            found[f"squeeze.layers.0.{kind}"] = last + beside
     for name, layer in layers.items():
         if not isinstance(layer, nn.Conv2d) or (name.startswith(_NEW) and f"{name}.weight" not in found):
             continue

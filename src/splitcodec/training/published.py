@@ -26,11 +26,12 @@ from torch import Tensor
 
 from splitcodec.errors import DataError, RecipeError, one_line
 from splitcodec.evaluation.output import legible
+from splitcodec.layouts.pictures import find_photographs
 from splitcodec.model.bottleneck import Bottleneck
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import load_network
 from splitcodec.training.build import Halves, build_student, build_teacher, class_names
-from splitcodec.training.data import centre_crops, find_photographs, names_digest, split_holdout
+from splitcodec.training.data import centre_crops, names_digest, split_holdout
 from splitcodec.training.end import end
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
@@ -71,7 +72,7 @@ def take(recipe: Recipe, checkpoint: Path, *, photos: list[Path], out: Path) -> 
     sizes = recipe.student.model_copy(update={"centred": True, "prior": found.prior})
     levels = recipe.levels.model_copy(update={"first_gain": 1.0, "last_gain": 1.0, "kilobytes": None})
     recipe = recipe.model_copy(update={"student": sizes, "levels": levels})
-    paths = find_photographs(photos)
+    paths = sorted(find_photographs(photos))
     counted, held_out = split_holdout(paths, recipe.data.holdout, seed=recipe.seed)
     fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
     teacher = build_teacher(recipe)

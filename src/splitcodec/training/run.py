@@ -30,11 +30,10 @@ from splitcodec.training.recipe import Recipe, read_recipe
 from splitcodec.training.spent import Spent
 from splitcodec.training.tabulate import load_counts
 from splitcodec.training.teacher_file import check_teacher_file, facts_of_teacher
-from splitcodec.wire.durable import sync_folder, write_whole
+from splitcodec.wire.durable import sync_folder, write_atomically
 from splitcodec.wire.tabulate import Counts
 
 _PLACES = ("checkpoint.a", "checkpoint.b")
-_BEFORE: dict[str, Any] = {"processor_seconds": None}  # of a checkpoint from before it was counted
 _MOST_NAMED = 4  # keys that differ between two recipes
 _FULL_DISK = (SafetensorError, RuntimeError)  # what safetensors and torch say in place of OSError
 
@@ -50,8 +49,8 @@ class State:
     """Pictures seen in all stages."""
     seconds: float = 0.0
     """Wall time spent training, over all sessions."""
-    processor_seconds: float | None = 0.0
-    """Processor time within it, of all processes; None where a checkpoint from before it was counted has been read."""
+    processor_seconds: float = 0.0
+    """Processor time within it, of all processes."""
     device_seconds: dict[str, float] = field(default_factory=dict)
     """Time within it that accelerators were held, all together, by their name."""
     stage_seconds: float = 0.0
@@ -73,14 +72,9 @@ class State:
         self.images += images
         self.seconds += spent.seconds
         self.stage_seconds += spent.seconds
-        self.count_processors(spent.processor_seconds or 0.0)
+        self.processor_seconds += spent.processor_seconds or 0.0
         for name, seconds in spent.device_seconds.items():
             self.device_seconds[name] = self.device_seconds.get(name, 0.0) + seconds
-
-    def count_processors(self, seconds: float) -> None:
-        """Count processor time, where all of it was counted so far."""
-        if self.processor_seconds is not None:
-            self.processor_seconds += seconds
 
     def spent(self) -> Spent:
         """Return what the run has taken so far."""
@@ -155,7 +149,7 @@ class Run:
         """Return the last whole checkpoint, or None for a new run. Raises RunError when none of those here is whole."""
         for place in self._checkpoints():
             try:
-                state = State(**(_BEFORE | json.loads((place / "state.json").read_bytes())))
+                state = State(**json.loads((place / "state.json").read_bytes()))
                 student = load_file(place / "student.safetensors")
                 trainer = torch.load(place / "trainer.pt", weights_only=True, map_location="cpu")
             except Exception:  # noqa: S112  # damaged: try the other
@@ -226,7 +220,7 @@ def write_into(folder: Path, name: str, data: bytes) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"cannot write {folder / name}: {error}") from error
-    write_whole(folder / name, data, part=folder / (name + ".part"))
+    write_atomically(folder / name, data, part=folder / (name + ".part"))
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 from torch import Tensor
 
-from splitcodec.model.parts import TableNeck
+from splitcodec.model.parts import TableBottleneck
 from splitcodec.wire.tables import Tables
 from splitcodec.wire.tabulate import REACH, Counts, empty_counts, tables_of
 
@@ -32,7 +32,7 @@ def load_counts(data: bytes) -> Counts:
         return np.asarray(file["counts_lcs"], np.int64)
 
 
-def build_tables(bottleneck: TableNeck, counts: Counts | None) -> Tables:
+def build_tables(bottleneck: TableBottleneck, counts: Counts | None) -> Tables:
     """Return the integer tables of all levels; without counts, from the prior alone."""
     prior = bottleneck.masses(-REACH, REACH)
     prior /= prior.sum(axis=2, keepdims=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from dataclasses import replace
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -15,12 +14,12 @@ from torch import Tensor, nn
 
 from splitcodec.errors import RecipeError, RunError
 from splitcodec.model.detectors import FasterRcnn, RetinaNet
-from splitcodec.model.fcos import Boxes, Fcos
+from splitcodec.model.fcos import Fcos
 from splitcodec.model.frozen import fast
 from splitcodec.model.pyramid import Backbone, Level
 from splitcodec.model.segmenter import DeepLab, Segmenter
 from splitcodec.model.teacher import Teacher, load_teacher
-from splitcodec.model.transforms import PerColour
+from splitcodec.training.build import class_names, with_colours
 from splitcodec.training.from_onnx import FromOnnx
 from splitcodec.training.task_data import MULTIPLE
 from splitcodec.training.task_recipe import (
@@ -50,19 +49,12 @@ class Head(Protocol):
 def build_task_teacher(recipe: TaskRecipe) -> Teacher:
     """Load and cut the classifier. Raises TeacherError, RecipeError."""
     wanted = recipe.teacher
-    classes = 1000
-    if wanted.classes is not None:
-        try:
-            classes = sum(bool(line.strip()) for line in wanted.classes.read_text(encoding="utf-8").splitlines())
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"teacher.classes: cannot read {wanted.classes}: {error}") from error
+    classes = len(class_names(recipe)[0])
     later = [layer for layer in recipe.layers if layer != wanted.cut]
     teacher = load_teacher(
         wanted.model, weights=wanted.weights, cut=wanted.cut, later=later, classes=classes, crop=wanted.crop
     )
-    if isinstance(wanted.mean, tuple) or isinstance(wanted.std, tuple):
-        return replace(teacher, stem=nn.Sequential(PerColour(wanted.mean, wanted.std), teacher.stem))
-    return teacher
+    return with_colours(teacher, recipe)
 
 
 def build_backbone(recipe: TaskRecipe, teacher: Teacher) -> Backbone:
@@ -244,6 +236,3 @@ def hold_together(recipe: TaskRecipe, teacher: Teacher, bundle: Bundle) -> None:
             f"{bundle.ident}: its teacher is not {recipe.teacher.model} cut after {recipe.teacher.cut}; "
             "give the bundle that this recipe is made for, or change the recipe's teacher"
         )
-
-
-__all__ = ["Boxes", "Head", "Networks", "Packets", "Pictures", "build_backbone", "build_head", "build_task_teacher"]

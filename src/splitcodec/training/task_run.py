@@ -48,7 +48,7 @@ class TaskRun:
             old = self.facts()
             bundles = () if self.only_taught() else ("fingerprint", "decoder")
             for key in ("classes", "names", *bundles):
-                if old.get(key, facts[key]) != facts[key]:  # older runs know no names
+                if old.get(key) != facts[key]:
                     what = "list of pictures" if key == "names" else key
                     raise RunError(f"{self.folder}: another {what} than this run began with; choose another --out")
             facts |= {key: old[key] for key in ("commit", "torch", "python") if key in old}  # where it was started

@@ -29,7 +29,7 @@ def facts_of_teacher(recipe: Recipe) -> dict[str, str]:
 
 
 def check_teacher_file(folder: Path, known: Mapping[str, Any], recipe: Recipe) -> None:
-    """Raise RunError where the teacher's file is another than the run began with; older runs know none."""
+    """Raise RunError where the teacher's file is another than the run began with."""
     was, now = known.get(KEY), facts_of_teacher(recipe).get(KEY)
     if was is not None and now is not None and was != now:
         raise RunError(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from splitcodec.model.parts import TableNeck
+from splitcodec.model.parts import TableBottleneck
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves
 from splitcodec.training.tabulate import count_symbols
@@ -55,11 +55,6 @@ def validate(
     ]
 
 
-def estimated(held: Mapping[str, float]) -> float:
-    """Return the bytes of a level's packets as `validate` estimated them; earlier runs wrote their symbols' alone."""
-    return held["bytes_estimate"] if "bytes_estimate" in held else OVERHEAD + 1000 * held["kilobytes"]
-
-
 @torch.no_grad()
 def count(student: Student, halves: Halves, *, crops: Tensor) -> Counts:
     """Count the symbols of crops uint8 (N, 3, H, W), computed in float32 as the device computes them."""
@@ -74,7 +69,7 @@ def count(student: Student, halves: Halves, *, crops: Tensor) -> Counts:
 
 def _coded(student: Student, stem_bchw: Tensor, *, level: int) -> tuple[Tensor, float]:
     """Return the feature decoded from rounded symbols, and their code length."""
-    if isinstance(student.bottleneck, TableNeck):
+    if isinstance(student.bottleneck, TableBottleneck):
         symbols = student.symbols(stem_bchw, level)
         return student.reproduce(symbols, level), bits_of(student.bottleneck, symbols, level=level)
     coded = student(stem_bchw, quantise="round")
@@ -85,7 +80,7 @@ def _logits(out: Tensor | tuple[Tensor, ...]) -> Tensor:
     return out[0] if isinstance(out, tuple) else out
 
 
-def bits_of(bottleneck: TableNeck, symbols_bchw: Tensor, *, level: int) -> float:
+def bits_of(bottleneck: TableBottleneck, symbols_bchw: Tensor, *, level: int) -> float:
     """Return the code length of rounded symbols (B, C, H, W) under one level's prior, bits."""
     low, high = int(symbols_bchw.min()), int(symbols_bchw.max())
     mass_cs = np.maximum(bottleneck.masses(low, high)[level], _LEAST_MASS)

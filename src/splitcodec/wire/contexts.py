@@ -11,14 +11,14 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, final
+from typing import Final, NamedTuple, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from splitcodec.errors import TablesError
 from splitcodec.wire.npz import read_arrays
-from splitcodec.wire.tables import EXACT, MAX_LEVELS, Tables, canonical_bytes, little_endian
+from splitcodec.wire.tables import EXACT, MAX_LEVELS, Tables, canonical_bytes, expected_arrays, little_endian, settle
 
 FILE: Final = "contexts.npz"
 MAX_BYTES: Final = 32 << 20
@@ -49,7 +49,6 @@ DTYPES: Final = {
     "size_k": "<i4",
     "offset_k": "<i4",
 }
-_DIMENSIONS: Final = {name: len(name.rpartition("_")[2]) for name in DTYPES}
 
 
 class Step(NamedTuple):
@@ -101,8 +100,7 @@ class Contexts:
     offset_k: NDArray[np.int32]
 
     def __post_init__(self) -> None:
-        for name, dtype in DTYPES.items():
-            object.__setattr__(self, name, _settled(name, getattr(self, name), np.dtype(dtype)))
+        settle(self, DTYPES)
         self._check_shapes()
         self._check_sums()
 
@@ -158,8 +156,7 @@ class Contexts:
     @staticmethod
     def load(data: bytes, *, what: str = FILE) -> Contexts:
         """Return the contexts in the .npz file `data`. Raises BundleFormat if it is no such file, TablesError."""
-        expected = {name: (dtype, _DIMENSIONS[name]) for name, dtype in DTYPES.items()}
-        return Contexts(**read_arrays(data, expected=expected, max_bytes=MAX_BYTES, what=what))
+        return Contexts(**read_arrays(data, expected=expected_arrays(DTYPES), max_bytes=MAX_BYTES, what=what))
 
     def _check_shapes(self) -> None:
         channels, groups = len(self.order_c), len(self.group_g)
@@ -221,13 +218,3 @@ def _exact(name: str, largest: NDArray[np.int64], bias: NDArray[np.int32]) -> No
     total = largest + np.abs(bias.astype(np.int64)) + _ADDED
     if total.size and total.max() >= EXACT:
         raise TablesError(f"{name}: sums may reach {int(total.max())}, expected less than {EXACT}")
-
-
-def _settled(name: str, value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
-    if not isinstance(value, np.ndarray) or value.dtype.newbyteorder("=") != dtype.newbyteorder("="):
-        raise TablesError(f"{name}: {getattr(value, 'dtype', type(value).__name__)}, expected an array of {dtype.name}")
-    if value.ndim != _DIMENSIONS[name]:
-        raise TablesError(f"{name}: {value.ndim} dimensions, expected {_DIMENSIONS[name]}")
-    array = np.array(value, dtype=dtype.newbyteorder("="), order="C", copy=True)
-    array.flags.writeable = False
-    return array

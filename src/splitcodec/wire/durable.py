@@ -50,7 +50,7 @@ def write_synced(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def write_whole(place: Path, content: bytes, *, part: Path | None = None) -> None:
+def write_atomically(place: Path, content: bytes, *, part: Path | None = None) -> None:
     """Write a file such that it is there whole or not at all, also after a loss of power. Raises OutputError.
 
     `part` is where it is written first (none: the same name with the suffix .part, for a folder of one process).

@@ -165,3 +165,8 @@ def _bounded(packet: bytes) -> bytes:
     if len(packet) > MAX_PACKET:
         raise PacketError(f"a packet of {len(packet)} bytes; at most {MAX_PACKET} are taken")
     return packet
+
+
+def without_password(url: object) -> str:
+    """Return what a message may show of a wrong address, of which nobody knows what the password is."""
+    return str(url).rpartition("@")[2][:200]

@@ -28,7 +28,6 @@ SYMBOL_LOW, SYMBOL_HIGH = -32_768, 32_767  # golden vectors keep symbols as int1
 GAIN_LOW, GAIN_HIGH = 1e-6, 1e6
 
 _DTYPES = {"freq_ks": "<u4", "size_k": "<i4", "offset_k": "<i4", "table_of_lxc": "<i4", "gain_lc": "<f4"}
-_DIMENSIONS = {"freq_ks": 2, "size_k": 1, "offset_k": 1, "table_of_lxc": 3, "gain_lc": 2}
 
 
 @final
@@ -49,8 +48,7 @@ class Tables:
     gain_lc: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        for name, dtype in _DTYPES.items():
-            object.__setattr__(self, name, _settled(name, getattr(self, name), np.dtype(dtype)))
+        settle(self, _DTYPES)
         _check_rows(self.freq_ks, self.size_k, self.offset_k)
         rows = len(self.size_k)
         levels, contexts, channels = self.table_of_lxc.shape
@@ -175,8 +173,27 @@ class Tables:
     @staticmethod
     def load(data: bytes, *, what: str = "tables.npz") -> Tables:
         """Return the tables in the .npz file `data`. Raises BundleFormat if it is no such file, TablesError."""
-        expected = {name: (dtype, _DIMENSIONS[name]) for name, dtype in _DTYPES.items()}
-        return Tables(**read_arrays(data, expected=expected, max_bytes=MAX_BYTES, what=what))
+        return Tables(**read_arrays(data, expected=expected_arrays(_DTYPES), max_bytes=MAX_BYTES, what=what))
+
+
+def expected_arrays(dtypes: Mapping[str, str]) -> dict[str, tuple[str, int]]:
+    """Return dtype and dimensions of arrays by name; the letters behind the last underscore are its dimensions."""
+    return {name: (dtype, len(name.rpartition("_")[2])) for name, dtype in dtypes.items()}
+
+
+def settle(owner: object, dtypes: Mapping[str, str]) -> None:
+    """Put read-only copies in the place of an owner's arrays. Raises TablesError for one of another kind."""
+    for name, (dtype, dimensions) in expected_arrays(dtypes).items():
+        value, wanted = getattr(owner, name), np.dtype(dtype).newbyteorder("=")
+        if not isinstance(value, np.ndarray):
+            raise TablesError(f"{name}: a {type(value).__name__}, expected an array of {wanted.name}")
+        if value.dtype.newbyteorder("=") != wanted:
+            raise TablesError(f"{name}: dtype {value.dtype}, expected {wanted.name}")
+        if value.ndim != dimensions:
+            raise TablesError(f"{name}: {value.ndim} dimensions, expected {dimensions}")
+        array = np.array(value, dtype=wanted, order="C", copy=True)
+        array.flags.writeable = False
+        object.__setattr__(owner, name, array)
 
 
 def little_endian(owner: object, dtypes: Mapping[str, str]) -> dict[str, NDArray[Any]]:
@@ -218,18 +235,6 @@ def quantise_mass(mass: ArrayLike) -> NDArray[np.uint32]:
         whole_n[int(np.argmax(whole_n))] += left
     freq_n: NDArray[np.uint32] = (whole_n + 1).astype(np.uint32)
     return freq_n
-
-
-def _settled(name: str, value: object, dtype: np.dtype[Any]) -> NDArray[Any]:
-    if not isinstance(value, np.ndarray):
-        raise TablesError(f"{name}: a {type(value).__name__}, expected an array of {dtype.name}")
-    if value.dtype.newbyteorder("=") != dtype.newbyteorder("="):
-        raise TablesError(f"{name}: dtype {value.dtype}, expected {dtype.name}")
-    if value.ndim != _DIMENSIONS[name]:
-        raise TablesError(f"{name}: {value.ndim} dimensions, expected {_DIMENSIONS[name]}")
-    array = np.array(value, dtype=dtype.newbyteorder("="), order="C", copy=True)
-    array.flags.writeable = False
-    return array
 
 
 def _check_rows(freq_ks: NDArray[np.uint32], size_k: NDArray[np.int32], offset_k: NDArray[np.int32]) -> None:

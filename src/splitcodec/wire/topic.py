@@ -14,6 +14,7 @@ from typing import final
 from urllib.parse import unquote, urlsplit
 
 from splitcodec.errors import SettingsError
+from splitcodec.wire.request import without_password
 
 PACKET_TYPE = "application/octet-stream"
 ANSWER_TYPE = "application/json"
@@ -88,14 +89,14 @@ def parse_broker(
         port = parts.port
     except ValueError as error:
         reason = "" if "@" in url else f" ({error})"  # which may be a piece of the password
-        raise SettingsError(f"{_without_password(url)!r} is no URL{reason}; {_EXPECTED}") from None
+        raise SettingsError(f"{without_password(url)!r} is no URL{reason}; {_EXPECTED}") from None
     topic = unquote(parts.path).strip("/")
     if parts.scheme not in _PORTS or not parts.hostname or not topic or parts.query or parts.fragment or port == 0:
-        raise SettingsError(f"{_without_password(url)!r} is no address of a broker and topic; {_EXPECTED}")
+        raise SettingsError(f"{without_password(url)!r} is no address of a broker and topic; {_EXPECTED}")
     if set(topic) & set("+#\0") or topic.startswith("$") or len(topic) > 200 or not topic.isprintable():
         raise SettingsError(f"topic {topic[:80]!r}; expected a name without +, # and a leading $, such as site7")
     if ca_file is not None and parts.scheme != "mqtts":
-        raise SettingsError(f"a CA file for {_without_password(url)!r}; it is for mqtts://")
+        raise SettingsError(f"a CA file for {without_password(url)!r}; it is for mqtts://")
     return Broker(
         host=parts.hostname,
         port=port or _PORTS[parts.scheme],
@@ -111,7 +112,3 @@ def published_bytes(topic: str, properties: bytes, payload: bytes) -> int:
     """Return the bytes of a PUBLISH of QoS 1, `properties` as they are packed: what a broker's limit counts."""
     rest = 2 + len(topic.encode()) + 2 + len(properties) + len(payload)
     return 1 + -(-rest.bit_length() // 7) + rest
-
-
-def _without_password(url: str) -> str:
-    return url.rpartition("@")[2][:200]
