@@ -1,4 +1,4 @@
-"""What all plots share: a figure without a screen, plain axes, a PNG.   used by: pictures.py, benchmarks/latency.py"""
+"""What all plots share: a figure without a screen, plain axes, a PNG.   used by: plots.py, benchmarks/latency.py"""
 
 from __future__ import annotations
 

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import BundlePart, SettingsError
+from splitcodec.evaluation.card import card_with
 from splitcodec.evaluation.golden import remade
 from splitcodec.session import Graph
-from splitcodec.wire.bundle import CARD, Bundle, derive, device_half, renamed, write_folder
+from splitcodec.wire.bundle import Bundle, derive, device_half, renamed, write_folder
 from splitcodec.wire.durable import check_free
 
 CLOSE = 1e-3
@@ -83,11 +84,8 @@ def join(
             "joined": {"edge": edge.ident, f"{'heads' if keep_decoder else 'decoders'}_apart": float(f"{apart:.2g}")},
         },
     )
-    if device.has(CARD):
-        told = f"Decoder, head, tails and tasks are those of `{edge.ident}`, which this encoder learned beside."
-        if keep_decoder:
-            told = f"Head, tails and tasks are those of `{edge.ident}`."
-        files[CARD] = device.read(CARD).rstrip() + f"\n\n{told}\n".encode()
+    told = f"Decoder, head, tails and tasks are those of `{edge.ident}`, which this encoder learned beside."
+    files |= card_with(device, f"Head, tails and tasks are those of `{edge.ident}`." if keep_decoder else told)
     new = renamed(derive(device, manifest, files=files), name, version)
     return write_folder(derive(new, new.manifest, files=remade(device, new)), out)
 

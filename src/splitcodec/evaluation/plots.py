@@ -1,4 +1,4 @@
-"""An evaluation as pictures: top-1 over bytes, and encoder size x data size x accuracy.   used by: report.py"""
+"""An evaluation as plots: top-1 over bytes, and encoder size x data size x accuracy.   used by: report.py"""
 
 from __future__ import annotations
 
