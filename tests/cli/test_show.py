@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from splitcodec.cli.show import complain, each, guesses, print_table, progress, task_names
+from splitcodec.cli.show import complain, each, guesses, print_table, progress, task_names, training_room
 from splitcodec.cli.tokens import read_token, token_reader
-from splitcodec.errors import PictureError, SettingsError
+from splitcodec.errors import MissingExtra, PictureError, SettingsError
 
 
 def test_short_work_prints_nothing_at_all(capfd: pytest.CaptureFixture[str]) -> None:
@@ -110,3 +110,9 @@ def test_a_token_file_without_an_end_is_not_read_whole(tmp_path: Path) -> None:
     for endless in (large, Path("/dev/zero")):
         with pytest.raises(SettingsError, match="more than 1048576 letters"):
             read_token(endless)
+
+
+def test_without_the_training_room_its_commands_say_what_to_install() -> None:
+    told = r"training needs nosuch; install it with: pip install 'splitcodec\[train\]'"
+    with pytest.raises(MissingExtra, match=told), training_room():
+        raise ModuleNotFoundError(name="nosuch")

@@ -12,7 +12,7 @@ from torch import Tensor
 from splitcodec.device.image import load_picture
 from splitcodec.device.placed import crop_bhwc
 from splitcodec.errors import DataError
-from splitcodec.layouts.pictures import find_photographs
+from splitcodec.layouts.folders import find_photographs
 from splitcodec.training.data import (
     Photographs,
     _mix,

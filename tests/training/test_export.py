@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import OutputError, RunError
-from splitcodec.layouts.pictures import find_photographs
+from splitcodec.layouts.folders import find_photographs
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import Teacher
 from splitcodec.session import Graph

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 
 from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import BundlePart, OutputError, RecipeError, RunError
-from splitcodec.layouts.pictures import find_photographs
+from splitcodec.layouts.folders import find_photographs
 from splitcodec.model.student import Student
 from splitcodec.model.transforms import Decoder as TorchDecoder
 from splitcodec.training.build import Halves, build_student, build_teacher

@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from pydantic import ValidationError
 
-from splitcodec.layouts.pictures import find_photographs
+from splitcodec.layouts.folders import find_photographs
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves, build_student, build_teacher
 from splitcodec.training.data import centre_crops

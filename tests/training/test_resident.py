@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from splitcodec.errors import DataError
-from splitcodec.layouts.pictures import find_photographs
+from splitcodec.layouts.folders import find_photographs
 from splitcodec.training.data import Photographs
 from splitcodec.training.resident import Resident, fitting, resident
 

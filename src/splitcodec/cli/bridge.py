@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from splitcodec.cli.show import DEFAULT_BUNDLE, ThreadsOption, TimeoutOption, check_finite
-from splitcodec.cli.shown import say
 from splitcodec.cli.tokens import read_token, token_reader
+from splitcodec.cli.watching import say
 
 if TYPE_CHECKING:
     from splitcodec.wire.request import Respond

@@ -12,9 +12,9 @@ from splitcodec.cli.show import (
     JsonOption,
     NewNameOption,
     NewVersionOption,
-    no_train,
     print_json,
     tell_kept,
+    training_room,
     written,
 )
 from splitcodec.errors import SettingsError
@@ -105,11 +105,9 @@ def recut(
     json_: JsonOption = False,
 ) -> None:
     """Cut a bundle's teacher later: blocks move into the decoder; packets, answers and fingerprint stay."""
-    try:
+    with training_room():
         from splitcodec.training.recipe import read_recipe
         from splitcodec.training.recut import recut as write
-    except ModuleNotFoundError as error:
-        raise no_train(error) from None
     from splitcodec.wire.bundle import open_bundle
     from splitcodec.wire.durable import check_free
 
@@ -133,10 +131,8 @@ def redecode(
     json_: JsonOption = False,
 ) -> None:
     """Give a bundle the decoder that a run learned for it; packets and fingerprint stay, devices need nothing new."""
-    try:
+    with training_room():
         from splitcodec.training.redecode import redecode as write
-    except ModuleNotFoundError as error:
-        raise no_train(error) from None
     from splitcodec.evaluation.golden import remade
     from splitcodec.wire.bundle import open_bundle
     from splitcodec.wire.durable import check_free

@@ -14,10 +14,10 @@ from splitcodec.cli.show import (
     PicturesAtATimeOption,
     complain,
     counter,
-    no_train,
     print_json,
     print_table,
     progress,
+    training_room,
     written,
 )
 from splitcodec.errors import BundlePart, DataError
@@ -57,13 +57,11 @@ def learn_classes(
     The last layer is learned anew on what packets of every level bring, the rest of the network stays. Pictures held
     out are then answered by the new bundle, from packets and uncompressed. Killed, the same command goes on.
     """
-    try:
+    with training_room():
         import torch
 
         from splitcodec.training.class_vectors import see
         from splitcodec.training.own_classes import fit, score, with_classes
-    except ModuleNotFoundError as error:
-        raise no_train(error) from None
     from splitcodec.evaluation.machine import cores
     from splitcodec.wire.bundle import open_bundle, write_folder
     from splitcodec.wire.durable import check_free

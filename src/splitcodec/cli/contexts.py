@@ -13,10 +13,10 @@ from splitcodec.cli.show import (
     JsonOption,
     complain,
     counter,
-    no_train,
     print_json,
     print_table,
     progress,
+    training_room,
     written,
 )
 
@@ -207,10 +207,8 @@ def _latents(
 
 
 def _check_training() -> None:
-    try:
+    with training_room():
         import splitcodec.training.contexts  # noqa: F401 - only to see whether its packages are there
-    except ModuleNotFoundError as error:
-        raise no_train(error) from None
 
 
 def _learned(

@@ -19,12 +19,12 @@ from splitcodec.cli.show import (
     complain,
     counter,
     finished,
-    no_train,
     print_json,
     print_table,
     progress,
     stage_counter,
     tell_kept,
+    training_room,
     written,
 )
 
@@ -123,11 +123,9 @@ def train(
     json_: JsonOption = False,
 ) -> None:
     """Distil a student from the recipe's teacher. Killed at any time, the same command goes on where it stopped."""
-    try:
+    with training_room():
         from splitcodec.training import distill
         from splitcodec.training.recipe import read_recipe
-    except ModuleNotFoundError as error:
-        raise no_train(error) from None
 
     wanted = read_recipe(recipe, changes=tuple(changes or ()))
     with progress() as bar:
@@ -155,10 +153,8 @@ def export(
     json_: JsonOption = False,
 ) -> None:
     """Write a trained run as a bundle: graphs, integer tables, golden vectors, model card."""
-    try:
+    with training_room():
         from splitcodec.training import export as exporter
-    except ModuleNotFoundError as error:
-        raise no_train(error) from None
     from splitcodec.demo.photos import PHOTOGRAPHS
     from splitcodec.device.client import Device
     from splitcodec.device.image import load_picture

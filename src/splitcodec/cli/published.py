@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from splitcodec.cli.show import JsonOption, no_train, print_json, progress
+from splitcodec.cli.show import JsonOption, print_json, progress, training_room
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,11 +39,9 @@ def import_checkpoint(
 
     Its weights become a finished run, and `splitcodec export RUN -o BUNDLE` makes a bundle of it.
     """
-    try:
+    with training_room():
         from splitcodec.training.published import take
         from splitcodec.training.recipe import read_recipe
-    except ModuleNotFoundError as error:
-        raise no_train(error) from None
 
     wanted = read_recipe(recipe, changes=tuple(changes or ()))
     with progress() as bar:

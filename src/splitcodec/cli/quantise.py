@@ -16,11 +16,11 @@ from splitcodec.cli.show import (
     PicturesAtATimeOption,
     complain,
     counter,
-    no_train,
     print_json,
     print_table,
     progress,
     tell_kept,
+    training_room,
     written,
 )
 from splitcodec.errors import BundlePart, DataError, GoldenMismatch
@@ -80,10 +80,8 @@ def quantise(
     Static QDQ, per channel, calibrated on photographs. Fingerprint, tables and the edge's graphs stay: which encoder
     made a packet does not matter to the edge. Measured is agreement with the teacher at equal bytes.
     """
-    try:
+    with training_room():
         from splitcodec.training.quantise import quantise_encoder
-    except ModuleNotFoundError as error:
-        raise no_train(error) from None
     from splitcodec.device.client import Device
     from splitcodec.errors import PictureError
     from splitcodec.evaluation.agreement import agreement, check_levels

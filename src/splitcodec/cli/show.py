@@ -287,6 +287,10 @@ def _named(item: object) -> str:
     return str(item) if isinstance(item, str | Path) else type(item).__name__
 
 
-def no_train(error: ModuleNotFoundError) -> MissingExtra:
-    """Return the refusal of a command of the training room where that is not installed."""
-    return MissingExtra(f"training needs {error.name}; install it with: pip install 'splitcodec[train]'")
+@contextlib.contextmanager
+def training_room() -> Iterator[None]:
+    """Refuse a command whose imports, inside, are of a training room that is not installed. Raises MissingExtra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise MissingExtra(f"training needs {error.name}; install it with: pip install 'splitcodec[train]'") from None

@@ -14,11 +14,11 @@ from splitcodec.cli.show import (
     NewNameOption,
     NewVersionOption,
     finished,
-    no_train,
     print_json,
     progress,
     stage_counter,
     tell_kept,
+    training_room,
     written,
 )
 
@@ -55,11 +55,9 @@ def train_task(
     First the task teacher on uncompressed pictures, then the student's head on packets. Killed at any time, the same
     command goes on where it stopped.
     """
-    try:
+    with training_room():
         from splitcodec.training import task_train
         from splitcodec.training.task_recipe import read_task_recipe
-    except ModuleNotFoundError as error:
-        raise no_train(error) from None
     import math
 
     from splitcodec.errors import SettingsError
@@ -98,10 +96,8 @@ def export_task(
     json_: JsonOption = False,
 ) -> None:
     """Write a bundle with the run's task added. The fingerprint stays, so devices in the field need nothing new."""
-    try:
+    with training_room():
         from splitcodec.training.task_export import export_task as export
-    except ModuleNotFoundError as error:
-        raise no_train(error) from None
     from splitcodec.wire.bundle import open_bundle
     from splitcodec.wire.durable import check_free
 

@@ -33,8 +33,8 @@ from splitcodec.cli.show import (
     complain,
     task_names,
 )
-from splitcodec.cli.shown import Shown, say
 from splitcodec.cli.tokens import TokenFileOption, token_reader
+from splitcodec.cli.watching import Shown, say
 
 if TYPE_CHECKING:
     from splitcodec.device.budget import RateKeeper

@@ -20,11 +20,12 @@ from numpy.typing import NDArray
 import splitcodec
 from splitcodec.device.client import Device
 from splitcodec.errors import DataError, PictureError, SettingsError
+from splitcodec.evaluation.card import card_with
 from splitcodec.evaluation.golden import remade
 from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.refit import ContextCounts, Counts, best_strength, refit, refit_contexts
-from splitcodec.layouts.pictures import find_photographs
-from splitcodec.wire.bundle import CARD, Bundle, derive, open_bundle, renamed, write_folder
+from splitcodec.layouts.folders import find_photographs
+from splitcodec.wire.bundle import Bundle, derive, open_bundle, renamed, write_folder
 from splitcodec.wire.contexts import FILE as CONTEXTS
 from splitcodec.wire.contexts import Contexts
 from splitcodec.wire.durable import check_free, made_folder
@@ -223,12 +224,11 @@ def _calibrated(old: Bundle, tables: Tables, contexts: Contexts | None, *, note:
     files = {old.manifest.table_sets[0]: file.getvalue()}
     if contexts is not None:
         files[CONTEXTS] = contexts.dump()
-    if old.has(CARD):
-        told = (
-            f"Tables calibrated by `splitcodec calibrate` on {note['photographs']} photographs of a user "
-            f"({note['held_out']} more held out). Sizes above are from before."
-        )
-        files[CARD] = old.read(CARD).rstrip() + f"\n\n{told}\n".encode()
+    files |= card_with(
+        old,
+        f"Tables calibrated by `splitcodec calibrate` on {note['photographs']} photographs of a user "
+        f"({note['held_out']} more held out). Sizes above are from before.",
+    )
     manifest = replace(old.manifest, provenance={**old.manifest.provenance, "calibrated": dict(note)})
     new = derive(old, manifest, files=files)
     return derive(new, new.manifest, files=remade(old, new))

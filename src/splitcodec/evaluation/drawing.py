@@ -1,4 +1,4 @@
-"""What all plots share: a figure without a screen, plain axes, a PNG.   used by: pictures.py, benchmarks/latency.py"""
+"""What all plots share: a figure without a screen, plain axes, a PNG.   used by: plots.py, benchmarks/latency.py"""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from splitcodec.errors import MissingExtra
 from splitcodec.evaluation.output import legible
 
+CROWDED = 5  # methods above which the legend goes beside the axes
 # colours of ours (warm), of image codecs (cool), of other rivals (dark): legible on white, also in print
 WARM = ("#d1495b", "#f08a24", "#8f1d4f", "#e377a8")
 COOL = ("#30638e", "#2e933c", "#7d5ba6", "#00a5c4", "#8a9a1f", "#5c6f82", "#b06fd0", "#0b4f6c", "#9bb53c")
@@ -45,6 +46,14 @@ def plain_numbers(axis: Any) -> None:
 def words(text: str) -> str:
     """Return a name as matplotlib shows it: "$" begins no formula, and what is no Unicode becomes legible."""
     return legible(text).replace("$", r"\$")
+
+
+def legend(drawn_on: Any, axes: Any, *, crowded: bool) -> None:
+    """Name the curves: in a corner of the axes, or beside them where there are many."""
+    if crowded:
+        drawn_on.legend(loc="outside right upper", frameon=False, fontsize=9)
+    else:
+        axes.legend(loc="lower right", frameon=False)
 
 
 def dress(axes: Any, *, title: str) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import splitcodec
 from splitcodec.device.encoder import FILES, Encoder
+from splitcodec.evaluation.card import card_with
 from splitcodec.evaluation.golden import FILE, FILE_INT8, int8_golden
-from splitcodec.wire.bundle import CARD, Bundle, derive
+from splitcodec.wire.bundle import Bundle, derive
 
 
 def with_int8(bundle: Bundle, graph: bytes, *, note: Mapping[str, Any]) -> Bundle:
@@ -20,12 +21,12 @@ def with_int8(bundle: Bundle, graph: bytes, *, note: Mapping[str, Any]) -> Bundl
     """
     provenance = {**bundle.manifest.provenance, "int8": {**note, "splitcodec": splitcodec.__version__}}
     files = {FILES["int8"]: graph}
-    if bundle.has(CARD) and not bundle.has(FILES["int8"]):
-        told = (
+    if not bundle.has(FILES["int8"]):
+        files |= card_with(
+            bundle,
             f"`encoder.int8.onnx` is the same encoder in INT8 (`splitcodec quantise`, {note.get('photographs')} "
-            "photographs). Which of the two made a packet does not matter to the edge."
+            "photographs). Which of the two made a packet does not matter to the edge.",
         )
-        files[CARD] = bundle.read(CARD).rstrip() + f"\n\n{told}\n".encode()
     new = derive(bundle, replace(bundle.manifest, provenance=provenance), files=files)
     Encoder(new, precision="int8", threads=1)  # opens it, as a check
     return derive(new, new.manifest, files={FILE_INT8: int8_golden(new)}) if new.has(FILE) else new

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import BundlePart, SettingsError
+from splitcodec.evaluation.card import card_with
 from splitcodec.evaluation.golden import remade
 from splitcodec.session import Graph
-from splitcodec.wire.bundle import CARD, Bundle, derive, device_half, renamed, write_folder
+from splitcodec.wire.bundle import Bundle, derive, device_half, renamed, write_folder
 from splitcodec.wire.durable import check_free
 
 CLOSE = 1e-3
@@ -42,6 +43,29 @@ def join(
     decoders, or else the teachers' heads, differ, OutputError.
     """
     check_free(out)
+    apart = _checked(device, edge, keep_decoder=keep_decoder)
+    ours, theirs = device.manifest, edge.manifest
+    kept = {name for name in device_half(edge).manifest.files if not name.startswith("task_")}
+    kept |= {"decoder.onnx"} if keep_decoder else set()
+    files = {name: edge.read(name) for name in theirs.files if name not in kept}
+    manifest = replace(
+        ours,
+        tasks=theirs.tasks,
+        max_symbols=min(ours.max_symbols, theirs.max_symbols),
+        max_side=min(ours.max_side, theirs.max_side),
+        provenance={
+            **ours.provenance,
+            "joined": {"edge": edge.ident, f"{'heads' if keep_decoder else 'decoders'}_apart": float(f"{apart:.2g}")},
+        },
+    )
+    told = f"Decoder, head, tails and tasks are those of `{edge.ident}`, which this encoder learned beside."
+    files |= card_with(device, f"Head, tails and tasks are those of `{edge.ident}`." if keep_decoder else told)
+    new = renamed(derive(device, manifest, files=files), name, version)
+    return write_folder(derive(new, new.manifest, files=remade(device, new)), out)
+
+
+def _checked(device: Bundle, edge: Bundle, *, keep_decoder: bool) -> float:
+    """Return how far decoders or heads are apart, of two bundles that may be joined."""
     ours, theirs = device.manifest, edge.manifest
     if device.is_device_half or edge.is_device_half:
         half = device if device.is_device_half else edge
@@ -70,26 +94,7 @@ def join(
             f"the decoders of {device.ident} and {edge.ident} differ by {apart:.2g} of the variance of what they give, "
             f"at most {CLOSE:g}; the encoder must have learned beside that decoder (lead, tune: encoder)"
         )
-    kept = {name for name in device_half(edge).manifest.files if not name.startswith("task_")}
-    kept |= {"decoder.onnx"} if keep_decoder else set()
-    files = {name: edge.read(name) for name in theirs.files if name not in kept}
-    manifest = replace(
-        ours,
-        tasks=theirs.tasks,
-        max_symbols=min(ours.max_symbols, theirs.max_symbols),
-        max_side=min(ours.max_side, theirs.max_side),
-        provenance={
-            **ours.provenance,
-            "joined": {"edge": edge.ident, f"{'heads' if keep_decoder else 'decoders'}_apart": float(f"{apart:.2g}")},
-        },
-    )
-    if device.has(CARD):
-        told = f"Decoder, head, tails and tasks are those of `{edge.ident}`, which this encoder learned beside."
-        if keep_decoder:
-            told = f"Head, tails and tasks are those of `{edge.ident}`."
-        files[CARD] = device.read(CARD).rstrip() + f"\n\n{told}\n".encode()
-    new = renamed(derive(device, manifest, files=files), name, version)
-    return write_folder(derive(new, new.manifest, files=remade(device, new)), out)
+    return apart
 
 
 def _apart(device: Bundle, edge: Bundle) -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import final
 
 from splitcodec.errors import DataError
-from splitcodec.layouts.pictures import SUFFIXES
+from splitcodec.layouts.folders import SUFFIXES
 from splitcodec.wire.manifest import Manifest
 
 _INDEXED = re.compile(r"([0-9]{1,6})_.*")

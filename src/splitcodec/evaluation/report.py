@@ -1,4 +1,4 @@
-"""An evaluation on disk: rd.json, rd.png, frontier.png, report.md.   before: rate.py   pictures: pictures.py"""
+"""An evaluation on disk: rd.json, rd.png, frontier.png, report.md.   before: rate.py   plots: plots.py"""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from splitcodec.evaluation.bd import FEWEST, NEAREST, WIDEST, Delta
 from splitcodec.evaluation.output import legible, write_whole
-from splitcodec.evaluation.pictures import curves, frontier
+from splitcodec.evaluation.plots import curves, frontier
 from splitcodec.evaluation.resampled import DRAWS
 from splitcodec.evaluation.result import FRONTIER, OURS, TEACHER, Contrast, EncoderCost, Report
 from splitcodec.evaluation.tables import count, gap, millions, signed, size, table

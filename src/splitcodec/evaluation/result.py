@@ -1,4 +1,4 @@
-"""What an evaluation found, and its JSON.   made by: rate.py   written by: report.py   drawn by: pictures.py"""
+"""What an evaluation found, and its JSON.   made by: rate.py   written by: report.py   drawn by: plots.py"""
 
 from __future__ import annotations
 

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 import splitcodec
 from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import BundlePart, GraphError, SettingsError
+from splitcodec.evaluation.card import card_with
 from splitcodec.evaluation.golden import remade
 from splitcodec.session import Graph
-from splitcodec.wire.bundle import CARD, Bundle, derive, open_bundle, write_folder
+from splitcodec.wire.bundle import Bundle, derive, open_bundle, write_folder
 from splitcodec.wire.graphs import check_graph
 from splitcodec.wire.task import file_name
 
@@ -79,12 +80,11 @@ def retailed(
         provenance={**known, "retailed": told_of},
     )
     files = {TAIL: graph, **({} if _gives_same_maps(old, opened, feature_bchw) else _backbones(old))}
-    if old.has(CARD):
-        said = (
-            f"This is {manifest.ident}: {old.ident} as described above, but with another tail, for {len(classes)} "
-            "classes of a user. Scores and class names above are not its own."
-        )
-        files[CARD] = old.read(CARD).rstrip() + f"\n\n{said}\n".encode()
+    files |= card_with(
+        old,
+        f"This is {manifest.ident}: {old.ident} as described above, but with another tail, for {len(classes)} "
+        "classes of a user. Scores and class names above are not its own.",
+    )
     new = derive(old, manifest, files=files)
     return derive(new, new.manifest, files=remade(old, new))
 

@@ -6,15 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from splitcodec.evaluation.drawing import COOL, DARK, WARM, dress, figure, plain_numbers, png, words
+from splitcodec.evaluation.drawing import COOL, CROWDED, DARK, WARM, dress, figure, legend, plain_numbers, png, words
 from splitcodec.evaluation.hull import upper_hull
 from splitcodec.evaluation.output import legible, write_whole
 from splitcodec.evaluation.result import OURS, UNDERTRAINED
 from splitcodec.evaluation.task_result import TaskReport
 
 _WORDS = {"map50": "mAP@.5", "map": "mAP@[.5:.95]", "miou": "mIoU", "pixel_accuracy": "pixel accuracy"}
-
-_CROWDED = 5  # methods above which the legend goes beside the axes
 
 
 def task_markdown(report: TaskReport) -> str:
@@ -65,7 +63,7 @@ def write_task_report(report: TaskReport, folder: Path) -> list[Path]:
 def _plot(report: TaskReport) -> bytes:
     """Draw upper hulls, as of classification: ours thick, with all its points; undertrained ones dashed and hollow."""
     methods = list(dict.fromkeys(point.method for point in report.points))
-    crowded = len(methods) > _CROWDED
+    crowded = len(methods) > CROWDED
     drawn_on = figure(9.5 if crowded else 7, 4.5)
     axes = drawn_on.subplots()
     for method, colour in _colours(report, methods).items():
@@ -79,10 +77,7 @@ def _plot(report: TaskReport) -> bytes:
     axes.set_ylabel(f"{_WORDS[report.score]}, %")
     where = f"{report.data} ({report.split}, {report.images} pictures)"
     dress(axes, title=f"{report.bundle}: {report.task} on {where}")
-    if crowded:
-        drawn_on.legend(loc="outside right upper", frameon=False, fontsize=9)
-    else:
-        axes.legend(loc="lower right", frameon=False)
+    legend(drawn_on, axes, crowded=crowded)
     return png(drawn_on)
 
 

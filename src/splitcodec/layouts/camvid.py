@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from splitcodec.errors import DataError
-from splitcodec.layouts.pictures import SUFFIXES
+from splitcodec.layouts.folders import SUFFIXES
 from splitcodec.layouts.sample import DataSet, Sample
 
 CLASSES: Final = (

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from splitcodec.device.client import Device
 from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import DataError, PictureError
-from splitcodec.layouts.pictures import find_photographs
+from splitcodec.layouts.folders import find_photographs
 from splitcodec.session import Graph
 from splitcodec.training.last_layer import below_last_layer
 from splitcodec.wire.bundle import Bundle

@@ -21,7 +21,7 @@ from torch import nn
 
 from splitcodec.errors import RunError
 from splitcodec.evaluation.output import legible
-from splitcodec.layouts.pictures import find_photographs
+from splitcodec.layouts.folders import find_photographs
 from splitcodec.model.depthwise import quicken
 from splitcodec.model.student import Student
 from splitcodec.training.begin import begin

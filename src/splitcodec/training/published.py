@@ -26,7 +26,7 @@ from torch import Tensor
 
 from splitcodec.errors import DataError, RecipeError, one_line
 from splitcodec.evaluation.output import legible
-from splitcodec.layouts.pictures import find_photographs
+from splitcodec.layouts.folders import find_photographs
 from splitcodec.model.bottleneck import Bottleneck
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import load_network

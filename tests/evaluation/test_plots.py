@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from splitcodec.evaluation.pictures import _elsewhere, curves, frontier
+from splitcodec.evaluation.plots import _elsewhere, curves, frontier
 from splitcodec.evaluation.rate import evaluate
 from splitcodec.evaluation.result import Corner, Report
 from splitcodec.wire.bundle import Bundle

@@ -1,4 +1,4 @@
-"""An evaluation as pictures: top-1 over bytes, and encoder size x data size x accuracy.   used by: report.py"""
+"""An evaluation as plots: top-1 over bytes, and encoder size x data size x accuracy.   used by: report.py"""
 
 from __future__ import annotations
 
@@ -7,13 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from splitcodec.evaluation.bd import NEAREST, WIDEST
-from splitcodec.evaluation.drawing import COOL, DARK, WARM, dress, figure, plain_numbers, png, words
+from splitcodec.evaluation.drawing import COOL, CROWDED, DARK, WARM, dress, figure, legend, plain_numbers, png, words
 from splitcodec.evaluation.hull import upper_hull
 from splitcodec.evaluation.result import FRONTIER, OURS, Corner, Report
 
 _MARKERS = {WARM: ("o", "p", "h", "8"), COOL: ("s", "^", "v", "P", "<", ">"), DARK: ("D", "X", "d", "*")}
 _HIGH = 345  # points that the axes are high in `frontier`
-_CROWDED = 5  # methods above which the legend goes beside the axes, and only hulls are drawn of others than ours
 _WORST = -15.0  # points below the teacher at the dark end of the colour scale
 
 
@@ -22,7 +21,7 @@ def curves(report: Report) -> bytes:
 
     Undertrained rivals are dashed and hollow. Raises MissingExtra without matplotlib.
     """
-    crowded = len(report.methods) > _CROWDED
+    crowded = len(report.methods) > CROWDED
     drawn_on = figure(10 if crowded else 8, 5.6 if crowded else 5.2)
     axes = drawn_on.add_subplot()
     scores = [report.teacher_top1, *(one.top1 for one in report.points)]
@@ -50,10 +49,7 @@ def curves(report: Report) -> bytes:
     axes.set_xlabel("bytes per picture (mean, log scale)")
     axes.set_ylabel("top-1, %")
     dress(axes, title=f"{report.bundle} on {report.images} pictures of {report.data}")
-    if crowded:
-        drawn_on.legend(loc="outside right upper", frameon=False, fontsize=9)
-    else:
-        axes.legend(loc="lower right", frameon=False)
+    legend(drawn_on, axes, crowded=crowded)
     return png(drawn_on)
 
 
