@@ -18,6 +18,7 @@ import pytest
 
 from splitcodec.device import entry as entries
 from splitcodec.device import journal as journals
+from splitcodec.device.entry import Entry
 from splitcodec.device.camera import Camera
 from splitcodec.device.journal import Journal, Outcome
 from splitcodec.device.placed import Letterbox
