@@ -52,12 +52,9 @@ def test_the_larger_packet_is_sent_where_the_answer_is_unsure(
 def test_the_encoder_runs_once(device: Device, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch) -> None:
     runs: list[object] = []
     latent = type(device.encoder).latent_chw
-
-    def counted(encoder: Any, image_bhwc: Any) -> Any:
-        runs.append(encoder)
-        return latent(encoder, image_bhwc)
-
-    monkeypatch.setattr(type(device.encoder), "latent_chw", counted)
+    monkeypatch.setattr(
+        type(device.encoder), "latent_chw", lambda encoder, image: (runs.append(encoder), latent(encoder, image))[1]
+    )
     asked = Escalation(device, sure=1, level=2, first=0).ask(pictures[0], link=answering(0.9, 0.9, seen=[]))
     assert len(runs) == 1
     first, second = asked.sent

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from splitcodec.device import spool as spools
-from splitcodec.device.entry import Entry, Made, entry_of, idempotency_key
 from splitcodec.device.journal import Journal
 from splitcodec.device.placed import Letterbox
-from splitcodec.device.spool import Spool
+from splitcodec.device.spool import Entry, Spool, entry_of, idempotency_key
 from splitcodec.errors import OutputError, SpoolError
 from splitcodec.wire.request import Wanted
 
@@ -56,7 +55,7 @@ def test_what_to_ask_for_waits_beside_its_packet(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     place = Letterbox((400, 300), 320, 240, 224, 224, 48, 8)
     for wanted in (Wanted(("classify",), 1), Wanted(("classify", "detect"), None, score=0.3), Wanted()):
-        made = entry_of("a@0", "a", made=Made(b"packet", 3, place), wanted=wanted)
+        made = entry_of("a@0", "a", made=(b"packet", 3, place), wanted=wanted)
         assert spool.read(spool.add(made)) == made
         assert made.wanted() == wanted._replace(key=made.key)
         assert (made.place, made.level, made.packet) == (place, 3, b"packet")

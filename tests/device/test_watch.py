@@ -16,14 +16,12 @@ from typing import Any
 
 import pytest
 
-from splitcodec.device import entry as entries
 from splitcodec.device import journal as journals
-from splitcodec.device.entry import Entry
 from splitcodec.device.camera import Camera
 from splitcodec.device.journal import Journal, Outcome
 from splitcodec.device.placed import Letterbox
 from splitcodec.device.source import Capture, Folder, Known
-from splitcodec.device.spool import Spool
+from splitcodec.device.spool import Entry, Spool
 from splitcodec.device.status import Backoff
 from splitcodec.device.watch import DROP_NEWEST, DROP_OLDEST, REFUSE, Watch
 from splitcodec.errors import (
@@ -46,10 +44,10 @@ def answer_to(packet: bytes) -> bytes:
     return json.dumps({"bundle": "b@1", "level": 3, "answers": {"classify": [guess]}, "ms": {"tail": 1.0}}).encode()
 
 
-def encode(picture: Any) -> entries.Made:
+def encode(picture: Any) -> tuple[bytes, int, None]:
     if picture == b"bad":
         raise PictureUnreadable("not a picture")
-    return entries.Made(bytes(picture), 3, None)
+    return bytes(picture), 3, None
 
 
 class Made:
@@ -86,7 +84,7 @@ class Bench:
         self.trouble: list[LinkError] = []
         self.hated: set[bytes] = set()
         self.reserve_bytes = 0
-        self.encode: Callable[[Any], entries.Made | None] = encode
+        self.encode: Callable[[Any], tuple[bytes, int, Letterbox | None] | None] = encode
         self.max_bytes = 1_000_000
         self.when_full = REFUSE
         self.again()
@@ -154,7 +152,7 @@ def test_pictures_are_answered_in_order_with_all_that_is_known(bench: Bench) -> 
 
 def test_boxes_come_in_pixels_of_the_picture_also_after_a_restart(bench: Bench) -> None:
     place = Letterbox((400, 200), 320, 160, 320, 192)
-    bench.encode = lambda picture: entries.Made(bytes(picture), 3, place if picture == b"a" else None)
+    bench.encode = lambda picture: (bytes(picture), 3, place if picture == b"a" else None)
 
     def send(packet: bytes, _: Wanted) -> bytes:
         box = {"index": 0, "label": "car", "score": 0.5, "box": [0.25, 0.0, 0.5, 0.5]}
@@ -173,7 +171,7 @@ def test_boxes_come_in_pixels_of_the_picture_also_after_a_restart(bench: Bench) 
 def test_an_encoder_that_was_stopped_leaves_the_capture_for_the_next_run(bench: Bench) -> None:
     stop = threading.Event()
 
-    def stopped(picture: Any) -> entries.Made | None:
+    def stopped(picture: Any) -> tuple[bytes, int, None] | None:
         if picture == b"b":
             stop.set()
             return None
@@ -192,7 +190,7 @@ def test_an_encoder_that_was_stopped_leaves_the_capture_for_the_next_run(bench: 
 def test_a_packet_is_sent_while_the_next_picture_still_waits_for_its_turn(bench: Bench) -> None:
     stop, nothing_waits = threading.Event(), threading.Event()
 
-    def slow(picture: Any) -> entries.Made | None:
+    def slow(picture: Any) -> tuple[bytes, int, None] | None:
         if picture == b"a":
             assert nothing_waits.wait(20)  # the sending thread has looked, found nothing, and sleeps
         if picture == b"b":
@@ -277,6 +275,13 @@ def test_a_packet_always_asks_for_what_it_was_made_for(bench: Bench) -> None:
     assert other == Wanted(("classify", "detect"), None, bench.lines()[1]["key"])
 
 
+def test_a_packet_that_an_older_version_left_asks_for_what_is_wanted_today(bench: Bench) -> None:
+    bench.spool.add(Entry("a@0", "a", "0123", 3, b"a"))
+    bench.again().once(threading.Event())
+    assert bench.told() == [("a", "a")]
+    assert bench.sent == [(b"a", Wanted(("classify",), None, "0123"))]
+
+
 def test_a_capture_that_is_encoded_anew_for_other_tasks_has_another_key(bench: Bench) -> None:
     bench.source.add("a")
     bench.trouble = [LinkDown("the answer was lost")]
@@ -352,7 +357,7 @@ def test_a_picture_that_waits_for_room_is_encoded_once(bench: Bench) -> None:
     bench.max_bytes, bench.trouble, seen = 3 * 4096, [LinkDown("away")] * 9, list[bytes]()
     bench.again()
 
-    def encode_and_count(picture: Any) -> entries.Made:
+    def encode_and_count(picture: Any) -> tuple[bytes, int, None]:
         seen.append(picture)
         return encode(picture)
 
@@ -572,7 +577,7 @@ def test_names_that_are_not_utf8_are_taken_with_the_others(bench: Bench) -> None
 def test_a_backlog_does_not_keep_it_from_stopping(bench: Bench, once: bool) -> None:
     stop = threading.Event()
 
-    def encode_one(picture: Any) -> entries.Made:
+    def encode_one(picture: Any) -> tuple[bytes, int, None]:
         stop.set()
         return encode(picture)
 
@@ -737,7 +742,7 @@ def test_a_camera_that_fails_is_in_the_status_until_a_picture_comes(
     cv2, clock = MadeUp(), Clock()
     monkeypatch.setitem(sys.modules, "cv2", cv2)
     bench.source = Camera("0", every_s=3600.0, clock=clock)  # type: ignore[assignment]
-    bench.encode = lambda _: entries.Made(b"frame", 3, None)
+    bench.encode = lambda _: (b"frame", 3, None)
     watch = bench.again()
     cv2.gives = cv2.opens = False
     for second in range(4):

@@ -204,7 +204,7 @@ def ask(
     _check_side(side, shown)
     meter = LinkMeter(link)
     limits = Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s)
-    check_sure(sure, first_level, tasks=wanted, limited=limits.any)
+    check_sure(sure, first_level, tasks=wanted, limits=limits)
     allowed = Allowances(limits, meter=meter, around=around(url))
     device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
     allowed.ready(device, level=level, fit=shown, side=side)

@@ -1,4 +1,4 @@
-"""`ask --sure`: its options, also those of `watch`, and what two packets come to.   used by: device.py, watch.py"""
+"""`ask --sure`: its options, and what a photograph that may take two packets comes to.   used by: device.py"""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from splitcodec.cli.limits import Limits
 from splitcodec.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -32,15 +33,17 @@ FirstLevelOption = Annotated[
 ]
 
 
-def check_sure(sure: float | None, first_level: int | None, *, tasks: Sequence[str], limited: bool) -> None:
+def check_sure(sure: float | None, first_level: int | None, *, tasks: Sequence[str], limits: Limits) -> None:
     """Refuse options that make no sense together. Raises SettingsError."""
+    from splitcodec.device.escalation import CLASSIFY
+
     if sure is None:
         if first_level is not None:
             raise SettingsError("--first-level means nothing without --sure; add it, or leave --first-level out")
         return
-    if "classify" not in tasks:
-        raise SettingsError("--sure asks how sure the best guess is; add classify to --tasks")
-    if limited:
+    if CLASSIFY not in tasks:
+        raise SettingsError(f"--sure asks how sure the best guess is; add {CLASSIFY} to --tasks")
+    if limits != Limits(None, False, None, None, None, None, None):
         raise SettingsError(
             "--sure has levels of its own; leave --max-bytes, --deadline-ms and --kbit-per-s out, or it"
         )
@@ -50,7 +53,7 @@ def escalated(
     asking: Escalation, image: Path, *, link: Callable[[bytes], bytes], fit: Fit, side: int | None
 ) -> tuple[Answer, dict[str, Any]]:
     """Return the last answer, and what `--json` tells beside it: bytes and milliseconds of all packets."""
-    from splitcodec.wire.answer import certainty
+    from splitcodec.device.escalation import certainty
 
     begin = time.perf_counter()
     asked = asking.ask(image, link=link, fit=fit, side=side)

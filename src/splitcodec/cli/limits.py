@@ -61,11 +61,6 @@ class Limits:
     fps: float | None
     window_s: float | None
 
-    @property
-    def any(self) -> bool:
-        """Say whether any was given."""
-        return self != Limits(None, False, None, None, None, None, None)
-
     def check(self, *, measures_link: bool) -> None:
         """Refuse options that make no sense together. Raises SettingsError."""
         if self.deadline_ms is not None and self.fps is not None:

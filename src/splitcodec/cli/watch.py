@@ -14,7 +14,6 @@ from splitcodec.cli.interrupts import INTERRUPTED
 
 import typer
 
-from splitcodec.cli.escalated import FirstLevelOption, SureOption, check_sure
 from splitcodec.cli.limits import ForceFitOption, MaxBytesOption
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
@@ -39,7 +38,7 @@ from splitcodec.cli.watching import Shown, say
 if TYPE_CHECKING:
     from splitcodec.device.budget import RateKeeper
     from splitcodec.device.client import Device, Encoded
-    from splitcodec.device.entry import Made
+    from splitcodec.device.placed import Letterbox
     from splitcodec.device.source import Source
     from splitcodec.device.view import Fit
     from splitcodec.wire.request import Wanted
@@ -91,8 +90,6 @@ def watch(
         float | None,
         typer.Option("--window-s", metavar="W", help="With --kbit-per-s: seconds over which it is averaged (10)."),
     ] = None,
-    sure: SureOption = None,
-    first_level: FirstLevelOption = None,
     bundle: BundleOption = DEFAULT_BUNDLE,
     tasks: Annotated[str, typer.Option("--tasks", help="Comma-separated tasks of the bundle.")] = "classify",
     top: TopOption = None,
@@ -142,7 +139,6 @@ def watch(
     place = _spool(spool, folder=folder, camera=camera)
     every, settle = _times(every, settle, camera=camera, after=after)
     asking = Wanted(tuple(task_names(tasks)), top, score=score)
-    check_sure(sure, first_level, tasks=asking.tasks, limited=max_bytes is not None or kbit_per_s is not None)
     shown, stop = Shown(json_=json_), threading.Event()
     keeper = None if kbit_per_s is None else RateKeeper(kbit_per_s, window_s=10.0 if window_s is None else window_s)
     with contextlib.ExitStack() as closing:
@@ -153,15 +149,7 @@ def watch(
         closing.callback(source.close)
         device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
         encode = _encoding(
-            device,
-            asking,
-            level=level,
-            max_bytes=max_bytes,
-            force_fit=force_fit,
-            keeper=keeper,
-            sure=sure,
-            first_level=first_level,
-            stop=stop,
+            device, asking, level=level, max_bytes=max_bytes, force_fit=force_fit, keeper=keeper, stop=stop
         )
         packets = Spool(place)
         closing.callback(packets.close)
@@ -236,34 +224,22 @@ def _encoding(
     max_bytes: int | None,
     force_fit: bool,
     keeper: RateKeeper | None,
-    sure: float | None,
-    first_level: int | None,
     stop: threading.Event,
-) -> Callable[[Any], Made | None]:
+) -> Callable[[Any], tuple[bytes, int, Letterbox] | None]:
     """Return what makes packets of pictures. Raises SettingsError, TaskError for what the bundle has not got."""
-    from splitcodec.device.entry import Larger, Made
-    from splitcodec.device.escalation import Escalation
     from splitcodec.device.pace import Pace
 
     device.checked_level(level)
     check_tasks(device.bundle, asking.tasks)
     fit: Fit = "crop" if asking.tasks == ("classify",) else "letterbox"
-    if sure is not None:
-        escalation = Escalation(device, sure=sure, level=level, first=first_level)
-
-        def both(picture: Any) -> Made:
-            first, then = escalation.encodings(picture, fit=fit)
-            return Made(first.packet, first.level, first.place, Larger(then.packet, then.level, sure))
-
-        return both
     encoding = partial(device.encode_timed, level=level, fit=fit)
     limited: Callable[[Any], Encoded | None] = partial(encoding, max_bytes=max_bytes, force_fit=force_fit)
     if keeper is not None:
         limited = Pace(encoding, keeper, wait=stop.wait, max_bytes=max_bytes, force_fit=force_fit)
 
-    def encode(picture: Any) -> Made | None:
+    def encode(picture: Any) -> tuple[bytes, int, Letterbox] | None:
         encoded = limited(picture)
-        return None if encoded is None else Made(encoded.packet, encoded.level, encoded.place)
+        return None if encoded is None else (encoded.packet, encoded.level, encoded.place)
 
     return encode
 

@@ -19,9 +19,10 @@ from splitcodec.device.image import Picture
 from splitcodec.device.overlay import in_picture
 from splitcodec.device.view import Fit
 from splitcodec.errors import SettingsError
-from splitcodec.wire.answer import Answer, certainty, parse_answer
+from splitcodec.wire.answer import Answer, parse_answer
 from splitcodec.wire.given import whole, within
 
+CLASSIFY: Final = "classify"
 PART: Final = 3
 """The first packet's level is the second's divided by this, unless it is said (reports/escalation.json)."""
 
@@ -97,3 +98,14 @@ class Escalation:
             ms = {stage: round(1000 * seconds, 3) for stage, seconds in spent.items()}
             yield Encoded(packet, level, ms, place, max(place.rows, place.cols))
             spent = {}
+
+
+def certainty(answer: Answer) -> float:
+    """Return the probability of the best guess. Raises SettingsError for an answer without a classification."""
+    guesses = answer["answers"].get(CLASSIFY)
+    if not guesses:
+        raise SettingsError(
+            f"an answer to {', '.join(answer['answers']) or 'nothing'}; {CLASSIFY} alone says how sure it is, so ask "
+            "for it as well"
+        )
+    return guesses[0]["p"]

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, final
+from typing import Any, Protocol, final
 
 from splitcodec.device.image import suffixes
 from splitcodec.device.journal import Outcome
@@ -26,8 +26,6 @@ LONG_AGO_S = 60.0  # more than clocks differ, so that what is older at the first
 RESTLESS_S = 60.0  # that nobody waits longer for than what makes a file whole
 MOST_FAILURES = 5
 KEEP, DELETE, MOVE = "keep", "delete", "move"
-
-_Made = TypeVar("_Made")
 
 
 @final
@@ -42,14 +40,6 @@ class Capture:
     ident: str
     picture: str
     load: Callable[[], Any]
-
-    def encoded(self, encode: Callable[[Any], _Made]) -> _Made:
-        """Return what `encode` makes of the picture. Raises as `load` and `encode`, PictureTooLarge for memory."""
-        try:
-            return encode(self.load())
-        except MemoryError:
-            message = f"{self.picture}: does not fit into this machine's memory; shrink it first"
-            raise PictureTooLarge(message) from None
 
 
 Known = Callable[[str, str], bool]  # (ident, picture) -> has it a line, or does it wait?

@@ -1,20 +1,26 @@
 """Packets that wait on disk for the link.   before: device/client.py   after: device/watch.py
 
-One file a packet (`entry.py`), written beside its place and renamed into it, so that a reader sees all of it or
-nothing. Names are numbers that count up, in the order of sending; what else lies in the folder is left alone.
+One file a packet, written beside its place and renamed into it, so that a reader sees all of it or nothing. A file
+holds one line of JSON, the packet, and a CRC-32 of both. Names are numbers that count up, in the order of sending;
+what else lies in the folder is left alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
+import zlib
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
-from splitcodec.device.entry import Entry, parse_entry
+from splitcodec.device.placed import Letterbox
 from splitcodec.errors import OutputError, SpoolError
 from splitcodec.wire.durable import write_atomically
+from splitcodec.wire.request import Wanted
 
 LEDGER = "ledger"
 """The journal's own file in a spool's folder."""
@@ -24,6 +30,46 @@ _REFUSED = "refused"
 _BLOCK = 4096  # what a small file takes on most disks
 MOST_REFUSED = 1000
 RESERVE_BYTES = 1_000_000
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A packet that waits: of which capture and picture, its level, its idempotency key.
+
+    `place` is where the picture lies in what the network sees, so that an answer's boxes find back to the picture.
+    `tasks`, `top` and `score` (none: the edge's defaults) are asked for whenever it is sent.
+    """
+
+    capture: str
+    picture: str
+    key: str
+    level: int
+    packet: bytes
+    place: Letterbox | None = None
+    tasks: tuple[str, ...] = ()
+    top: int | None = None
+    score: float | None = None
+
+    def wanted(self) -> Wanted:
+        """Return what to ask for, and under which key."""
+        return Wanted(self.tasks, self.top, self.key, self.score)
+
+
+def entry_of(capture: str, picture: str, *, made: tuple[bytes, int, Letterbox | None], wanted: Wanted) -> Entry:
+    """Return the entry of a packet that was made now: (packet, level, place)."""
+    packet, level, place = made
+    key = idempotency_key(packet, capture, wanted=wanted)
+    return Entry(capture, picture, key, level, packet, place, wanted.tasks, wanted.top, wanted.score)
+
+
+def idempotency_key(packet: bytes, capture: str, *, wanted: Wanted) -> str:
+    """Return the key of a packet: the same for one capture however often it is sent, another for every other.
+
+    An edge gives one key one answer, so what is asked for is part of it.
+    """
+    rest = repr((capture, wanted.tasks, wanted.top, wanted.score)).encode()
+    return hashlib.sha256(len(packet).to_bytes(4, "little") + packet + rest).hexdigest()[:32]
 
 
 @final
@@ -61,20 +107,17 @@ class Spool:
         """Return the places of all packets, the first to be sent first."""
         return list(self._sizes)
 
-    def add(self, entry: Entry, place: Path | None = None) -> Path:
-        """Put a packet at the end, or in place of one; it is on the disk when this returns. Raises OutputError."""
-        new = place is None
-        if place is None:
-            place = self.folder / f"{self._next:012d}{_SUFFIX}"
-        content = entry.dump()
+    def add(self, entry: Entry) -> Path:
+        """Put a packet at the end; it is on the disk when this returns. Raises OutputError."""
+        place = self.folder / f"{self._next:012d}{_SUFFIX}"
+        content = _dump(entry)
         self._check_there()
         if self._free_bytes() < self._reserve_bytes + len(content):
             raise OutputError(
                 f"less than {self._reserve_bytes:,} bytes are free in {self.folder}, kept for answers; free some space"
             )
         write_atomically(place, content)
-        self._next += new
-        self.bytes -= self._sizes.get(place, 0)
+        self._next += 1
         self._sizes[place] = disk_size(len(content))
         self.bytes += self._sizes[place]
         self._learn(place, entry)
@@ -89,7 +132,7 @@ class Spool:
             raise SpoolError(f"{place}: gone; something else has removed the packet") from None
         except OSError as error:
             raise OutputError(f"cannot read {place}: {error.strerror}; tried again later") from None
-        entry = parse_entry(content, place)
+        entry = _parse(content, place)
         if place in self._sizes:
             self._learn(place, entry)
         return entry
@@ -161,7 +204,7 @@ def disk_size(n_bytes: int) -> int:
 
 def entry_size(entry: Entry) -> int:
     """Return what an entry will take on the disk."""
-    return disk_size(len(entry.dump()))
+    return disk_size(len(_dump(entry)))
 
 
 def lock_file(path: Path) -> int:
@@ -182,3 +225,51 @@ def lock_file(path: Path) -> int:
             raise
         raise SpoolError(f"{path.parent} is used by another process; stop it, or choose another folder") from None
     return handle
+
+
+def _dump(entry: Entry) -> bytes:
+    head: dict[str, Any] = {
+        "capture": entry.capture,
+        "picture": entry.picture,
+        "key": entry.key,
+        "level": entry.level,
+        "tasks": entry.tasks,
+        "top": entry.top,
+        "score": entry.score,
+    }
+    if entry.place is not None:
+        head["place"] = asdict(entry.place)
+    content = json.dumps(head, separators=(",", ":")).encode() + b"\n" + entry.packet
+    return content + zlib.crc32(content).to_bytes(4, "little")
+
+
+def _parse(content: bytes, place: Path) -> Entry:
+    try:
+        if zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "little"):
+            raise ValueError("CRC-32 differs")
+        head, _, packet = content[:-4].partition(b"\n")
+        got: Any = json.loads(head)
+        return Entry(
+            capture=str(got["capture"]),
+            picture=str(got["picture"]),
+            key=str(got["key"]),
+            level=int(got["level"]),
+            packet=packet,
+            place=_place(got["place"]) if "place" in got else None,
+            tasks=_tasks(got["tasks"]),
+            top=None if got["top"] is None else int(got["top"]),
+            score=None if got["score"] is None else float(got["score"]),
+        )
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise SpoolError(f"{place}: damaged ({error}); the packet is set aside") from None
+
+
+def _place(got: Any) -> Letterbox:
+    width, height = got["picture"]
+    return Letterbox(**{**got, "picture": (width, height)})
+
+
+def _tasks(got: Any) -> tuple[str, ...]:
+    if not isinstance(got, list):
+        raise TypeError("tasks are no list")
+    return tuple(str(task) for task in got)

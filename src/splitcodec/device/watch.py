@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any, final
 
 from splitcodec.device.beside import beside
-from splitcodec.device.entry import Entry, Made, entry_of
 from splitcodec.device.journal import Journal, Outcome, problem_line
+from splitcodec.device.overlay import in_picture
+from splitcodec.device.placed import Letterbox
 from splitcodec.device.source import Capture, Source
-from splitcodec.device.spool import Spool, entry_size
+from splitcodec.device.spool import Entry, Spool, entry_of, entry_size
 from splitcodec.device.status import Backoff, Status, shown_address
 from splitcodec.errors import (
     BudgetTooSmall,
@@ -27,10 +28,12 @@ from splitcodec.errors import (
     OutputError,
     PictureError,
     PictureNotFound,
+    PictureTooLarge,
     SettingsError,
     SplitcodecError,
     SpoolError,
 )
+from splitcodec.wire.answer import Answer, parse_answer
 from splitcodec.wire.problem import may_pass
 from splitcodec.wire.request import Wanted
 
@@ -41,17 +44,17 @@ REFUSE, DROP_OLDEST, DROP_NEWEST = "refuse", "drop-oldest", "drop-newest"
 class Watch:
     """Takes captures from `source` into `spool` and their answers into `journal`.
 
-    `encode(picture)` makes its packets, or None where it was stopped while it waited, so that the capture stays where
-    it is; `send(packet, wanted)` returns the answer's JSON. Packets are made to ask for `asking`, and do so whenever
-    they are sent. The spool holds at most `max_bytes`; where it is full, `when_full` is "refuse" (take no more
-    pictures), "drop-oldest" or "drop-newest" (a line says so). `tell` is called with every line that is written, and
-    `None` when only the status has changed.
+    `encode(picture)` returns (packet, level, place), or None where it was stopped while it waited, so that the capture
+    stays where it is; `send(packet, wanted)` returns the answer's JSON, whose boxes are mapped by `place`, if any.
+    Packets are made to ask for `asking`, and do so whenever they are sent. The spool holds at most `max_bytes`; where
+    it is full, `when_full` is "refuse" (take no more pictures), "drop-oldest" or "drop-newest" (a line says so). `tell`
+    is called with every line that is written, and `None` when only the status has changed.
     """
 
     def __init__(
         self,
         *,
-        encode: Callable[[Any], Made | None],
+        encode: Callable[[Any], tuple[bytes, int, Letterbox | None] | None],
         send: Callable[[bytes, Wanted], bytes],
         source: Source,
         spool: Spool,
@@ -63,8 +66,9 @@ class Watch:
     ) -> None:
         if when_full not in (REFUSE, DROP_OLDEST, DROP_NEWEST):
             raise SettingsError(f"--when-full {when_full!r}; expected refuse, drop-oldest or drop-newest")
-        self._encode, self._send, self._source, self._spool, self._journal = encode, send, source, spool, journal
-        self._max_bytes, self._asking, self._when_full, self._tell = max_bytes, asking, when_full, tell
+        self._encode, self._send, self._source = encode, send, source
+        self._spool, self._journal, self._max_bytes, self._asking = spool, journal, max_bytes, asking
+        self._when_full, self._tell = when_full, tell
         self._room = entry_size(Entry("", "", "", 0, b""))  # what the next packet is taken to need
         self._lock, self._more = threading.RLock(), threading.Event()  # more may wait than the sending thread knows of
         self._in_flight: Path | None = None
@@ -135,7 +139,8 @@ class Watch:
             self._more.clear()
             if stop.is_set():  # what was cleared may have been the call to stop
                 return
-            if (done := self.deliver()) is None:
+            done = self.deliver()
+            if done is None:
                 self._more.wait()
             elif done:
                 backoff.reset()
@@ -161,13 +166,16 @@ class Watch:
         if self._when_full == REFUSE and self._full():
             return False
         try:
-            made = capture.encoded(self._encode)
+            made = self._encode(capture.load())
         except PictureNotFound:
             return True  # gone, or still changing: it comes again as another capture
         except DataError as error:
             return not self._hindered("source", error)  # it comes again at the next look; others can be read
         except (PictureError, BudgetTooSmall) as error:  # neither gets better by waiting
             return self._settle(capture, Outcome.UNREADABLE, problem_line(Outcome.UNREADABLE, error))
+        except MemoryError:
+            large = PictureTooLarge(f"{capture.picture}: does not fit into this machine's memory; shrink it first")
+            return self._settle(capture, Outcome.UNREADABLE, problem_line(Outcome.UNREADABLE, large))
         if made is None:
             return False
         entry = entry_of(capture.ident, capture.picture, made=made, wanted=self._asking)
@@ -180,9 +188,13 @@ class Watch:
                 if self._when_full == REFUSE:
                     return False
                 return self._settle(capture, Outcome.DROPPED, self._overflow())
-            if not self._put(entry):
-                return False
+            try:
+                self._spool.add(entry)
+            except OutputError as error:
+                return self._hindered("disk", error)
+            self.status.disk = ""
             self.status.taken += 1
+            self._count()
         self._more.set()
         self._tell(None)
         return True
@@ -228,29 +240,18 @@ class Watch:
         if (outcome := self._journal.outcome(entry.capture)) is not None:
             return self._finish(place, entry.capture, entry.picture, outcome)
         capture = Capture(entry.capture, entry.picture, bytes)
+        told = {"key": entry.key, "bytes": len(entry.packet), "level": entry.level}
         try:
             self.status.sent += 1
-            answer, larger = entry.ask(self._send)
+            answer: Answer = parse_answer(self._send(entry.packet, entry.wanted()))
+            if entry.place is not None:
+                answer = in_picture(answer, entry.place)
         except (LinkError, SettingsError) as error:
             if isinstance(error, LinkError) and may_pass(error):
                 return self._hindered("link", error)
-            line = {**entry.told(), **problem_line(Outcome.REFUSED, error)}
-            return self._settle(capture, Outcome.REFUSED, line, place=place)
+            return self._settle(capture, Outcome.REFUSED, {**told, **problem_line(Outcome.REFUSED, error)}, place=place)
         self.status.link = ""
-        if larger is not None:
-            return self._put(larger, place) and self._deliver(place)
-        return self._settle(capture, Outcome.ANSWERED, {**entry.told(), **answer}, place=place)
-
-    def _put(self, entry: Entry, place: Path | None = None) -> bool:
-        """Put an entry at the end of the spool, or at a place; it is on the disk when this returns True."""
-        with self._lock:
-            try:
-                self._spool.add(entry, place)
-            except OutputError as error:
-                return self._hindered("disk", error)
-            self.status.disk = ""
-            self._count()
-        return True
+        return self._settle(capture, Outcome.ANSWERED, {**told, **answer}, place=place)
 
     def _settle(self, capture: Capture, outcome: Outcome, line: dict[str, Any], *, place: Path | None = None) -> bool:
         line = {"picture": capture.picture, **line}

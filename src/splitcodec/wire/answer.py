@@ -10,7 +10,7 @@ import json
 import math
 from typing import Any, NoReturn, TypedDict, cast
 
-from splitcodec.errors import AnswerTooLarge, LinkGarbled, SettingsError
+from splitcodec.errors import AnswerTooLarge, LinkGarbled
 
 MAX_BYTES = 1 << 20
 MAX_SIDE = 65_536
@@ -103,17 +103,6 @@ def parse_answer(data: bytes) -> Answer:
     for name in (*answers, *ms):
         _text(name, where="name of a task or stage")
     return Answer(bundle=bundle, level=level, answers=answers, ms=ms)
-
-
-def certainty(answer: Answer) -> float:
-    """Return the probability of the best guess. Raises SettingsError for an answer without a classification."""
-    guesses = answer["answers"].get("classify")
-    if not guesses:
-        raise SettingsError(
-            f"an answer to {', '.join(answer['answers']) or 'nothing'}; classify alone says how sure it is, so ask "
-            "for it as well"
-        )
-    return guesses[0]["p"]
 
 
 def _task(task: str, found: object) -> list[Guess] | list[Box] | Mask:
