@@ -17,7 +17,6 @@ BUDGET = (
     "side, mean",
     "refused",
 )
-ESCALATION = ("method", "points below the teacher", "one packet, bytes", "`--sure`, bytes", "saved, %")
 SHARES = {
     "INT8, by channel": "encode int8, constriction",
     "INT8, by context": "encode int8, constriction, by context",
@@ -49,30 +48,6 @@ def budget_row(one: Mapping[str, Any]) -> tuple[str, ...]:
         f"{one['side_mean'] or 0:.0f}",
         str(one["refused"]),
     )
-
-
-def escalation(report: Mapping[str, Any]) -> list[str]:
-    """Return what asking again only where an answer is unsure saves, out of reports/escalation.json."""
-    return [
-        f"{report['photographs']} photographs of `{report['data']}`, top-1 of the uncompressed teacher "
-        f"{report['teacher_top1']:.1f} %:",
-        "",
-        *table(ESCALATION, escalation_rows(report)),
-    ]
-
-
-def escalation_rows(report: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return the cells of each method and score."""
-    rows = []
-    for method in report["methods"]:
-        for one in method["bytes_at_equal_score"]:
-            single, escalated = one["single"], one["escalated"]
-            if single is None and escalated is None:
-                continue
-            saved = "-" if single is None or escalated is None else f"{100 * (1 - escalated / single):.0f}"
-            sizes = ("-" if size is None else f"{size:,.0f}" for size in (single, escalated))
-            rows.append((method["bundle"] or method["method"], f"{-one['top1_minus_teacher']:g}", *sizes, saved))
-    return rows
 
 
 def contexts(encode: Mapping[str, Any], learned: Mapping[str, Mapping[str, Any]]) -> list[str]:

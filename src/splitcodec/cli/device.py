@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from splitcodec.cli.drawn import check_draw, write_drawing
-from splitcodec.cli.escalated import FirstLevelOption, SureOption, check_sure, escalated
 from splitcodec.cli.limits import (
     Allowances,
     DeadlineOption,
@@ -160,8 +159,6 @@ def ask(
         typer.Option("--fit", help="What of the picture is sent. Default: the crop to classify, else all of it."),
     ] = None,
     side: SideOption = None,
-    sure: SureOption = None,
-    first_level: FirstLevelOption = None,
     draw: Annotated[
         Path | None, typer.Option("--draw", metavar="PNG", help="Write the picture with boxes and label map on it.")
     ] = None,
@@ -176,12 +173,11 @@ def ask(
     photograph gives one object, several give a list; one that failed has "error" in place of its answer. After what an
     edge refuses for every photograph, such as a token or a task, the others are not sent. --deadline-ms
     without --kbit-per-s measures the link by what it carries; the first photograph is then also sent at the lowest and
-    the highest level that --level and --max-bytes allow. --sure spends bytes where they are needed: see docs/device.md.
+    the highest level that --level and --max-bytes allow.
     """
     import time
 
     from splitcodec.device.client import Device
-    from splitcodec.device.escalation import Escalation
     from splitcodec.device.links import around, open_link
     from splitcodec.device.meter import LinkMeter
     from splitcodec.device.overlay import in_picture
@@ -204,34 +200,30 @@ def ask(
     _check_side(side, shown)
     meter = LinkMeter(link)
     limits = Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s)
-    check_sure(sure, first_level, tasks=wanted, limits=limits)
     allowed = Allowances(limits, meter=meter, around=around(url))
     device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
     allowed.ready(device, level=level, fit=shown, side=side)
-    twice = None if sure is None else Escalation(device, sure=sure, level=level, first=first_level)
     start = time.monotonic()
     drawn: list[Answer] = []
 
     def one(image: Path) -> dict[str, Any]:
         if deadline_ms is not None and kbit_per_s is None and not meter.measured:
-            for probe in (0, 0, device.bundle.manifest.levels - 1 if level is None else level):  # the first connects
+            highest = device.bundle.manifest.levels - 1 if level is None else level
+            for probe in (0, 0, highest):  # the first opens the connection
                 meter(device.encode(image, level=probe, max_bytes=max_bytes, force_fit=force_fit, fit=shown, side=side))
             meter.forget(1)
-        if twice is not None:
-            answer, told = escalated(twice, image, link=meter, fit=shown, side=side)
-            drawn.append(answer)
-            return {**answer, "image": str(image), **told}
         asked = allowed.next()
         time.sleep(max(0.0, start + allowed.due_s - time.monotonic()))
         encoded = device.encode_timed(image, level=level, fit=shown, side=side, **asked)
         allowed.spent(len(encoded.packet))
         begin = time.perf_counter()
-        answer = in_picture(parse_answer(meter(encoded.packet)), encoded.place)
+        sent = parse_answer(meter(encoded.packet))
+        answer = in_picture(sent, encoded.place)
         drawn.append(answer)
         trip = round(1000 * (time.perf_counter() - begin) - sum(answer["ms"].values()), 3)
         ms = {**encoded.ms, "link": max(trip, 0.0), **answer["ms"]}
-        sent = {"image": str(image), "bytes": len(encoded.packet), **_forced(encoded, force_fit=force_fit)}
-        return {**answer, "ms": ms, **sent}
+        forced = _forced(encoded, force_fit=force_fit)
+        return {**answer, "ms": ms, "image": str(image), "bytes": len(encoded.packet), **forced}
 
     try:
         done, failures = each(
@@ -243,19 +235,14 @@ def ask(
         )
     finally:
         link.close()
-    _tell(done, title=f"{device.bundle.ident} at {link.url}", json_=json_, one=len(images) == 1)
+    if json_:
+        print_json(done[0] if len(images) == 1 else done)
+    elif answered := [d for d in done if "error" not in d]:
+        rows = [(d["image"], guesses(d), d["bytes"], d["level"], f"{sum(d['ms'].values()):.1f}") for d in answered]
+        print_table(f"{device.bundle.ident} at {link.url}", ("image", "answer", "bytes", "level", "ms"), rows, left=2)
     if draw is not None and drawn:  # after the answer is told: disks get full
         write_drawing(images[0], drawn[0], draw)
     leave(failures)
-
-
-def _tell(done: list[dict[str, Any]], *, title: str, json_: bool, one: bool) -> None:
-    """Print answers, as JSON or as a table of those that came."""
-    if json_:
-        print_json(done[0] if one else done)
-    elif answered := [d for d in done if "error" not in d]:
-        rows = [(d["image"], guesses(d), d["bytes"], d["level"], f"{sum(d['ms'].values()):.1f}") for d in answered]
-        print_table(title, ("image", "answer", "bytes", "level", "ms"), rows, left=2)
 
 
 def _forced(encoded: Encoded, *, force_fit: bool) -> dict[str, int]:
