@@ -21,7 +21,7 @@ from splitcodec.device.camera import Camera
 from splitcodec.device.journal import Journal, Outcome
 from splitcodec.device.placed import Letterbox
 from splitcodec.device.source import Capture, Folder, Known
-from splitcodec.device.spool import Entry, Spool
+from splitcodec.device.spool import Spool
 from splitcodec.device.status import Backoff
 from splitcodec.device.watch import DROP_NEWEST, DROP_OLDEST, REFUSE, Watch
 from splitcodec.errors import (
@@ -273,13 +273,6 @@ def test_a_packet_always_asks_for_what_it_was_made_for(bench: Bench) -> None:
     first, again, other = (wanted for _, wanted in bench.sent)
     assert first == again == Wanted(("classify",), 1, bench.lines()[0]["key"])
     assert other == Wanted(("classify", "detect"), None, bench.lines()[1]["key"])
-
-
-def test_a_packet_that_an_older_version_left_asks_for_what_is_wanted_today(bench: Bench) -> None:
-    bench.spool.add(Entry("a@0", "a", "0123", 3, b"a"))
-    bench.again().once(threading.Event())
-    assert bench.told() == [("a", "a")]
-    assert bench.sent == [(b"a", Wanted(("classify",), None, "0123"))]
 
 
 def test_a_capture_that_is_encoded_anew_for_other_tasks_has_another_key(bench: Bench) -> None:
