@@ -15,6 +15,7 @@ from outcome import exit_code
 from latency_parts.page import section as latency_section
 from loading.page import page
 from pages.blocks import blocks
+from pages.corruptions import corruptions
 from pages.equal import PAGE as EQUAL
 from pages.equal import equal
 from pages.marked import with_blocks
@@ -28,6 +29,7 @@ RATE = Path("reports/rate_accuracy/rd.json")
 PRIOR = Path("reports/ablation_prior.json")  # may be missing
 ABLATIONS = Path("reports/ablations/rd.json")  # may be missing
 LATENCY = Path("reports/latency.json")  # may be missing
+CORRUPTED = Path("reports/corruptions.json")  # may be missing
 LOAD, MUTATIONS = Path("reports/load.json"), Path("reports/mutations.json")
 COMMAND = (  # of reports that do not say it themselves
     ".venv/bin/splitcodec evaluate --bundle efficientnet-lite0 --data DIR --codecs jpeg,webp,avif"
@@ -132,8 +134,8 @@ def results(rate: dict[str, Any]) -> str:
     report = (ROOT / RATE.parent / "report.md").read_text(encoding="utf-8")
     body = re.sub(r"\]\((\w+\.png)\)", rf"](../{RATE.parent.as_posix()}/\1)", report)
     body = body.replace("\n## ", "\n### ").replace("# ", "## ", 1)
-    others = (Path(FIGURES), PRIOR, ABLATIONS, LATENCY)
-    figures, prior, trained, latency = (_report_if_any(path) for path in others)
+    others = (Path(FIGURES), CORRUPTED, PRIOR, ABLATIONS, LATENCY)
+    figures, corrupted, prior, trained, latency = (_report_if_any(path) for path in others)
     return "\n".join(
         [
             "# Results",
@@ -145,6 +147,7 @@ def results(rate: dict[str, Any]) -> str:
             body.rstrip(),
             "",
             *(yardstick(rate, figures) if figures else []),
+            *(corruptions(corrupted) if corrupted else []),
             *tasks(ROOT),
             *(without_prior(prior) if prior else []),
             *(ablations(trained, rate) if trained else []),

@@ -20,6 +20,7 @@ SCRIPTS = {  # what measures, and what has to be given
     "browser": ("_measure", ["--data", "none"]),
     "budget": ("measure", ["--data", "none"]),
     "coder": ("measure", []),
+    "corruptions": ("measure", ["--data", "none"]),
     "encode": ("measure", []),
     "footprint": ("measure", []),
     "int8": ("_measure", ["--photos", "none"]),
