@@ -9,8 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
+from splitcodec.evaluation.report import write_report
 from splitcodec.evaluation.result import Report
 from tests.evaluation.conftest import Make
 
@@ -187,3 +191,31 @@ def test_results_tell_of_the_prior_where_it_was_measured(
     assert "| gains, deflate | level 0 | 1,500 | 1,000 | 70.00 |" in text
     assert "| uniform, deflate | 8 steps | 3,000 | - | 71.00 |" in text
     assert "-33.3 % against `gains, deflate`; - against `uniform, deflate`." in text
+
+
+def pixels(file: Path) -> NDArray[np.float64]:
+    with Image.open(file) as picture:
+        return np.asarray(picture.convert("L"), float)
+
+
+def test_plots_come_out_of_reports_alone(
+    monkeypatch: pytest.MonkeyPatch, report: Report, arena: Report, tmp_path: Path
+) -> None:
+    """A change of colours wanted hours of measuring anew."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import plots
+
+    monkeypatch.setattr(plots, "REPORTS", tmp_path)
+    monkeypatch.setattr(plots, "LATENCY", "none.json")
+    for name, one in (("rate_accuracy", arena), ("ablations", report)):
+        write_report(one, tmp_path / name)
+    files = sorted(tmp_path.rglob("*.png"))
+    before = [pixels(file) for file in files]
+    for file in files:
+        file.write_bytes(b"old")
+    assert plots.main() == 0
+    for old, file in zip(before, files, strict=True):
+        assert old.shape == pixels(file).shape
+        assert np.abs(old - pixels(file)).mean() < 0.5  # a report's numbers are rounded
+    (tmp_path / "ablations" / "rd.json").write_text("{}")
+    assert plots.main() == 2
