@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pages.reports import read_report
+from pages.shortened import ours_alone
 
 TASKS = {"detect": "Object detection", "segment": "Semantic segmentation"}  # reports/<task>/ may be missing
 OURS = "splitcodec"
@@ -24,8 +25,9 @@ def tasks(root: Path) -> list[str]:
             "",
             f"![scores over bytes](../reports/{task}/{task}.png)",
             "",
-            (folder / f"{task}.md").read_text(encoding="utf-8").rstrip(),
+            ours_alone((folder / f"{task}.md").read_text(encoding="utf-8"), ours=OURS).rstrip(),
             "",
+            f"Every setting of the others: [{task}.md](../reports/{task}/{task}.md).",
             "Few pictures are there to learn from and to score: absolute scores are those of a small data set.",
             "Codecs feed the uncompressed task teacher. The student's head began as the teacher's, was distilled from",
             "it, and then had as many task epochs again: what it scores above the teacher is that, not the packets.",

@@ -70,10 +70,11 @@ def test_a_refusal_is_one_line(tmp_path: Path) -> None:
 
 def test_the_summary_claims_nothing_against_the_undertrained(results: ModuleType, arena: Report) -> None:
     text = results.summary(arena.to_json())
-    assert "| paper (undertrained) | 500 M |" in text
-    assert "nothing is claimed against them" in text
-    assert all("undertrained" in line for line in text.splitlines() if "paper" in line)
-    (line,) = [line for line in text.splitlines() if "| paper (undertrained) |" in line]
+    assert "Not in the table: paper. " in text
+    assert "(undertrained), so\nnothing is claimed against them." in text
+    assert not [line for line in text.splitlines() if line.startswith("|") and "paper" in line]
+    whole = results.summary_table(arena.to_json())  # as `make arena` prints it
+    (line,) = [line for line in whole.splitlines() if "| paper (undertrained) | 500 M |" in line]
     assert line.endswith("| no claim |  |")
 
 
@@ -86,8 +87,11 @@ def test_the_summary_says_whose_network_is_not_known_and_how_to_have_every_row_a
     why = ": theirs is not known, or its tail was tuned."
     assert f"behind every method, but for tuned{why}" in results.summary(body)
     body["encoders"]["paper"]["teacher"] = None
+    assert f"behind every method, but for tuned{why}" in results.summary(body)  # paper is not in the table
+    body["encoders"]["paper"]["trained"] = "trained"
     text = results.summary(body)
     assert f"behind every method, but for paper, tuned{why}" in text
+    assert "\n| paper | 500 M | " in text
     assert "`make arena DATA=DIR POINTS=reports/rivals.json`" in text
     body["command"] += " --points reports/rivals.json"
     assert "`make arena DATA=DIR POINTS='reports/rivals.json reports/rivals.json'`" in results.summary(body)
