@@ -21,7 +21,8 @@ from pages.equal import equal
 from pages.first_screen import claim, limits, silence
 from pages.marked import with_blocks
 from pages.reports import read_report
-from pages.shortened import shortened
+from pages.rivals import rivals
+from pages.shortened import shortened, turned
 from pages.tasks import tasks
 from pages.yardstick import FIGURES, yardstick
 from splitcodec.evaluation.output import write_whole
@@ -146,7 +147,7 @@ def results(rate: dict[str, Any]) -> str:
     report = (ROOT / RATE.parent / "report.md").read_text(encoding="utf-8")
     body = re.sub(r"\]\((\w+\.png)\)", rf"](../{RATE.parent.as_posix()}/\1)", report)
     body = body.replace("\n## ", "\n### ").replace("# ", "## ", 1)
-    body = shortened(body, left_out=LEFT_OUT)
+    body = turned(shortened(body, left_out=LEFT_OUT))
     others = (Path(FIGURES), PRIOR, ABLATIONS, LATENCY)
     figures, prior, trained, latency = (_report_if_any(path) for path in others)
     return "\n".join(
@@ -159,6 +160,7 @@ def results(rate: dict[str, Any]) -> str:
             f"Every setting, paired differences and BD-rates between all: [{RATE.parent.name}/report.md]"
             f"(../{RATE.parent.as_posix()}/report.md).",
             "",
+            *rivals(rate),
             body.rstrip(),
             "",
             *(yardstick(rate, figures) if figures else []),

@@ -13,8 +13,8 @@ BUDGET = (
     "bytes, most",
     "top-1, %",
     "minus teacher",
-    "untouched, %",
-    "side, mean",
+    "not forced, %",
+    "side in pixels, mean",
     "refused",
 )
 SHARES = {

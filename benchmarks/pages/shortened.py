@@ -6,17 +6,39 @@ import re
 from collections.abc import Sequence
 
 _MATRIX = re.compile(r"BD-rate of every method with an encoder \(rows\)[^\n]*\n\n(?:\|[^\n]*\n)+\n?")
+_CORNERS = re.compile(
+    r"\| method \| encoder MACs \| bytes \|[^\n]*\n(?:\|[^\n]*\n)+\n?"
+)  # drawn above, and told at equal score
+_EQUAL = re.compile(r"(\| below[^\n]*\n)\|[-:|]+\|\n((?:\|[^\n]*\n)+)")
 
 
 def shortened(report: str, *, left_out: Sequence[str]) -> str:
-    """Return the report without the sections of these headings (of any level), and without the matrix of BD-rates."""
+    """Return the report without the sections of these headings (of any level), and without tables that repeat."""
     kept, leaving = [], False
     for line in report.splitlines(keepends=True):
         if line.startswith("#"):
             leaving = line.lstrip("#").strip() in left_out
         if not leaving:
             kept.append(line)
-    return _MATRIX.sub("", "".join(kept))
+    return _CORNERS.sub("", _MATRIX.sub("", "".join(kept)))
+
+
+def turned(report: str) -> str:
+    """Return the report with its table of bytes at equal score turned round: a row for each method, not a column."""
+
+    def turn(found: re.Match[str]) -> str:
+        lines = [
+            [cell.strip() for cell in row.strip("|\n ").split(" | ")] for row in (found[1] + found[2]).splitlines()
+        ]
+        head, *rows = zip(*lines, strict=True)
+        ruled = "|---|" + "---:|" * (len(head) - 1)
+        return "".join(f"{line}\n" for line in [_row(head), ruled, *map(_row, rows)])
+
+    return _EQUAL.sub(turn, report)
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def ours_alone(report: str, *, ours: str) -> str:

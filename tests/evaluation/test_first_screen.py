@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,17 @@ def test_the_first_screen_says_what_is_better_and_what_is_not() -> None:
     scores = {"splitcodec": 78.0, "far": 70.0, "big": 79.5}
     points = [{"method": name, "top1": top1} for name, best in scores.items() for top1 in (50.0, best)]
     rate: dict[str, Any] = {"images": 5, "teacher_top1": 80.0, "encoders": encoders, "points": points}
-    rate |= {"bytes_at_equal_score": [{"top1_minus_teacher": -3.0, "bytes": sizes}]}
+    intervals = {**dict.fromkeys(sizes), "big": [1000.0, 1900.0]}
+    rate |= {"bytes_at_equal_score": [{"top1_minus_teacher": -3.0, "bytes": sizes, "bytes_interval": intervals}]}
+    rate |= {"bd_range": {"avif": [65.0, 78.0]}}
     rate |= {"bd_rate": {"avif": -77.6}, "bd_rate_interval": {"avif": [-82.0, -71.4]}}
     text = "\n".join(claim(rate))
-    assert "**2,000** with `splitcodec` (59 M), **1,400** with `big` (140 M)." in text
-    assert "`avif`, the best of 2 image codecs there, takes **7,500**." in text
-    assert "78 % fewer bytes than `avif` (BD-rate;\n95 % interval 71 to 82)" in text
+    assert "| `splitcodec`, 59 M | `big`, 140 M | `avif`, the best of 2 image codecs |\n" in text
+    assert "\n| **2,000** | **1,400** [1,000 to 1,900] | 7,500 |\n" in text
+    assert (
+        "from 65.0 to 78.0 % (BD-rate) the default, `splitcodec`, takes 78 % [71 to 82] fewer bytes than `avif`."
+        in text
+    )
     assert "paper" not in text
 
     def row(name: str, ms: float, even: dict[str, float | None]) -> dict[str, Any]:
@@ -72,7 +78,7 @@ def test_the_first_screen_says_what_is_better_and_what_is_not() -> None:
 
 def test_results_leave_out_what_the_report_beside_them_has() -> None:
     """The page had 1,255 lines: each setting of each codec, and the same in differences."""
-    from pages.shortened import ours_alone, shortened
+    from pages.shortened import ours_alone, shortened, turned
 
     matrix = "BD-rate of every method with an encoder (rows) against every method (columns):\n\n| a |\n|---|\n| 1 |\n\n"
     report = f"# A\n\n### Long\n\nrows\n\n### B\n\nwords\n\n{matrix}### C\nend\n"
@@ -80,8 +86,22 @@ def test_results_leave_out_what_the_report_beside_them_has() -> None:
     task = "x\n\n| method | setting | bytes |\n|---|---|---|\n| me | 1 | 2 |\n| jpeg | 1 | 2 |\n\n| jpeg | 3 |\n"
     assert ours_alone(task, ours="me").splitlines() == [*task.splitlines()[:5], "", "| jpeg | 3 |"]
     assert ours_alone("no table", ours="me") == "no table"
+    equal = "| below | me | you |\n|---|---:|---:|\n| 1 points | 20 | - |\n| 2 points | 10 [5 to 6] | 7 |\n"
+    rows = ["| below | 1 points | 2 points |", "|---|---:|---:|", "| me | 20 | 10 [5 to 6] |", "| you | - | 7 |"]
+    assert turned(f"a\n\n{equal}b").splitlines() == ["a", "", *rows, "b"]
     page = (ROOT / "docs" / "results.md").read_text()
     assert len(page.splitlines()) < 600
     for name in ("reports/rate_accuracy/report.md", "reports/detect/detect.md", "reports/segment/segment.md"):
         assert f"](../{name})" in page
         assert (ROOT / name).exists()
+
+
+def test_every_rival_of_the_report_is_told_for_what_it_is() -> None:
+    """The page said `reduced` and `end_to_end`, and nowhere what these are."""
+    from pages.rivals import rivals
+
+    costs = json.loads((ROOT / "reports" / "rate_accuracy" / "rd.json").read_bytes())["encoders"]
+    told = "\n".join(rivals({"encoders": costs}))
+    for name, cost in costs.items():
+        assert (f"\n- `{name}`: " in told) == (not cost["ours"]), name
+    assert rivals({}) == []
