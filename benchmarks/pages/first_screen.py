@@ -30,16 +30,16 @@ def claim(rate: Mapping[str, Any]) -> list[str]:
     least, most = rate["bd_range"][best]
     return [
         f"**Fewer bytes at equal accuracy.** Bytes of a photograph at {AT:g} points of top-1 accuracy below the "
-        "uncompressed network, by bundle, with the multiply-accumulates",
-        "of its encoder on the device (in brackets 95 % intervals; none where a curve ends near there):",
+        "uncompressed network, by encoder, with the multiply-accumulates",
+        "that it costs the device (in brackets 95 % intervals; none where a curve ends near there):",
         "",
         *table(tuple(told), [tuple(told.values())], left=0),
         "",
         f"On average over accuracies from {least:.1f} to {most:.1f} % (BD-rate) the default, "
         f"`{_bundle(rate['encoders'][OURS])}`, takes {-rate['bd_rate'][best]:.0f} % [{-high:.0f} to {-low:.0f}] fewer "
         f"bytes than `{best}`.",
-        f"Measured on {rate['images']} ImageNet photographs, one a class, probably of the training split, so scores are",
-        "higher than on the validation split (the teacher's published top-1 there: 75.5 %).",
+        f"Measured on {rate['images']} ImageNet photographs, one a class, probably of the training split, so scores",
+        "are higher than on the validation split (the teacher's published top-1 there: 75.5 %).",
     ]
 
 
