@@ -71,7 +71,7 @@ def test_a_refusal_is_one_line(tmp_path: Path) -> None:
 def test_the_summary_claims_nothing_against_the_undertrained(results: ModuleType, arena: Report) -> None:
     text = results.summary(arena.to_json())
     assert "Not in the table: paper. " in text
-    assert "(undertrained), so\nnothing is claimed against them." in text
+    assert "(undertrained), so nothing is claimed against them." in text
     assert not [line for line in text.splitlines() if line.startswith("|") and "paper" in line]
     whole = results.summary_table(arena.to_json())  # as `make arena` prints it
     (line,) = [line for line in whole.splitlines() if "| paper (undertrained) | 500 M |" in line]
