@@ -14,7 +14,7 @@ REQUESTS ?= 20000
 # tests of one file share what they train or start, so files are dealt out, not tests; SIDE_BY_SIDE= runs them one by one
 SIDE_BY_SIDE ?= -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo test test-all test-slim check format wheel wheel-device evaluate arena ablations latency results train load soak soak-ray clean
+.PHONY: help demo test test-all test-slim check format wheel wheel-device evaluate arena ablations latency results plots train load soak soak-ray clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -62,6 +62,9 @@ latency: $(VENV)/.dev  ## from picture to answer over links of several rates, af
 
 results: $(VENV)/.dev  ## write docs/results.md, docs/load.md and the marked blocks of README and docs/ out of reports/
 	$(BIN)/python benchmarks/results.py
+
+plots: $(VENV)/.dev  ## draw the plots in reports/ anew out of the JSON beside them, after a change of how they look
+	$(BIN)/python benchmarks/plots.py
 
 train: $(VENV)/.dev  ## train the shipped bundles again, each after what it is led by (PHOTOS=folder, RUNS=folder)
 	for size in _large _medium "" _tiny; do \

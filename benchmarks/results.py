@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,20 @@ from pages.blocks import blocks
 from pages.corruptions import corruptions
 from pages.equal import PAGE as EQUAL
 from pages.equal import equal
+from pages.first_screen import claim, limits, silence
 from pages.marked import with_blocks
 from pages.reports import read_report
+from pages.rivals import rivals
+from pages.shortened import shortened, turned
 from pages.tasks import tasks
 from pages.yardstick import FIGURES, yardstick
 from splitcodec.evaluation.output import write_whole
 
 ROOT = Path(__file__).parent.parent
 RATE = Path("reports/rate_accuracy/rd.json")
-PRIOR = Path("reports/ablation_prior.json")  # may be missing
-ABLATIONS = Path("reports/ablations/rd.json")  # may be missing
-LATENCY = Path("reports/latency.json")  # may be missing
-CORRUPTED = Path("reports/corruptions.json")  # may be missing
+PRIOR, ABLATIONS = Path("reports/ablation_prior.json"), Path("reports/ablations/rd.json")  # may be missing
+LATENCY, CORRUPTED = Path("reports/latency.json"), Path("reports/corruptions.json")  # may be missing
+LEFT_OUT = ("Every setting", "Against the setting nearest in bytes", "Overhead")  # of report.md, in docs/results.md
 LOAD, MUTATIONS = Path("reports/load.json"), Path("reports/mutations.json")
 COMMAND = (  # of reports that do not say it themselves
     ".venv/bin/splitcodec evaluate --bundle efficientnet-lite0 --data DIR --codecs jpeg,webp,avif"
@@ -38,6 +41,7 @@ COMMAND = (  # of reports that do not say it themselves
 PRIOR_COMMAND = f"python benchmarks/ablations.py --data DIR --out {PRIOR.as_posix()}"
 OURS, UNDERTRAINED, ANOTHER = "splitcodec", "undertrained", "another network"
 SAME, ELSEWHERE = "same", "same, cut elsewhere"
+TOLD = (1.0, 3.0, 6.0, 10.0)  # README's points below the teacher
 
 
 def main() -> int:
@@ -46,8 +50,9 @@ def main() -> int:
 
 
 def _write_or_check() -> int:
-    rate, load, mutations = (read_report(ROOT / path) for path in (RATE, LOAD, MUTATIONS))
-    marked = {"README.md": {"results": summary(rate).splitlines()}, **blocks(ROOT)}
+    rate, load, mutations, latency = (read_report(ROOT / path) for path in (RATE, LOAD, MUTATIONS, LATENCY))
+    first = {"claim": claim(rate), "results": summary(rate).splitlines(), "limits": limits(rate, latency, load)}
+    marked = {"README.md": first, **blocks(ROOT)}
     wanted = {
         "docs/results.md": results(rate),
         "docs/load.md": page(load, mutations),
@@ -64,30 +69,28 @@ def _write_or_check() -> int:
 
 
 def summary(rate: dict[str, Any]) -> str:
-    """Return README's words and table."""
+    """Return README's words and table: fewer scores than the report has, and no rows of what nothing is claimed of."""
     undertrained = [name for name in _methods(rate) if _is_undertrained(rate, name)]
     target = "arena" if "command" in rate else "evaluate"
-    words = ["Undertrained rivals are listed, but nothing is claimed against them."] if undertrained else []
     drawn = ["In brackets: 95 % intervals over photographs drawn again."] if any(_intervals(rate).values()) else []
     return "\n".join(
         [
-            f"Mean bytes per photograph (224 x 224 pixels) that each method needs for an accuracy, on {rate['images']}",
-            "ImageNet photographs. Each column is an accuracy: so many points of top-1 below the uncompressed",
-            f"teacher's {rate['teacher_top1']:.1f} %; a dash: the method does not get there.",
-            f"`{OURS}` is `{rate['bundle']}`.",
-            f"The same network answers behind every method{_but(rate)}.",
+            f"Mean bytes per photograph (224 x 224 pixels) on {rate['images']} ImageNet photographs; one column per",
+            f"accuracy: so many points of top-1 below the uncompressed teacher's {rate['teacher_top1']:.1f} %; "
+            "a dash: not reached.",
+            f"Bold: ours; `{OURS}` is the default bundle, `{rate['bundle']}`. MACs: multiply-accumulates of the",
+            f"encoder. The same network answers behind every method{_but(rate)}.",
             "",
-            summary_table(rate),
+            summary_table(rate, below=TOLD, silent=False),
             "",
             f"BD-rate: how many per cent more bytes `{OURS}` takes than that method at equal accuracy, on average;",
             f"negative is fewer. BD-accuracy: how many points more `{OURS}` scores at equal bytes, on average.",
             *drawn,
-            *words,
+            *silence(undertrained),
             "",
-            "The photographs are a sample of one per class, probably of ImageNet's training split, so every score is",
-            "higher than on the validation split (the teacher's published top-1 there: 75.5 %). To repeat this:",
-            f"`make {target} DATA=DIR{_points(rate)}`. [docs/results.md](docs/results.md) has every point with",
-            "its interval, and the machine.",
+            "To repeat this:",
+            f"`make {target} DATA=DIR{_points(rate)}`; [docs/results.md](docs/results.md) has more, and the machine,",
+            "[reports/rate_accuracy/report.md](reports/rate_accuracy/report.md) every setting with its interval.",
         ]
     )
 
@@ -95,7 +98,11 @@ def summary(rate: dict[str, Any]) -> str:
 def _but(rate: dict[str, Any]) -> str:
     """Return the words that except methods which are not known to answer with the very network of ours."""
     costs = {name: cost for name, cost in rate.get("encoders", {}).items() if not cost.get("ours")}
-    names = [name for name, cost in costs.items() if cost.get("teacher") not in (SAME, ELSEWHERE)]
+    names = [
+        name
+        for name, cost in costs.items()
+        if cost.get("teacher") not in (SAME, ELSEWHERE) and _label(rate, name) == name
+    ]
     return f", but for {', '.join(names)}: theirs is not known, or its tail was tuned" if names else ""
 
 
@@ -106,9 +113,13 @@ def _points(rate: dict[str, Any]) -> str:
     return f" POINTS={' '.join(places)}" if len(places) == 1 else f" POINTS='{' '.join(places)}'" if places else ""
 
 
-def summary_table(rate: dict[str, Any]) -> str:
-    """Return a row per method: encoder, bytes at equal scores, BD-rate and BD-accuracy of ours against it."""
-    rows = rate["bytes_at_equal_score"]
+def summary_table(rate: dict[str, Any], *, below: Sequence[float] | None = None, silent: bool = True) -> str:
+    """Return a row per method: encoder, bytes at equal scores, BD-rate and BD-accuracy of ours against it.
+
+    `below` are the scores, in points below the teacher (None: all), `silent` whether rivals are in it that nothing is
+    claimed against.
+    """
+    rows = [one for one in rate["bytes_at_equal_score"] if below is None or -one["top1_minus_teacher"] in below]
     encoders = bool(rate.get("encoders"))
     head = ["method", *(["MACs"] if encoders else []), *(f"-{-row['top1_minus_teacher']:g}" for row in rows)]
     lines = [[*head, "BD-rate", "BD-accuracy"], ["---"] + ["---:"] * (len(head) + 1)]
@@ -116,14 +127,16 @@ def summary_table(rate: dict[str, Any]) -> str:
         percent = _signed(rate["bd_rate"].get(method), 0, " %") + _within(_intervals(rate).get(method))
         points = rate.get("bd_accuracy", {}).get(method)
         label = _label(rate, method)
-        silent = label != method
+        marked = label != method
+        if marked and not silent:
+            continue
         lines.append(
             [
                 f"**{label}**" if method == OURS or _cost(rate, method).get("ours") else label,
                 *([_millions(_cost(rate, method).get("macs"))] if encoders else []),
                 *(_bytes(row["bytes"].get(method)) for row in rows),
-                "" if method == OURS else "no claim" if silent else percent,
-                "" if method == OURS else "" if silent else _signed(points, 1),
+                "" if method == OURS else "no claim" if marked else percent,
+                "" if method == OURS else "" if marked else _signed(points, 1),
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -134,8 +147,9 @@ def results(rate: dict[str, Any]) -> str:
     report = (ROOT / RATE.parent / "report.md").read_text(encoding="utf-8")
     body = re.sub(r"\]\((\w+\.png)\)", rf"](../{RATE.parent.as_posix()}/\1)", report)
     body = body.replace("\n## ", "\n### ").replace("# ", "## ", 1)
-    others = (Path(FIGURES), CORRUPTED, PRIOR, ABLATIONS, LATENCY)
-    figures, corrupted, prior, trained, latency = (_report_if_any(path) for path in others)
+    body = turned(shortened(body, left_out=LEFT_OUT))
+    others = map(_report_if_any, (Path(FIGURES), CORRUPTED, PRIOR, ABLATIONS, LATENCY))
+    figures, corrupted, prior, trained, latency = others
     return "\n".join(
         [
             "# Results",
@@ -143,7 +157,10 @@ def results(rate: dict[str, Any]) -> str:
             "Generated by `make results` from the files in `reports/`; never edited by hand.",
             "",
             f"Command: `{rate.get('command', COMMAND)}` (commit {rate['commit']}).",
+            f"Every setting, paired differences and BD-rates between all: [{RATE.parent.name}/report.md]"
+            f"(../{RATE.parent.as_posix()}/report.md).",
             "",
+            *rivals(rate),
             body.rstrip(),
             "",
             *(yardstick(rate, figures) if figures else []),
@@ -239,9 +256,8 @@ def _cost(rate: dict[str, Any], method: str) -> dict[str, Any]:
 
 
 def _label(rate: dict[str, Any], method: str) -> str:
-    marks = [ANOTHER] * (_cost(rate, method).get("teacher") == ANOTHER) + [UNDERTRAINED] * _is_undertrained(
-        rate, method
-    )
+    marks = [ANOTHER] * (_cost(rate, method).get("teacher") == ANOTHER)
+    marks += [UNDERTRAINED] * _is_undertrained(rate, method)
     return f"{method} ({', '.join(marks)})" if marks else method
 
 

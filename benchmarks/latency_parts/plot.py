@@ -5,17 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from latency_parts.show import labelled
-from splitcodec.evaluation.drawing import COOL, DARK, WARM, dress, figure, plain_numbers, png
+from splitcodec.evaluation.drawing import Kind, Style, dress, figure, plain_numbers, png, styles
 
-_MARKERS = ("o", "s", "^", "v", "D", "P", "X", "p")
-_WAYS = {
-    ("fp32", False): ("-", "o"),
-    ("fp32", True): ("--", "s"),
-    ("int8", False): ("-.", "^"),
-    ("int8", True): (":", "v"),
-}
-_TOGETHER = ("-", "*")  # several tasks of one packet
-_COLOURS = {"ours": WARM, "codec": COOL, "rival": DARK, "device": ("#555555", "#999999")}
 _STAGES = {  # on the device dark, at the edge light
     "preprocess": "#5c6f82",
     "network": "#30638e",
@@ -26,50 +17,75 @@ _STAGES = {  # on the device dark, at the edge light
 }
 
 
-def plot(report: dict[str, Any]) -> bytes:
-    """Return a PNG: a row per carrier, in it a panel per device (this one, slower ones); and one of the stages.
+_DEVICE = (Style("#555555", ""), Style("#999999", ""))  # no link: level lines
+_KINDS: dict[str, Kind] = {"ours": "ours", "codec": "codec"}  # what else there is is a rival
 
-    Raises MissingExtra.
+
+def plot(report: dict[str, Any]) -> bytes:
+    """Return a PNG: a panel per device (this one, slower ones) over the first carrier, and one of the stages.
+
+    Of ours the lines are fp32 with the compiled coder and, of the first bundle, several tasks; the bars INT8 too. The
+    tables have all, and the other carrier. Raises MissingExtra.
     """
-    blocks = report["blocks"]
-    carriers = list(dict.fromkeys(block["carrier"] for block in blocks))
-    wide = len(blocks) // len(carriers)
-    high = max(4.6 * len(carriers), 2.6 + 0.42 * len(report["strategies"]))  # a bar and its two-line name each
-    drawn_on = figure(5.2 * (wide + 1) + 2.2, high)
-    grid = drawn_on.add_gridspec(len(carriers), wide + 1)
-    lines = [drawn_on.add_subplot(grid[row, column]) for row in range(len(carriers)) for column in range(wide)]
-    bars = drawn_on.add_subplot(grid[:, wide])
+    carrier = report["blocks"][0]["carrier"]
+    blocks = [block for block in report["blocks"] if block["carrier"] == carrier]
+    shown = [one for one in report["strategies"] if one.get("coder") != "plain"]
+    drawn_on = figure(4.4 * len(blocks) + 3.2, max(5.6, 1.6 + 0.4 * len(shown)))  # a bar and its two-line name each
+    *lines, bars = drawn_on.subplots(1, len(blocks) + 1, width_ratios=(*(4.4 for _ in blocks), 3.4))
     for axes, block in zip(lines, blocks, strict=True):
         _lines(axes, report, block)
-    _bars(bars, report)
+        if axes is not lines[0]:
+            axes.sharey(lines[0])
+    lines[0].set_ylabel("picture to answer, ms (log scale)")
+    _bars(bars, shown)
     handles, names = lines[0].get_legend_handles_labels()
-    drawn_on.legend(handles, names, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    drawn_on.legend(handles, names, loc="outside lower center", ncols=3, frameon=False, fontsize=10)
     return png(drawn_on)
+
+
+def _in_lines(report: dict[str, Any], strategy: dict[str, Any]) -> bool:
+    """Say whether a strategy has a line: ways to run one encoder lie within a line's width of each other."""
+    if strategy["kind"] != "ours":
+        return True
+    if len(strategy["tasks"]) > 1:
+        return bool(strategy["bundle"] == next(iter(report["bundles"])))
+    return bool(strategy["encoder"] == "fp32" and strategy["coder"] != "plain")
+
+
+def _styles(report: dict[str, Any]) -> dict[str, Style]:
+    """Return colours and markers by a strategy's name, as the other plots have them for its bundle or codec."""
+    named = {one["name"]: _method(one) for one in report["strategies"] if one["kind"] != "device"}
+    kinds = {_method(one): _KINDS.get(one["kind"], "rival") for one in report["strategies"] if one["kind"] != "device"}
+    found = styles(kinds)
+    device = [one["name"] for one in report["strategies"] if one["kind"] == "device"]
+    return {name: found[method] for name, method in named.items()} | {
+        name: _DEVICE[place % len(_DEVICE)] for place, name in enumerate(device)
+    }
+
+
+def _method(strategy: dict[str, Any]) -> str:
+    """Return what the other plots call it: a bundle's name without its version, a codec's or a rival's name."""
+    if strategy["kind"] == "ours":
+        return str(strategy["bundle"]).partition("@")[0]
+    return str(strategy["name"]).partition(",")[0]
 
 
 def _lines(axes: Any, report: dict[str, Any], block: dict[str, Any]) -> None:
     rates = [link["kbit_per_s"] for link in report["links"]]
-    count: dict[str, int] = {}
+    drawn = _styles(report)
     for strategy, row in zip(report["strategies"], block["rows"], strict=True):
-        kind = strategy["kind"]
-        ours, hollow = kind == "ours", not strategy["claim"]
-        if ours:  # a colour for each bundle, a line and a marker for each way to run it
-            place = list(report["bundles"]).index(strategy["bundle"])
-            alone = len(strategy["tasks"]) == 1
-            line, marker = _WAYS[strategy["encoder"], strategy["coder"] == "plain"] if alone else _TOGETHER
-        else:
-            place = count[kind] = count.get(kind, -1) + 1
-            line = "--" if hollow or kind == "device" else "-"
-            marker = "" if kind == "device" else _MARKERS[place % len(_MARKERS)]
-        colour = _COLOURS[kind][place % len(_COLOURS[kind])]
+        if not _in_lines(report, strategy):
+            continue
+        kind, (colour, marker) = strategy["kind"], drawn[strategy["name"]]
+        ours, hollow, several = kind == "ours", not strategy["claim"], len(strategy["tasks"]) > 1
         axes.plot(
             rates,
             list(row["total_ms"].values()),
             color=colour,
-            linewidth=1.8 if ours else 1.3,
-            linestyle=line,
-            marker=marker,
-            markersize=9 if marker == "*" else 5,
+            linewidth=2.2 if ours else 1.3,
+            linestyle="--" if kind == "device" or (hollow and not ours) else ":" if several else "-",
+            marker="*" if ours and several else marker,
+            markersize=9 if ours and several else 6 if ours else 5,
             markerfacecolor="white" if hollow else colour,
             label=labelled(strategy),
             zorder=4 if ours else 3,
@@ -82,12 +98,11 @@ def _lines(axes: Any, report: dict[str, Any], block: dict[str, Any]) -> None:
     axes.set_xlabel(
         "link (log scale), round trip " + ", ".join(f"{link['rtt_ms']:g}" for link in report["links"]) + " ms"
     )
-    axes.set_ylabel("picture to answer, ms (log scale)")
     dress(axes, title=f"{block['label']}, teacher - {report['rates']['within']:g} points")
 
 
-def _bars(axes: Any, report: dict[str, Any]) -> None:
-    strategies = list(reversed(report["strategies"]))
+def _bars(axes: Any, shown: list[dict[str, Any]]) -> None:
+    strategies = list(reversed(shown))
     seen: set[str] = set()
     for place, strategy in enumerate(strategies):
         left = 0.0

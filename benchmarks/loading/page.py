@@ -48,7 +48,7 @@ def page(report: dict[str, Any], mutations: dict[str, Any]) -> str:
             "Server, load generators and raw ONNX Runtime all ran on the same core(s), which other programs used too:",
             "so wall clock depends on what they left, processor time on the work alone. Raw ONNX Runtime ran the same",
             "two graphs on the same latents before and after the load, with batches of 1 to 32, several thread counts,",
-            "its default options and ours (`house`); the best is given.",
+            "its default options and those of splitcodec (`house`); the best is given.",
             "",
             "| what | measured |",
             "|---|---:|",

@@ -13,8 +13,8 @@ BUDGET = (
     "bytes, most",
     "top-1, %",
     "minus teacher",
-    "untouched, %",
-    "side, mean",
+    "not forced, %",
+    "side in pixels, mean",
     "refused",
 )
 SHARES = {
@@ -88,10 +88,11 @@ def int8(
         shares = (one["ratios"].get(name, {}).get("of_network") for name in SHARES.values())
         rows.append((f"`{ident}`", told, *("-" if share is None else f"{share:.2f}" for share in shares)))
     return [
+        f"What encoding takes, as a share of the whole network's time, at the default level, on one thread of an "
+        f"{encode['machine']['cpu']}: `benchmarks/encode.py`, `reports/encode.json`.",
+        "",
         *table(("bundle", "agreement lost, points", *SHARES), rows, left=2),
         "",
-        f"Shares of the whole network's time, at the default level, on one thread of an {encode['machine']['cpu']}: "
-        "`benchmarks/encode.py`, `reports/encode.json`.",
         "Agreement with the teacher on photographs kept out, at equal bytes, with its 95 % interval: "
         "`benchmarks/int8.py`.",
         *(line for path, report in (elsewhere or {}).items() for line in ("", _elsewhere(path, report))),

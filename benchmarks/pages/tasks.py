@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pages.reports import read_report
+from pages.shortened import ours_alone, turned
 
 TASKS = {"detect": "Object detection", "segment": "Semantic segmentation"}  # reports/<task>/ may be missing
 OURS = "splitcodec"
@@ -24,8 +25,10 @@ def tasks(root: Path) -> list[str]:
             "",
             f"![scores over bytes](../reports/{task}/{task}.png)",
             "",
-            (folder / f"{task}.md").read_text(encoding="utf-8").rstrip(),
+            turned(ours_alone((folder / f"{task}.md").read_text(encoding="utf-8"), ours=OURS) + "\n").rstrip(),
             "",
+            f"Every setting of the others: [{task}.md](../reports/{task}/{task}.md).",
+            *_same_epochs(report),
             "Few pictures are there to learn from and to score: absolute scores are those of a small data set.",
             "Codecs feed the uncompressed task teacher. The student's head began as the teacher's, was distilled from",
             "it, and then had as many task epochs again: what it scores above the teacher is that, not the packets.",
@@ -36,6 +39,16 @@ def tasks(root: Path) -> list[str]:
             "",
         ]
     return lines
+
+
+def _same_epochs(report: dict[str, Any]) -> list[str]:
+    """Return what a method is that stands for ours among the rivals; nothing where there is none."""
+    names = dict.fromkeys(point["method"] for point in report["points"] if point["method"].startswith("ours-"))
+    return [
+        f"`{name}`: an earlier bundle of ours whose head learned for no more epochs than the rivals' heads; these "
+        "compare with it."
+        for name in names
+    ]
 
 
 def _others(report: dict[str, Any]) -> str:

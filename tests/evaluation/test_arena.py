@@ -9,8 +9,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
+from PIL import Image
 
+from splitcodec.evaluation.report import write_report
 from splitcodec.evaluation.result import Report
 from tests.evaluation.conftest import Make
 
@@ -66,10 +70,11 @@ def test_a_refusal_is_one_line(tmp_path: Path) -> None:
 
 def test_the_summary_claims_nothing_against_the_undertrained(results: ModuleType, arena: Report) -> None:
     text = results.summary(arena.to_json())
-    assert "| paper (undertrained) | 500 M |" in text
-    assert "nothing is claimed against them" in text
-    assert all("undertrained" in line for line in text.splitlines() if "paper" in line)
-    (line,) = [line for line in text.splitlines() if "| paper (undertrained) |" in line]
+    assert "Not in the table: paper. " in text
+    assert "(undertrained), so nothing is claimed against them." in text
+    assert not [line for line in text.splitlines() if line.startswith("|") and "paper" in line]
+    whole = results.summary_table(arena.to_json())  # as `make arena` prints it
+    (line,) = [line for line in whole.splitlines() if "| paper (undertrained) | 500 M |" in line]
     assert line.endswith("| no claim |  |")
 
 
@@ -82,8 +87,11 @@ def test_the_summary_says_whose_network_is_not_known_and_how_to_have_every_row_a
     why = ": theirs is not known, or its tail was tuned."
     assert f"behind every method, but for tuned{why}" in results.summary(body)
     body["encoders"]["paper"]["teacher"] = None
+    assert f"behind every method, but for tuned{why}" in results.summary(body)  # paper is not in the table
+    body["encoders"]["paper"]["trained"] = "trained"
     text = results.summary(body)
     assert f"behind every method, but for paper, tuned{why}" in text
+    assert "\n| paper | 500 M | " in text
     assert "`make arena DATA=DIR POINTS=reports/rivals.json`" in text
     body["command"] += " --points reports/rivals.json"
     assert "`make arena DATA=DIR POINTS='reports/rivals.json reports/rivals.json'`" in results.summary(body)
@@ -187,3 +195,31 @@ def test_results_tell_of_the_prior_where_it_was_measured(
     assert "| gains, deflate | level 0 | 1,500 | 1,000 | 70.00 |" in text
     assert "| uniform, deflate | 8 steps | 3,000 | - | 71.00 |" in text
     assert "-33.3 % against `gains, deflate`; - against `uniform, deflate`." in text
+
+
+def pixels(file: Path) -> NDArray[np.float64]:
+    with Image.open(file) as picture:
+        return np.asarray(picture.convert("L"), float)
+
+
+def test_plots_come_out_of_reports_alone(
+    monkeypatch: pytest.MonkeyPatch, report: Report, arena: Report, tmp_path: Path
+) -> None:
+    """A change of colours wanted hours of measuring anew."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import plots
+
+    monkeypatch.setattr(plots, "REPORTS", tmp_path)
+    monkeypatch.setattr(plots, "LATENCY", "none.json")
+    for name, one in (("rate_accuracy", arena), ("ablations", report)):
+        write_report(one, tmp_path / name)
+    files = sorted(tmp_path.rglob("*.png"))
+    before = [pixels(file) for file in files]
+    for file in files:
+        file.write_bytes(b"old")
+    assert plots.main() == 0
+    for old, file in zip(before, files, strict=True):
+        assert old.shape == pixels(file).shape
+        assert np.abs(old - pixels(file)).mean() < 0.5  # a report's numbers are rounded
+    (tmp_path / "ablations" / "rd.json").write_text("{}")
+    assert plots.main() == 2

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from splitcodec.evaluation.codecs import CODECS
+from splitcodec.evaluation.drawing import Kind, styles
 from splitcodec.evaluation.plots import _elsewhere, curves, frontier
 from splitcodec.evaluation.rate import evaluate
 from splitcodec.evaluation.result import Corner, Report
@@ -53,3 +55,15 @@ def test_methods_that_never_pass_the_score_say_where_they_stand(arena: Report) -
     teacher = arena.teacher_top1
     assert _elsewhere(arena, Corner("it", 1, 100.0, teacher - 3.0)) == ""
     assert _elsewhere(arena, Corner("it", 1, 100.0, teacher - 13.21)) == ", at -13.2"
+
+
+def test_a_method_is_drawn_alike_in_every_plot() -> None:
+    """A codec's colour was its place among those that one plot happened to show, so jpeg was avif's elsewhere."""
+    few: dict[str, Kind] = {"splitcodec": "ours", "hevc": "codec", "jpeg": "codec", "paper": "rival"}
+    many: dict[str, Kind] = {**{one.name: "codec" for one in CODECS}, "kin": "ours", "new": "codec", **few}
+    assert styles(few).items() <= styles(many).items()
+    drawn = styles(many)
+    assert len({one for name, one in drawn.items() if name != "new"}) == len(drawn) - 1
+    assert drawn["new"].colour != drawn["kin"].colour
+    several: dict[str, Kind] = {f"far{k}": "ours" for k in range(9)}
+    assert len(set(styles(several).values())) == 4  # more than there are: they come again

@@ -14,7 +14,7 @@ from splitcodec.device.placed import letterbox_place
 from splitcodec.errors import DataError, MissingExtra, SettingsError
 from splitcodec.evaluation import task_report, tasks
 from splitcodec.evaluation.codecs import HEVC, JPEG
-from splitcodec.evaluation.drawing import COOL, DARK, WARM
+from splitcodec.evaluation.drawing import styles
 from splitcodec.evaluation.result import OURS, UNDERTRAINED
 from splitcodec.evaluation.rivals import Rival
 from splitcodec.evaluation.task_entrants import entrants_of
@@ -138,10 +138,11 @@ def test_curves_of_a_task_are_upper_hulls_in_the_colours_of_their_kind(monkeypat
         for name, some in sizes.items()
         for size, score in some
     )
-    task_report._plot(replace(REPORT, points=points, trained={"paper": UNDERTRAINED}))
+    task_report.plot(replace(REPORT, points=points, trained={"paper": UNDERTRAINED}))
     lines = [one for one in drawn[0].axes[0].lines if one.get_linestyle() in ("-", "--") and len(one.get_xdata()) == 2]
     assert [list(one.get_xdata()) for one in lines[:3]] == [[200, 400], [900, 2000], [800, 9000]]
-    assert [one.get_color() for one in lines[:3]] == [WARM[0], COOL[0], DARK[0]]
+    drawn_as = styles({OURS: "ours", "jpeg": "codec", "paper": "rival"})
+    assert [one.get_color() for one in lines[:3]] == [one.colour for one in drawn_as.values()]
     assert [one.get_linestyle() for one in lines[:3]] == ["-", "-", "--"]
     dots = {one.get_label(): len(one.get_xdata()) for one in drawn[0].axes[0].lines if one.get_linestyle() == "None"}
     assert dots == {OURS: 3, "jpeg": 2, "paper (undertrained)": 2}

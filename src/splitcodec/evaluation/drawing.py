@@ -1,18 +1,68 @@
-"""What all plots share: a figure without a screen, plain axes, a PNG.   used by: plots.py, benchmarks/latency.py"""
+"""What all plots share: each method's colour and marker, a figure without a screen, plain axes, a PNG.
+
+used by: plots.py, task_report.py, benchmarks/latency_parts/plot.py
+"""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
 
 from splitcodec.errors import MissingExtra
 from splitcodec.evaluation.output import legible
 
 CROWDED = 5  # methods above which the legend goes beside the axes
-# colours of ours (warm), of image codecs (cool), of other rivals (dark): legible on white, also in print
-WARM = ("#d1495b", "#f08a24", "#8f1d4f", "#e377a8")
-COOL = ("#30638e", "#2e933c", "#7d5ba6", "#00a5c4", "#8a9a1f", "#5c6f82", "#b06fd0", "#0b4f6c", "#9bb53c")
-DARK = ("#111111", "#8c5a3c", "#b07d12", "#54436b", "#5a5a5a")
+Kind = Literal["ours", "codec", "rival"]
+
+
+class Style(NamedTuple):
+    """How every plot draws a method."""
+
+    colour: str
+    marker: str
+
+
+# Ours are oranges, darker the larger the encoder; image codecs have hues that stay apart for the colour-blind, shared
+# by variants of a codec; other rivals are dark. Markers differ too, so no line is told by its colour alone.
+_STYLES = {
+    "splitcodec": Style("#d55e00", "o"),
+    "efficientnet-lite0": Style("#d55e00", "o"),  # the same by the bundle's name
+    "efficientnet-lite0-large": Style("#5c1500", "p"),
+    "efficientnet-lite0-medium": Style("#9c3a00", "h"),
+    "efficientnet-lite0-tiny": Style("#f5a25d", "8"),
+    "jpeg": Style("#332288", "s"),
+    "jpeg444": Style("#7a6fd0", "^"),
+    "webp": Style("#0b5a2a", "v"),
+    "avif": Style("#cc79a7", "P"),
+    "jp2": Style("#999933", "<"),
+    "jxl": Style("#009e73", ">"),
+    "hevc": Style("#0072b2", "s"),
+    "hevc444": Style("#56b4e9", "^"),
+    "vvc": Style("#777777", "v"),
+    "paper": Style("#111111", "D"),
+    "end_to_end": Style("#111111", "d"),
+    "reduced": Style("#54436b", "*"),
+    "factorized": Style("#8c5a3c", "X"),
+    "hyperprior": Style("#5a5a5a", "p"),
+}
+_SPARE: dict[Kind, tuple[Style, ...]] = {  # of methods that are not in the table, in turn
+    "ours": (Style("#d55e00", "o"), Style("#9c3a00", "h"), Style("#5c1500", "p"), Style("#f5a25d", "8")),
+    "codec": (Style("#0072b2", "s"), Style("#56b4e9", "^"), Style("#009e73", ">"), Style("#777777", "v")),
+    "rival": (Style("#111111", "d"), Style("#8c5a3c", "X"), Style("#54436b", "*"), Style("#5a5a5a", "p")),
+}
+
+
+def styles(kinds: Mapping[str, Kind]) -> dict[str, Style]:
+    """Return how each method is drawn: alike in every plot by its name, else by its kind and its place there."""
+    known = {method: _STYLES[method] for method in kinds if method in _STYLES}
+    others = {kind: [one for one in kinds if kinds[one] == kind and one not in known] for kind in _SPARE}
+    spare = {kind: [one for one in some if one not in known.values()] or some for kind, some in _SPARE.items()}
+    return known | {
+        method: spare[kind][place % len(spare[kind])]
+        for kind, some in others.items()
+        for place, method in enumerate(some)
+    }
 
 
 def check_plots() -> None:

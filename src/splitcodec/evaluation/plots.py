@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from splitcodec.evaluation.bd import NEAREST, WIDEST
-from splitcodec.evaluation.drawing import COOL, CROWDED, DARK, WARM, dress, figure, legend, plain_numbers, png, words
+from splitcodec.evaluation.drawing import CROWDED, Kind, Style, dress, figure, legend, plain_numbers, png, styles, words
 from splitcodec.evaluation.hull import upper_hull
 from splitcodec.evaluation.result import FRONTIER, OURS, Corner, Report
 
-_MARKERS = {WARM: ("o", "p", "h", "8"), COOL: ("s", "^", "v", "P", "<", ">"), DARK: ("D", "X", "d", "*")}
 _HIGH = 345  # points that the axes are high in `frontier`
 _WORST = -15.0  # points below the teacher at the dark end of the colour scale
 
@@ -29,7 +28,14 @@ def curves(report: Report) -> bytes:
     axes.axhline(report.teacher_top1, color="#555555", linewidth=1.2, linestyle=(0, (6, 3)))
     label = f"teacher, uncompressed: {report.teacher_top1:.1f} %"
     axes.annotate(
-        label, (0.01, report.teacher_top1), xycoords=("axes fraction", "data"), va="bottom", fontsize=9, zorder=5
+        label,
+        (0.01, report.teacher_top1),
+        xytext=(0, 2),
+        xycoords=("axes fraction", "data"),
+        textcoords="offset points",
+        va="bottom",
+        fontsize=9,
+        zorder=5,
     )
     axes.axhspan(report.teacher_top1 - WIDEST, report.teacher_top1 - NEAREST, color="#f3f3f0", zorder=0)
     axes.annotate(
@@ -41,8 +47,9 @@ def curves(report: Report) -> bytes:
         fontsize=8,
         color="#555555",
     )
+    drawn = styles(_kinds(report))
     for method in _drawn(report):
-        _curve(axes, report, method=method, crowded=crowded)
+        _curve(axes, report, method=method, style=drawn[method], crowded=crowded)
     axes.set_xscale("log")
     plain_numbers(axes.xaxis)
     axes.set_ylim(bottom, top)
@@ -58,12 +65,12 @@ def frontier(report: Report) -> bytes:
     where a method passes 3 points below the teacher, and, as colour, the top-1 that it has there. Methods that do not
     pass there stand where they come nearest, and say so.
 
-    Image codecs stand at the left edge, for no network runs on the device; methods whose encoder is not known are left
-    out. Raises MissingExtra without matplotlib.
+    Image codecs stand side by side at the left, for no network runs on the device; methods whose encoder is not known
+    are left out. Raises MissingExtra without matplotlib.
     """
     corners = [one for one in report.frontier() if one.macs is not None]
     drawn_on = figure(10, 5.6)
-    left, right = drawn_on.subplots(1, 2, sharey=True, width_ratios=(1, 3.2))
+    left, right = drawn_on.subplots(1, 2, sharey=True, width_ratios=(1, 2.6))
     parts = (
         (left, [one for one in corners if one.method in report.codecs]),
         (right, [one for one in corners if one.method not in report.codecs]),
@@ -71,33 +78,34 @@ def frontier(report: Report) -> bytes:
     sizes = [one.bytes for one in corners]
     drawn = None
     macs = [_megamacs(one) for one in parts[1][1]] or [1.0]
-    left.set_xlim(0.75, 2.5)
     right.set_xscale("log")
     right.set_xlim(min(macs) / 1.6, max(macs) * 1.6)
     for axes, some in parts:
         axes.set_yscale("log")
         axes.set_ylim(min(sizes, default=100.0) / 1.5, max(sizes, default=1000.0) * 1.5)
-        for one in some:
-            drawn = _corner(axes, report, one)
-        _names(axes, report, some)
-    left.set_xticks([1.0], ["no network"])
+        for place, one in enumerate(sorted(some, key=lambda one: one.bytes)):
+            drawn = _corner(axes, report, one, at=float(place) if axes is left else _megamacs(one))
+    _names(right, report, parts[1][1])
+    names = [words(one.method) for one in sorted(parts[0][1], key=lambda one: one.bytes)]
+    left.set_xticks(range(len(names)), names, rotation=90)
+    left.set_xlim(-0.7, max(len(names), 1) - 0.3)
     plain_numbers(left.yaxis)
     left.set_ylabel(f"bytes per picture at teacher - {FRONTIER:g} points (log scale)")
     plain_numbers(right.xaxis)
     right.set_xlabel("MACs of the encoder, millions (log scale)")
     right.annotate("better: down and left", (0.01, 0.015), xycoords="axes fraction", fontsize=8, color="#555555")
-    dress(left, title="image codecs")
+    dress(left, title="image codecs (no network)")
     dress(right, title=f"encoders: {report.bundle} on {report.images} pictures of {report.data}")
     right.tick_params(axis="y", left=False)
     if drawn is not None:
         bar = drawn_on.colorbar(drawn, ax=[left, right], pad=0.02, aspect=30)
-        bar.set_label(f"top-1 minus teacher, points (there, or the nearest to -{FRONTIER:g} that it has)")
+        bar.set_label(f"top-1 minus teacher, points: -{FRONTIER:g}, or the nearest to it")
     return png(drawn_on)
 
 
-def _curve(axes: Any, report: Report, *, method: str, crowded: bool) -> None:
+def _curve(axes: Any, report: Report, *, method: str, style: Style, crowded: bool) -> None:
     points = report.of(method)
-    colour, marker = _style(report, method)
+    colour, marker = style
     ours, hollow = report.is_ours(method), report.is_undertrained(method)
     hull = upper_hull((one.bytes_mean, one.top1) for one in points)
     line = "--" if hollow else "-"
@@ -132,14 +140,14 @@ def _bars(axes: Any, report: Report, *, method: str, colour: str) -> None:
 
 
 def _megamacs(corner: Corner) -> float:
-    """Return the place on the logarithmic axis; image codecs, without one, all stand at 1."""
+    """Return the place on the logarithmic axis."""
     return max(corner.macs or 0, 1e6) / 1e6
 
 
-def _corner(axes: Any, report: Report, corner: Corner) -> Any:
+def _corner(axes: Any, report: Report, corner: Corner, *, at: float) -> Any:
     ours = report.is_ours(corner.method)
     return axes.scatter(
-        [_megamacs(corner)],
+        [at],
         [corner.bytes],
         c=[corner.top1 - report.teacher_top1],
         cmap="viridis",
@@ -147,7 +155,7 @@ def _corner(axes: Any, report: Report, corner: Corner) -> Any:
         vmax=0.0,
         s=190 if ours else 95,
         marker="o" if ours else "s" if corner.method in report.codecs else "D",
-        edgecolors=WARM[0] if ours else "#333333",
+        edgecolors=styles({OURS: "ours"})[OURS].colour if ours else "#333333",
         linewidths=2.2 if ours else 1.0,
         zorder=4 if ours else 3,
     )
@@ -208,12 +216,7 @@ def _drawn(report: Report) -> list[str]:
     return sorted(report.methods, key=lambda method: not report.is_ours(method))
 
 
-def _style(report: Report, method: str) -> tuple[str, str]:
-    """Return the method's colour and marker: by its kind, and its place among those of its kind."""
-
-    def kind(one: str) -> tuple[str, ...]:
-        return WARM if report.is_ours(one) else COOL if one in report.codecs else DARK
-
-    colours = kind(method)
-    place = [one for one in report.methods if kind(one) == colours].index(method)
-    return colours[place % len(colours)], _MARKERS[colours][place % len(_MARKERS[colours])]
+def _kinds(report: Report) -> dict[str, Kind]:
+    return {
+        one: "ours" if report.is_ours(one) else "codec" if one in report.codecs else "rival" for one in report.methods
+    }

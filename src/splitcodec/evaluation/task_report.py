@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from splitcodec.evaluation.drawing import COOL, CROWDED, DARK, WARM, dress, figure, legend, plain_numbers, png, words
+from splitcodec.evaluation.drawing import CROWDED, Kind, Style, dress, figure, legend, plain_numbers, png, styles, words
 from splitcodec.evaluation.hull import upper_hull
 from splitcodec.evaluation.output import legible, write_whole
 from splitcodec.evaluation.result import OURS, UNDERTRAINED
@@ -55,19 +55,20 @@ def write_task_report(report: TaskReport, folder: Path) -> list[Path]:
     files = {
         f"{report.task}.json": (json.dumps(report.to_json(), indent=1) + "\n").encode(),
         f"{report.task}.md": (task_markdown(report) + "\n").encode(),
-        f"{report.task}.png": _plot(report),
+        f"{report.task}.png": plot(report),
     }
     return write_whole(folder, files)
 
 
-def _plot(report: TaskReport) -> bytes:
+def plot(report: TaskReport) -> bytes:
     """Draw upper hulls, as of classification: ours thick, with all its points; undertrained ones dashed and hollow."""
     methods = list(dict.fromkeys(point.method for point in report.points))
     crowded = len(methods) > CROWDED
     drawn_on = figure(9.5 if crowded else 7, 4.5)
     axes = drawn_on.subplots()
-    for method, colour in _colours(report, methods).items():
-        _curve(axes, report, method=method, colour=colour)
+    kinds = _kinds(report, methods)
+    for method in kinds:
+        _curve(axes, report, method=method, style=styles(kinds)[method])
     best = report.teacher[report.score]
     label = f"task teacher, uncompressed: {best:.1f} %"
     axes.axhline(best, color="#555555", linewidth=1.2, linestyle=(0, (6, 3)), zorder=1, label=label)
@@ -81,23 +82,22 @@ def _plot(report: TaskReport) -> bytes:
     return png(drawn_on)
 
 
-def _colours(report: TaskReport, methods: list[str]) -> dict[str, str]:
-    """Return each method's colour, as the legend has them: ours warm, image codecs cool, other bundles dark."""
+def _kinds(report: TaskReport, methods: list[str]) -> dict[str, Kind]:
+    """Return each method's kind, in the order of the legend: ours, image codecs by name, other bundles."""
     rivals = [one for one in methods if one in report.trained]
-    codecs = [one for one in methods if one != OURS and one not in rivals]
-    colours = {one: WARM[0] for one in methods if one == OURS}
-    colours |= {one: COOL[place % len(COOL)] for place, one in enumerate(codecs)}
-    return colours | {one: DARK[place % len(DARK)] for place, one in enumerate(rivals)}
+    codecs = sorted(one for one in methods if one != OURS and one not in rivals)
+    kinds: dict[str, Kind] = {one: "ours" for one in methods if one == OURS}
+    return kinds | dict.fromkeys(codecs, "codec") | dict.fromkeys(rivals, "rival")
 
 
-def _curve(axes: Any, report: TaskReport, *, method: str, colour: str) -> None:
+def _curve(axes: Any, report: TaskReport, *, method: str, style: Style) -> None:
     some = [(one.bytes_mean, one.scores[report.score]) for one in report.points if one.method == method]
     weak, ours = report.trained.get(method) == UNDERTRAINED, method == OURS
     hull = upper_hull(some)
     axes.plot(
         hull[:, 0],
         hull[:, 1],
-        color=colour,
+        color=style.colour,
         linewidth=2.4 if ours else 1.2,
         linestyle="--" if weak else "-",
         zorder=5 if ours else 3,
@@ -105,10 +105,10 @@ def _curve(axes: Any, report: TaskReport, *, method: str, colour: str) -> None:
     axes.plot(
         *zip(*(some if ours else hull.tolist()), strict=True),
         linestyle="none",
-        marker="o" if ours else "D" if weak else "s",
+        marker=style.marker,
         markersize=6 if ours else 4.5,
-        color=colour,
-        markerfacecolor="white" if weak else colour,
+        color=style.colour,
+        markerfacecolor="white" if weak else style.colour,
         label=words(report.label(method)),
         zorder=6 if ours else 4,
     )
