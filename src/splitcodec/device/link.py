@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -102,7 +101,7 @@ class HttpLink:
             )
         trouble = ""
         for turn in range(self._tries):
-            wait_s = backoff_s(turn) * (1.0 + random.random())  # noqa: S311 - jitter, not a secret
+            wait_s = backoff_s(turn + 1)
             try:
                 status, headers, body = self._post(packet, idempotency_key)
             except httpx.TimeoutException:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import queue
-import random
 import secrets
 import threading
 import time
@@ -100,7 +99,7 @@ class MqttLink:
         trouble: LinkError | None = None
         for turn in range(self._tries):
             if turn:
-                time.sleep(backoff_s(turn) * (0.5 + random.random()))  # noqa: S311 - jitter, not a secret
+                time.sleep(backoff_s(turn))
             try:
                 message = self._session.ask(packet, properties, correlation, timeout_s=self._timeout_s)
             except LinkDown as error:
