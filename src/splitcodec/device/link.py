@@ -24,7 +24,7 @@ from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.brief import MEDIA_TYPE, restore
 from splitcodec.wire.problem import MEDIA_TYPE as PROBLEM
 from splitcodec.wire.problem import Told, told_by
-from splitcodec.wire.request import BRIEF, KEYS, backoff_s, check_tries, said, tries_told
+from splitcodec.wire.request import BRIEF, KEYS, backoff_s, check_tries, said, tries_told, wanted_from
 
 Link = Callable[[bytes], bytes]
 
@@ -85,6 +85,7 @@ class HttpLink:
         self._timeout_s = timeout_s
         self._sleep = sleep
         self._params = dict(words)
+        self.tasks = wanted_from(words).tasks
         headers = {"user-agent": "splitcodec", **_authorization(token)}
         self._open = partial(open_client, headers, timeout_s, tls=httpx.URL(self._address).scheme == "https")
         self._connect()

@@ -84,6 +84,7 @@ class UdpLink:
 
     def __init__(self, line: _Line, frames: FragmentedLink, *, tries: int) -> None:
         self.url = line.url
+        self.tasks = frames.tasks
         self._line = line
         self._frames = frames
         self._tries = tries
