@@ -105,7 +105,7 @@ def parse_answer(data: bytes, *, tasks: Sequence[str] | None = None) -> Answer:
     for task in () if tasks is None else tasks or ("classify",):
         if task not in answers:
             raise LinkGarbled(
-                f"an answer to {', '.join(map(str, answers))[:80] or 'nothing'}, but {task[:40]} was asked for as well; "
+                f"an answer to {', '.join(answers)[:80] or 'nothing'}, but {task[:40]} was asked for as well; "
                 "check the edge, and what stands between: it gave another question's answer, or a part of it"
             )
     ms = {stage: _number(value, where=f"ms.{stage}") for stage, value in _object(body["ms"], where="ms").items()}
