@@ -102,16 +102,16 @@ def parse_answer(data: bytes, *, tasks: Sequence[str] | None = None) -> Answer:
     answers = cast(
         "Answers", {task: _task(task, found) for task, found in _object(body["answers"], where="answers").items()}
     )
+    ms = {stage: _number(value, where=f"ms.{stage}") for stage, value in _object(body["ms"], where="ms").items()}
+    bundle, level = _text(body["bundle"], where="bundle"), _integer(body["level"], where="level")
+    for name in (*answers, *ms):
+        _text(name, where="name of a task or stage")
     for task in () if tasks is None else tasks or ("classify",):
         if task not in answers:
             raise LinkGarbled(
                 f"an answer to {', '.join(answers)[:80] or 'nothing'}, but {task[:40]} was asked for as well; "
                 "check the edge, and what stands between: it gave another question's answer, or a part of it"
             )
-    ms = {stage: _number(value, where=f"ms.{stage}") for stage, value in _object(body["ms"], where="ms").items()}
-    bundle, level = _text(body["bundle"], where="bundle"), _integer(body["level"], where="level")
-    for name in (*answers, *ms):
-        _text(name, where="name of a task or stage")
     return Answer(bundle=bundle, level=level, answers=answers, ms=ms)
 
 
