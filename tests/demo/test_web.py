@@ -284,7 +284,9 @@ def test_slow_senders_give_way_to_whoever_finds_no_place(edge: Edge) -> None:
         while (came := httpx.post(f"{running.url}/demo/encode", content=body, trust_env=False)).status_code == 503:
             assert time.monotonic() < deadline
         assert came.status_code == 200
-        assert b"HTTP/1.1 408" in slow[1].recv(1000), "the one that had sent least"
+        refused = b"".join(iter(lambda: slow[1].recv(1000), b""))
+        assert refused.startswith(b"HTTP/1.1 408"), "the one that had sent least"
+        assert b"connection: close" in refused, "whose connection stayed open"
         for one in (slow[0], slow[2]):
             one.setblocking(False)
             with pytest.raises(BlockingIOError):

@@ -128,7 +128,7 @@ def test_every_link_waits_alike_between_tries(url: str, monkeypatch: pytest.Monk
         pytest.importorskip("paho.mqtt")
     waits = list[float]()
     monkeypatch.setattr("time.sleep", waits.append)
-    monkeypatch.setitem(http.__kwdefaults__, "sleep", waits.append)
+    monkeypatch.setitem(http.__kwdefaults__ or {}, "sleep", waits.append)
     link = open_link(url, timeout_s=0.2, retries=30)
     with pytest.raises(LinkDown, match="31 tries"):
         link(b"x")

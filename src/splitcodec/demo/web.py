@@ -219,6 +219,6 @@ def _response(content: bytes, media_type: str, *, cache: str = _FRESH) -> Respon
 
 def _problem(status: int, detail: str, *, error: type[SplitcodecError] | None = None) -> Response:
     response = problem(status, detail=detail, error=error)
-    again = {"retry-after": "1"} if status == 503 else {}
+    again = {503: {"retry-after": "1"}, 408: {"connection": "close"}}.get(status, {})
     response.headers.update({**_HEADERS, "cache-control": "no-store", **again})
     return response

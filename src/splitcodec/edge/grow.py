@@ -190,7 +190,11 @@ class _Ended:
         self.interrupted = False
         self._event = threading.Event()
         self._asked = False
-        answers = {"SIGTERM": self._told, "SIGINT": self._told, "SIGHUP": self._hung_up}
+        answers: dict[str, Callable[[int, object], None]] = {
+            "SIGTERM": self._told,
+            "SIGINT": self._told,
+            "SIGHUP": self._hung_up,
+        }
         known = {getattr(signal, name): answer for name, answer in answers.items() if hasattr(signal, name)}
         self._before = {one: signal.signal(one, answer) for one, answer in known.items()}
 
@@ -210,5 +214,5 @@ class _Ended:
         self.interrupted = number == signal.SIGINT
         self._event.set()
 
-    def _hung_up(self, *_: object) -> None:
+    def _hung_up(self, _: int, __: object) -> None:
         self._asked = True
