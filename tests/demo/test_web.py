@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -11,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,8 @@ from splitcodec import Device, Edge
 from splitcodec.cli import app
 from splitcodec.demo.assets import MODULE, VERSION, WASM, Ort
 from splitcodec.demo.photos import PHOTOGRAPHS
-from splitcodec.demo.web import Limits, mount
+from splitcodec.demo.places import Limits
+from splitcodec.demo.web import mount
 from splitcodec.device.image import load_picture
 from splitcodec.edge.server import BackgroundServer, Settings, create_app
 from splitcodec.errors import BundlePart
@@ -263,6 +266,31 @@ def test_slow_and_too_many_callers_are_turned_away(server: BackgroundServer, cli
         slow.settimeout(20)
         assert slow.recv(1000).startswith(b"HTTP/1.1 408")
     assert refusal(client.post("/demo/picture", content=b"x"), 400)
+
+
+def test_slow_senders_give_way_to_whoever_finds_no_place(edge: Edge) -> None:
+    """They held all places for 30 s, and again as soon as these were over."""
+    web = create_app(edge, Settings())
+    mount(web, edge, ort=ORT, limits=replace(LIMITS, seconds=60.0, patience=0.2, running=1, waiting=2))
+    body = as_jpeg(Image.new("RGB", (80, 80), "red"))
+    head = b"POST /demo/encode HTTP/1.1\r\nHost: x\r\nContent-Length: 50000\r\n\r\n"
+    with BackgroundServer(web) as running, contextlib.ExitStack() as opened:
+        slow = [
+            opened.enter_context(socket.create_connection(("127.0.0.1", running.port), timeout=30)) for _ in range(3)
+        ]
+        for sent, one in zip((b"abc", b"a", bytes(20_000)), slow, strict=True):
+            one.sendall(head + sent)
+        deadline = time.monotonic() + 30
+        while (came := httpx.post(f"{running.url}/demo/encode", content=body, trust_env=False)).status_code == 503:
+            assert time.monotonic() < deadline
+        assert came.status_code == 200
+        refused = b"".join(iter(lambda: slow[1].recv(1000), b""))
+        assert refused.startswith(b"HTTP/1.1 408"), "the one that had sent least"
+        assert b"connection: close" in refused, "whose connection stayed open"
+        for one in (slow[0], slow[2]):
+            one.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                one.recv(1)
 
 
 def test_work_that_fails_gives_its_place_back(server: BackgroundServer) -> None:

@@ -5,11 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
 from splitcodec import Device
+from splitcodec.device.link import HttpLink, http
+from splitcodec.device.meter import LinkMeter
 from splitcodec.errors import (
     BundleNotFound,
     LinkGarbled,
@@ -123,6 +126,20 @@ def test_asking_sends_the_packet_and_reads_the_answer(device: Device, pictures: 
 
     assert device.ask(pictures[0], link=link, level=2) == answer
     assert sent == [device.encode(pictures[0], level=2)]
+
+
+def test_an_answer_without_what_the_link_asked_for_is_refused(
+    device: Device, pictures: list[Image.Image], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = Answer(bundle="tiny@1", level=2, answers={"classify": [{"index": 1, "label": "c1", "p": 0.5}]}, ms={})
+    monkeypatch.setattr(HttpLink, "_post", lambda *_: (200, httpx.Headers(), dump_answer(answer)))
+    with http("http://127.0.0.1:9") as link:
+        assert device.ask(pictures[0], link=link) == answer
+    with (
+        http("http://127.0.0.1:9", tasks=["classify", "detect"]) as link,
+        pytest.raises(LinkGarbled, match="an answer to classify, but detect was asked for"),
+    ):
+        device.ask(pictures[0], link=LinkMeter(link))
 
 
 @pytest.mark.parametrize("garbage", [b"", b"<html>", b"{}", b"\xff"])

@@ -7,11 +7,12 @@ from PIL import Image
 
 from splitcodec.cli.bridge import _over_http
 from splitcodec.device.client import Device
+from splitcodec.device.link import http
 from splitcodec.device.links import Links, open_link
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.server import BackgroundServer, Settings, create_app
 from splitcodec.edge.udp import UdpBridge
-from splitcodec.errors import LinkRefused, SettingsError
+from splitcodec.errors import LinkDown, LinkRefused, SettingsError
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.problem import may_pass
 from splitcodec.wire.request import Wanted
@@ -119,3 +120,20 @@ def test_a_scheme_may_be_in_capitals() -> None:
         link = open_link(url)
         assert link.url.lower().startswith(url[:4].lower())
         link.close()
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9", "udp://127.0.0.1:9", "mqtt://127.0.0.1:9/site"])
+def test_every_link_waits_alike_between_tries(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if url.startswith("mqtt"):
+        pytest.importorskip("paho.mqtt")
+    waits = list[float]()
+    monkeypatch.setattr("time.sleep", waits.append)
+    monkeypatch.setitem(http.__kwdefaults__ or {}, "sleep", waits.append)
+    link = open_link(url, timeout_s=0.2, retries=30)
+    with pytest.raises(LinkDown, match="31 tries"):
+        link(b"x")
+    link.close()
+    assert len(waits) == 30
+    for turn, wait in enumerate(waits):
+        most = min(15.0, 0.4 * 2.0**turn)
+        assert most / 2 <= wait <= most

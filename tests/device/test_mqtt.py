@@ -76,6 +76,7 @@ def test_a_picture_through_the_broker(broker: Mosquitto, tiny: Bundle, pictures:
 def test_wishes_and_key_travel_and_a_key_is_answered_once(broker: Mosquitto) -> None:
     asked = Asked()
     with Bridge(parse_broker(broker.url), asked), mqtt(broker.url, tasks=("a", "b"), top=2, score=0.3) as link:
+        assert link.tasks == ("a", "b")
         assert [
             link(b"one", idempotency_key="k1"),
             link(b"one", idempotency_key="k1"),

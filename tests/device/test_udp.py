@@ -98,6 +98,7 @@ def test_what_is_asked_for_arrives() -> None:
     with UdpBridge("127.0.0.1", 0, asked) as bridge:
         url = f"udp://127.0.0.1:{bridge.port}"
         with udp(url, tasks=["classify", "detect"], top=3, score=0.3) as link:
+            assert link.tasks == ("classify", "detect")
             assert link(b"\x14one", idempotency_key="k1") == b"answer to \x14one"
         other = open_link(url)
         assert other(b"\x14two") == b"answer to \x14two"

@@ -38,10 +38,11 @@ from splitcodec.wire.request import Wanted
 from tests.device.test_camera import Clock, MadeUp
 
 
-def answer_to(packet: bytes) -> bytes:
+def answer_to(packet: bytes, *, tasks: tuple[str, ...] = ()) -> bytes:
     label = packet.decode()
-    guess = {"index": 1, "label": label, "p": 0.5}
-    return json.dumps({"bundle": "b@1", "level": 3, "answers": {"classify": [guess]}, "ms": {"tail": 1.0}}).encode()
+    answers: dict[str, Any] = {"classify": [{"index": 1, "label": label, "p": 0.5}]}
+    answers |= {"detect": []} if "detect" in tasks else {}
+    return json.dumps({"bundle": "b@1", "level": 3, "answers": answers, "ms": {"tail": 1.0}}).encode()
 
 
 def encode(picture: Any) -> tuple[bytes, int, None]:
@@ -95,7 +96,7 @@ class Bench:
             raise self.trouble.pop(0)
         if packet in self.hated:
             raise LinkRefused("no", status=400)
-        return answer_to(packet)
+        return answer_to(packet, tasks=wanted.tasks)
 
     def again(self) -> Watch:
         self.close()
@@ -153,6 +154,8 @@ def test_pictures_are_answered_in_order_with_all_that_is_known(bench: Bench) -> 
 def test_boxes_come_in_pixels_of_the_picture_also_after_a_restart(bench: Bench) -> None:
     place = Letterbox((400, 200), 320, 160, 320, 192)
     bench.encode = lambda picture: (bytes(picture), 3, place if picture == b"a" else None)
+    bench.asking = Wanted(("detect",))
+    bench.again()
 
     def send(packet: bytes, _: Wanted) -> bytes:
         box = {"index": 0, "label": "car", "score": 0.5, "box": [0.25, 0.0, 0.5, 0.5]}
@@ -166,6 +169,16 @@ def test_boxes_come_in_pixels_of_the_picture_also_after_a_restart(bench: Bench) 
     watch.once(threading.Event())
     boxes = [line["answers"]["detect"][0]["box"] for line in bench.lines()]
     assert boxes == [[100.0, 0.0, 200.0, 120.0], [0.25, 0.0, 0.5, 0.5]]
+
+
+def test_a_packet_waits_while_its_answer_lacks_a_task_that_was_asked_for(bench: Bench) -> None:
+    bench.asking = Wanted(("classify", "segment"))
+    bench.again()
+    bench.source.add("a")
+    bench.watch.once(threading.Event())
+    assert not (bench.folder / "answers.jsonl").exists() or not bench.lines()
+    assert bench.watch.status.waiting == 1
+    assert "an answer to classify, but segment was asked for" in bench.watch.status.link
 
 
 def test_an_encoder_that_was_stopped_leaves_the_capture_for_the_next_run(bench: Bench) -> None:

@@ -179,6 +179,28 @@ def test_two_bundles_are_told_apart(tiny: Bundle, tmp_path: Path) -> None:
         assert edge.answer(packet)["bundle"] == bundle.ident
 
 
+def test_an_edge_opened_again_shares_what_has_not_changed_and_leaves_the_other_as_it_was(
+    tiny: Bundle, tmp_path: Path
+) -> None:
+    reborn(tiny, tmp_path / "other", name="other", colour=replace(tiny.manifest.colour, scale=0.5))
+    edge = Edge(tiny, tmp_path / "other", threads=1)
+    assert edge.reopened() is edge
+    old = Device(tmp_path / "other", threads=1).encode(Image.new("RGB", (9, 9)))
+    question = edge.read(old)
+    (tmp_path / "other").rename(tmp_path / "before")
+    with pytest.raises(BundleNotFound):
+        edge.reopened()
+    reborn(tiny, tmp_path / "other", name="other", colour=replace(tiny.manifest.colour, scale=0.25))
+    new = Device(tmp_path / "other", threads=1).encode(Image.new("RGB", (9, 9)))
+    renewed = edge.reopened()
+    assert (renewed.read(PACKETS[0]).line, renewed.bundles[0]) == (edge.read(PACKETS[0]).line, edge.bundles[0])
+    assert (edge.answer(old)["bundle"], renewed.answer(new)["bundle"]) == ("other@1", "other@1")
+    assert isinstance(renewed.answer_all([question])[0], dict), "what was let in before"
+    for one, packet in ((renewed, old), (edge, new)):
+        with pytest.raises(PacketBundle):
+            one.answer(packet)
+
+
 def test_what_an_edge_cannot_open_is_refused_at_once(tiny: Bundle, tmp_path: Path) -> None:
     with pytest.raises(BundlePart):
         Edge(split_device(tiny, tmp_path / "half"))

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from splitcodec.device.link import http, page
 from splitcodec.edge import listen
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
 from splitcodec.errors import LinkDown, SettingsError
-from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.bundle import Bundle, derive, write_folder
 
 
 @pytest.fixture(scope="module")
@@ -361,6 +362,67 @@ def test_tokens_turn_over_on_sighup_and_are_never_in_a_log(tiny_folder: Path, pa
         assert process.wait(10) == 0
     assert not any(token in line for line in lines for token in (old, new))
     assert any("clear text" in line for line in lines)
+
+
+def versioned(tiny: Bundle, version: int, folder: Path, *, offset: float = 0.0) -> Bundle:
+    """Write a bundle that names its version in the classes that it answers with."""
+    manifest, classes = tiny.manifest, tuple(f"{version}-{n}" for n in range(len(tiny.manifest.classes)))
+    colour = replace(manifest.colour, offset=manifest.colour.offset + offset)
+    return write_folder(
+        derive(tiny, replace(manifest, version=version, classes=classes, colour=colour), files={}), folder
+    )
+
+
+def test_bundles_are_swapped_at_sighup_and_no_request_is_lost_or_answered_by_two(
+    tiny: Bundle, packet: bytes, tmp_path: Path
+) -> None:
+    """A server had to be started again for another bundle."""
+    live, came, over = tmp_path / "live", list[tuple[int, str, str]](), threading.Event()
+    versioned(tiny, 1, live)
+
+    def ask() -> None:
+        with httpx.Client(trust_env=False, timeout=30) as client:
+            while not over.is_set():
+                response = client.post(f"{url}/v1/answer", content=packet)
+                told = response.json()
+                label = told["answers"]["classify"][0]["label"] if response.status_code == 200 else told["title"]
+                came.append((response.status_code, told.get("bundle", ""), label.partition("-")[0]))
+
+    with served(live) as (process, url, lines):
+        asking = [threading.Thread(target=ask) for _ in range(3)]
+        for one in asking:
+            one.start()
+
+        def hang_up(said: str) -> None:
+            before = sum(said in line for line in lines)
+            process.send_signal(signal.SIGHUP)
+            end = time.monotonic() + 30
+            while sum(said in line for line in lines) == before:
+                assert time.monotonic() < end, lines
+                time.sleep(0.01)
+
+        try:
+            hang_up("bundles are as they were: tiny@1")
+            for version in (2, 3):
+                shutil.rmtree(live)
+                hang_up("bundles not opened again, the old ones stay in use: BundleNotFound")
+                versioned(tiny, version, tmp_path / "next")
+                shutil.copytree(tmp_path / "next", live, ignore=shutil.ignore_patterns("tail_*"))
+                hang_up("bundles not opened again, the old ones stay in use: BundlePart")
+                (tmp_path / "next" / "tail_classify.onnx").rename(live / "tail_classify.onnx")
+                hang_up(f"s: tiny@{version}")
+                shutil.rmtree(tmp_path / "next")
+            shutil.rmtree(live)
+            versioned(tiny, 4, live, offset=0.25)
+            hang_up("s: tiny@4")
+        finally:
+            over.set()
+            for one in asking:
+                one.join()
+        assert httpx.get(f"{url}/v1/bundle", trust_env=False).json()[0]["bundle"] == "tiny@4"
+    assert set(came) <= {*((200, f"tiny@{n}", str(n)) for n in (1, 2, 3)), (400, "", "PacketBundle")}
+    assert (200, "tiny@3", "3") in came
+    assert not any("tokens read again" in line for line in lines), "there are none"
 
 
 @pytest.fixture

@@ -166,3 +166,14 @@ def test_what_is_no_answer_is_refused_on_one_line(data: bytes) -> None:
 def test_any_json_is_refused_by_name(value: Any) -> None:
     with pytest.raises(LinkGarbled):
         parse_answer(json.dumps({**ONE, "answers": value, "ms": value}).encode())
+
+
+def test_an_answer_must_have_what_was_asked_for() -> None:
+    data = dump_answer(ONE)
+    for tasks in (None, (), ("classify",)):
+        assert parse_answer(data, tasks=tasks) == ONE
+    with pytest.raises(LinkGarbled, match=r"an answer to classify, but segment was asked for as well; check the edge"):
+        parse_answer(data, tasks=("classify", "segment"))
+    with pytest.raises(LinkGarbled, match="an answer to nothing, but classify was asked for"):
+        parse_answer(dump_answer({**ONE, "answers": {}}), tasks=())
+    assert parse_answer(dump_answer({**ONE, "answers": {}}))["answers"] == {}

@@ -217,7 +217,7 @@ def ask(
         encoded = device.encode_timed(image, level=level, fit=shown, side=side, **asked)
         allowed.spent(len(encoded.packet))
         begin = time.perf_counter()
-        sent = parse_answer(meter(encoded.packet))
+        sent = parse_answer(meter(encoded.packet), tasks=wanted)
         answer = in_picture(sent, encoded.place)
         drawn.append(answer)
         trip = round(1000 * (time.perf_counter() - begin) - sum(answer["ms"].values()), 3)

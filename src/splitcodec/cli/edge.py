@@ -227,19 +227,19 @@ def serve(
         }
     )
     say = teller(settings)
-    opened = [open_bundle(one) for one in bundle or [DEFAULT_BUNDLE]]
-    loaded = ", ".join(one.ident for one in opened)
+    bundles = bundle or [DEFAULT_BUNDLE]
+    loaded = ", ".join(open_bundle(one).ident for one in bundles)  # one that is wrong is refused at once
     if engine == "ray":
         from splitcodec.edge.grow import grow
 
         def told(url: str) -> None:
             say(f"serving {loaded} at {url}, {replicas or 1} replicas")
 
-        grow(bundle or [DEFAULT_BUNDLE], settings, replicas=replicas or 1, announce=told)
+        grow(bundles, settings, replicas=replicas or 1, announce=told)
         return
 
     def opening() -> Edge:
-        return Edge(*opened, threads=settings.threads, max_symbols=settings.max_symbols)
+        return Edge(*bundles, threads=settings.threads, max_symbols=settings.max_symbols)
 
     edge: Edge | Callable[[], Edge] = opening
     extend, way = None, ""

@@ -12,13 +12,12 @@ bounded, and refusals are problem documents like the server's own.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import gzip
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from importlib.resources import files
 from typing import Annotated, final
@@ -31,13 +30,14 @@ from starlette.requests import ClientDisconnect
 
 from splitcodec.demo.assets import VERSION, Ort
 from splitcodec.demo.photos import PHOTOGRAPHS
+from splitcodec.demo.places import Limits, Places, Refused, read_body
 from splitcodec.demo.told import about, contexts_of, tables_of, tasks_of
 from splitcodec.device.client import Device
 from splitcodec.device.image import load_picture
 from splitcodec.device.placed import crop_bhwc
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.problems import problem
-from splitcodec.errors import BundlePart, PictureError, PictureTooLarge, PictureUnreadable, SplitcodecError, TaskError
+from splitcodec.errors import BundlePart, PictureError, PictureUnreadable, SplitcodecError, TaskError
 from splitcodec.wire.answer import dump_answer
 from splitcodec.wire.bundle import Bundle
 
@@ -66,20 +66,6 @@ _FRESH = "no-cache"
 _FOR_EVER = "public, max-age=31536000, immutable"  # for addresses that change with their content
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a caller may ask: bytes and pixels of a picture, seconds for sending it, pictures worked on and waiting."""
-
-    encode_bytes: int = 16_000_000
-    jpeg_bytes: int = 65_536
-    pixels: int = 32_000_000
-    jpeg_pixels: int = 1_000_000
-    seconds: float = 30.0
-    running: int = 2
-    waiting: int = 8
-
-
 def mount(app: FastAPI, edge: Edge, *, ort: Ort | None = None, limits: Limits | None = None) -> None:
     """Add the page to the app around `edge`; it shows the edge's first bundle.
 
@@ -89,18 +75,18 @@ def mount(app: FastAPI, edge: Edge, *, ort: Ort | None = None, limits: Limits | 
     limits = limits or Limits()
     bundle = edge.bundles[0]
     work = _Work(edge, bundle, limits)
-    places = _Places(limits)
+    places = Places(limits)
     _add_files(app, bundle, ort=ort, limits=limits, jpeg_tasks=work.tasks)
 
     async def handle(request: Request, do: Callable[[bytes], bytes], *, max_bytes: int) -> Response:
         try:
             async with places:
-                data = await _body(request, max_bytes=max_bytes, seconds=limits.seconds)
+                data = await read_body(request.stream(), places, max_bytes=max_bytes)
                 async with places.running:
                     return _response(await run_in_threadpool(do, data), "application/json")
         except PictureError as error:
             return _problem(400, str(error), error=type(error))
-        except _Refused as error:
+        except Refused as error:
             return _problem(error.status, str(error), error=error.kind)
         except ClientDisconnect:
             return Response(status_code=400)  # nobody is left to read it
@@ -117,7 +103,7 @@ def mount(app: FastAPI, edge: Edge, *, ort: Ort | None = None, limits: Limits | 
 
 @final
 class _Work:
-    """What the two posts do, in a thread: picture bytes in, JSON out. Raises PictureError, _Refused.
+    """What the two posts do, in a thread: picture bytes in, JSON out. Raises PictureError, Refused.
 
     `tasks` are what a JPEG can be asked: those of the bundle, or classification alone where it has no task teachers.
     """
@@ -157,7 +143,7 @@ class _Work:
     def picture(self, data: bytes, *, tasks: tuple[str, ...]) -> bytes:
         if unknown := [task for task in tasks if task not in self.tasks]:
             detail = f"task {unknown[0][:40]!r}; a JPEG can be asked {', '.join(self.tasks)}"
-            raise _Refused(404, detail, kind=TaskError)
+            raise Refused(404, detail, kind=TaskError)
         if not data.startswith(_JPEG_START):
             raise PictureUnreadable("not a JPEG; the page sends one")
         shown = load_picture(data, max_pixels=self._limits.jpeg_pixels)
@@ -221,46 +207,6 @@ def _add_files(app: FastAPI, bundle: Bundle, *, ort: Ort | None, limits: Limits,
         return response
 
 
-@final
-class _Refused(Exception):
-    """A post that is refused before its picture is looked at."""
-
-    def __init__(self, status: int, detail: str, *, kind: type[SplitcodecError] | None = None) -> None:
-        super().__init__(detail)
-        self.status, self.kind = status, kind
-
-
-@final
-class _Places:
-    """How many posts are worked on (`running`), and how many more may be in the house at all."""
-
-    def __init__(self, limits: Limits) -> None:
-        self.running = asyncio.Semaphore(limits.running)
-        self._free = limits.running + limits.waiting
-
-    async def __aenter__(self) -> None:
-        if self._free == 0:
-            raise _Refused(503, "too many pictures at once; try again in a moment")
-        self._free -= 1
-
-    async def __aexit__(self, *_: object) -> None:
-        self._free += 1
-
-
-async def _body(request: Request, *, max_bytes: int, seconds: float) -> bytes:
-    data = bytearray()
-    try:
-        async with asyncio.timeout(seconds):
-            async for chunk in request.stream():
-                data += chunk
-                if len(data) > max_bytes:
-                    detail = f"a picture of more than {max_bytes} bytes; send a smaller one"
-                    raise _Refused(413, detail, kind=PictureTooLarge)
-    except TimeoutError:
-        raise _Refused(408, f"the picture took more than {seconds:g} s to arrive") from None
-    return bytes(data)
-
-
 def _file(known: dict[str, bytes], name: str, media_type: str, *, cache: str = _FRESH) -> Response:
     if (content := known.get(name)) is None:
         return _problem(404, "the page has no such file")
@@ -273,6 +219,6 @@ def _response(content: bytes, media_type: str, *, cache: str = _FRESH) -> Respon
 
 def _problem(status: int, detail: str, *, error: type[SplitcodecError] | None = None) -> Response:
     response = problem(status, detail=detail, error=error)
-    again = {"retry-after": "1"} if status == 503 else {}
+    again = {503: {"retry-after": "1"}, 408: {"connection": "close"}}.get(status, {})
     response.headers.update({**_HEADERS, "cache-control": "no-store", **again})
     return response

@@ -216,15 +216,15 @@ class Device:
     ) -> Answer:
         """Encode a picture, send the packet over `link` and return the edge's answer.
 
-        Boxes and label maps come back in pixels of the upright picture.
-        Raises as `encode`, LinkGarbled if what comes back is not an answer, and what the link raises (LinkError).
+        Boxes and label maps come back in pixels of the upright picture. Raises as `encode`, what the link raises
+        (LinkError), and LinkGarbled where what comes back is no answer, or lacks one of the link's `tasks`.
         """
         if not callable(link):
             raise SettingsError(f"link {link!r:.80}; expected a function of packet bytes, such as http(url) gives")
         encoded = self.encode_timed(
             picture, level=level, max_bytes=max_bytes, deadline=deadline, force_fit=force_fit, fit=fit, side=side
         )
-        return in_picture(parse_answer(link(encoded.packet)), encoded.place)
+        return in_picture(parse_answer(link(encoded.packet), tasks=getattr(link, "tasks", None)), encoded.place)
 
     def _in_time(
         self, fitting: Callable[..., tuple[int, Fitted]], deadline: Deadline, *, most: int | None, begin: float

@@ -59,6 +59,7 @@ def fragmented(
         send,
         receive,
         frame=frame,
+        tasks=tuple(tasks),
         request=partial(dump_request, tasks=tuple(tasks), top=top, score=score, brief=brief),
         brief=brief,
         timeout_s=timeout_s,
@@ -132,6 +133,7 @@ class FragmentedLink:
         receive: Receive,
         *,
         frame: int,
+        tasks: tuple[str, ...],
         request: Callable[[bytes], bytes],
         brief: bool,
         timeout_s: float,
@@ -140,6 +142,7 @@ class FragmentedLink:
         clock: Callable[[], float],
         place: str,
     ) -> None:
+        self.tasks = tasks
         self._place = place
         self._send = send
         self._receive = receive

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import random
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
@@ -25,7 +24,16 @@ from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.brief import MEDIA_TYPE, restore
 from splitcodec.wire.problem import MEDIA_TYPE as PROBLEM
 from splitcodec.wire.problem import Told, told_by
-from splitcodec.wire.request import BRIEF, KEYS, backoff_s, check_tries, said, tries_told, without_password
+from splitcodec.wire.request import (
+    BRIEF,
+    KEYS,
+    backoff_s,
+    check_tries,
+    said,
+    tries_told,
+    wanted_from,
+    without_password,
+)
 
 Link = Callable[[bytes], bytes]
 
@@ -86,6 +94,7 @@ class HttpLink:
         self._timeout_s = timeout_s
         self._sleep = sleep
         self._params = dict(words)
+        self.tasks = wanted_from(words).tasks
         headers = {"user-agent": "splitcodec", **_authorization(token)}
         self._open = partial(open_client, headers, timeout_s, tls=httpx.URL(self._address).scheme == "https")
         self._connect()
@@ -102,7 +111,7 @@ class HttpLink:
             )
         trouble = ""
         for turn in range(self._tries):
-            wait_s = backoff_s(turn) * (1.0 + random.random())  # noqa: S311 - jitter, not a secret
+            wait_s = backoff_s(turn + 1)
             try:
                 status, headers, body = self._post(packet, idempotency_key)
             except httpx.TimeoutException:

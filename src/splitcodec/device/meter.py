@@ -42,6 +42,7 @@ class LinkMeter:
         if last < 2:
             raise SettingsError(f"the last {last} trips; expected at least 2")
         self._link, self._clock = link, clock
+        self.tasks: tuple[str, ...] | None = getattr(link, "tasks", None)
         self._trips: deque[tuple[int, float, float]] = deque(maxlen=last)  # bytes, ms on the way, ms at the edge
         self._answers: deque[int] = deque(maxlen=last)  # their bytes on the link
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import os
 import queue
-import random
 import secrets
 import threading
 import time
@@ -26,7 +25,7 @@ from splitcodec.wire.answer import MAX_BYTES
 from splitcodec.wire.brief import MEDIA_TYPE as BRIEF_TYPE
 from splitcodec.wire.brief import restore
 from splitcodec.wire.problem import MEDIA_TYPE, parse_problem
-from splitcodec.wire.request import BRIEF, KEY, backoff_s, check_tries, said, tries_told
+from splitcodec.wire.request import BRIEF, KEY, backoff_s, check_tries, said, tries_told, wanted_from
 from splitcodec.wire.topic import ANSWER_TYPE, LARGEST, PACKET_TYPE, Broker, parse_broker, published_bytes
 
 try:
@@ -81,6 +80,7 @@ class MqttLink:
     def __init__(self, broker: Broker, *, words: Mapping[str, str], timeout_s: float, retries: int) -> None:
         self.url = broker.url
         self._wanted = list(words.items())
+        self.tasks = wanted_from(words).tasks
         self._timeout_s = timeout_s
         self._tries = 1 + retries
         self._open = partial(_Session, broker, timeout_s=timeout_s)
@@ -100,7 +100,7 @@ class MqttLink:
         trouble: LinkError | None = None
         for turn in range(self._tries):
             if turn:
-                time.sleep(backoff_s(turn) * (0.5 + random.random()))  # noqa: S311 - jitter, not a secret
+                time.sleep(backoff_s(turn))
             try:
                 message = self._session.ask(packet, properties, correlation, timeout_s=self._timeout_s)
             except LinkDown as error:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import re
 from dataclasses import asdict, dataclass
 from typing import Any, final
+
+from splitcodec.wire.request import by_chance
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 300.0
@@ -60,7 +61,7 @@ class Backoff:
         """Return the seconds to wait after one more failure."""
         wait_s = min(self._longest_s, self._first_s * 2.0 ** min(self._turn, 60))
         self._turn += 1
-        return wait_s * (0.5 + random.random() / 2)  # noqa: S311 - jitter, not a secret
+        return by_chance(wait_s)
 
     def reset(self) -> None:
         """Begin again: something worked."""

@@ -13,7 +13,6 @@ another is opened: the name is looked up anew, and of its addresses the next is 
 from __future__ import annotations
 
 import os
-import random
 import socket
 import threading
 import time
@@ -85,6 +84,7 @@ class UdpLink:
 
     def __init__(self, line: _Line, frames: FragmentedLink, *, tries: int) -> None:
         self.url = line.url
+        self.tasks = frames.tasks
         self._line = line
         self._frames = frames
         self._tries = tries
@@ -96,7 +96,7 @@ class UdpLink:
         trouble: LinkDown | None = None
         for turn in range(self._tries):
             if turn:
-                time.sleep(backoff_s(turn) * (0.5 + random.random()))  # noqa: S311 - jitter, not a secret
+                time.sleep(backoff_s(turn))
             try:
                 return self._ask(packet, idempotency_key)
             except LinkDown as error:

@@ -33,7 +33,7 @@ from splitcodec.errors import (
     SplitcodecError,
     SpoolError,
 )
-from splitcodec.wire.answer import Answer, parse_answer
+from splitcodec.wire.answer import parse_answer
 from splitcodec.wire.problem import may_pass
 from splitcodec.wire.request import Wanted
 
@@ -243,9 +243,9 @@ class Watch:
         told = {"key": entry.key, "bytes": len(entry.packet), "level": entry.level}
         try:
             self.status.sent += 1
-            answer: Answer = parse_answer(self._send(entry.packet, entry.wanted()))
-            if entry.place is not None:
-                answer = in_picture(answer, entry.place)
+            asked = entry.wanted()
+            answer = parse_answer(self._send(entry.packet, asked), tasks=asked.tasks)
+            answer = answer if entry.place is None else in_picture(answer, entry.place)
         except (LinkError, SettingsError) as error:
             if isinstance(error, LinkError) and may_pass(error):
                 return self._hindered("link", error)

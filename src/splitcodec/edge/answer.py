@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from copy import copy
 from itertools import groupby
 from pathlib import Path
 from typing import final
@@ -46,10 +47,35 @@ class Edge:
     ) -> None:
         if max_symbols is not None and (whole(max_symbols) is None or max_symbols < 1):
             raise SettingsError(f"max_symbols {max_symbols!r:.40}; expected an integer of at least 1")
-        opened = [one if isinstance(one, Bundle) else open_bundle(one) for one in bundles or ("efficientnet-lite0",)]
-        self.bundles = tuple(opened)
+        self._sources = bundles or ("efficientnet-lite0",)
         self._max_symbols = max_symbols
-        self._lines = tuple(Line(bundle, threads=threads, max_symbols=max_symbols) for bundle in opened)
+        self._threads = threads
+        self._take([self._line_of(bundle) for bundle in self._opened()])
+
+    def reopened(self) -> Edge:
+        """Return an edge whose names, folders and zips are opened as they are now; itself, where they are as before.
+
+        Bundles that have not changed are shared, and this edge stays as it is. Raises as opening one does.
+        """
+        lines = [
+            line if line.bundle.manifest == bundle.manifest else self._line_of(bundle)
+            for line, bundle in zip(self._lines, self._opened(), strict=True)
+        ]
+        if lines == list(self._lines):
+            return self
+        other = copy(self)
+        other._take(lines)
+        return other
+
+    def _opened(self) -> list[Bundle]:
+        return [one if isinstance(one, Bundle) else open_bundle(one) for one in self._sources]
+
+    def _line_of(self, bundle: Bundle) -> Line:
+        return Line(bundle, threads=self._threads, max_symbols=self._max_symbols)
+
+    def _take(self, lines: Sequence[Line]) -> None:
+        self._lines = tuple(lines)
+        self.bundles = tuple(line.bundle for line in lines)
         self._routes: dict[bytes, Line] = {}
         for line in self._lines:
             rival = self._routes.setdefault(line.bundle.fingerprint[:4], line)

@@ -2,7 +2,7 @@
 
 A connection must send each request's head within a time, and connections are bounded. SIGTERM drains: /readyz turns 503
 at once, what was let in is answered, new packets are refused, and after a moment (so that balancers look away) the
-process ends with 0. SIGINT does the same without that moment. SIGHUP reads tokens and TLS files again.
+process ends with 0. SIGINT does the same without that moment. SIGHUP reads tokens, bundles and TLS files again.
 """
 
 from __future__ import annotations
@@ -187,6 +187,7 @@ class _Server(uvicorn.Server):
 
     def _reload(self) -> None:
         self._app.state.tokens.reload()
+        self._app.state.service.renew()
         if self._context is None:
             return
         try:

@@ -52,6 +52,7 @@ class Service:
         self._metrics = metrics
         self._draining = False
         self._opening: asyncio.Task[None] | None = None
+        self._outdated = False
         self._work: Future[Edge] | None = None  # of opening, in a thread of its own: asyncio waits for its own threads
         self.failure: Exception | None = None
         self._symbols = Buckets(settings.symbols_per_s, what="symbols (times tasks)", most=settings.max_clients)
@@ -97,6 +98,18 @@ class Service:
         """Begin to open the edge in the background, unless it is open or being opened."""
         if self._edge is None and self._opening is None:
             self._opening = asyncio.get_running_loop().create_task(self._begin())
+
+    def renew(self) -> None:
+        """Open bundles that have changed anew in the background, and answer by them from then on; all or none.
+
+        What was let in before is answered by the bundle that let it in. An edge that was given opened stays.
+        """
+        if self._open is None:
+            _log.info("the bundles stay as they are: this server was given them opened")
+            return
+        self._outdated = True
+        if self._opening is None or self._opening.done():
+            self._opening = asyncio.get_running_loop().create_task(self._renew())
 
     async def opened(self) -> None:
         """Wait until the edge is open, or `failure` says why it cannot be."""
@@ -179,14 +192,37 @@ class Service:
     async def _begin(self) -> None:
         assert self._open is not None  # noqa: S101 - `begin` looked
         since = time.monotonic()
-        pool = ThreadPoolExecutor(1, thread_name_prefix="splitcodec opens")
-        self._work = pool.submit(self._open)
-        pool.shutdown(wait=False)
         try:
-            self._edge = await asyncio.wrap_future(self._work)
+            self._edge = await self._opened_by(self._open)
         except Exception as error:
             self.failure = error
             _log.error("cannot start: %s: %s", type(error).__name__, error)
         else:
-            loaded = ", ".join(bundle.ident for bundle in self._edge.bundles)
-            _log.info("ready after %.2f s: %s", time.monotonic() - since, loaded)
+            _log.info("ready after %.2f s: %s", time.monotonic() - since, _loaded(self._edge))
+            await self._renew()
+
+    async def _renew(self) -> None:
+        while self._outdated and self._edge is not None and not self._draining:
+            self._outdated, since = False, time.monotonic()
+            try:
+                edge = await self._opened_by(self._edge.reopened)
+            except Exception as error:
+                _log.error("bundles not opened again, the old ones stay in use: %s: %s", type(error).__name__, error)
+                continue
+            how = "are as they were" if edge is self._edge else f"opened again after {time.monotonic() - since:.2f} s"
+            self._edge = edge
+            _log.info("bundles %s: %s", how, _loaded(edge))
+
+    async def _opened_by(self, opening: Callable[[], Edge]) -> Edge:
+        pool = ThreadPoolExecutor(1, thread_name_prefix="splitcodec opens")
+        self._work = pool.submit(opening)
+        pool.shutdown(wait=False)
+        try:
+            return await asyncio.wrap_future(self._work)
+        finally:
+            if self._work.done():
+                self._work = None  # which would hold an edge that has been replaced
+
+
+def _loaded(edge: Edge) -> str:
+    return ", ".join(bundle.ident for bundle in edge.bundles)

@@ -73,7 +73,8 @@ class Tokens:
         files, or an owner that is set right.
         """
         self._trouble = ""
-        self._read_again()
+        if self._file is not None:
+            self._read_again()
 
     def _read_again(self) -> None:
         stamp = self._stamp()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any, NoReturn, TypedDict, cast
 
 from splitcodec.errors import AnswerTooLarge, LinkGarbled
@@ -84,8 +85,11 @@ def dump_answer(answer: Answer) -> bytes:
     return data
 
 
-def parse_answer(data: bytes) -> Answer:
-    """Return the answer in `data`, at most 1 MiB. Raises LinkGarbled, naming the key that is wrong."""
+def parse_answer(data: bytes, *, tasks: Sequence[str] | None = None) -> Answer:
+    """Return the answer in `data`, at most 1 MiB, to whoever asked for `tasks` (empty: what an edge gives unasked).
+
+    Raises LinkGarbled, naming the key that is wrong or the task that is missing; None: any tasks will do.
+    """
     if not isinstance(data, bytes | bytearray):
         raise LinkGarbled(f"the link gave a {type(data).__name__}; expected the answer's bytes, as the edge sent them")
     if len(data) > MAX_BYTES:
@@ -102,6 +106,12 @@ def parse_answer(data: bytes) -> Answer:
     bundle, level = _text(body["bundle"], where="bundle"), _integer(body["level"], where="level")
     for name in (*answers, *ms):
         _text(name, where="name of a task or stage")
+    for task in () if tasks is None else tasks or ("classify",):
+        if task not in answers:
+            raise LinkGarbled(
+                f"an answer to {', '.join(answers)[:80] or 'nothing'}, but {task[:40]} was asked for as well; "
+                "check the edge, and what stands between: it gave another question's answer, or a part of it"
+            )
     return Answer(bundle=bundle, level=level, answers=answers, ms=ms)
 
 

@@ -7,6 +7,7 @@ HTTP says it in the URL, MQTT in user properties; a message over frames says it 
 from __future__ import annotations
 
 import math
+import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -106,12 +107,17 @@ def parse_request(message: bytes) -> Request:
     return Request(_bounded(message[end:]), wanted_from(given), flags == _BRIEF)
 
 
-def backoff_s(turn: int) -> float:
-    """Return the seconds before a packet is sent again: doubled after each try from 0.2 on, at most 15.
+def backoff_s(failed: int) -> float:
+    """Return the seconds to wait after so many tries that failed, at least one: doubled each time, 0.4 to 15.
 
-    Part of it is to be by chance, so that a fleet is not in step.
+    They are less by up to half, as `by_chance` says.
     """
-    return min(15.0, 0.2 * 2.0 ** min(turn, 10))
+    return by_chance(min(15.0, 0.2 * 2.0 ** min(failed, 10)))
+
+
+def by_chance(wait_s: float) -> float:
+    """Return a wait that is less by up to half by chance: a fleet must not return in step."""
+    return wait_s * (0.5 + random.random() / 2)  # noqa: S311 - jitter, not a secret
 
 
 def check_tries(*, timeout_s: float, retries: int = 0) -> None:
