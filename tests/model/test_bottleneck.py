@@ -204,8 +204,8 @@ def test_bits_are_what_the_masses_of_each_channel_s_symbols_say() -> None:
 def test_stretched_densities_are_so_many_times_as_wide() -> None:
     torch.manual_seed(7)
     prior, x = FactorizedPrior(2), torch.linspace(-20, 20, 9).expand(2, -1)
-    for bias in prior.biases:
-        torch.nn.init.zeros_(bias)
+    for factor in prior.factors:
+        torch.nn.init.normal_(factor)
     before = prior.logits(x)
     prior.stretch(torch.tensor([0.5, 3.0]))
     torch.testing.assert_close(prior.logits(x * torch.tensor([[0.5], [3.0]])), before)

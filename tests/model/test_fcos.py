@@ -118,3 +118,22 @@ def test_a_head_is_held_against_its_teacher_where_that_is_sure() -> None:
     assert head.apart(Raw(same, wide, quality, neck), teacher, size=(8, 24))["box"].item() == pytest.approx(
         0.4 * 0.5 / 1.25
     )
+
+
+def test_the_loss_is_a_sum_over_places_and_classes_for_each_place_that_sees_a_box() -> None:
+    """Of answers that say a half of everything, and boxes twice as wide as the true one; spare ones count not."""
+    head = Fcos((Level(6, 8), Level(10, 16)), 7, width=8, depth=1)
+    place, stride = places(SIZE, STRIDES, device=torch.device("cpu"))
+    found = truth((8, 8, 32, 32, 3), (56, 20, 80, 44, -2))
+    box, label = assign(found, place, stride, strides=STRIDES)
+    seeing, spare = int((label >= 0).sum()), int((label == -2).sum())
+    assert seeing > 1
+    assert spare > 1
+    x, y = place.unbind(-1)
+    edges = torch.stack([x - box[0, :, 0], y - box[0, :, 1], box[0, :, 2] + 24 - x, box[0, :, 3] - y], -1)[None]
+    loss = head.loss(Raw(torch.zeros(1, 120, 7), edges, torch.full((1, 120), 2.0)), found, size=SIZE)
+    empty = 120 - spare - seeing
+    focal = math.log(2) / 4 * (seeing * (0.25 + 6 * 0.75) + empty * 7 * 0.75)  # Lin et al. 2017: alpha 0.25, gamma 2
+    assert loss["class"].item() == pytest.approx(focal / seeing, rel=1e-5)
+    assert loss["box"].item() == pytest.approx(0.5)  # one less the overlap, which is all of the hull
+    assert loss["quality"].item() == pytest.approx(math.log(1 + math.exp(2)) - 0.5 * 2)

@@ -61,6 +61,7 @@ def test_an_encoder_that_is_led_learns_alone() -> None:
     stage = LatentsStage(kind="latents", images=8, batch=4, learning_rate=1e-3)
     found = _rates(student, prepare(student, stage, everything=True))
     assert {name.partition(".")[0] for name in found} == {"squeeze"}
+    assert set(found.values()) == {1.0}
     assert student.squeeze.training
     assert not student.bottleneck.training
     assert not student.decoder.training
