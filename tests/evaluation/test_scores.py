@@ -114,5 +114,5 @@ def test_boxes_lie_in_the_pixels_of_the_picture() -> None:
     got = seen_in(found, place, size=(40, 64))
     np.testing.assert_allclose(got.box_n4, [[50, 25, 100, 62.5], [0, 93.75, 200, 100]])
     assert (got.score_n.tolist(), got.label_n.tolist()) == ([0.5, 0.25], [3, 1])
-    none = Found(np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, int))
+    none = Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     assert seen_in(none, place, size=(40, 64)).box_n4.shape == (0, 4)

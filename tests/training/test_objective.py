@@ -110,7 +110,7 @@ class _Answering(nn.Module):
 
 
 def _stage(kind: str, **keys: Any) -> Any:
-    kinds = {"distill": DistillStage, "answers": AnswersStage, "pixels": PixelsStage}
+    kinds: dict[str, Any] = {"distill": DistillStage, "answers": AnswersStage, "pixels": PixelsStage}
     return kinds[kind].model_validate({"kind": kind, "images": 8, "batch": 4, "learning_rate": 1e-3, **keys})
 
 
@@ -167,7 +167,7 @@ def test_what_is_priced_and_how_symbols_are_rounded_follows_what_learns(recipe_d
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     same: Any = SimpleNamespace(scale=Tensor.float, stem=nn.Identity(), rest=nn.Identity(), tail=pooled)
 
-    def lost(name: str, *, done: float = 1.0, rounded: bool = False, **changes: Any) -> tuple[float, str, bool]:
+    def lost(name: str, *, done: float = 1.0, rounded: bool = False, **changes: Any) -> tuple[object, str, bool]:
         stages = {"stage1": stage, "stage2": stage} | {name: {**stage, **changes}}
         recipe = Recipe.model_validate({**data, **stages})
         model = _Told()

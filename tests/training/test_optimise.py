@@ -68,14 +68,15 @@ def test_an_encoder_that_is_led_learns_alone() -> None:
 
 
 def test_learning_rates_follow_the_stage_s_schedule() -> None:
-    keys = {"images": 8, "batch": 4, "learning_rate": 1e-3, "warmup": 0.2}
-    steps = {"kind": "steps", "at": [0.5], "factor": 0.25}
-    for make, rate in ((DistillStage, learning_rate), (TaskStage, rate_at)):
-        own = keys if make is DistillStage else {key: value for key, value in keys.items() if key != "images"}
-        cosine = make.model_validate(own)
-        assert [rate(cosine, done) for done in (0.1, 0.2, 0.6, 1.0)] == pytest.approx([0.5, 1.0, 0.5, 0.0])
-        falling = make.model_validate({**own, "schedule": steps})
-        assert [rate(falling, done) for done in (0.1, 0.2, 0.6, 1.0)] == pytest.approx([0.5, 1.0, 0.25, 0.25])
+    keys = {"batch": 4, "learning_rate": 1e-3, "warmup": 0.2}
+    falls = {"schedule": {"kind": "steps", "at": [0.5], "factor": 0.25}}
+    at = (0.1, 0.2, 0.6, 1.0)
+    cosine, falling = (DistillStage.model_validate({"images": 8, **keys, **more}) for more in ({}, falls))
+    assert [learning_rate(cosine, done) for done in at] == pytest.approx([0.5, 1.0, 0.5, 0.0])
+    assert [learning_rate(falling, done) for done in at] == pytest.approx([0.5, 1.0, 0.25, 0.25])
+    head, steps = (TaskStage.model_validate({**keys, **more}) for more in ({}, falls))
+    assert [rate_at(head, done) for done in at] == pytest.approx([0.5, 1.0, 0.5, 0.0])
+    assert [rate_at(steps, done) for done in at] == pytest.approx([0.5, 1.0, 0.25, 0.25])
 
 
 def test_running_means_keep_their_share_and_counts_are_taken_over() -> None:
