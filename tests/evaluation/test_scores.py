@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from splitcodec.device.placed import Letterbox
+from splitcodec.edge.boxes import Found
 from splitcodec.errors import MissingExtra
 from splitcodec.evaluation.rate import evaluate
-from splitcodec.evaluation.scores import Confusion, Seen, Tally, Truth, mean_precision
+from splitcodec.evaluation.scores import Confusion, Seen, Tally, Truth, mean_precision, seen_in
 from splitcodec.evaluation.tasks import evaluate_task
 from splitcodec.wire.bundle import Bundle
 
@@ -89,3 +91,28 @@ def test_a_tally_of_boxes_scores_them() -> None:
     tally = Tally(3)
     tally.add(seen(BOX, [0.9, 0.8], [0, 1]), size=10)
     assert tally.scores([TRUTH]) == pytest.approx({"map50": 100, "map": 100})
+
+
+def test_boxes_count_in_their_own_picture_and_beyond_the_tenth() -> None:
+    """Twelve objects side by side in the second picture, found in the order of their scores; the first one's is not."""
+    corner = np.arange(12, dtype=np.float32)[:, None] * 40
+    many = np.concatenate([corner, corner, corner + 36, corner + 36], axis=1)
+    truth = [
+        Truth(BOX[:1], np.array([0]), np.array([False])),
+        Truth(many, np.zeros(12, int), np.zeros(12, bool)),
+    ]
+    scores = np.linspace(0.9, 0.3, 12)
+    missed = seen(many[5:6], [0.1], [0])  # where only the other picture has an object
+    found = mean_precision([missed, Seen(many, scores, np.zeros(12, int))], truth, classes=1)
+    assert found.map50 == found.map == pytest.approx(100 * 93 / 101)  # recalls of 0 to 0.92, in hundredths
+
+
+def test_boxes_lie_in_the_pixels_of_the_picture() -> None:
+    """Of 200 x 100 pixels, which the network saw as 64 x 32 in 64 x 40 (columns, rows)."""
+    place = Letterbox((200, 100), wide=64, high=32, cols=64, rows=40)
+    found = Found(np.array([[16, 8, 32, 20], [-5, 30, 70, 40]], np.float32), np.array([0.5, 0.25]), np.array([3, 1]))
+    got = seen_in(found, place, size=(40, 64))
+    np.testing.assert_allclose(got.box_n4, [[50, 25, 100, 62.5], [0, 93.75, 200, 100]])
+    assert (got.score_n.tolist(), got.label_n.tolist()) == ([0.5, 0.25], [3, 1])
+    none = Found(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    assert seen_in(none, place, size=(40, 64)).box_n4.shape == (0, 4)

@@ -146,3 +146,32 @@ def test_curves_of_a_task_are_upper_hulls_in_the_colours_of_their_kind(monkeypat
     assert [one.get_linestyle() for one in lines[:3]] == ["-", "-", "--"]
     dots = {one.get_label(): len(one.get_xdata()) for one in drawn[0].axes[0].lines if one.get_linestyle() == "None"}
     assert dots == {OURS: 3, "jpeg": 2, "paper (undertrained)": 2}
+
+
+def test_bytes_at_equal_score_are_read_off_the_hull() -> None:
+    points = tuple(
+        TaskPoint("jpeg", str(size), size, {"miou": score, "pixel_accuracy": 80.0})
+        for size, score in ((900.0, 50.0), (1000.0, 52.0), (1100.0, 58.0), (2000.0, 59.5), (2500.0, 59.0))
+    )
+    found = {row["below"]: row for row in replace(REPORT, points=points).equal_score()}
+    assert list(found) == [0.5, 1.0, 2.0, 3.0, 5.0, 10.0]
+    assert [found[below]["score"] for below in found] == [59.5, 59.0, 58.0, 57.0, 55.0, 50.0]
+    sizes = [found[below]["bytes"]["jpeg"] for below in found]
+    assert sizes == pytest.approx([2000, 1700, 1100, 1075, 1025, 900])  # 1,000 bytes lie below the hull
+
+
+@pytest.mark.parametrize(("score", "same"), [(60.009, True), (59.991, True), (60.011, False), (59.989, False)])
+def test_points_of_another_task_teacher_are_not_taken(tmp_path: Path, score: float, *, same: bool) -> None:
+    file = tmp_path / "segment.json"
+    file.write_text(json.dumps(REPORT.to_json()))
+    earlier = read_earlier(file, names=SCORES["segment"], keys=["task", "images"])
+    teacher = {"miou": 60.0, "pixel_accuracy": 90.0}
+    earlier.check({"task": "segment", "images": 3}, teacher=teacher)
+    for other in ({**teacher, "miou": score}, {**teacher, "pixel_accuracy": score + 30}):
+        if same:
+            earlier.check({"images": 3}, teacher=other)
+            continue
+        with pytest.raises(DataError, match="another task teacher"):
+            earlier.check({"images": 3}, teacher=other)
+    with pytest.raises(DataError, match="images is 3, this run's 4"):
+        earlier.check({"images": 4}, teacher=teacher)

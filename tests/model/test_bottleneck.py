@@ -184,3 +184,28 @@ def test_levels_move_between_the_trained_ones() -> None:
     np.testing.assert_allclose(neck.masses(-3, 3), before[[0, 0, 2]])
     with pytest.raises(ValueError, match="3 numbers from 0 to 2"):
         neck.move([0.0, 1.0, 2.1])
+
+
+def test_bits_are_what_the_masses_of_each_channel_s_symbols_say() -> None:
+    """Nothing held a code length in bits: in nats, or of another channel's density, it would have passed."""
+    torch.manual_seed(6)
+    neck = Bottleneck(2, 3, first_gain=1.0, last_gain=2.0)
+    for bias in neck.prior.biases:
+        torch.nn.init.normal_(bias)
+    latent = 2 * torch.randn(4, 3, 2, 5)
+    found = neck(latent, quantise="round").bits_b
+    mass_lcs = neck.masses(-40, 40)
+    for picture in range(4):
+        symbols_chw = torch.round(latent[picture] * [1.0, 2.0][picture // 2]).long()
+        masses = [mass_lcs[picture // 2, c, symbols_chw[c].numpy() + 40] for c in range(3)]
+        assert found[picture].item() == pytest.approx(-np.log2(masses).sum(), rel=1e-4)
+
+
+def test_stretched_densities_are_so_many_times_as_wide() -> None:
+    torch.manual_seed(7)
+    prior, x = FactorizedPrior(2), torch.linspace(-20, 20, 9).expand(2, -1)
+    for factor in prior.factors:
+        torch.nn.init.normal_(factor)
+    before = prior.logits(x)
+    prior.stretch(torch.tensor([0.5, 3.0]))
+    torch.testing.assert_close(prior.logits(x * torch.tensor([[0.5], [3.0]])), before)

@@ -54,3 +54,18 @@ def test_all_of_it_learns() -> None:
     film = decoder.film
     assert film is not None
     assert all(parameter.grad is not None and parameter.grad.any() for parameter in film.parameters())
+
+
+def test_what_it_sees_is_the_mean_size_and_the_share_that_is_not_nought() -> None:
+    """Whatever the gain: symbols of 1 and of 7, divided by 1000, count alike in the share."""
+    film = Film(2, [4])
+    torch.nn.init.eye_(film.look.weight[:4, :, 0, 0])
+    torch.nn.init.zeros_(film.look.bias)  # type: ignore[arg-type]  # it has a bias
+    torch.nn.init.eye_(film.factors[0].weight[:, :4, 0, 0])  # type: ignore[index]  # of a convolution
+    torch.nn.init.eye_(film.shifts[0].weight[:, :4, 0, 0])  # type: ignore[index]
+    symbols = torch.tensor([[[7.0, 0.0], [-1.0, 0.0]], [[0.0, 0.0], [0.0, 1.0]]])[None]
+    for gain in (1.0, 1000.0):
+        ((factor, shift),) = film(symbols / gain)
+        wanted = torch.tensor([2.0 / gain, 0.25 / gain, 0.5, 0.25])  # sizes of both channels, then shares
+        torch.testing.assert_close(shift.flatten(), wanted)
+        torch.testing.assert_close(factor.flatten(), 1 + wanted)

@@ -160,3 +160,14 @@ def test_a_smaller_picture_has_whole_cells(
     recipe = Recipe.model_validate(data)
     with pytest.raises(RecipeError, match=says):
         build_student(recipe, build_teacher(recipe))
+
+
+def test_channels_of_large_gains_count_more(recipe: Recipe, finished: Path) -> None:
+    """By the square of the last level's gain, as their errors in symbols do."""
+    lead = Lead(finished, recipe, fabric=Fabric(accelerator="cpu"))
+    gain_c = torch.from_numpy(Run(finished).weights()["bottleneck.log_gain_lc"].numpy()[-1]).exp()
+    random = torch.Generator().manual_seed(1)
+    wanted, found = torch.randn(2, 3, len(gain_c), 4, 5, generator=random)
+    error = ((found - wanted) * gain_c[:, None, None]).square().mean()
+    spread = ((wanted - wanted.mean(dim=(0, 2, 3), keepdim=True)) * gain_c[:, None, None]).square().mean()
+    torch.testing.assert_close(lead.apart(found, wanted), error / spread)

@@ -16,7 +16,7 @@ from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import DataError, GraphError, OutputError
 from splitcodec.session import Graph
-from splitcodec.training import class_vectors
+from splitcodec.training import class_vectors, own_classes
 from splitcodec.training.class_vectors import Picture, Seen, apart, class_folders, see
 from splitcodec.training.last_layer import below_last_layer, with_last_layer
 from splitcodec.training.own_classes import fit, score, with_classes
@@ -209,3 +209,35 @@ def test_a_picture_comes_once_however_its_folder_is_spelt(photos: Path) -> None:
     """Twice, it was learned from and measured: 100 % right."""
     once = class_folders([photos])
     assert class_folders([photos, photos / ".." / photos.name]) == once
+
+
+def test_a_last_layer_is_where_its_loss_is_least() -> None:
+    """No step leads lower: mean cross entropy, and half the decay times the squares of the weights of unit spreads."""
+    random = np.random.default_rng(7)
+    label_n = np.repeat([0, 1, 2], 30)
+    vector_nd = random.normal(size=(90, 4)) * [1.0, 5.0, 0.2, 1.0] + 2.0
+    vector_nd[:, 0] += label_n
+    seen = Seen(vector_nd.astype(np.float16), label_n, np.arange(90), np.zeros(90, int), ())
+    layer = fit(seen, classes=3)
+    x_nd = seen.vector_nd.astype(np.float64)
+    logit_nk = x_nd @ layer.weight_kd.T + layer.bias_k
+    share_nk = np.exp(logit_nk) / np.exp(logit_nk).sum(axis=1, keepdims=True)
+    off_nk = share_nk - np.eye(3)[label_n]
+    unit_nd = (x_nd - x_nd.mean(axis=0)) / x_nd.std(axis=0)
+    slope_kd = off_nk.T @ unit_nd / 90 + layer.decay * layer.weight_kd * x_nd.std(axis=0)
+    assert np.abs(slope_kd).max() < 2e-4
+    assert np.abs(off_nk.mean(axis=0)).max() < 2e-4
+    assert np.abs(layer.weight_kd * x_nd.std(axis=0)).max() > 0.1
+
+
+def test_one_picture_in_five_of_every_class_is_set_aside_with_all_its_views() -> None:
+    picture_n = np.repeat(np.arange(14), 3)
+    label_n = (picture_n >= 5).astype(int)  # five pictures of one class, nine of the other
+    seen = Seen(np.zeros((42, 1), np.float16), label_n, picture_n, np.tile(np.arange(3), 14), ())
+    assert sorted(set(picture_n[own_classes._aside(seen)])) == [4, 9]
+    assert own_classes._aside(seen).sum() == 6
+    found = {name: [Path(f"{name}{n}") for n in range(count)] for name, count in (("a", 10), ("b", 9), ("c", 4))}
+    learned, held = apart(found, every=5)
+    assert [sum(one.index == k for one in held) for k in range(3)] == [2, 1, 0]
+    assert [sum(one.index == k for one in learned) for k in range(3)] == [8, 8, 4]
+    assert not {one.path for one in learned} & {one.path for one in held}

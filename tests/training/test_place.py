@@ -10,6 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from pydantic import ValidationError
 
+from splitcodec.errors import DataError
 from splitcodec.layouts.folders import find_photographs
 from splitcodec.model.student import Student
 from splitcodec.training.build import Halves, build_student, build_teacher
@@ -86,6 +87,15 @@ def test_a_level_that_cannot_be_of_the_size_asked_for_is_told(finished: Path, ph
     assert line.startswith("level 0: the size that levels.kilobytes asks for lies beyond")
     (line,) = said(least / 2, 2 * most)
     assert line.startswith("level 0, 1: the size")
+
+
+def test_photographs_that_went_away_before_levels_are_placed_are_told(finished: Path, tmp_path: Path) -> None:
+    """A traceback, at the end of a run: a mean of no sizes."""
+    student, halves, recipe = _trained(finished)
+    levels = recipe.levels.model_copy(update={"kilobytes": (0.02, 0.03)})
+    changed, paths = recipe.model_copy(update={"levels": levels}), [tmp_path / "gone.jpg", tmp_path / "too.jpg"]
+    with pytest.raises(DataError, match=r"none of 2 photographs can be read, .*gone\.jpg among them; give others"):
+        place(changed, student, halves=halves, paths=paths, run=Run(tmp_path), say=lambda _: None)
 
 
 def test_training_places_levels_and_doing_it_again_changes_nothing(

@@ -26,7 +26,10 @@ COUNTED: Final = 2000
 def place(
     recipe: Recipe, student: Student, *, halves: Halves, paths: list[Path], run: Run, say: Callable[[str], None]
 ) -> None:
-    """Move levels to the sizes that the recipe asks for, if it does; `say` is told of those that none can have."""
+    """Move levels to the sizes that the recipe asks for, if it does; `say` is told of those that none can have.
+
+    Raises DataError where no photograph can be read.
+    """
     if recipe.levels.kilobytes is None:
         return
     crops = _crops(recipe, paths, about=PLACED_ON)
@@ -50,8 +53,6 @@ def end(
     """
     if isinstance(student.bottleneck, TableBottleneck):
         crops = _crops(recipe, paths, about=COUNTED)
-        if not len(crops):
-            raise DataError(f"none of {len(paths)} photographs can be read, {paths[0]} among them; give others")
         run.keep_counts(dump_counts(count(student, halves, crops=crops)))
         final = {**final, "counted": len(crops)}
     run.finish(student.state_dict(), final)
@@ -61,4 +62,7 @@ def end(
 def _crops(recipe: Recipe, paths: list[Path], *, about: int) -> Tensor:
     """Return crops of some photographs, as the device would make them: uint8 (N, 3, H, W)."""
     some, size = paths[:: max(1, len(paths) // about)], recipe.teacher
-    return centre_crops(some, resize=size.resize, crop=size.crop).image_u8
+    image_u8 = centre_crops(some, resize=size.resize, crop=size.crop).image_u8
+    if not len(image_u8):
+        raise DataError(f"none of {len(some)} photographs can be read, {paths[0]} among them; give others")
+    return image_u8
