@@ -147,33 +147,6 @@ def test_a_tail_of_its_own_begins_as_the_teacher_s(recipe_data: Make, finished: 
     assert all(torch.equal(value, wanted[name]) for name, value in student.tail.state_dict().items())
 
 
-def test_a_decoder_of_other_widths_begins_at_random_behind_an_encoder_that_has_learned(
-    recipe_data: Make, photos: Path, tmp_path: Path
-) -> None:
-    data = recipe_data() | {"levels": {"betas": [1.0], "default": 0}, "stage2": None}
-    data["stage1"] = {"kind": "squares", "images": 8, "batch": 4, "learning_rate": 2e-3}
-    sizes = {"kind": "paper", "widths": [8, 6], "channels": 5}
-    narrow = Recipe.model_validate({**data, "student": {**sizes, "decoder_widths": [6, 4]}})
-    train(narrow, photos=[photos], out=tmp_path / "narrow", report=lambda _: None)
-    wide = {**data, "student": {**sizes, "decoder_widths": [16, 12]}, "start": str(tmp_path / "narrow")}
-    with pytest.raises(RecipeError, match=r"start: the student in .* has other shapes"):
-        train(Recipe.model_validate(wide), photos=[photos], out=tmp_path / "refused", report=lambda _: None)
-    recipe = Recipe.model_validate({**wide, "start_decoder": False})
-    student = build_student(recipe, build_teacher(recipe))
-    own = {name: value.clone() for name, value in student.state_dict().items()}
-    begin_from(tmp_path / "narrow", recipe, student, image_u8=_NONE, taken_bchw=_NONE, feature_bchw=_NONE)
-    expected = {
-        **Run(tmp_path / "narrow").weights(),
-        **{name: own[name] for name in own if name.startswith("decoder.")},
-    }
-    assert all(torch.equal(value, expected[name]) for name, value in student.state_dict().items())
-    report = train(recipe, photos=[photos], out=tmp_path / "wide", report=lambda _: None)
-    assert report["images_cumulative"] == 16
-    for wrong in ({"start": None}, {"student": data["student"], "levels": recipe_data()["levels"]}):
-        with pytest.raises(ValueError, match="start_decoder: false is for a student of kind paper with a start"):
-            Recipe.model_validate({**wide, "start_decoder": False, **wrong})
-
-
 @pytest.mark.parametrize(
     ("changes", "says"),
     [

@@ -63,7 +63,7 @@ def _small(recipe: Recipe, make: Make) -> Recipe:
         data["teacher"].update(cut="blocks.2", later=["blocks.4"])
     data["student"].update(SMALL[recipe.student.kind])
     data["data"].update(holdout=2)
-    data.update(start=None, start_decoder=True)
+    data.update(start=None)
     for name, _ in recipe.stages():
         data[name].update(batch=recipe.levels.count * (1 if recipe.levels.count > 1 else 4))
         data[name].update(images=2 * data[name]["batch"], minutes=None)

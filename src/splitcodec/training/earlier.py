@@ -173,17 +173,13 @@ def _begin_from_run(folder: Path, recipe: Recipe, student: Student) -> None:
     """Give the student the weights of a finished run. Raises RecipeError where shapes or teachers differ.
 
     Where the student has a tail of its own and the run has none, the tail begins as the teacher's. With a `lead`, which
-    gives decoder, gains and priors, the encoder's alone: levels may then be others. Without `start_decoder` all but the
-    decoder's.
+    gives decoder, gains and priors, the encoder's alone: levels may then be others.
     """
     run = Run(folder)
     if run.recipe().teacher != recipe.teacher:
         raise RecipeError(f"start: {folder} has another teacher section; both must agree to the letter")
     theirs, own = run.weights(), student.state_dict()
     kept = {} if any(name.startswith("tail.") for name in theirs) else _of(own, "tail.")
-    if not recipe.start_decoder:
-        theirs = {name: value for name, value in theirs.items() if not name.startswith("decoder.")}
-        kept |= _of(own, "decoder.")
     try:
         if recipe.lead is None:
             student.load_state_dict({**theirs, **kept})

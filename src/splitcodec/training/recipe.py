@@ -151,8 +151,6 @@ class Recipe(Strict):
     start: Path | None = None
     """The folder of a finished run, or a bundle (a zoo name, a folder, a .zip), with the same teacher and shapes: its
     weights are what this one begins with. With a lead as well, only the encoder's, turned towards the lead's latent."""
-    start_decoder: bool = True
-    """False: the decoder begins at random rather than with the start's, whose widths may then be others."""
     precision: Annotated[str, Field(pattern=r"^(32-true|bf16-mixed|16-mixed)$")] = "bf16-mixed"
     seed: Annotated[int, Field(ge=0, le=2**31 - 1)] = 0
 
@@ -169,10 +167,6 @@ class Recipe(Strict):
             raise ValueError("student.kind: a stage of kind pixels needs one that reproduces the picture: image")
         if self.student.kind == "hyperprior" and (self.levels.count != 1 or self.levels.kilobytes is not None):
             raise ValueError("student.kind hyperprior has one level and no gains; shorten levels, no kilobytes")
-        if not self.start_decoder and (self.start is None or self.lead is not None or self.student.kind != "paper"):
-            raise ValueError(
-                "start_decoder: false is for a student of kind paper with a start and no lead; leave it out"
-            )
         if self.stage1.tune == "decoder" and self.start is None:
             raise ValueError("stage1.tune: the decoder alone cannot learn from an encoder that has not; leave it out")
         if self.student.kind == "reduced" and self.levels.kilobytes is not None:
