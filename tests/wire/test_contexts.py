@@ -296,7 +296,7 @@ def big(shape: tuple[int, ...], value: int, dtype: Any) -> Any:
         ({"group_g": np.array([3, 3], np.int32)}, "passes_g"),
         ({"passes_g": np.array([4, 1, 3], np.int32)}, "passes_g"),
         ({"passes_g": np.array([4, 2, 2], np.int32)}, "shape"),
-        ({"base_lkc": np.zeros((2, 2, 2), np.int64)}, "base_lkc: int64"),
+        ({"base_lkc": np.zeros((2, 2, 2), np.int64)}, "base_lkc: dtype int64"),
         ({"base_lkc": big((2, 2, 2), 1 << 25, np.int32)}, "base_lkc: numbers"),
         ({"into_lha": np.zeros((17, 5, 20), np.int8)}, "17 levels"),
         ({"into_bias_lsh": big((2, 6, 5), (1 << 24) - 5, np.int32)}, "into_lha: sums may reach"),

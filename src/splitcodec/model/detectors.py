@@ -37,8 +37,23 @@ class _NoBackbone(nn.Module):
         self.out_channels = width
 
 
+class _OnNeck(nn.Module):
+    """What torchvision's detectors share: a neck that makes a pyramid of the backbone's maps."""
+
+    neck: FeaturePyramidNetwork
+
+    def forward(self, maps: Sequence[Tensor]) -> Neck:
+        """Map a pyramid to the neck's maps."""
+        return Neck(tuple(self.neck(_named(maps)).values()))
+
+    def apart(self, raw: Neck, teacher: Neck, *, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return how far the neck's maps are from the teacher's, as the paper's first stage does."""
+        del size
+        return {"neck": apart_in_neck(raw.neck, teacher.neck)}
+
+
 @final
-class RetinaNet(nn.Module):
+class RetinaNet(_OnNeck):
     """Lin, Goyal, Girshick, He, Dollar, "Focal loss for dense object detection" (ICCV 2017); P3 to P7."""
 
     def __init__(self, levels: Sequence[Level], classes: int, *, width: int = 256) -> None:
@@ -52,21 +67,12 @@ class RetinaNet(nn.Module):
         head = RetinaNetHead(width, anchors.num_anchors_per_location()[0], classes)
         self.model = TorchvisionRetinaNet(_NoBackbone(width), classes, anchor_generator=anchors, head=head)
 
-    def forward(self, maps: Sequence[Tensor]) -> Neck:
-        """Map a pyramid to the neck's maps."""
-        return Neck(tuple(self.neck(_named(maps)).values()))
-
     def loss(self, raw: Neck, truth: Boxes, *, size: tuple[int, int]) -> dict[str, Tensor]:
         """Return what is wrong, in parts."""
         outputs = self.model.head([one.float() for one in raw.neck])
         anchors = self.model.anchor_generator(_images(raw.neck, size), list(raw.neck))
         found: dict[str, Tensor] = self.model.compute_loss(_targets(truth, first=0), outputs, anchors)
         return {"class": found["classification"], "box": found["bbox_regression"]}
-
-    def apart(self, raw: Neck, teacher: Neck, *, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Return how far the neck's maps are from the teacher's, as the paper's first stage does."""
-        del size
-        return {"neck": apart_in_neck(raw.neck, teacher.neck)}
 
     @torch.no_grad()
     def boxes(self, raw: Neck, *, size: tuple[int, int]) -> list[dict[str, Tensor]]:
@@ -83,7 +89,7 @@ class RetinaNet(nn.Module):
 
 
 @final
-class FasterRcnn(nn.Module):
+class FasterRcnn(_OnNeck):
     """Ren, He, Girshick, Sun, "Faster R-CNN" (NeurIPS 2015), with a feature pyramid."""
 
     def __init__(self, levels: Sequence[Level], classes: int, *, width: int = 256) -> None:
@@ -96,10 +102,6 @@ class FasterRcnn(nn.Module):
             _NoBackbone(width), classes + 1, rpn_anchor_generator=anchors, box_roi_pool=pool
         )
 
-    def forward(self, maps: Sequence[Tensor]) -> Neck:
-        """Map a pyramid to the neck's maps."""
-        return Neck(tuple(self.neck(_named(maps)).values()))
-
     def loss(self, raw: Neck, truth: Boxes, *, size: tuple[int, int]) -> dict[str, Tensor]:
         """Return what is wrong, in parts."""
         maps, images, targets = self._named(raw), _images(raw.neck, size), _targets(truth, first=1)
@@ -111,11 +113,6 @@ class FasterRcnn(nn.Module):
             "objectness": first["loss_objectness"],
             "proposal": first["loss_rpn_box_reg"],
         }
-
-    def apart(self, raw: Neck, teacher: Neck, *, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Return how far the neck's maps are from the teacher's, as the paper's first stage does."""
-        del size
-        return {"neck": apart_in_neck(raw.neck, teacher.neck)}
 
     @torch.no_grad()
     def boxes(self, raw: Neck, *, size: tuple[int, int]) -> list[dict[str, Tensor]]:

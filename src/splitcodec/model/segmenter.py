@@ -30,11 +30,36 @@ class Logits(NamedTuple):
     neck: tuple[Tensor, ...] = ()
 
 
-@final
-class Segmenter(nn.Module):
-    """Neck and head on a pyramid; `weights` say how much each class counts in the loss."""
+class _Labelling(nn.Module):
+    """What heads that label every pixel share; `weights` say how much each class counts in the loss."""
 
     weights: Tensor | None
+
+    def __init__(self, weights: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("weights", weights, persistent=False)
+
+    def loss(self, raw: Logits, truth: Tensor, *, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the cross-entropy with label maps (B, H, W); VOID is left out."""
+        # every second pixel: enlarging to all of them costs more than the head
+        some = truth[:, ::2, ::2]
+        large = enlarged(raw.class_bkhw, tuple(-(-side // 2) for side in size))
+        if bool((some == VOID).all()):  # the mean of no pixels is no number, and would end the run
+            return {"class": 0.0 * large.sum()}
+        return {"class": nnf.cross_entropy(large, some, weight=self.weights, ignore_index=VOID)}
+
+    def apart(self, raw: Logits, teacher: Logits, *, size: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the KL divergence per place from the task teacher's answer, and the errors of the maps."""
+        del size
+        ours = raw.class_bkhw.float().log_softmax(1)
+        theirs = teacher.class_bkhw.float().softmax(1)
+        distance = nnf.kl_div(ours, theirs, reduction="none").sum(1).mean()
+        return {"class": distance, "neck": apart_in_neck(raw.neck, teacher.neck)}
+
+
+@final
+class Segmenter(_Labelling):
+    """Neck and head on a pyramid."""
 
     def __init__(
         self,
@@ -47,8 +72,7 @@ class Segmenter(nn.Module):
         dropout: float = 0.1,
         weights: Tensor | None = None,
     ) -> None:
-        super().__init__()
-        self.register_buffer("weights", weights, persistent=False)
+        super().__init__(weights)
         self.stride = levels[0].stride
         self.doublings = (levels[1].stride // levels[0].stride).bit_length() - 1
         self.lateral = nn.ModuleList(conv(level.width, width, 1) for level in levels[1:])
@@ -83,27 +107,15 @@ class Segmenter(nn.Module):
         both = self.sharpen(torch.cat([context, fine], 1))
         return Logits(self.classify(self.dropout(both)), (context, both))
 
-    def loss(self, raw: Logits, truth: Tensor, *, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Return the cross-entropy with label maps (B, H, W); VOID is left out."""
-        return _entropy(raw, truth, size=size, weights=self.weights)
-
-    def apart(self, raw: Logits, teacher: Logits, *, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Return how far the answer is from the task teacher's."""
-        del size
-        return _apart(raw, teacher)
-
 
 @final
-class DeepLab(nn.Module):
+class DeepLab(_Labelling):
     """torchvision's DeepLabv3 head on the coarsest map (Chen, Papandreou, Schroff, Adam 2017)."""
-
-    weights: Tensor | None
 
     def __init__(
         self, levels: Sequence[Level], classes: int, *, width: int = 256, weights: Tensor | None = None
     ) -> None:
-        super().__init__()
-        self.register_buffer("weights", weights, persistent=False)
+        super().__init__(weights)
         rates = (12, 24, 36) if levels[-1].stride < 16 else (6, 12, 18)
         self.context = ASPP(levels[-1].width, rates, width)
         self.sharpen = conv(width, width, 3)
@@ -113,32 +125,6 @@ class DeepLab(nn.Module):
         """Map a pyramid to logits at its coarsest stride."""
         context = self.context(maps[-1])
         return Logits(self.classify(self.sharpen(context)), (context,))
-
-    def loss(self, raw: Logits, truth: Tensor, *, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Return the cross-entropy with label maps (B, H, W); VOID is left out."""
-        return _entropy(raw, truth, size=size, weights=self.weights)
-
-    def apart(self, raw: Logits, teacher: Logits, *, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Return how far the answer is from the task teacher's."""
-        del size
-        return _apart(raw, teacher)
-
-
-def _entropy(raw: Logits, truth: Tensor, *, size: tuple[int, int], weights: Tensor | None) -> dict[str, Tensor]:
-    # every second pixel: enlarging to all of them costs more than the head
-    some = truth[:, ::2, ::2]
-    large = enlarged(raw.class_bkhw, tuple(-(-side // 2) for side in size))
-    if bool((some == VOID).all()):  # the mean of no pixels is no number, and would end the run
-        return {"class": 0.0 * large.sum()}
-    return {"class": nnf.cross_entropy(large, some, weight=weights, ignore_index=VOID)}
-
-
-def _apart(raw: Logits, teacher: Logits) -> dict[str, Tensor]:
-    """Return the KL divergence per place, and the errors of the maps."""
-    ours = raw.class_bkhw.float().log_softmax(1)
-    theirs = teacher.class_bkhw.float().softmax(1)
-    distance = nnf.kl_div(ours, theirs, reduction="none").sum(1).mean()
-    return {"class": distance, "neck": apart_in_neck(raw.neck, teacher.neck)}
 
 
 def enlarged(map_bchw: Tensor, size: tuple[int, ...] | torch.Size) -> Tensor:

@@ -70,9 +70,8 @@ def build_teacher(recipe: Recipe) -> Teacher:
 def with_colours(teacher: Teacher, recipe: Recipe | TaskRecipe) -> Teacher:
     """Return the teacher that scales each colour by itself first, where the recipe says so."""
     wanted = recipe.teacher
-    if isinstance(wanted.mean, tuple) or isinstance(wanted.std, tuple):
-        return replace(teacher, stem=nn.Sequential(PerColour(wanted.mean, wanted.std), teacher.stem))
-    return teacher
+    scaled = nn.Sequential(PerColour(wanted.mean, wanted.std), teacher.stem)
+    return replace(teacher, stem=scaled) if isinstance(wanted.mean, tuple) or isinstance(wanted.std, tuple) else teacher
 
 
 def build_student(recipe: Recipe, teacher: Teacher) -> Student:

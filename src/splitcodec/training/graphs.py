@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -90,19 +91,26 @@ def to_onnx(
     batch = Dim("batch", min=1, max=4096)
     high, wide = Dim("high", min=least, max=4096 // step), Dim("wide", min=least, max=4096 // step)
     shapes = {0: batch, rows: step * high if step > 1 else high, cols: step * wide if step > 1 else wide}
+    return exported(module, (example,), [source], [target], shapes=(shapes,))
+
+
+def exported(
+    module: nn.Module, examples: Sequence[Tensor], inputs: Sequence[str], outputs: Sequence[str], *, shapes: Any
+) -> bytes:
+    """Export a module whose inputs have these dynamic shapes."""
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         path = Path(folder) / "graph.onnx"
         torch.onnx.export(
             module.eval(),
-            (example,),
+            tuple(examples),
             path,
             dynamo=True,
             opset_version=OPSET,
-            input_names=[source],
-            output_names=[target],
-            dynamic_shapes=(shapes,),
+            input_names=list(inputs),
+            output_names=list(outputs),
+            dynamic_shapes=shapes,
             external_data=False,
             optimize=True,
             verbose=False,

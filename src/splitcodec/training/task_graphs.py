@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 import copy
-import logging
-import tempfile
-import warnings
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import final
 
-import onnx
-import torch
 from torch import Tensor, nn
 from torch.export import Dim
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from splitcodec.model.fcos import Fcos, FcosGraph
-from splitcodec.training.graphs import OPSET, slim
+from splitcodec.training.graphs import exported
 
 
 @final
@@ -77,24 +71,5 @@ def folded_in_place(module: nn.Module) -> nn.Module:
 def joint_onnx(module: nn.Module, examples: Sequence[Tensor], inputs: Sequence[str], outputs: Sequence[str]) -> bytes:
     """Export a module with several inputs and outputs; batch and both sides of every map are dynamic."""
     shapes = tuple({0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC} for _ in examples)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     variadic = any(isinstance(module, kind) for kind in (FcosTail, SegmentTail))
-    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        path = Path(folder) / "graph.onnx"
-        torch.onnx.export(
-            module.eval(),
-            tuple(examples),
-            path,
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=list(inputs),
-            output_names=list(outputs),
-            dynamic_shapes=(shapes,) if variadic else shapes,
-            external_data=False,
-            optimize=True,
-            verbose=False,
-        )
-        model = onnx.load(path)
-    data: bytes = slim(model).SerializeToString()
-    return data
+    return exported(module, examples, inputs, outputs, shapes=(shapes,) if variadic else shapes)
