@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SLIM := .venv-edge
 RAY := .venv-ray
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 PIP := pip install --quiet --disable-pip-version-check
 # `make evaluate DATA=...`, `make arena DATA=... POINTS=...`, `make train PHOTOS=...`, `make load REQUESTS=...`
 DATA ?= ../shared/data/imagenet-sample
@@ -14,7 +15,7 @@ REQUESTS ?= 20000
 # tests of one file share what they train or start, so files are dealt out, not tests; SIDE_BY_SIDE= runs them one by one
 SIDE_BY_SIDE ?= -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo test test-all test-slim check format wheel wheel-device evaluate arena ablations latency results plots train load soak soak-ray clean
+.PHONY: help demo test test-all test-slim check format wheel wheel-device evaluate arena ablations latency results plots train load soak soak-ray soak-pythons clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -72,7 +73,7 @@ train: $(VENV)/.dev  ## train the shipped bundles again, each after what it is l
 		$(BIN)/splitcodec train recipes/efficientnet_lite0$$size.yaml --photos $(PHOTOS) --out $(RUNS)/efficientnet_lite0$$size || exit; \
 	done
 
-soak: $(VENV)/.dev  ## tests that take long: a million mutated packets, bundles, faults (Ray's: soak-ray); other random examples
+soak: $(VENV)/.dev  ## tests that take long: a million mutated packets, bundles, faults (Ray's: soak-ray, other Pythons': soak-pythons); other random examples
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m soak --timeout 3600 -o faulthandler_timeout=3700
 	HYPOTHESIS_PROFILE=soak OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q $(SIDE_BY_SIDE) tests/wire tests/hostile tests/device
 
@@ -80,11 +81,17 @@ soak-ray: $(RAY)/.ray  ## Ray Serve under load while a replica is killed; puts t
 	$(RAY)/bin/python -c "import ray"
 	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -q -m soak --timeout 900 -o faulthandler_timeout=960 tests/edge/test_grow.py
 
+soak-pythons:  ## test-slim under each Python of PYTHONS that is on this machine, in .venv-python3.*
+	@tried=; for python in $(PYTHONS); do \
+		$$python -c 0 2> /dev/null || { echo "$$python is not here"; continue; }; \
+		$(MAKE) test-slim PYTHON=$$python SLIM=.venv-$$python || exit; tried="$$tried $$python"; \
+	done; test -n "$$tried" && echo "held under$$tried"
+
 load: $(VENV)/.dev  ## the edge server under load, each answer checked, killed twice: reports/load.json (REQUESTS=number)
 	$(BIN)/python benchmarks/load.py --requests $(REQUESTS) --out reports/load.json
 
 clean:  ## remove what make made (not runs/)
-	rm -rf $(VENV) $(SLIM) $(RAY) dist build demo-out evaluate-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SLIM) $(RAY) $(addprefix .venv-,$(PYTHONS)) dist build demo-out evaluate-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'splitcodec needs Python 3.11 or newer')"
@@ -106,10 +113,10 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 
 $(SLIM)/.slim: pyproject.toml
 	$(PYTHON) -m venv $(SLIM)
-	$(SLIM)/bin/$(PIP) -e '.[edge,mqtt]' 'pytest>=8.4' 'pytest-timeout>=2.4' 'pytest-xdist>=3.8' 'hypothesis>=6.130'
+	$(SLIM)/bin/$(PIP) -e '.[edge,mqtt]' 'pytest>=9.0' 'pytest-timeout>=2.4' 'pytest-xdist>=3.8' 'hypothesis>=6.130'
 	touch $@
 
 $(RAY)/.ray: pyproject.toml
 	$(PYTHON) -m venv $(RAY)
-	$(RAY)/bin/$(PIP) -e '.[edge,ray]' 'pytest>=8.4' 'pytest-timeout>=2.4' 'hypothesis>=6.130'
+	$(RAY)/bin/$(PIP) -e '.[edge,ray]' 'pytest>=9.0' 'pytest-timeout>=2.4' 'hypothesis>=6.130'
 	touch $@

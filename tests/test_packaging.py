@@ -37,6 +37,18 @@ def test_extras_that_texts_name_are_there() -> None:
     assert {"edge", "train"} <= named <= extras
 
 
+def test_the_pythons_that_are_promised_are_those_that_are_tried() -> None:
+    """Nobody had tried another than 3.11; `make soak-pythons` does, on the runtime."""
+    classifiers = re.findall(r"Python :: (3\.\d+)$", "\n".join(PROJECT["project"]["classifiers"]), re.M)
+    (tried,) = re.findall(r"^PYTHONS \?= (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    (told,) = re.findall(
+        r"`python3` \((3\.\d+) to (3\.\d+) are tried\)", (ROOT / "README.md").read_text(encoding="utf-8")
+    )
+    assert [f"python{version}" for version in classifiers] == tried.split()
+    assert told == (classifiers[0], classifiers[-1])
+    assert PROJECT["project"]["requires-python"] == f">={classifiers[0]}"
+
+
 def test_names_that_are_imported_late_are_told() -> None:
     assert set(splitcodec.__all__) <= set(dir(splitcodec))
     assert (Path(splitcodec.__file__).parent / "py.typed").is_file()

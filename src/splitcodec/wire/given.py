@@ -5,11 +5,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 
+import numpy as np
+
 
 def whole(value: object) -> int | None:
     """Return a whole number as an int; None for what is none."""
     try:
-        return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]  # it refuses others
+        # NumPy 2.2's own True is an index, with a warning
+        return None if isinstance(value, bool | np.bool_) else operator.index(value)  # type: ignore[arg-type]  # it refuses others
     except TypeError:
         return None
 
