@@ -16,7 +16,7 @@ from outcome import exit_code
 from latency_parts.page import section as latency_section
 from loading.page import page
 from pages.blocks import blocks
-from pages.corruptions import corruptions
+from pages.corruptions import corruptions, noise
 from pages.equal import PAGE as EQUAL
 from pages.equal import equal
 from pages.first_screen import claim, limits, silence
@@ -31,7 +31,7 @@ from splitcodec.evaluation.output import write_whole
 ROOT = Path(__file__).parent.parent
 RATE = Path("reports/rate_accuracy/rd.json")
 PRIOR, ABLATIONS = Path("reports/ablation_prior.json"), Path("reports/ablations/rd.json")  # may be missing
-LATENCY, CORRUPTED = Path("reports/latency.json"), Path("reports/corruptions.json")  # may be missing
+LATENCY = Path("reports/latency.json")  # may be missing
 LEFT_OUT = ("Every setting", "Against the setting nearest in bytes", "Overhead")  # of report.md, in docs/results.md
 LOAD, MUTATIONS = Path("reports/load.json"), Path("reports/mutations.json")
 COMMAND = (  # of reports that do not say it themselves
@@ -51,7 +51,8 @@ def main() -> int:
 
 def _write_or_check() -> int:
     rate, load, mutations, latency = (read_report(ROOT / path) for path in (RATE, LOAD, MUTATIONS, LATENCY))
-    first = {"claim": claim(rate), "results": summary(rate).splitlines(), "limits": limits(rate, latency, load)}
+    limited = [*limits(rate, latency, load), *noise(ROOT)]
+    first = {"claim": claim(rate), "results": summary(rate).splitlines(), "limits": limited}
     marked = {"README.md": first, **blocks(ROOT)}
     wanted = {
         "docs/results.md": results(rate),
@@ -148,8 +149,7 @@ def results(rate: dict[str, Any]) -> str:
     body = re.sub(r"\]\((\w+\.png)\)", rf"](../{RATE.parent.as_posix()}/\1)", report)
     body = body.replace("\n## ", "\n### ").replace("# ", "## ", 1)
     body = turned(shortened(body, left_out=LEFT_OUT))
-    others = map(_report_if_any, (Path(FIGURES), CORRUPTED, PRIOR, ABLATIONS, LATENCY))
-    figures, corrupted, prior, trained, latency = others
+    figures, prior, runs, latency = map(_report_if_any, (Path(FIGURES), PRIOR, ABLATIONS, LATENCY))
     return "\n".join(
         [
             "# Results",
@@ -164,10 +164,10 @@ def results(rate: dict[str, Any]) -> str:
             body.rstrip(),
             "",
             *(yardstick(rate, figures) if figures else []),
-            *(corruptions(corrupted) if corrupted else []),
+            *corruptions(ROOT),
             *tasks(ROOT),
             *(without_prior(prior) if prior else []),
-            *(ablations(trained, rate) if trained else []),
+            *(ablations(runs, rate) if runs else []),
             *(latency_section(latency) if latency else []),
         ]
     )

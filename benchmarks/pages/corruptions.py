@@ -1,17 +1,31 @@
-"""Section of docs/results.md: packets and codecs on corrupted photographs, out of reports/corruptions.json."""
+"""Packets and codecs on corrupted photographs: a section of docs/results.md, and a limit of README's."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 
 from pages.marked import table
+from pages.reports import read_report
+
+REPORT: Final = Path("reports/corruptions.json")  # may be missing
 
 
-def corruptions(report: Mapping[str, Any]) -> list[str]:
-    """Return the section."""
+def corruptions(root: Path) -> list[str]:
+    """Return the section; nothing without a report below a checkout's root."""
+    return section(read_report(root / REPORT)) if (root / REPORT).exists() else []
+
+
+def noise(root: Path) -> list[str]:
+    """Return README's words about noise: what a packet and the first codec lose, and in how many bytes."""
+    return limit(read_report(root / REPORT)) if (root / REPORT).exists() else []
+
+
+def section(report: Mapping[str, Any]) -> list[str]:
+    """Return the section of a report."""
     dials = ", ".join(f"{name} at {words}" for name, words in report["settings"].items())
     return [
         "## Corrupted photographs",
@@ -27,6 +41,31 @@ def corruptions(report: Mapping[str, Any]) -> list[str]:
         f"Command: `{report['command']}`.",
         "",
     ]
+
+
+def limit(report: Mapping[str, Any]) -> list[str]:
+    """Return README's words of a report."""
+    cases: Sequence[Mapping[str, Any]] = report["cases"]
+    loud = [case for case in cases if case["corruption"] == "Gaussian noise"][:2]
+    clean = [case for case in cases if not case["corruption"]]
+    strengths = " and ".join(str(case["severity"]) for case in loud)
+    told = [
+        f"{_listed(loud, name, 'bytes')} bytes ({_listed(clean, name, 'bytes')} clean) and scores "
+        f"{_listed(loud, name, 'points')} points ({_listed(clean, name, 'points')})"
+        for name in list(cases[0]["methods"])[:2]
+    ]
+    return [
+        f"- **Noise costs accuracy rather than bytes.** With Gaussian noise of ImageNet-C's strengths {strengths} a packet "
+        "has",
+        f"  {told[0]} below the network on the same picture uncompressed,",
+        f"  a file of {list(cases[0]['methods'])[1]} {told[1]} ([more](docs/results.md#corrupted-photographs)).",
+    ]
+
+
+def _listed(cases: Sequence[Mapping[str, Any]], name: str, what: str) -> str:
+    found = (case["methods"][name] for case in cases)
+    told = (f"{one['bytes_mean']:,.0f}" if what == "bytes" else f"{-one['minus_teacher'][0]:.1f}" for one in found)
+    return " and ".join(told)
 
 
 def head(report: Mapping[str, Any]) -> tuple[str, ...]:

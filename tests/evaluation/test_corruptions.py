@@ -73,7 +73,7 @@ def test_a_codec_gets_the_cheapest_setting_that_scores_as_well(benchmark: Module
 def test_a_report_and_its_section(
     benchmark: ModuleType, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pages.corruptions import corruptions
+    from pages.corruptions import corruptions, limit, noise, section
 
     (tmp_path / "photos").mkdir()
     for path in write_colours(tmp_path / "made", count=2).rglob("*.png"):
@@ -95,7 +95,7 @@ def test_a_report_and_its_section(
     for case in report["cases"]:
         for one in case["methods"].values():
             assert one["minus_teacher"][0] == pytest.approx(one["top1"] - case["teacher_top1"])
-    lines = corruptions(report)
+    lines = section(report)
     assert lines[0] == "## Corrupted photographs"
     assert (
         "| photographs | severity | teacher, % | splitcodec, bytes | splitcodec, minus teacher | jpeg, bytes |"
@@ -104,3 +104,11 @@ def test_a_report_and_its_section(
     assert sum(line.startswith("| mean, corrupted |") for line in lines) == 1
     assert "4 photographs" in capsys.readouterr().out
     assert benchmark.main([*words, "--data", str(tmp_path / "none")]) == 2
+    assert corruptions(tmp_path) == noise(tmp_path) == []
+    (tmp_path / "reports").mkdir()
+    out.rename(tmp_path / "reports" / "corruptions.json")
+    assert corruptions(tmp_path) == lines
+    loud = report["cases"][2]["methods"]
+    assert noise(tmp_path) == limit(report)
+    assert f" and {loud['splitcodec']['bytes_mean']:,.0f} bytes (" in limit(report)[1]
+    assert f" and {-loud['jpeg']['minus_teacher'][0]:.1f} points (" in limit(report)[2]
