@@ -55,8 +55,8 @@ def limit(report: Mapping[str, Any]) -> list[str]:
         for name in list(cases[0]["methods"])[:2]
     ]
     return [
-        f"- **Noise costs accuracy rather than bytes.** With Gaussian noise of ImageNet-C's strengths {strengths} a packet "
-        "has",
+        "- **Noise costs accuracy rather than bytes.** With Gaussian noise of ImageNet-C's strengths "
+        f"{strengths} a packet has",
         f"  {told[0]} below the network on the same picture uncompressed,",
         f"  a file of {list(cases[0]['methods'])[1]} {told[1]} ([more](docs/results.md#corrupted-photographs)).",
     ]
