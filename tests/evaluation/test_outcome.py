@@ -81,7 +81,7 @@ def no_measuring(*_: object, **__: object) -> Any:
 
 def test_every_benchmark_is_tried_here() -> None:
     scripts = {path.stem for path in BENCHMARKS.glob("*.py") if "def main(" in path.read_text(encoding="utf-8")}
-    assert scripts - {"results"} == set(SCRIPTS)
+    assert scripts - {"results", "plots"} == set(SCRIPTS)  # those measure nothing
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
