@@ -15,7 +15,7 @@ from splitcodec.model.student import Reproduced
 from splitcodec.training.build import Halves
 from splitcodec.training.earlier import begins_with_tail
 from splitcodec.training.lead import Lead
-from splitcodec.training.losses import answers, as_tuple, compare, ramp, squares
+from splitcodec.training.losses import answers, as_tuple, compare, noisy, ramp, squares
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.stages import (
     AnswersStage,
@@ -122,6 +122,7 @@ class Objective:
         everything = stage.tune in ("all", "encoder") or (stage.tune is None and first)
         priced = everything and self._recipe.student.kind != "reduced"  # whose symbols cost 8 bits each, come what may
         step_c, _ = self._recipe.teacher.colours()
+        noise = self._recipe.data.noise
         windows = _windows(stage, crop=self._recipe.teacher.crop)
         weights = torch.tensor(self._recipe.levels.weights(stage.balance), device=fabric.device)
         trained_with: Quantise = stage.quantise or ("mixed" if everything else "round")
@@ -130,6 +131,8 @@ class Objective:
             with torch.no_grad(), fabric.autocast():
                 stem = halves.stem(halves.scale(image_u8))
                 feature = halves.rest(stem)
+                if noise and not rounded:
+                    stem = halves.stem(halves.scale(noisy(image_u8, noise)))
             reproduced = model(stem, quantise="round" if rounded else trained_with, answer=own_tail)
             labels = label_b.to(fabric.device)
             weight_b = weights.repeat_interleave(len(image_u8) // levels)
@@ -156,13 +159,14 @@ class Objective:
 
     def _latents(self, model: nn.Module) -> Loss:
         """Return how far the latent is from that of the run that leads."""
-        lead, fabric, halves = self._lead, self._fabric, self._halves
+        lead, fabric, halves, noise = self._lead, self._fabric, self._halves, self._recipe.data.noise
         if lead is None:
             raise RunError("a stage of kind latents needs a run to learn from; give `lead` in the recipe")
 
         def lose(image_u8: Tensor, label_b: Tensor, *, done: float, rounded: bool = False) -> Lost:
             with torch.no_grad(), fabric.autocast():
-                stem = halves.stem(halves.scale(image_u8))
+                seen_u8 = noisy(image_u8, noise) if noise and not rounded else image_u8
+                stem = halves.stem(halves.scale(seen_u8))
                 wanted = lead.latent(image_u8)
             apart = lead.apart(model(stem), wanted)
             return Lost(apart, {"latent": apart.detach()}, torch.zeros(0))
