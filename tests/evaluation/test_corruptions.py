@@ -9,7 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from splitcodec.errors import SettingsError
+from splitcodec.errors import DataError, SettingsError
 from splitcodec.evaluation.codecs import AVIF, JPEG
 from tests.labelled import write_colours
 
@@ -112,3 +112,48 @@ def test_a_report_and_its_section(
     assert noise(tmp_path) == limit(report)
     assert f" and {loud['splitcodec']['bytes_mean']:,.0f} bytes (" in limit(report)[1]
     assert f" and {-loud['jpeg']['minus_teacher'][0]:.1f} points (" in limit(report)[2]
+
+
+def test_another_decoder_stands_beside_for_the_same_packets_alone(benchmark: ModuleType, tmp_path: Path) -> None:
+    from pages.corruptions import corruptions, noise
+
+    def report(points: float, size: float, *others: str) -> dict[str, object]:
+        def method(gap: float) -> dict[str, object]:
+            return {"bytes_mean": size, "top1": 50.0 + gap, "minus_teacher": [gap, gap - 1, gap + 1]}
+
+        named = [(None, 0), ("Gaussian noise", 1), ("Gaussian noise", 3)]
+        return {
+            "bundle": "b@1",
+            "level": 6,
+            "data": "d",
+            "photographs": 10,
+            "settings": dict.fromkeys(others, "quality 50"),
+            "command": "python",
+            "cases": [
+                {
+                    "corruption": name,
+                    "severity": severity,
+                    "teacher_top1": 50.0,
+                    "methods": {"splitcodec": method(points * severity), **{one: method(-1.0) for one in others}},
+                }
+                for name, severity in named
+            ],
+        }
+
+    (tmp_path / "reports").mkdir()
+    shipped, other = (tmp_path / "reports" / f"corruptions{name}.json" for name in ("", "_noise"))
+    shipped.write_text(json.dumps(report(-4.0, 1000.0, "avif")))
+    assert "decoder" not in "".join(noise(tmp_path))
+    other.write_text(json.dumps(report(2.0, 1000.0)))
+    assert "mends that at the edge, from the same packets: -2.0 and -6.0 points (-0.0 clean;" in "".join(
+        noise(tmp_path)
+    )
+    told = "\n".join(corruptions(tmp_path))
+    assert (
+        "| Gaussian noise | 3 | 50.0 | 1,000 | -12.0 [-13.0, -11.0] | 1,000 | +6.0 [+5.0, +7.0] | 1,000 | -1.0 |"
+        in told
+    )
+    assert "`recipes/efficientnet_lite0_noise.yaml`" in told
+    other.write_text(json.dumps(report(2.0, 1001.0)))
+    with pytest.raises(DataError, match="other packets"):
+        corruptions(tmp_path)
