@@ -44,6 +44,8 @@ def test_corruptions_are_those_of_imagenet_c(benchmark: ModuleType) -> None:
         0.1 * 255
     )  # of the largest channel, hue kept
     assert made("brightness", 5)[0, 0].tolist() == [round(v * (120 + 127.5) / 120) for v in (120, 100, 80)]
+    light = made("brightness", 5, np.full_like(GREY, (250, 100, 50)))
+    assert light[0, 0].tolist() == [255, 102, 51]  # as bright as can be, in its own hue
     half = np.zeros_like(GREY)
     half[20:] = 200
     assert np.unique(made("contrast", 1, half)).tolist() == [60, 140]  # 0.4 of the distance from 100

@@ -122,7 +122,6 @@ class Objective:
         everything = stage.tune in ("all", "encoder") or (stage.tune is None and first)
         priced = everything and self._recipe.student.kind != "reduced"  # whose symbols cost 8 bits each, come what may
         step_c, _ = self._recipe.teacher.colours()
-        noise = self._recipe.data.noise
         windows = _windows(stage, crop=self._recipe.teacher.crop)
         weights = torch.tensor(self._recipe.levels.weights(stage.balance), device=fabric.device)
         trained_with: Quantise = stage.quantise or ("mixed" if everything else "round")
@@ -131,8 +130,8 @@ class Objective:
             with torch.no_grad(), fabric.autocast():
                 stem = halves.stem(halves.scale(image_u8))
                 feature = halves.rest(stem)
-                if noise and not rounded:
-                    stem = halves.stem(halves.scale(noisy(image_u8, noise)))
+                if (seen_u8 := self._seen(image_u8, rounded=rounded)) is not image_u8:
+                    stem = halves.stem(halves.scale(seen_u8))
             reproduced = model(stem, quantise="round" if rounded else trained_with, answer=own_tail)
             labels = label_b.to(fabric.device)
             weight_b = weights.repeat_interleave(len(image_u8) // levels)
@@ -157,16 +156,20 @@ class Objective:
 
         return lose
 
+    def _seen(self, image_u8: Tensor, *, rounded: bool) -> Tensor:
+        """Return what the student sees of pictures: with the recipe's noise, but where it is judged."""
+        noise = self._recipe.data.noise
+        return noisy(image_u8, noise) if noise and not rounded else image_u8
+
     def _latents(self, model: nn.Module) -> Loss:
         """Return how far the latent is from that of the run that leads."""
-        lead, fabric, halves, noise = self._lead, self._fabric, self._halves, self._recipe.data.noise
+        lead, fabric, halves = self._lead, self._fabric, self._halves
         if lead is None:
             raise RunError("a stage of kind latents needs a run to learn from; give `lead` in the recipe")
 
         def lose(image_u8: Tensor, label_b: Tensor, *, done: float, rounded: bool = False) -> Lost:
             with torch.no_grad(), fabric.autocast():
-                seen_u8 = noisy(image_u8, noise) if noise and not rounded else image_u8
-                stem = halves.stem(halves.scale(seen_u8))
+                stem = halves.stem(halves.scale(self._seen(image_u8, rounded=rounded)))
                 wanted = lead.latent(image_u8)
             apart = lead.apart(model(stem), wanted)
             return Lost(apart, {"latent": apart.detach()}, torch.zeros(0))
