@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -123,6 +124,39 @@ def test_a_server_that_wants_a_token_gets_it_from_either_bridge(tiny_folder: Pat
             with bridging("--mqtt", broker.url, "--url", edge.url, *words, stop=signal.SIGINT, more=more):
                 asked = run(*asking, broker.url)
             assert asked.returncode == 0, asked.stderr
+
+
+def test_a_hangup_opens_other_bundles_and_keeps_the_old_ones_where_those_are_spoilt(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "served"
+    shutil.copytree(tiny_folder, folder)
+    manifest = folder / "manifest.json"
+    now = json.loads(manifest.read_text())
+    Image.effect_noise((90, 70), 60).convert("RGB").save(tmp_path / "a.png")
+
+    def ask(url: str) -> str:
+        asked = run("ask", str(tmp_path / "a.png"), "--bundle", str(tiny_folder), "--json", "--url", url)
+        assert asked.returncode == 0, asked.stderr
+        return str(json.loads(asked.stdout)["bundle"])
+
+    command = [*COMMAND, "bridge", "--udp", "0", "--bundle", str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=PLAIN) as process, ExitStack() as leaving:
+        leaving.callback(process.kill)
+        assert process.stderr is not None
+        url = address(process.stderr.readline())
+        ident = ask(url)
+        manifest.write_text("{")
+        process.send_signal(signal.SIGHUP)
+        assert "the old ones stay in use" in process.stderr.readline()
+        assert ask(url) == ident
+        manifest.write_text(json.dumps(now | {"version": now["version"] + 1}))
+        process.send_signal(signal.SIGHUP)
+        told = process.stderr.readline()
+        assert ask(url) == f"{now['name']}@{now['version'] + 1}"
+        assert told.strip().endswith(f"bundles opened again: {now['name']}@{now['version'] + 1}")
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
 
 
 def test_a_password_of_the_server_is_not_said() -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import queue
 import signal
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from http import HTTPStatus
@@ -20,7 +20,7 @@ from splitcodec.cli.tokens import read_token, token_reader
 from splitcodec.cli.watching import say
 
 if TYPE_CHECKING:
-    from splitcodec.wire.request import Respond
+    from splitcodec.wire.request import Respond, Wanted
 
 
 def add_to(app: typer.Typer) -> None:
@@ -74,7 +74,7 @@ def bridge(
     User, password and CA file may come from SPLITCODEC_MQTT_USERNAME, SPLITCODEC_MQTT_PASSWORD, SPLITCODEC_MQTT_CA.
     Over UDP the token (--token-file or SPLITCODEC_TOKEN) is the key that devices have as well; without one, only
     addresses that are not public are answered. The server's own token (--server-token-file or SPLITCODEC_SERVER_TOKEN)
-    is another. SIGTERM and Ctrl-C end it with 0, after the answers that it has begun.
+    is another. SIGTERM and Ctrl-C end it with 0, after the answers that it has begun; SIGHUP opens its bundles anew.
     """
     from splitcodec.errors import SettingsError
 
@@ -89,13 +89,17 @@ def bridge(
         raise SettingsError("--token-file is the key of --udp; the server at --url takes --server-token-file")
     if url is None and server_token_file is not None:
         raise SettingsError("--server-token-file is for the server at --url; give both")
+    renew: Callable[[], None]
     if url is not None:
         respond, what = _over_http(url, timeout, token=_server_token(server_token_file))
+        renew = functools.partial(say, "SIGHUP: nothing to open; the server has the bundles")
     else:
-        respond, what = _in_process(bundle, threads)
-    stop = threading.Event()
-    for one in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(one, lambda *_: stop.set())
+        inside = _InProcess(bundle, threads)
+        respond, what, renew = inside.respond, inside.idents, inside.renew
+    signals: queue.SimpleQueue[int] = queue.SimpleQueue()  # whose `put` may come in the midst of another
+    for name in ("SIGTERM", "SIGINT", "SIGHUP"):
+        if (one := getattr(signal, name, None)) is not None:  # no SIGHUP on Windows
+            signal.signal(one, lambda number, _: signals.put(number))
     bridging: AbstractContextManager[object]
     if mqtt is not None:
         bridging, place = _from_mqtt(mqtt, respond, ca=ca, client_id=client_id, concurrency=concurrency)
@@ -103,8 +107,8 @@ def bridge(
         bridging, place = _from_udp(udp or "", respond, token=read_token(token_file), concurrency=concurrency)
     with bridging:
         say(f"bridging {place} to {what}")
-        while not stop.wait(3600.0):
-            pass
+        while _next(signals) == getattr(signal, "SIGHUP", None):
+            renew()
 
 
 def _from_mqtt(
@@ -146,7 +150,6 @@ def _over_http(url: str, timeout_s: float, *, token: Callable[[], str | None] | 
     """Return what asks the server, and its address. The token is read again where the server wants another."""
     from splitcodec.device.link import HttpLink, http
     from splitcodec.errors import LinkRefused, SettingsError
-    from splitcodec.wire.request import Wanted
 
     read = (lambda: None) if token is None else token
     tokens = [read()]
@@ -180,8 +183,34 @@ def _over_http(url: str, timeout_s: float, *, token: Callable[[], str | None] | 
     return respond, place
 
 
-def _in_process(bundles: list[str] | None, threads: int | None) -> tuple[Respond, str]:
-    from splitcodec.edge.answer import Edge
+class _InProcess:
+    """Answers by bundles that may be opened anew."""
 
-    edge = Edge(*(bundles or [DEFAULT_BUNDLE]), threads=threads)
-    return edge.respond_to, ", ".join(one.ident for one in edge.bundles)
+    def __init__(self, bundles: list[str] | None, threads: int | None) -> None:
+        from splitcodec.edge.answer import Edge
+
+        self._edge = Edge(*(bundles or [DEFAULT_BUNDLE]), threads=threads)
+
+    @property
+    def idents(self) -> str:
+        return ", ".join(one.ident for one in self._edge.bundles)
+
+    def respond(self, packet: bytes, wanted: Wanted) -> bytes:
+        return self._edge.respond_to(packet, wanted)
+
+    def renew(self) -> None:
+        """Answer by the bundles as they are now; what cannot be opened leaves the old ones."""
+        from splitcodec.errors import SplitcodecError
+
+        try:
+            self._edge = self._edge.reopened()
+        except SplitcodecError as error:
+            say(f"bundles not opened again, the old ones stay in use: {error}")
+        else:
+            say(f"bundles opened again: {self.idents}")
+
+
+def _next(signals: queue.SimpleQueue[int]) -> int:
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return signals.get(timeout=3600.0)

@@ -97,11 +97,3 @@ def ramp(done: float, share: float) -> float:
     never come back.
     """
     return 1.0 if done >= share else 0.02 ** (1 - done / share)
-
-
-def noisy(image_u8: Tensor, most: float) -> Tensor:
-    """Return pictures, uint8 (B, 3, H, W), half of them with Gaussian noise of a standard deviation up to `most`."""
-    sizes = (len(image_u8), 1, 1, 1)
-    sigma_b = torch.rand(sizes, device=image_u8.device) * (torch.rand(sizes, device=image_u8.device) < 0.5)
-    noise = torch.randn(image_u8.shape, device=image_u8.device) * (255 * most * sigma_b)
-    return (image_u8 + noise).round_().clamp_(0, 255).to(torch.uint8)

@@ -13,9 +13,10 @@ from splitcodec.errors import RunError
 from splitcodec.model.parts import Quantise
 from splitcodec.model.student import Reproduced
 from splitcodec.training.build import Halves
+from splitcodec.training.disturb import disturbed
 from splitcodec.training.earlier import begins_with_tail
 from splitcodec.training.lead import Lead
-from splitcodec.training.losses import answers, as_tuple, compare, noisy, ramp, squares
+from splitcodec.training.losses import answers, as_tuple, compare, ramp, squares
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.stages import (
     AnswersStage,
@@ -157,9 +158,9 @@ class Objective:
         return lose
 
     def _seen(self, image_u8: Tensor, *, rounded: bool) -> Tensor:
-        """Return what the student sees of pictures: with the recipe's noise, but where it is judged."""
-        noise = self._recipe.data.noise
-        return noisy(image_u8, noise) if noise and not rounded else image_u8
+        """Return what the student sees of pictures: disturbed as the recipe says, but where it is judged."""
+        share = self._recipe.data.disturbed
+        return disturbed(image_u8, share) if share and not rounded else image_u8
 
     def _latents(self, model: nn.Module) -> Loss:
         """Return how far the latent is from that of the run that leads."""

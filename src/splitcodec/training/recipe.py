@@ -119,9 +119,9 @@ class DataRecipe(Strict):
     """Share of crops with a rectangle of another photograph pasted in (CutMix); they count as unlabelled."""
     mix: Share = 0.0
     """Share of crops with another photograph laid over the whole of them (mixup); they count as unlabelled."""
-    noise: Share = 0.0
-    """Largest standard deviation, as a share of full scale, of Gaussian noise on half of the pictures that the student
-    sees; the teacher sees them clean, so the student learns to undo what a camera does in the dark."""
+    disturbed: Share = 0.0
+    """Share of the pictures that the student sees with noise, blurred, flat, or lit too much or too little; the teacher
+    sees them clean, so the student learns to undo what light, lens and sensor do."""
     holdout: Annotated[int, Field(ge=0)] = 256
     """Photographs set aside to choose by: agreement with the teacher."""
     memory_mb: PositiveInt = 4096
