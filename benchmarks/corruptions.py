@@ -4,7 +4,7 @@
 
 Corruptions and their constants are those of ImageNet-C (Hendrycks and Dietterich, "Benchmarking Neural Network
 Robustness to Common Corruptions and Perturbations", ICLR 2019), at severities 1, 3 and 5, made of the crop that
-encoder, codecs and network get; nothing here was trained on them. A codec stands at its cheapest setting that scores at
+encoder, codecs and network get. A codec stands at its cheapest setting that scores at
 least as well as our level on clean photographs, by --rates. `make results` turns the report into a section of
 docs/results.md.
 """

@@ -16,7 +16,7 @@ from outcome import exit_code
 from latency_parts.page import section as latency_section
 from loading.page import page
 from pages.blocks import blocks
-from pages.corruptions import corruptions, noise
+from pages.corruptions import corruptions, spoilt
 from pages.equal import PAGE as EQUAL
 from pages.equal import equal
 from pages.first_screen import claim, limits, silence
@@ -51,7 +51,7 @@ def main() -> int:
 
 def _write_or_check() -> int:
     rate, load, mutations, latency = (read_report(ROOT / path) for path in (RATE, LOAD, MUTATIONS, LATENCY))
-    limited = [*limits(rate, latency, load), *noise(ROOT)]
+    limited = [*limits(rate, latency, load), *spoilt(ROOT)]
     first = {"claim": claim(rate), "results": summary(rate).splitlines(), "limits": limited}
     marked = {"README.md": first, **blocks(ROOT)}
     wanted = {
