@@ -10,14 +10,14 @@ import torch
 from lightning_fabric import Fabric
 
 from splitcodec.edge.decoder import Decoder
-from splitcodec.errors import BundlePart, OutputError, RecipeError, RunError
+from splitcodec.errors import BundlePart, OutputError, RecipeError, RunError, SettingsError
 from splitcodec.layouts.folders import find_photographs
 from splitcodec.model.student import Student
 from splitcodec.model.transforms import Decoder as TorchDecoder
 from splitcodec.training.build import Halves, build_student, build_teacher
 from splitcodec.training.data import centre_crops
 from splitcodec.training.distill import train
-from splitcodec.training.from_bundle import begin_from_bundle, fit_prior
+from splitcodec.training.from_bundle import begin_from_bundle, fit_prior, weights_of
 from splitcodec.training.from_onnx import FromOnnx
 from splitcodec.training.lead import Lead
 from splitcodec.training.recipe import Recipe
@@ -161,6 +161,16 @@ def test_of_several_decoders_the_mean_is_taken(recipe_data: Make, bundle: Bundle
     latent = torch.randn(1, bundle.manifest.channels, 8, 8)
     made = FromOnnx(found.graph("decoder"), name="decoder.onnx")(latent)
     assert _apart(student.eval().decoder(latent), made) < 2e-3
+    half = redecode(bundle, runs, tmp_path / "half", remade=lambda old, new: {}, share=0.25)
+    assert half.manifest.provenance["redecoded"]["share"] == 0.25
+    before, after, between = (weights_of(one, "decoder") for one in (bundle, found, half))
+    assert before.keys() == after.keys() == between.keys()
+    for name, value in between.items():
+        assert value == pytest.approx(0.75 * before[name] + 0.25 * after[name], abs=1e-3), name
+    assert any(not np.allclose(before[name], after[name], atol=1e-2) for name in before)
+    for share in (0.0, 1.1, float("nan")):
+        with pytest.raises(SettingsError, match="expected more than 0"):
+            redecode(bundle, runs, tmp_path / "no", remade=lambda old, new: {}, share=share)
 
 
 def test_a_bundle_leads_as_its_run_does(

@@ -127,6 +127,10 @@ def redecode(
         ),
     ],
     out: FolderOption,
+    share: Annotated[
+        float,
+        typer.Option("--share", metavar="S", help="How far from the bundle's own weights to the run's: above 0 to 1."),
+    ] = 1.0,
     version: NextVersionOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -138,7 +142,7 @@ def redecode(
     from splitcodec.wire.durable import check_free
 
     check_free(out)
-    _tell(write(open_bundle(bundle), run, out, remade=remade, version=version), out, json_=json_)
+    _tell(write(open_bundle(bundle), run, out, remade=remade, share=share, version=version), out, json_=json_)
 
 
 def join(

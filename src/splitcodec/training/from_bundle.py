@@ -123,11 +123,15 @@ def _whole(one_bchw: Tensor, levels: int) -> Tensor:
 
 def _load(key: str, bundle: Bundle, graph: str, module: nn.Module, *, prefix: str = "") -> None:
     """Copy a graph's weights into the layers of the same names."""
-    found = {
+    load_convolutions(weights_of(bundle, graph), module, prefix=prefix, graph=f"{key}: {bundle.ident}: {graph}.onnx")
+
+
+def weights_of(bundle: Bundle, graph: str) -> dict[str, NDArray[np.float32]]:
+    """Return a graph's weights by the names of the layers, batch norm folded into them."""
+    return {
         one.name.removesuffix("_f16"): numpy_helper.to_array(one).astype(np.float32)
         for one in onnx.load_from_string(bundle.graph(graph)).graph.initializer
     }
-    load_convolutions(found, module, prefix=prefix, graph=f"{key}: {bundle.ident}: {graph}.onnx")
 
 
 def load_convolutions(values: Mapping[str, NDArray[np.float32]], module: nn.Module, *, prefix: str, graph: str) -> None:

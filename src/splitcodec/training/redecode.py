@@ -4,6 +4,8 @@ A run begins with a bundle (`start`) and tunes the decoder alone (`stage1: {tune
 decoder that it began with can take the new one: bundles that share a decoder go on sharing it. Of several runs from one
 decoder, each on another encoder's latents or other crops, the mean of their weights is taken: Wortsman et al., "Model
 soups: averaging weights of multiple fine-tuned models improves accuracy without increasing inference time" (ICML 2022).
+Part of the way (`share`) keeps most of what the old decoder could and most of what the runs learned: the same authors,
+"Robust fine-tuning of zero-shot models" (CVPR 2022).
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from splitcodec.errors import BundlePart, RunError
+from splitcodec.errors import BundlePart, RunError, SettingsError
 from splitcodec.training.build import build_student, build_teacher
 from splitcodec.training.earlier import is_run, parts_below, with_all
-from splitcodec.training.from_bundle import opened
+from splitcodec.training.from_bundle import opened, weights_of
 from splitcodec.training.graphs import folded, to_onnx
 from splitcodec.training.run import Run
 from splitcodec.training.spent import all_of, spent_of
@@ -33,15 +35,24 @@ Remade = Callable[[Bundle, Bundle], dict[str, bytes]]
 
 
 def redecode(
-    bundle: Bundle, run_folders: Sequence[Path], out: Path, *, remade: Remade, version: int | None = None
+    bundle: Bundle,
+    run_folders: Sequence[Path],
+    out: Path,
+    *,
+    remade: Remade,
+    share: float = 1.0,
+    version: int | None = None,
 ) -> Bundle:
     """Write `bundle` with the runs' decoder as a new folder `out`; tables, encoder and fingerprint stay.
 
-    Of several runs, the mean of their decoders. The version is the next one unless given. Raises BundlePart for a
-    device's half, RunError where a run tuned more than the decoder or began with another one, RecipeError,
+    Of several runs, the mean of their decoders; weights go a `share` of the way there from the bundle's own. The
+    version is the next one unless given. Raises BundlePart for a device's half, RunError where a run tuned more than
+    the decoder or began with another one, SettingsError for a share that is not above 0 and at most 1, RecipeError,
     TeacherError, OutputError.
     """
     check_free(out)
+    if not 0 < share <= 1:
+        raise SettingsError(f"share {share:g}; expected more than 0 and at most 1")
     if bundle.is_device_half:
         raise BundlePart(f"{bundle.ident}: the device's half of a bundle has no decoder to replace; give the whole one")
     manifest, runs = bundle.manifest, [Run(folder) for folder in run_folders]
@@ -51,14 +62,15 @@ def redecode(
     recipe, reports = runs[0].recipe(), [run.report() for run in runs]
     student = build_student(recipe, build_teacher(recipe))
     student.decoder.load_state_dict(_mean(runs))
+    decoder = folded(student.decoder)
+    if share < 1:
+        _draw_back(decoder, bundle, share)
     rows = manifest.crop // manifest.stride
     latent = torch.zeros(2, manifest.channels, rows, rows)
-    graph = to_onnx(
-        folded(student.decoder), latent, source="latent_bchw", target="feature_bchw", rows=2, cols=3, step=1
-    )
+    graph = to_onnx(decoder, latent, source="latent_bchw", target="feature_bchw", rows=2, cols=3, step=1)
     notes = [{"began_with": one.ident, **run.provenance()} for one, run in zip(began, runs, strict=True)]
     number, report = manifest.version + 1 if version is None else version, together(reports)
-    note = {"from": bundle.ident, **(notes[0] if len(notes) == 1 else {"mean_of": notes})}
+    note = {"from": bundle.ident, "share": share, **(notes[0] if len(notes) == 1 else {"mean_of": notes})}
     provenance = {**manifest.provenance, "report": report, "redecoded": note}  # whose pictures count the old ones
     fresh = replace(manifest, version=number, provenance=provenance)
     files = {DECODER: graph, CARD: _card(bundle, fresh.ident, report.get("images", 0), len(runs)).encode()}
@@ -101,6 +113,14 @@ def _began(run: Run, bundle: Bundle) -> Bundle:
     if began.manifest.files.get(DECODER) != bundle.manifest.files[DECODER]:
         raise RunError(f"{run.folder}: it began with the decoder of {began.ident}, and {bundle.ident} has another")
     return began
+
+
+@torch.no_grad()
+def _draw_back(decoder: nn.Module, bundle: Bundle, share: float) -> None:
+    """Leave a folded decoder's weights at a share of the way from the bundle's, which have the same names."""
+    before = weights_of(bundle, "decoder")
+    for name, one in decoder.state_dict().items():
+        one.lerp_(torch.from_numpy(before[name]).to(one.dtype), 1 - share)
 
 
 def _mean(runs: Sequence[Run]) -> dict[str, Tensor]:
