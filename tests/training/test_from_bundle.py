@@ -17,6 +17,7 @@ from splitcodec.model.transforms import Decoder as TorchDecoder
 from splitcodec.training.build import Halves, build_student, build_teacher
 from splitcodec.training.data import centre_crops
 from splitcodec.training.distill import train
+from splitcodec.training.earlier import tunes_decoder_alone
 from splitcodec.training.from_bundle import begin_from_bundle, fit_prior, weights_of
 from splitcodec.training.from_onnx import FromOnnx
 from splitcodec.training.lead import Lead
@@ -102,6 +103,8 @@ def test_an_old_bundle_s_decoder_learns_to_adapt(
         return {"golden/vectors.npz": b"anew"}
 
     found = redecode(bundle, [tmp_path / "run"], tmp_path / "bundle", remade=remade)
+    assert tunes_decoder_alone(Run(tmp_path / "run").recipe())  # so `train` names `redecode` as what is next
+    assert not tunes_decoder_alone(Run(finished).recipe())
     assert found.manifest.version == bundle.manifest.version + 1
     assert found.manifest.provenance["report"]["images_cumulative"] == 36 + stage["images"]
     assert found.fingerprint == bundle.fingerprint  # packets are the same, so devices need not know

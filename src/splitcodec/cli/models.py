@@ -125,6 +125,7 @@ def train(
     """Distil a student from the recipe's teacher. Killed at any time, the same command goes on where it stopped."""
     with training_room():
         from splitcodec.training import distill
+        from splitcodec.training.earlier import tunes_decoder_alone
         from splitcodec.training.recipe import read_recipe
 
     wanted = read_recipe(recipe, changes=tuple(changes or ()))
@@ -135,9 +136,10 @@ def train(
     if json_:
         print_json(final)
     else:
+        after = f"bundle redecode {wanted.start} --run" if tunes_decoder_alone(wanted) else "export"
         print(
             f"{out}: {final['images']:,} pictures seen in {final.get('seconds', 0) / 60:.0f} minutes; next: "
-            f"splitcodec export {out} -o BUNDLE"
+            f"splitcodec {after} {out} -o BUNDLE"
         )
 
 

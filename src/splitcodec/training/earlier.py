@@ -101,6 +101,13 @@ def is_run(place: Path) -> bool:
     return (place / "recipe.yaml").exists()
 
 
+def tunes_decoder_alone(recipe: Recipe) -> bool:
+    """Say whether a recipe begins with a bundle and tunes nothing but its decoder: `redecode` takes what it makes."""
+    if recipe.start is None or is_run(recipe.start):
+        return False
+    return all(stage.tune == "decoder" for _, stage in recipe.stages())
+
+
 def _earlier(key: str, place: Path) -> Earlier:
     report: dict[str, Any]
     if not is_run(place):

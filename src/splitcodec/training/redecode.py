@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from splitcodec.errors import BundlePart, RunError, SettingsError
 from splitcodec.training.build import build_student, build_teacher
-from splitcodec.training.earlier import is_run, parts_below, with_all
+from splitcodec.training.earlier import is_run, parts_below, tunes_decoder_alone, with_all
 from splitcodec.training.from_bundle import opened, weights_of
 from splitcodec.training.graphs import folded, to_onnx
 from splitcodec.training.run import Run
@@ -104,7 +104,7 @@ def _began(run: Run, bundle: Bundle) -> Bundle:
     recipe = run.recipe()
     if not run.report().get("finished"):
         raise RunError(f"{run.folder}: the run has not finished; let it go to its end first")
-    if recipe.start is None or is_run(recipe.start) or any(stage.tune != "decoder" for _, stage in recipe.stages()):
+    if recipe.start is None or not tunes_decoder_alone(recipe):
         raise RunError(
             f"{run.folder}: no run that begins with a bundle and tunes its decoder alone (start: BUNDLE, stage1: "
             "{tune: decoder}); write it with `splitcodec export` instead"
