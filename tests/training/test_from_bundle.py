@@ -95,7 +95,7 @@ def test_an_old_bundle_s_decoder_learns_to_adapt(
     student = {**data["student"], "decoder": {**data["student"]["decoder"], "adapt": True}}
     stage = {**data["stage1"], "tune": "decoder"}
     data = {**data, "name": "next", "student": student, "start": str(bundle.path), "stage1": stage, "stage2": None}
-    recipe = Recipe.model_validate(data)
+    recipe = Recipe.model_validate({**data, "data": {**data["data"], "disturbed": 0.5}})
     train(recipe, photos=[photos], out=tmp_path / "run", report=lambda _: None)
 
     def remade(old: Bundle, new: Bundle) -> dict[str, bytes]:
@@ -121,6 +121,11 @@ def test_an_old_bundle_s_decoder_learns_to_adapt(
         assert _apart(wanted, torch.from_numpy(ours.features_bchw(latent))) < 2e-3
         assert _apart(wanted, theirs(torch.from_numpy(latent))) < 2e-3
     assert found.read("golden/vectors.npz") == b"anew"
+    assert (
+        "pictures more, 50 % of them noisy, blurred, flat or badly lit: packets" in found.read("MODEL_CARD.md").decode()
+    )
+    with pytest.raises(RunError, match="lacks layers of the run's; leave the share out"):
+        redecode(bundle, [tmp_path / "run"], tmp_path / "no", remade=remade, share=0.5)
     with pytest.raises(RunError, match="it began with the decoder of"):
         redecode(found, [tmp_path / "run"], tmp_path / "no", remade=remade)
     with pytest.raises(BundlePart, match="half"):
@@ -166,6 +171,7 @@ def test_of_several_decoders_the_mean_is_taken(recipe_data: Make, bundle: Bundle
     assert _apart(student.eval().decoder(latent), made) < 2e-3
     half = redecode(bundle, runs, tmp_path / "half", remade=lambda old, new: {}, share=0.25)
     assert half.manifest.provenance["redecoded"]["share"] == 0.25
+    assert "Its weights went 25 % of the way there" in half.read("MODEL_CARD.md").decode()
     before, after, between = (weights_of(one, "decoder") for one in (bundle, found, half))
     assert before.keys() == after.keys() == between.keys()
     for name, value in between.items():

@@ -73,8 +73,9 @@ def redecode(
     note = {"from": bundle.ident, "share": share, **(notes[0] if len(notes) == 1 else {"mean_of": notes})}
     provenance = {**manifest.provenance, "report": report, "redecoded": note}  # whose pictures count the old ones
     fresh = replace(manifest, version=number, provenance=provenance)
-    files = {DECODER: graph, CARD: _card(bundle, fresh.ident, report.get("images", 0), len(runs)).encode()}
-    new = derive(bundle, fresh, files=files)
+    images, disturbed = report.get("images", 0), recipe.data.disturbed
+    card = _card(bundle, fresh.ident, images=images, runs=len(runs), share=share, disturbed=disturbed)
+    new = derive(bundle, fresh, files={DECODER: graph, CARD: card.encode()})
     return write_folder(derive(new, new.manifest, files=remade(bundle, new)), out)
 
 
@@ -119,6 +120,8 @@ def _began(run: Run, bundle: Bundle) -> Bundle:
 def _draw_back(decoder: nn.Module, bundle: Bundle, share: float) -> None:
     """Leave a folded decoder's weights at a share of the way from the bundle's, which have the same names."""
     before = weights_of(bundle, "decoder")
+    if any(name not in before for name in decoder.state_dict()):
+        raise RunError(f"share {share:g}: {bundle.ident}'s decoder lacks layers of the run's; leave the share out")
     for name, one in decoder.state_dict().items():
         one.lerp_(torch.from_numpy(before[name]).to(one.dtype), 1 - share)
 
@@ -138,12 +141,14 @@ def _mean(runs: Sequence[Run]) -> dict[str, Tensor]:
     }
 
 
-def _card(bundle: Bundle, ident: str, images: int, runs: int) -> str:
+def _card(bundle: Bundle, ident: str, *, images: int, runs: int, share: float, disturbed: float) -> str:
     card = bundle.read(CARD).decode() if bundle.has(CARD) else f"# {bundle.ident}\n"
     of_runs = "" if runs == 1 else f" in {runs} runs, whose mean it is"
+    seen = f", {100 * disturbed:.0f} % of them noisy, blurred, flat or badly lit" if disturbed else ""
+    way = "" if share == 1 else f" Its weights went {100 * share:.0f} % of the way there."
     return f"""{card.replace(f"# {bundle.ident}", f"# {ident}", 1).rstrip()}
 
 ## Another decoder
 
-The decoder learned for {images:,} pictures more{of_runs}: packets are the same, answers are others.
+The decoder learned for {images:,} pictures more{of_runs}{seen}: packets are the same, answers are others.{way}
 """
