@@ -125,8 +125,8 @@ def _undertrained(report: Report) -> list[str]:
     if not names:
         return []
     return [
-        f"Undertrained: {', '.join(names)}. Trained here, but too little to count: neither does the run say that its",
-        "validation loss had levelled off, nor does it save 40 % against HEVC here. No claim is made against it.",
+        f"Undertrained, so no claim is made against them: {', '.join(names)}. They were trained here, but as far as",
+        "their runs say the loss on held-out photographs still fell, and they do not save 40 % against HEVC.",
         "",
     ]
 
