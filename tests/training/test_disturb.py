@@ -46,7 +46,8 @@ def test_noise_follows_the_light_in_part() -> None:
     torch.manual_seed(11)
     unit_chw = torch.stack([torch.full((64, 64), level) for level in (0.1, 0.5, 0.9)])
     quotients = [
-        float(noise[2].std() / noise[0].std()) for noise in (disturb._noisy(unit_chw, 1.0) - unit_chw for _ in range(60))
+        float(noise[2].std() / noise[0].std())
+        for noise in (disturb._noisy(unit_chw, 1.0) - unit_chw for _ in range(60))
     ]
     assert min(quotients) < 1.1  # a sensor's
     assert max(quotients) > 2.2  # of photons: the square root of 9 at most

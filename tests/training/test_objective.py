@@ -196,7 +196,9 @@ class _Remembers(nn.Module):
 
 
 @pytest.mark.parametrize("kind", ["squares", "latents"])
-def test_what_disturbs_is_on_what_the_student_sees_and_not_on_what_it_is_held_against(recipe_data: Make, kind: str) -> None:
+def test_what_disturbs_is_on_what_the_student_sees_and_not_on_what_it_is_held_against(
+    recipe_data: Make, kind: str
+) -> None:
     data = recipe_data()
     data["teacher"]["later"] = []
     stage = {"kind": kind, "images": 8, "batch": 4, "learning_rate": 1e-3}
