@@ -43,10 +43,10 @@ def test_an_empty_word_is_no_bundle(tmp_path: Path, tiny_folder: Path, monkeypat
     monkeypatch.chdir(tiny_folder)
     assert CliRunner().invoke(app, ["info", "."]).exit_code == 0
     for words in (["info"], ["encode", "0.png", "-o", str(tmp_path), "-b"], ["serve", "-b"]):
-        with pytest.raises(BundleNotFound, match="^an empty name: no such folder or zip, nor a bundle of the zoo"):
+        with pytest.raises(BundleNotFound, match=r"^an empty name: no such folder or zip"):
             CliRunner().invoke(app, [*words, ""], catch_exceptions=False)
 
 
 def test_an_option_that_is_no_path_may_be_empty(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no photographs|no folder|no labelled|expected"):
+    with pytest.raises(DataError, match=str(tmp_path)):
         CliRunner().invoke(app, ["evaluate", "--data", str(tmp_path), "--codecs", ""], catch_exceptions=False)

@@ -152,7 +152,8 @@ def test_refusals(tiny: Bundle, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists"):
         calibrate(tiny, [photos], photos)
     with pytest.raises(DataError, match="no photographs"):
-        calibrate(tiny, [tmp_path], tmp_path / "x")
+        calibrate(tiny, [tmp_path], tmp_path / "new" / "x")
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="no folder at"):
         calibrate(tiny, [tmp_path / "none"], tmp_path / "x")
     with pytest.raises(BundleNotFound):
