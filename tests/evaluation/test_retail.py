@@ -129,8 +129,8 @@ def test_refusals(tiny: Bundle, tmp_path: Path) -> None:
     with pytest.raises(BundleFormat, match="name is 'My Birds'"):
         retail(tiny, tail=own, classes=NAMES, name="My Birds", out=out)
     assert not out.exists()
-    with pytest.raises(OutputError, match="exists"):
-        retail(tiny, tail=own, classes=NAMES, name="x", out=tmp_path)
+    with pytest.raises(OutputError, match="exists"):  # before the tail is looked at
+        retail(tiny, tail=tmp_path / "none.onnx", classes=NAMES, name="x", out=tmp_path)
 
 
 def test_class_names_come_one_a_line(tmp_path: Path) -> None:
