@@ -56,6 +56,16 @@ def test_straight_lines_give_the_area_between_them() -> None:
     assert bd_accuracy(anchor, test).value == pytest.approx((2 - 4) / 2)
 
 
+def test_straight_lines_bend_at_the_points_of_either_curve() -> None:
+    anchor = np.array([[100.0, 70.0], [1000.0, 80.0]])
+    test = np.array([[100.0, 70.0], [10**2.5, 78.0], [1000.0, 80.0]])
+    # areas under log bytes from 70 to 80: 25, and 8 * 2.25 + 2 * 2.75; under the score over log bytes: 75 and 76.5
+    assert bd_rate(anchor, test, teacher=85.0).value == pytest.approx(100 * (10**-0.15 - 1))
+    assert bd_rate(test, anchor, teacher=85.0).value == pytest.approx(100 * (10**0.15 - 1))
+    assert bd_accuracy(anchor, test).value == pytest.approx(1.5)
+    assert bd_accuracy(test, anchor).value == pytest.approx(-1.5)
+
+
 def test_where_there_is_no_difference_to_tell_the_reason_is_told() -> None:
     hull = upper_hull(CURVE)
     below = bd_rate(hull, upper_hull([(size, score - 40) for size, score in CURVE]), teacher=88.0)
