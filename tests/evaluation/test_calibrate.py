@@ -63,6 +63,14 @@ def test_the_sizes_are_those_of_packets(done: Calibration, whole: Bundle, photos
             assert getattr(one, name) == np.mean(sizes)
 
 
+def test_each_level_has_its_own_share_of_clipped_symbols(
+    tiny: Bundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module.Counts, "clipped", lambda _, level: 1.5 * level)
+    done = calibrate(tiny, [photos], tmp_path / "x", threads=1)
+    assert [one["clipped_percent"] for one in done.to_json()["levels"]] == [0.0, 1.5, 3.0]
+
+
 def test_broken_photographs_are_listed(done: Calibration) -> None:
     assert sorted(Path(name).name for name, _ in done.skipped) == ["broken.jpg", "cut.png"]
     assert all(why for _, why in done.skipped)

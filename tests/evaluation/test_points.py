@@ -46,6 +46,12 @@ def test_costs_of_encoders_come_with_points(tmp_path: Path) -> None:
     assert (found.processor_seconds, found.device_seconds) == (60.0, {"H200": 90.0})  # a GPU's time was left out
 
 
+@pytest.mark.parametrize("word", ["no", "false", 1, [0]])
+def test_what_is_not_said_to_have_levelled_has_not(word: object, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.json", {"points": [POINT], "encoders": {"bmshj2018": {"levelled": word}}})
+    assert not read_points([file], images=500, taken=[])[1]["bmshj2018"].levelled
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -55,7 +61,10 @@ def test_costs_of_encoders_come_with_points(tmp_path: Path) -> None:
         ({"points": [POINT | {"method": "jpeg"}]}, "'jpeg' is measured by this run itself"),
         ({"points": [POINT | {"method": 5}]}, r"points\[0\]: method is 5"),
         ({"points": [POINT | {"bytes_mean": 0}]}, "bytes_mean is 0, expected a number above 0"),
+        ({"points": [POINT | {"bytes_mean": -1}]}, "bytes_mean is -1, expected a number above 0"),
         ({"points": [POINT | {"top1": float("nan")}]}, "top1 is nan"),
+        ({"points": [POINT | {"top1": 100.5}]}, "top1 is 100.5, expected per cent, 0 to 100"),
+        ({"points": [POINT | {"top1": -0.5}]}, "top1 is -0.5, expected per cent, 0 to 100"),
         ({"points": [POINT | {"top1": 10**400}]}, "top1 is 1000"),
         ({"points": [POINT | {"top1": True}]}, "top1 is True"),
         ({"points": [POINT | {"payload_mean": "x"}]}, "payload_mean is 'x'"),

@@ -19,7 +19,8 @@ from splitcodec.errors import (
 )
 from splitcodec.evaluation.golden import FILE, make_golden
 from splitcodec.evaluation.replay import replay
-from splitcodec.evaluation.retail import read_classes, retail
+from splitcodec.evaluation.retail import _gives_same_maps, read_classes, retail
+from splitcodec.session import Graph
 from splitcodec.wire.bundle import Bundle, derive, device_half, open_bundle, write_folder
 from tests.wire.protobuf import EXTERNAL, part
 
@@ -115,6 +116,46 @@ def test_tails_that_do_not_fit(tiny: Bundle, tmp_path: Path, change: dict[str, f
     with pytest.raises(GraphError, match=words):
         retail(tiny, tail=tail(tmp_path, **change), classes=NAMES, name="x", out=tmp_path / "x")  # type: ignore[arg-type]
     assert not (tmp_path / "x").exists()
+
+
+def maps_of(scale: float, *, name: str = "map", more: bool = False) -> bytes:
+    """Return a tail that gives a map beside its logits, the feature times `scale`, and one more if wanted."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["feature"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["logits"]),
+        helper.make_node("Mul", ["feature", "scale"], [name]),
+        *([helper.make_node("Neg", ["feature"], ["more"])] if more else []),
+    ]
+    made = ["logits", name, *(["more"] if more else [])]
+    body = helper.make_graph(
+        nodes,
+        "maps",
+        [helper.make_tensor_value_info("feature", TensorProto.FLOAT, ["batch", 2, "rows", "cols"])],
+        [helper.make_tensor_value_info(one, TensorProto.FLOAT, None) for one in made],
+        [numpy_helper.from_array(np.full(1, scale, np.float32), "scale")],
+    )
+    made_by = helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    data: bytes = made_by.SerializeToString()
+    return data
+
+
+@pytest.mark.parametrize(
+    ("theirs", "same"),
+    [
+        (maps_of(2.0), True),
+        (maps_of(2.0, more=True), True),
+        (maps_of(2.001), True),  # as float16 rounds it
+        (maps_of(2.02), False),  # a tail that was tuned further down: tasks would read other maps
+        (maps_of(-2.0), False),
+        (maps_of(2.0, name="other"), False),
+    ],
+)
+def test_tasks_take_their_maps_from_a_new_tail_where_it_gives_the_same_alone(
+    theirs: bytes, same: bool, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bundle, "graph", lambda *_: maps_of(2.0))
+    feature_bchw = np.random.default_rng(0).normal(size=(1, 2, 4, 4)).astype(np.float32)
+    assert _gives_same_maps(tiny, Graph(theirs, name="theirs"), feature_bchw) is same
 
 
 def test_refusals(tiny: Bundle, tmp_path: Path) -> None:
