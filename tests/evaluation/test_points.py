@@ -46,6 +46,21 @@ def test_costs_of_encoders_come_with_points(tmp_path: Path) -> None:
     assert (found.processor_seconds, found.device_seconds) == (60.0, {"H200": 90.0})  # a GPU's time was left out
 
 
+def test_a_method_has_one_cost_and_a_file_tells_of_its_own_methods(tmp_path: Path) -> None:
+    """The last file's counted: what had not levelled off was trained, once a later file said so of its own points."""
+    files = []
+    for number, levelled in enumerate((False, True, False)):
+        point = POINT | {"setting": f"quality {number}"}
+        body = {"points": [point], "encoders": {"bmshj2018": {"macs": 5, "levelled": levelled}}}
+        files.append(write(tmp_path / f"{number}.json", body))
+    with pytest.raises(DataError, match=r"1\.json: encoders\.bmshj2018 is another cost than an earlier file tells"):
+        read_points(files[:2], images=500, taken=[])
+    assert len(read_points([files[0], files[2]], images=500, taken=[])[0]) == 2
+    other = write(tmp_path / "other.json", {"points": [], "encoders": {"bmshj2018": {"macs": 5, "levelled": True}}})
+    with pytest.raises(DataError, match="encoders names 'bmshj2018', of which it has no point"):
+        read_points([files[0], other], images=500, taken=[])
+
+
 @pytest.mark.parametrize("word", ["no", "false", 1, [0]])
 def test_what_is_not_said_to_have_levelled_has_not(word: object, tmp_path: Path) -> None:
     file = write(tmp_path / "a.json", {"points": [POINT], "encoders": {"bmshj2018": {"levelled": word}}})
