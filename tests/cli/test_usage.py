@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer.main
 from typer.testing import CliRunner
 
 from splitcodec.cli import app
@@ -45,6 +47,12 @@ def test_an_empty_word_is_no_bundle(tmp_path: Path, tiny_folder: Path, monkeypat
     for words in (["info"], ["encode", "0.png", "-o", str(tmp_path), "-b"], ["serve", "-b"]):
         with pytest.raises(BundleNotFound, match=r"^an empty name: no such folder or zip"):
             CliRunner().invoke(app, [*words, ""], catch_exceptions=False)
+
+
+def test_a_word_that_is_begun_is_no_command_yet() -> None:
+    group: Any = typer.main.get_command(app)
+    context = group.make_context("splitcodec", ["trai"], resilient_parsing=True)  # as a shell completes it
+    assert group.resolve_command(context, ["trai"])[1] is None
 
 
 def test_an_option_that_is_no_path_may_be_empty(tmp_path: Path) -> None:

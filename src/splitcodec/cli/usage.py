@@ -32,7 +32,8 @@ class Commands(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find the command, and see to it that it takes no empty path."""
         found = super().resolve_command(ctx, args)
-        _refuse_empty_paths(found[1])
+        if found[1] is not None:  # a word that a shell would complete
+            _refuse_empty_paths(found[1])
         return found
 
     def invoke(self, ctx: Any) -> Any:
