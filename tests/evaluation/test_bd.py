@@ -33,6 +33,9 @@ def test_a_curve_so_many_points_higher_has_that_bd_accuracy() -> None:
     higher = [(size, score + 3) for size, score in CURVE]
     assert bd_accuracy(upper_hull(CURVE), upper_hull(higher)).value == pytest.approx(3.0)
     assert bd_accuracy(upper_hull(higher), upper_hull(CURVE)).value == pytest.approx(-3.0)
+    hull = upper_hull(CURVE)
+    for factor, span in ((0.5, (500.0, 3000.0)), (2.0, (1000.0, 6000.0))):  # bytes that both have
+        assert bd_accuracy(hull, hull * [factor, 1.0]).span == span
 
 
 @pytest.mark.parametrize("few", [2, 3])

@@ -41,6 +41,7 @@ def measured() -> Measured:
 
 def test_points_are_means_and_what_they_lose_to_the_teacher(measured: Measured) -> None:
     points = measured.points()
+    assert measured.teacher_top1 == 90
     assert [(one.method, one.bytes_mean, one.top1) for one in points] == [
         (OURS, 100, 60),
         (OURS, 1000, 85),

@@ -61,6 +61,16 @@ def test_a_method_has_one_cost_and_a_file_tells_of_its_own_methods(tmp_path: Pat
         read_points([files[0], other], images=500, taken=[])
 
 
+def test_nothing_and_all_of_it_are_figures_too(tmp_path: Path) -> None:
+    points = [POINT | {"top1": top1, "setting": f"quality {top1}", "bytes_mean": 0.5} for top1 in (0, 100)]
+    nothing = dict.fromkeys(("macs", "parameters", "seconds"), 0) | {"device_seconds": {"H200": 0}}
+    file = write(tmp_path / "a.json", {"points": points, "encoders": {"bmshj2018": nothing}})
+    found, encoders = read_points([file], images=500, taken=[])
+    assert [(one.top1, one.bytes_mean) for one in found] == [(0, 0.5), (100, 0.5)]
+    cost = encoders["bmshj2018"]
+    assert (cost.macs, cost.seconds, cost.device_seconds) == (0, 0, {"H200": 0})
+
+
 @pytest.mark.parametrize("word", ["no", "false", 1, [0]])
 def test_what_is_not_said_to_have_levelled_has_not(word: object, tmp_path: Path) -> None:
     file = write(tmp_path / "a.json", {"points": [POINT], "encoders": {"bmshj2018": {"levelled": word}}})
