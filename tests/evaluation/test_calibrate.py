@@ -13,6 +13,7 @@ from splitcodec.errors import BundleNotFound, DataError, GraphError, OutputError
 from splitcodec.evaluation import calibrate as module
 from splitcodec.evaluation.calibrate import Calibration, calibrate
 from splitcodec.evaluation.golden import FILE, make_golden
+from splitcodec.evaluation.refit import Counts
 from splitcodec.evaluation.replay import replay
 from splitcodec.wire.bundle import Bundle, derive, open_bundle, split_device, write_folder
 
@@ -66,7 +67,7 @@ def test_the_sizes_are_those_of_packets(done: Calibration, whole: Bundle, photos
 def test_each_level_has_its_own_share_of_clipped_symbols(
     tiny: Bundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module.Counts, "clipped", lambda _, level: 1.5 * level)
+    monkeypatch.setattr(Counts, "clipped", lambda _, level: 1.5 * level)
     done = calibrate(tiny, [photos], tmp_path / "x", threads=1)
     assert [one["clipped_percent"] for one in done.to_json()["levels"]] == [0.0, 1.5, 3.0]
 
