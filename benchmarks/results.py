@@ -15,12 +15,14 @@ from outcome import exit_code
 
 from latency_parts.page import section as latency_section
 from loading.page import page
+from pages.ablations import ABLATIONS, PRIOR, ablations, without_prior
 from pages.blocks import blocks
 from pages.corruptions import corruptions, spoilt
 from pages.equal import PAGE as EQUAL
 from pages.equal import equal
 from pages.first_screen import claim, limits, silence
 from pages.marked import with_blocks
+from pages.methods import OURS, cost_of, count, is_undertrained, methods, millions, named, signed
 from pages.reports import read_report
 from pages.rivals import rivals
 from pages.shortened import shortened, turned
@@ -30,7 +32,6 @@ from splitcodec.evaluation.output import write_whole
 
 ROOT = Path(__file__).parent.parent
 RATE = Path("reports/rate_accuracy/rd.json")
-PRIOR, ABLATIONS = Path("reports/ablation_prior.json"), Path("reports/ablations/rd.json")  # may be missing
 LATENCY = Path("reports/latency.json")  # may be missing
 LEFT_OUT = ("Every setting", "Against the setting nearest in bytes", "Overhead")  # of report.md, in docs/results.md
 LOAD, MUTATIONS = Path("reports/load.json"), Path("reports/mutations.json")
@@ -38,8 +39,6 @@ COMMAND = (  # of reports that do not say it themselves
     ".venv/bin/splitcodec evaluate --bundle efficientnet-lite0 --data DIR --codecs jpeg,webp,avif"
     " --out reports/rate_accuracy"
 )
-PRIOR_COMMAND = f"python benchmarks/ablations.py --data DIR --out {PRIOR.as_posix()}"
-OURS, UNDERTRAINED, ANOTHER = "splitcodec", "undertrained", "another network"
 SAME, ELSEWHERE = "same", "same, cut elsewhere"
 TOLD = (1.0, 3.0, 6.0, 10.0)  # README's points below the teacher
 
@@ -71,7 +70,7 @@ def _write_or_check() -> int:
 
 def summary(rate: dict[str, Any]) -> str:
     """Return README's words and table: fewer scores than the report has, and no rows of what nothing is claimed of."""
-    undertrained = [name for name in _methods(rate) if _is_undertrained(rate, name)]
+    undertrained = [name for name in methods(rate) if is_undertrained(rate, name)]
     target = "arena" if "command" in rate else "evaluate"
     drawn = ["In brackets: 95 % intervals over photographs drawn again."] if any(_intervals(rate).values()) else []
     return "\n".join(
@@ -102,7 +101,7 @@ def _but(rate: dict[str, Any]) -> str:
     names = [
         name
         for name, cost in costs.items()
-        if cost.get("teacher") not in (SAME, ELSEWHERE) and _label(rate, name) == name
+        if cost.get("teacher") not in (SAME, ELSEWHERE) and named(rate, name) == name
     ]
     return f", but for {', '.join(names)}: theirs is not known, or its tail was tuned" if names else ""
 
@@ -124,20 +123,20 @@ def summary_table(rate: dict[str, Any], *, below: Sequence[float] | None = None,
     encoders = bool(rate.get("encoders"))
     head = ["method", *(["MACs"] if encoders else []), *(f"-{-row['top1_minus_teacher']:g}" for row in rows)]
     lines = [[*head, "BD-rate", "BD-accuracy"], ["---"] + ["---:"] * (len(head) + 1)]
-    for method in _methods(rate):
-        percent = _signed(rate["bd_rate"].get(method), 0, " %") + _within(_intervals(rate).get(method))
+    for method in methods(rate):
+        percent = signed(rate["bd_rate"].get(method), 0, " %") + _within(_intervals(rate).get(method))
         points = rate.get("bd_accuracy", {}).get(method)
-        label = _label(rate, method)
+        label = named(rate, method)
         marked = label != method
         if marked and not silent:
             continue
         lines.append(
             [
-                f"**{label}**" if method == OURS or _cost(rate, method).get("ours") else label,
-                *([_millions(_cost(rate, method).get("macs"))] if encoders else []),
-                *(_bytes(row["bytes"].get(method)) for row in rows),
+                f"**{label}**" if method == OURS or cost_of(rate, method).get("ours") else label,
+                *([millions(cost_of(rate, method).get("macs"))] if encoders else []),
+                *(count(row["bytes"].get(method)) for row in rows),
                 "" if method == OURS else "no claim" if marked else percent,
-                "" if method == OURS else "" if marked else _signed(points, 1),
+                "" if method == OURS else "" if marked else signed(points, 1),
             ]
         )
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -173,106 +172,6 @@ def results(rate: dict[str, Any]) -> str:
     )
 
 
-def without_prior(body: dict[str, Any]) -> list[str]:
-    """Return the section about our latents without the factorized prior."""
-    ours = {point["setting"]: point for point in body["ours"]}
-    rows = [
-        [one["method"], one["setting"], _bytes(one["bytes_mean"]), _bytes(_at(ours, one)), f"{one['top1']:.2f}"]
-        for one in body["points"]
-    ]
-    rates = "; ".join(f"{_signed(percent, 1, ' %')} against `{name}`" for name, percent in body["bd_rate"].items())
-    return [
-        "## Ablation: the factorized prior against none",
-        "",
-        f"`{body['bundle']}` on {body['images']} pictures of `{body['data']}`: the same latents as 8-bit numbers,",
-        "packed by zlib (level 9), with the gains of each level, or quantised uniformly without them. Bytes of our",
-        "packets, coded by channel, over equal scores (BD-rate):",
-        f"{rates}.",
-        "",
-        f"Command: `{body.get('command', PRIOR_COMMAND)}` (commit {body['commit']}).",
-        "",
-        "| without | setting | bytes | our packets | top-1 % |",
-        "|---|---|---:|---:|---:|",
-        *(f"| {' | '.join(row)} |" for row in rows),
-        "",
-    ]
-
-
-def ablations(body: dict[str, Any], rate: dict[str, Any]) -> list[str]:
-    """Return the section about trainings that leave something out, held against one that does not."""
-    shipped, rows = _cost(rate, OURS), []
-    for method, cost in body["encoders"].items():
-        silent = _is_undertrained(body, method)
-        rows.append(
-            [
-                "whole" if method == OURS else _label(body, method),
-                _bytes(cost.get("images_each")),
-                _share(cost.get("images_each"), shipped.get("images_each")),
-                *(_bytes(row["bytes"].get(method)) for row in body["bytes_at_equal_score"]),
-                "no claim" if silent else _signed(body["bd_rate"].get(method), 1, " %"),
-            ]
-        )
-    points = [f"-{-row['top1_minus_teacher']:g}" for row in body["bytes_at_equal_score"]]
-    return [
-        "## Ablations: second stage, teacher, frozen encoder",
-        "",
-        f"Short trainings by `recipes/ablations/`. `whole` is `{body['bundle']}`{_macs(_cost(body, OURS))} and leaves",
-        "nothing out: the teacher's features and soft answers in both stages, the decoder alone in the second. It is",
-        f"not the shipped `{rate.get('bundle')}`{_macs(shipped)}; the share is of the pictures that this one has seen,",
-        "so differences are those of short trainings. Bytes at points of top-1 below the teacher",
-        f"({body['teacher_top1']:.1f} %, {body['images']} pictures of `{body['data']}`), and the bytes of `whole`",
-        "against each over equal scores (BD-rate). No claim is made against what is undertrained.",
-        "",
-        f"Command: `{body['command']}` (commit {body['commit']}).",
-        "",
-        f"| training | pictures | share | {' | '.join(points)} | BD-rate |",
-        f"|---|---:|---:|{'---:|' * (len(points) + 1)}",
-        *(f"| {' | '.join(row)} |" for row in rows),
-        "",
-    ]
-
-
-def _macs(cost: dict[str, Any]) -> str:
-    return f" ({_millions(cost['macs'])} multiply-accumulates)" if cost.get("macs") else ""
-
-
-def _share(part: float | None, whole: float | None) -> str:
-    return "-" if part is None or not whole else f"{100 * part / whole:.1f} %"
-
-
-def _at(ours: dict[str, Any], point: dict[str, Any]) -> float | None:
-    found = ours.get(point["setting"])
-    return None if found is None else found["bytes_mean"]
-
-
-def _methods(rate: dict[str, Any]) -> list[str]:
-    return list(dict.fromkeys(point["method"] for point in rate["points"]))
-
-
-def _cost(rate: dict[str, Any], method: str) -> dict[str, Any]:
-    """Return what a method's encoder costs; nothing for image codecs, and in reports from before it was told."""
-    found: dict[str, Any] = rate.get("encoders", {}).get(method, {})
-    return found
-
-
-def _label(rate: dict[str, Any], method: str) -> str:
-    marks = [ANOTHER] * (_cost(rate, method).get("teacher") == ANOTHER)
-    marks += [UNDERTRAINED] * _is_undertrained(rate, method)
-    return f"{method} ({', '.join(marks)})" if marks else method
-
-
-def _is_undertrained(rate: dict[str, Any], method: str) -> bool:
-    return bool(_cost(rate, method).get("trained") == UNDERTRAINED)
-
-
-def _millions(number: float | None) -> str:
-    return "" if number is None else f"{number / 1e6:,.0f} M"
-
-
-def _signed(value: float | None, digits: int, unit: str = "") -> str:
-    return "-" if value is None else f"{value:+.{digits}f}{unit}"
-
-
 def _intervals(rate: dict[str, Any]) -> dict[str, list[float] | None]:
     """Return the ends of BD-rate's interval per method; nothing for reports from before it was told."""
     found: dict[str, list[float] | None] = rate.get("bd_rate_interval", {})
@@ -280,11 +179,7 @@ def _intervals(rate: dict[str, Any]) -> dict[str, list[float] | None]:
 
 
 def _within(interval: list[float] | None) -> str:
-    return "" if interval is None else f" [{_signed(interval[0], 0)}, {_signed(interval[1], 0)}]"
-
-
-def _bytes(size: float | None) -> str:
-    return "-" if size is None else f"{size:,.0f}"
+    return "" if interval is None else f" [{signed(interval[0], 0)}, {signed(interval[1], 0)}]"
 
 
 def _report_if_any(path: Path) -> Any:

@@ -11,7 +11,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from splitcodec.cli import app
-from splitcodec.errors import OutputError, SettingsError
+from splitcodec.errors import DataError, OutputError, SettingsError
 from splitcodec.evaluation import rate, report, tasks
 
 
@@ -54,7 +54,13 @@ def test_the_report_is_printed_even_if_it_cannot_be_written(
     done = run("-b", tiny_folder, "--data", photos, "--out", tmp_path / "new" / "out", "--json")
     assert isinstance(done.exception, OutputError)
     assert json.loads(done.stdout)["images"] == 2
-    assert (tmp_path / "new" / "out").is_dir()
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_refused_leaves_no_folder(tiny_folder: Path, tmp_path: Path) -> None:
+    done = run("-b", tiny_folder, "--data", tmp_path / "none", "--out", tmp_path / "new" / "out")
+    assert isinstance(done.exception, DataError), done.exception
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pictures_left_out_are_told_on_stderr(tiny_folder: Path, photos: Path) -> None:

@@ -32,6 +32,8 @@ def half(tiny_folder: Path, tmp_path: Path) -> Path:
         (["contexts", "TINY", "--like", "nosuch"], "nosuch: no such folder or zip"),
         (["contexts", "TINY", "--like", "TINY"], "tiny@1 has no contexts"),
         (["contexts", "TINY", "--start", "TINY"], "tiny@1 has no contexts"),
+        (["contexts", "TINY", "--like", "efficientnet-lite0"], "their latents cannot mean the same"),
+        (["contexts", "TINY", "--start", "efficientnet-lite0"], "contexts to begin with: 10 levels"),
         (["levels", "HALF", "--bytes", "60"], "tiny@1 is the device's half; levels are for both"),
         (["quantise", "HALF"], "tiny@1 is the device's half, whose loss cannot be measured"),
         (["quantise", "TINY", "--name", "My Bundle"], "name is 'My Bundle'"),

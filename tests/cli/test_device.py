@@ -116,6 +116,16 @@ def test_what_is_wrong_for_every_picture_is_said_once_and_none_is_read(
         )
 
 
+def test_the_folder_of_packets_is_made_with_the_first(tiny_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    Image.new("RGB", (80, 80)).save(tmp_path / "a.png")
+    words = ["encode", "-b", str(tiny_folder), "-o", str(tmp_path / "new" / "packets")]
+    assert CliRunner().invoke(app, [*words, str(tmp_path / "broken.png")]).exit_code == 2
+    assert not (tmp_path / "new").exists()
+    assert CliRunner().invoke(app, [*words, str(tmp_path / "a.png")]).exit_code == 0
+    assert [path.name for path in (tmp_path / "new" / "packets").iterdir()] == ["a.spc"]
+
+
 @pytest.mark.parametrize("json_", [True, False])
 def test_what_the_edge_would_refuse_for_every_picture_is_asked_once(
     json_: bool, tiny_folder: Path, tmp_path: Path

@@ -152,6 +152,7 @@ def test_refusals_are_one_line(run: Run, tiny_folder: Path, tmp_path: Path) -> N
         (("--camera", tmp_path / "no camera", "--spool", tmp_path, *url), "does not open"),
         ((tmp_path, *url, "--after", "burn"), "keep, delete or move"),
         ((tmp_path, *url, "--when-full", "burn"), "drop-oldest"),
+        ((tmp_path, *url, "--answers", __file__ + "/x"), "test_watch.py is a file; choose another --answers"),
         ((tmp_path, "--url", "ftp://a", "-b", tiny_folder), "http://host:8080"),
         ((tmp_path, *url, "--force-fit"), "--max-bytes or --kbit-per-s"),
         ((tmp_path, *url, "--window-s", "5"), "--kbit-per-s"),
@@ -175,6 +176,7 @@ def test_refusals_are_one_line(run: Run, tiny_folder: Path, tmp_path: Path) -> N
         assert "Traceback" not in done.stderr
         told = [line for line in done.stderr.splitlines() if line.startswith("splitcodec:")]
         assert len(told) == 1, done.stderr
+        assert list(tmp_path.iterdir()) == [], arguments  # no spool among somebody's pictures
 
 
 def test_names_do_not_drive_a_terminal(run: Run, url: str, tiny_folder: Path, tmp_path: Path) -> None:

@@ -127,7 +127,8 @@ def test_what_makes_no_sense_is_refused(tiny: Bundle, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot be made"):
         run_demo(tiny, out=tmp_path / "file")
     with pytest.raises(SettingsError, match="level 3"):
-        run_demo(tiny, out=tmp_path, level=3)
+        run_demo(tiny, out=tmp_path / "new", level=3)
+    assert not (tmp_path / "new").exists()
     with pytest.raises(SettingsError, match="0 kbit/s"):
         run_demo(tiny, out=tmp_path, kbit_per_s=0)
     with pytest.raises(BundlePart):

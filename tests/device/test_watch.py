@@ -21,9 +21,9 @@ from splitcodec.device.camera import Camera
 from splitcodec.device.journal import Journal, Outcome
 from splitcodec.device.placed import Letterbox
 from splitcodec.device.source import Capture, Folder, Known
-from splitcodec.device.spool import Spool
+from splitcodec.device.spool import DROP_NEWEST, DROP_OLDEST, REFUSE, Spool
 from splitcodec.device.status import Backoff
-from splitcodec.device.watch import DROP_NEWEST, DROP_OLDEST, REFUSE, Watch
+from splitcodec.device.watch import Watch
 from splitcodec.errors import (
     DataError,
     LinkDown,

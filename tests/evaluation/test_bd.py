@@ -33,6 +33,9 @@ def test_a_curve_so_many_points_higher_has_that_bd_accuracy() -> None:
     higher = [(size, score + 3) for size, score in CURVE]
     assert bd_accuracy(upper_hull(CURVE), upper_hull(higher)).value == pytest.approx(3.0)
     assert bd_accuracy(upper_hull(higher), upper_hull(CURVE)).value == pytest.approx(-3.0)
+    hull = upper_hull(CURVE)
+    for factor, span in ((0.5, (500.0, 3000.0)), (2.0, (1000.0, 6000.0))):  # bytes that both have
+        assert bd_accuracy(hull, hull * [factor, 1.0]).span == span
 
 
 @pytest.mark.parametrize("few", [2, 3])
@@ -54,6 +57,16 @@ def test_straight_lines_give_the_area_between_them() -> None:
     # log bytes at 72: 2.2 and 2; at 76: 2.6 and 3; on average 0.1 more
     assert rate.value == pytest.approx(100 * (10**0.1 - 1))
     assert bd_accuracy(anchor, test).value == pytest.approx((2 - 4) / 2)
+
+
+def test_straight_lines_bend_at_the_points_of_either_curve() -> None:
+    anchor = np.array([[100.0, 70.0], [1000.0, 80.0]])
+    test = np.array([[100.0, 70.0], [10**2.5, 78.0], [1000.0, 80.0]])
+    # areas under log bytes from 70 to 80: 25, and 8 * 2.25 + 2 * 2.75; under the score over log bytes: 75 and 76.5
+    assert bd_rate(anchor, test, teacher=85.0).value == pytest.approx(100 * (10**-0.15 - 1))
+    assert bd_rate(test, anchor, teacher=85.0).value == pytest.approx(100 * (10**0.15 - 1))
+    assert bd_accuracy(anchor, test).value == pytest.approx(1.5)
+    assert bd_accuracy(test, anchor).value == pytest.approx(-1.5)
 
 
 def test_where_there_is_no_difference_to_tell_the_reason_is_told() -> None:

@@ -13,6 +13,7 @@ from splitcodec.errors import BundleNotFound, DataError, GraphError, OutputError
 from splitcodec.evaluation import calibrate as module
 from splitcodec.evaluation.calibrate import Calibration, calibrate
 from splitcodec.evaluation.golden import FILE, make_golden
+from splitcodec.evaluation.refit import Counts
 from splitcodec.evaluation.replay import replay
 from splitcodec.wire.bundle import Bundle, derive, open_bundle, split_device, write_folder
 
@@ -61,6 +62,14 @@ def test_the_sizes_are_those_of_packets(done: Calibration, whole: Bundle, photos
         for one in done.levels:
             sizes = [len(device.encode(path, level=one.level)) for path in paths[: done.held_out]]
             assert getattr(one, name) == np.mean(sizes)
+
+
+def test_each_level_has_its_own_share_of_clipped_symbols(
+    tiny: Bundle, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Counts, "clipped", lambda _, level: 1.5 * level)
+    done = calibrate(tiny, [photos], tmp_path / "x", threads=1)
+    assert [one["clipped_percent"] for one in done.to_json()["levels"]] == [0.0, 1.5, 3.0]
 
 
 def test_broken_photographs_are_listed(done: Calibration) -> None:
@@ -152,7 +161,8 @@ def test_refusals(tiny: Bundle, photos: Path, tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="exists"):
         calibrate(tiny, [photos], photos)
     with pytest.raises(DataError, match="no photographs"):
-        calibrate(tiny, [tmp_path], tmp_path / "x")
+        calibrate(tiny, [tmp_path], tmp_path / "new" / "x")
+    assert list(tmp_path.iterdir()) == []
     with pytest.raises(DataError, match="no folder at"):
         calibrate(tiny, [tmp_path / "none"], tmp_path / "x")
     with pytest.raises(BundleNotFound):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from splitcodec.evaluation.contextual import contexts_of, recounted, savings, wi
 from splitcodec.evaluation.golden import FILE as GOLDEN
 from splitcodec.evaluation.golden import make_golden
 from splitcodec.evaluation.rate import evaluate
-from splitcodec.evaluation.refit import ContextBits, ContextCounts
+from splitcodec.evaluation.refit import ContextBits, ContextCounts, Counts, refit
 from splitcodec.evaluation.replay import replay
 from splitcodec.wire.bundle import Bundle, derive, device_half, open_bundle, split_device, write_folder
 from splitcodec.wire.contexts import FILE
@@ -163,6 +164,27 @@ def test_calibrating_fits_the_rows_too(made: Bundle, tmp_path: Path) -> None:
     assert made.contexts is not None
     assert done.bundle.contexts.shared_bytes() != made.contexts.shared_bytes()
     assert replay(done.bundle, threads=1).answers
+
+
+def test_rows_and_tables_are_each_weighed_by_a_strength_of_their_own(
+    made: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for k in range(2):
+        Image.effect_noise((70, 70), 40 + 5 * k).convert("RGB").save(tmp_path / "photos" / f"{k}.png")
+    taken = list[tuple[type, float]]()
+
+    def noted(counts: Counts | ContextCounts, *, strength: float) -> Any:
+        taken.append((type(counts), strength))
+        return refit(counts, strength=strength)
+
+    monkeypatch.setattr("splitcodec.evaluation.refit.refit", noted)
+    monkeypatch.setattr("splitcodec.evaluation.calibrate.refit", noted)
+    strengths = {Counts: 3.0, ContextCounts: 70.0}
+    monkeypatch.setattr("splitcodec.evaluation.calibrate.best_strength", lambda counts: strengths[type(counts)])
+    done = calibrate(made, [tmp_path / "photos"], tmp_path / "out", threads=1)
+    assert dict(taken) == strengths
+    assert (done.strength, done.strength_by_context) == (3.0, 70.0)
 
 
 def test_the_command_counts_another_bundles_rows(made: Bundle, tiny_folder: Path, tmp_path: Path) -> None:

@@ -28,6 +28,17 @@ def test_the_hull_rises_bends_down_and_has_no_point_above_it(found: list[tuple[f
         assert score <= np.interp(size, hull[:, 0], hull[:, 1]) + 1e-6
 
 
+@pytest.mark.parametrize("seed", range(60))
+def test_the_hull_of_points_far_and_wide_bends_down(seed: int) -> None:
+    """As above, with sizes and scores that differ as measured ones do, which drawn examples hardly ever have."""
+    random = np.random.default_rng(seed)
+    found = list(zip(random.uniform(10, 1e5, 8).tolist(), random.uniform(0, 100, 8).tolist(), strict=True))
+    hull = upper_hull(found)
+    slopes = np.diff(hull[:, 1]) / np.diff(hull[:, 0])
+    assert (np.diff(slopes) < 0).all()
+    assert all(score <= np.interp(size, hull[:, 0], hull[:, 1]) + 1e-9 for size, score in found)
+
+
 def test_bytes_at_a_score_are_read_off_in_a_straight_line() -> None:
     hull = upper_hull(CURVE)
     assert bytes_at(hull, 74.0) == pytest.approx(700.0)

@@ -105,10 +105,31 @@ def test_contexts_go_since_they_belong_to_the_old_levels(
     assert old.contexts is not None
     assert new.contexts is None
     assert new.manifest.codings == (0,)
+    assert "contexts" in old.manifest.provenance
+    assert "contexts" not in new.manifest.provenance
     assert not new.has("contexts.npz")
     assert "coded by context" in old.read("MODEL_CARD.md").decode()
     assert "coded by context" not in new.read("MODEL_CARD.md").decode()
     assert Edge(new, threads=1).answer(Device(new, threads=1).encode(pictures[0]))["level"] == 0
+
+
+def test_levels_are_stretched_by_six_and_no_further(
+    whole: Bundle, latents: Latents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the page calls somewhat: gains of trained levels say little further out."""
+    tables = whole.tables[0]
+    log_gain_lc, last = np.log(tables.gain_lc.astype(np.float64)), tables.levels - 1
+
+    def price(gain_c: NDArray[np.float32], _: Latents) -> float:  # of few symbols the true one stands still out there
+        return 5000 + 100 * float(np.log(gain_c).mean())
+
+    monkeypatch.setattr("splitcodec.evaluation.levels.mean_price", price)
+    for at, further in ((-5.9, -6.1), (last + 5.9, last + 6.1)):
+        near, far = (price(np.exp(gains_at(log_gain_lc, one)).astype(np.float32), latents) for one in (at, further))
+        (placed,) = place(tables, latents, [near])
+        assert placed.place == pytest.approx(at, abs=0.01)
+        with pytest.raises(SettingsError, match="can be stretched to"):
+            place(tables, latents, [far])
 
 
 @pytest.mark.parametrize(
@@ -160,6 +181,7 @@ def test_the_command_says_where_levels_lie(
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert [one["level"] for one in told["levels"]] == [0, 1]
+    assert (told["default"], whole.manifest.default_level) == (1, 1)
     assert (tmp_path / "out" / "manifest.json").is_file()
     refused(run(*arguments, "--bytes", asked), "exists")
     elsewhere = [*arguments[:4], "-o", str(tmp_path / "no")]

@@ -46,6 +46,37 @@ def test_costs_of_encoders_come_with_points(tmp_path: Path) -> None:
     assert (found.processor_seconds, found.device_seconds) == (60.0, {"H200": 90.0})  # a GPU's time was left out
 
 
+def test_a_method_has_one_cost_and_a_file_tells_of_its_own_methods(tmp_path: Path) -> None:
+    """The last file's counted: what had not levelled off was trained, once a later file said so of its own points."""
+    files = []
+    for number, levelled in enumerate((False, True, False)):
+        point = POINT | {"setting": f"quality {number}"}
+        body = {"points": [point], "encoders": {"bmshj2018": {"macs": 5, "levelled": levelled}}}
+        files.append(write(tmp_path / f"{number}.json", body))
+    with pytest.raises(DataError, match=r"1\.json: encoders\.bmshj2018 is another cost than an earlier file tells"):
+        read_points(files[:2], images=500, taken=[])
+    assert len(read_points([files[0], files[2]], images=500, taken=[])[0]) == 2
+    other = write(tmp_path / "other.json", {"points": [], "encoders": {"bmshj2018": {"macs": 5, "levelled": True}}})
+    with pytest.raises(DataError, match="encoders names 'bmshj2018', of which it has no point"):
+        read_points([files[0], other], images=500, taken=[])
+
+
+def test_nothing_and_all_of_it_are_figures_too(tmp_path: Path) -> None:
+    points = [POINT | {"top1": top1, "setting": f"quality {top1}", "bytes_mean": 0.5} for top1 in (0, 100)]
+    nothing = dict.fromkeys(("macs", "parameters", "seconds"), 0) | {"device_seconds": {"H200": 0}}
+    file = write(tmp_path / "a.json", {"points": points, "encoders": {"bmshj2018": nothing}})
+    found, encoders = read_points([file], images=500, taken=[])
+    assert [(one.top1, one.bytes_mean) for one in found] == [(0, 0.5), (100, 0.5)]
+    cost = encoders["bmshj2018"]
+    assert (cost.macs, cost.seconds, cost.device_seconds) == (0, 0, {"H200": 0})
+
+
+@pytest.mark.parametrize("word", ["no", "false", 1, [0]])
+def test_what_is_not_said_to_have_levelled_has_not(word: object, tmp_path: Path) -> None:
+    file = write(tmp_path / "a.json", {"points": [POINT], "encoders": {"bmshj2018": {"levelled": word}}})
+    assert not read_points([file], images=500, taken=[])[1]["bmshj2018"].levelled
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -55,7 +86,10 @@ def test_costs_of_encoders_come_with_points(tmp_path: Path) -> None:
         ({"points": [POINT | {"method": "jpeg"}]}, "'jpeg' is measured by this run itself"),
         ({"points": [POINT | {"method": 5}]}, r"points\[0\]: method is 5"),
         ({"points": [POINT | {"bytes_mean": 0}]}, "bytes_mean is 0, expected a number above 0"),
+        ({"points": [POINT | {"bytes_mean": -1}]}, "bytes_mean is -1, expected a number above 0"),
         ({"points": [POINT | {"top1": float("nan")}]}, "top1 is nan"),
+        ({"points": [POINT | {"top1": 100.5}]}, "top1 is 100.5, expected per cent, 0 to 100"),
+        ({"points": [POINT | {"top1": -0.5}]}, "top1 is -0.5, expected per cent, 0 to 100"),
         ({"points": [POINT | {"top1": 10**400}]}, "top1 is 1000"),
         ({"points": [POINT | {"top1": True}]}, "top1 is True"),
         ({"points": [POINT | {"payload_mean": "x"}]}, "payload_mean is 'x'"),

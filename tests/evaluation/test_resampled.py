@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from splitcodec.evaluation.bd import Interval
 from splitcodec.evaluation.compared import Compared
 from splitcodec.evaluation.hull import bytes_at
-from splitcodec.evaluation.resampled import Resampled
+from splitcodec.evaluation.resampled import Resampled, _interval
 from splitcodec.evaluation.result import OURS, Point
 
 IMAGES = 400
@@ -150,6 +150,26 @@ def test_draws_that_do_not_reach_a_score_need_more_bytes_than_the_others() -> No
     known = [size for size in sizes if size is not None]
     assert low == pytest.approx(np.percentile(known, 2.5), rel=0.01)
     assert high > np.percentile(known, 97.5)
+
+
+def test_the_interval_is_the_middle_95_per_cent_of_the_draws() -> None:
+    draws: list[float | None] = [float(k) for k in np.random.default_rng(0).permutation(1001)]
+    assert _interval(draws) == pytest.approx((25.0, 975.0))
+
+
+def test_a_twentieth_of_the_draws_may_lack_a_figure() -> None:
+    known: list[float | None] = [1.0] * 950
+    assert _interval([*known, *[None] * 50]) == (1.0, 1.0)
+    assert _interval([*known[1:], *[None] * 51]) is None
+
+
+def test_scores_of_a_draw_are_held_against_its_own_teacher() -> None:
+    """Who reads what the teacher reads reaches it in every draw; against its mean, in half of them."""
+    teacher_n = np.arange(300) < 240
+    right_ns = np.stack([np.zeros(300, np.bool_), teacher_n], axis=1)
+    bytes_ns = np.tile(np.array([100, 1000]), (300, 1))
+    made = Resampled(right_ns, bytes_ns, teacher_n, methods=["it", "it"], floors=[0, 0])
+    assert made.bytes_at("it", 0.0) == pytest.approx((1000, 1000))
 
 
 def test_methods_of_which_only_means_are_known_have_no_interval() -> None:

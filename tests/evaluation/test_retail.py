@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +22,12 @@ from splitcodec.errors import (
 )
 from splitcodec.evaluation.golden import FILE, make_golden
 from splitcodec.evaluation.replay import replay
-from splitcodec.evaluation.retail import read_classes, retail
+from splitcodec.evaluation.retail import JOINT, _backbones, _gives_same_maps, read_classes, retail
+from splitcodec.session import Graph
 from splitcodec.wire.bundle import Bundle, derive, device_half, open_bundle, write_folder
+from splitcodec.wire.task import TaskSpec
 from tests.wire.protobuf import EXTERNAL, part
+from tests.wire.test_task import SPEC
 
 NAMES = ["day", "dusk", "night"]
 
@@ -94,8 +100,6 @@ def test_golden_vectors_keep_their_packets_and_get_new_answers(whole: Bundle, tm
 
 
 def test_class_ids_of_the_old_classes_go(tiny: Bundle, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     manifest = replace(tiny.manifest, provenance={"wnids": ["n00000001"] * 10, "recipe": "r"})
     new = retail(derive(tiny, manifest, files={}), tail=tail(tmp_path), classes=NAMES, name="x", out=tmp_path / "x")
     assert "wnids" not in new.manifest.provenance
@@ -117,6 +121,66 @@ def test_tails_that_do_not_fit(tiny: Bundle, tmp_path: Path, change: dict[str, f
     assert not (tmp_path / "x").exists()
 
 
+def maps_of(scale: float, *, name: str = "map", more: bool = False) -> bytes:
+    """Return a tail that gives a map beside its logits, the feature times `scale`, and one more if wanted."""
+    nodes = [
+        helper.make_node("GlobalAveragePool", ["feature"], ["mean"]),
+        helper.make_node("Flatten", ["mean"], ["logits"]),
+        helper.make_node("Mul", ["feature", "scale"], [name]),
+        *([helper.make_node("Neg", ["feature"], ["more"])] if more else []),
+    ]
+    made = ["logits", name, *(["more"] if more else [])]
+    body = helper.make_graph(
+        nodes,
+        "maps",
+        [helper.make_tensor_value_info("feature", TensorProto.FLOAT, ["batch", 2, "rows", "cols"])],
+        [helper.make_tensor_value_info(one, TensorProto.FLOAT, None) for one in made],
+        [numpy_helper.from_array(np.full(1, scale, np.float32), "scale")],
+    )
+    made_by = helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    data: bytes = made_by.SerializeToString()
+    return data
+
+
+@pytest.mark.parametrize(
+    ("theirs", "same"),
+    [
+        (maps_of(2.0), True),
+        (maps_of(2.0, more=True), True),
+        (maps_of(2.001), True),  # as float16 rounds it
+        (maps_of(2.02), False),  # a tail that was tuned further down: tasks would read other maps
+        (maps_of(-2.0), False),
+        (maps_of(2.0, name="other"), False),
+    ],
+)
+def test_tasks_take_their_maps_from_a_new_tail_where_it_gives_the_same_alone(
+    theirs: bytes, same: bool, tiny: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bundle, "graph", lambda *_: maps_of(2.0))
+    feature_bchw = np.random.default_rng(0).normal(size=(1, 2, 4, 4)).astype(np.float32)
+    assert _gives_same_maps(tiny, Graph(theirs, name="theirs"), feature_bchw) is same
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_old_classifier_stays_as_the_backbone_of_what_took_its_maps(shared: bool) -> None:
+    """Under a name of its own where other tasks share a backbone already: theirs would have been replaced."""
+    detect = replace(SPEC, backbone=JOINT, teacher_backbone=JOINT)
+    segment = replace(SPEC, task="segment", backbone="backbone" if shared else "", teacher_backbone=JOINT)
+    known = {one.task: one for one in (detect, segment)}
+    bundle: Any = SimpleNamespace(
+        manifest=SimpleNamespace(tasks=("classify", "detect", "segment")),
+        task=known.get,
+        has=lambda name: shared and name == "backbone.onnx",
+        read=lambda name: f"the old {name}".encode(),
+    )
+    files = _backbones(bundle)
+    made = {task: TaskSpec.from_json(files.pop(f"task_{task}.json"), name=task) for task in known}
+    names = {task: f"backbone_{task}" if shared else "backbone" for task in known}
+    assert files == {f"{name}.onnx": b"the old tail_classify.onnx" for name in names.values()}
+    assert (made["detect"].backbone, made["detect"].teacher_backbone) == (names["detect"], names["detect"])
+    assert (made["segment"].backbone, made["segment"].teacher_backbone) == (segment.backbone, names["segment"])
+
+
 def test_refusals(tiny: Bundle, tmp_path: Path) -> None:
     own, out = tail(tmp_path), tmp_path / "x"
     with pytest.raises(BundlePart, match="device's half"):
@@ -129,8 +193,8 @@ def test_refusals(tiny: Bundle, tmp_path: Path) -> None:
     with pytest.raises(BundleFormat, match="name is 'My Birds'"):
         retail(tiny, tail=own, classes=NAMES, name="My Birds", out=out)
     assert not out.exists()
-    with pytest.raises(OutputError, match="exists"):
-        retail(tiny, tail=own, classes=NAMES, name="x", out=tmp_path)
+    with pytest.raises(OutputError, match="exists"):  # before the tail is looked at
+        retail(tiny, tail=tmp_path / "none.onnx", classes=NAMES, name="x", out=tmp_path)
 
 
 def test_class_names_come_one_a_line(tmp_path: Path) -> None:

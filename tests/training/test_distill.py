@@ -10,7 +10,7 @@ from typing import Any, final
 import pytest
 import torch
 
-from splitcodec.errors import DataError, RecipeError, RunError, TeacherError
+from splitcodec.errors import DataError, OutputError, RecipeError, RunError, TeacherError
 from splitcodec.training import distill, spent
 from splitcodec.training.distill import Progress, train
 from splitcodec.training.processes import holding
@@ -246,6 +246,27 @@ def test_no_photographs_and_another_run_s_folder_are_refused(
         train(recipe, photos=[tmp_path], out=tmp_path / "run", report=_quiet)
     with pytest.raises(RunError, match=r"another recipe: seed \(was 0, is 5\); go on with"):
         train(_changed(recipe_data, seed=5), photos=[photos], out=finished, report=_quiet)
+
+
+def test_what_is_refused_at_the_start_leaves_nothing_behind(
+    tmp_path: Path, recipe: Recipe, recipe_data: Make, photos: Path, finished: Path
+) -> None:
+    """A folder with a recipe in it stayed, which the mended recipe's run then was not allowed into."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "0.jpg").write_bytes(b"no picture")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    small = {**recipe_data(), "lead": str(finished), "levels": {"lambdas": [0.5], "default": 0}}
+    for out in ("deep/new", "mine"):
+        with pytest.raises(DataError, match="none of 1 photographs can be read"):
+            train(recipe, photos=[tmp_path / "broken"], out=tmp_path / out, report=_quiet)
+        assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(RecipeError, match="levels, channels or decoder differ"):
+        train(Recipe.model_validate(small), photos=[photos], out=tmp_path / "new", report=_quiet)
+    assert sorted(tmp_path.rglob("*")) == before
+    with pytest.raises(OutputError, match=r"notes\.txt: cannot be made"):  # before any photograph is read
+        train(recipe, photos=[tmp_path / "broken"], out=tmp_path / "mine" / "notes.txt" / "run", report=_quiet)
 
 
 def test_a_third_stage_may_tune_everything_again(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
-from splitcodec.errors import OutputError, RunError
+from splitcodec.errors import OutputError, RunError, TeacherError
 from splitcodec.layouts.folders import find_photographs
 from splitcodec.model.student import Student
 from splitcodec.model.teacher import Teacher
@@ -171,6 +171,14 @@ def test_a_run_without_weights_is_refused(finished: Path, tmp_path: Path) -> Non
     with pytest.raises(RunError, match="holds no trained student"):
         export(tmp_path / "run", tmp_path / "out", golden=lambda _: b"")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_layer_that_is_none_is_said_before_graphs_are_made(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("splitcodec.training.export._graphs", lambda *_: pytest.fail("made"))
+    with pytest.raises(TeacherError, match=r"no layer 'blocks\.9'"):
+        export(finished, tmp_path / "out", golden=lambda _: b"", maps=["blocks.9"])
 
 
 def test_a_teacher_whose_file_has_been_replaced_is_refused(

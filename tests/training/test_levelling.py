@@ -124,6 +124,22 @@ def test_the_held_out_loss_leaves_the_student_and_chance_as_they_were(recipe: Re
     assert held_out_loss(student, lose, Crops(images[:0], torch.arange(0)), batch=4) is None
 
 
+def test_a_stage_of_windows_is_measured_on_the_middles(recipe: Recipe) -> None:
+    from splitcodec.training.build import build_student, build_teacher
+
+    student, seen = build_student(recipe, build_teacher(recipe)), list[torch.Tensor]()
+
+    def lose(image_u8: torch.Tensor, label_b: torch.Tensor, *, done: float, rounded: bool = False) -> Lost:
+        seen.append(image_u8)
+        return Lost(torch.zeros(()), {}, torch.zeros(0))
+
+    images = torch.arange(2 * 3 * 6 * 6, dtype=torch.uint8).view(2, 3, 6, 6)
+    for window, wanted in ((2, images[:, :, 2:4, 2:4]), (3, images[:, :, 1:4, 1:4]), (None, images)):
+        seen.clear()
+        held_out_loss(student, lose, Crops(images, torch.arange(2)), batch=2, window=window)
+        assert torch.equal(torch.cat(seen), wanted)
+
+
 def test_a_run_says_what_it_measured_and_whether_it_is_level(finished: Path) -> None:
     report = Run(finished).report()
     found = [(one["stage"], one["share"], one["images"]) for one in report["validation"]]

@@ -31,6 +31,13 @@ def test_errors_are_in_units_of_the_teacher_s_variance() -> None:
     assert relative(torch.zeros_like(wanted), 7 * wanted).mean().item() == pytest.approx(1.0, abs=1e-2)
 
 
+def test_a_later_layer_is_held_against_how_all_pictures_differ() -> None:
+    """Not each picture's own pixels, or one that is all of a colour would count most."""
+    wanted = torch.tensor([[0.0, 2.0], [10.0, 12.0]]).view(2, 1, 1, 2)
+    spread = 104 / 3
+    assert relative(torch.zeros_like(wanted), wanted).tolist() == pytest.approx([2 / spread, 122 / spread])
+
+
 def test_a_channel_or_layer_that_is_always_the_same_divides_by_no_nought() -> None:
     flat = torch.ones(2, 3, 4, 4)
     assert all(error_b.isfinite().all() for error_b in compare(_Tail(), flat + 0.1, flat, behind=True))
@@ -104,12 +111,12 @@ def test_answers_are_held_against_labels_and_the_teacher() -> None:
     torch.manual_seed(3)
     logits, logits_t = torch.randn(6, 4), torch.randn(6, 4)
     label_b = torch.tensor([0, 3, -1, 2, -1, 1])
-    hard, soft = answers(logits, logits_t, label_b, temperature=2.0)
+    hard, soft = answers(logits, logits_t, label_b, temperature=3.0)
     best = logits_t.argmax(1)
     known = torch.tensor([0, 3, int(best[2]), 2, int(best[4]), 1])
     torch.testing.assert_close(hard, -logits.log_softmax(1)[torch.arange(6), known])
-    p, q = (logits_t / 2).softmax(1), (logits / 2).softmax(1)
-    torch.testing.assert_close(soft, 4 * (p * (p / q).log()).sum(1))
+    p, q = (logits_t / 3).softmax(1), (logits / 3).softmax(1)
+    torch.testing.assert_close(soft, 9 * (p * (p / q).log()).sum(1))
 
 
 def test_steps_fall_where_they_are_told() -> None:

@@ -24,6 +24,11 @@ def test_singular_values_come_near_one(shape: tuple[int, int]) -> None:
     assert turned > 0  # still downhill
 
 
+def test_five_rounds_reach_directions_of_a_three_hundredth() -> None:
+    values = torch.linalg.svdvals(evened(torch.diag(torch.tensor([1.0, 0.1, 0.0033]))))
+    assert values.min() > 0.6
+
+
 def test_broad_matrices_are_evened_as_narrow_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
     matrix = torch.randn((BROAD, 150), generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr("splitcodec.training.muon.multiplies_bf16", lambda: True)

@@ -174,7 +174,8 @@ def test_pictures_that_cannot_be_read_are_left_out(tiny: Bundle, tmp_path: Path)
     assert len(seen.skipped) == 1
     assert set(seen.label_n.tolist()) == {1}
     with pytest.raises(DataError, match="none of 1 pictures can be read"):
-        see(tiny, [Picture(tmp_path / "bad.png", 0)], threads=1)
+        see(tiny, [Picture(tmp_path / "bad.png", 0)], threads=1, memory=tmp_path / "new" / "seen")
+    assert not (tmp_path / "new").exists()
     with pytest.raises(DataError, match="none of 1 pictures held out"):
         score(tiny, [Picture(tmp_path / "bad.png", 0)], threads=1)
 

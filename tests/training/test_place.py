@@ -60,12 +60,14 @@ def test_levels_are_moved_to_the_sizes_asked_for(finished: Path, photos: Path) -
 
 def test_sizes_out_of_reach_take_the_first_and_the_last_level(finished: Path, photos: Path) -> None:
     student, halves, recipe = _trained(finished)
-    gains = student.tabled().gains()
+    gains, before = student.tabled().gains(), {name: one.clone() for name, one in student.state_dict().items()}
     paths = find_photographs([photos])[:4]
     crops = centre_crops(paths, resize=recipe.teacher.resize, crop=recipe.teacher.crop).image_u8
-    places = place_levels(student, halves, crops=crops, kilobytes=[1e-6, 1e3])
+    places = place_levels(student.train(), halves, crops=crops, kilobytes=[1e-6, 1e3])
     assert places == pytest.approx([0.0, 1.0], abs=1e-3)
     assert student.tabled().gains() == pytest.approx(gains, rel=1e-2)
+    changed = {name for name, one in student.state_dict().items() if not torch.equal(one, before[name])}
+    assert changed == {"bottleneck.log_gain_lc"}  # nor what batch norm has seen
 
 
 def test_a_level_that_cannot_be_of_the_size_asked_for_is_told(finished: Path, photos: Path, tmp_path: Path) -> None:

@@ -199,8 +199,10 @@ def test_photographs_that_cannot_be_read_are_not_counted(recipe: Recipe, photos:
     file, some = _written(tmp_path / "student.pt", _published()), tmp_path / "photos"
     some.mkdir()
     (some / "broken.jpg").write_bytes(b"no picture")
+    before = set(tmp_path.iterdir())
     with pytest.raises(DataError, match=r"none of 1 photographs can be read, .*broken.jpg among them"):
-        take(recipe, file, photos=[some], out=tmp_path / "none")
+        take(recipe, file, photos=[some], out=tmp_path / "none" / "run")
+    assert set(tmp_path.iterdir()) == before  # a run half made was in the way of the next try
     for number in range(5):
         (some / f"{number}.jpg").write_bytes((photos / "0.png").read_bytes())
     assert take(recipe, file, photos=[some], out=tmp_path / "run")["counted"] == 5

@@ -25,7 +25,7 @@ from splitcodec.cli import app
 from splitcodec.device.overlay import mask_of
 from splitcodec.edge.server import BackgroundServer, create_app, read_settings
 from splitcodec.edge.tasks import Tasks
-from splitcodec.errors import DataError, MissingExtra, RecipeError, RunError, SettingsError, TaskError
+from splitcodec.errors import DataError, MissingExtra, OutputError, RecipeError, RunError, SettingsError, TaskError
 from splitcodec.evaluation.golden import make_golden
 from splitcodec.evaluation.retail import retail
 from splitcodec.evaluation.rivals import Rival
@@ -706,6 +706,10 @@ def test_a_bundle_without_the_task_cannot_lead(
         begin("c", lead=str(tmp_path / "both"), head={"kind": "fcos", "width": 16, "depth": 1})
     with pytest.raises(RecipeError, match=r"no run in .*, nor a bundle"):
         begin("d", lead=str(tmp_path / "nothing"))
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file: cannot be made"):  # before all that
+        begin("file/e", lead=str(tmp_path / "nothing"))
+    assert {path.name for path in tmp_path.iterdir()} == {"base", "both", "file"}  # no half-made run
 
 
 def test_a_teacher_waits_for_its_bundle(base: Bundle, make: Make, data: dict[str, Path], tmp_path: Path) -> None:
@@ -748,6 +752,7 @@ def test_what_does_not_fit_is_refused(
     other = make("detect", teacher=teacher, layers=["blocks.1", "blocks.2"])
     with pytest.raises(RunError, match=r"its teacher is not test_efficientnet cut after blocks\.0"):
         train_task(other, data=data["detect"], bundle=base, out=tmp_path / "run", report=lambda _: None)
+    assert not (tmp_path / "run").exists()
     with pytest.raises(RunError, match="holds no run"):
         export_task(tmp_path / "none", base, tmp_path / "out")
 

@@ -210,6 +210,12 @@ def test_side_by_side_as_one_by_one_and_a_wrong_one_fails_alone() -> None:
     assert len(coder.decode_many([b""], (6, 5, 4), level=1)) == 1
 
 
+def test_a_payload_that_no_symbols_have_is_refused_by_its_size() -> None:
+    (found,) = ContextCoder(contexts()).decode_many([b"\1" * (3 * 6 * 2 * 3 + 1)], (6, 2, 3), level=0)
+    assert isinstance(found, PacketPayload)
+    assert "109 bytes for 36 symbols, expected 1 to 108" in str(found)
+
+
 def test_payloads_of_others_are_refused_or_give_symbols() -> None:
     one = contexts()
     coder, random = ContextCoder(one), np.random.default_rng(5)
@@ -230,8 +236,9 @@ def test_what_no_row_holds_is_refused() -> None:
     for wrong in (np.zeros((5, 2, 2), np.int32), np.zeros((6, 2), np.int32), np.zeros((6, 2, 2))):
         with pytest.raises(TablesError, match="expected integers"):
             ContextCoder(one).encode(wrong, 0)
-    with pytest.raises(TablesError, match="level 2"):
-        ContextCoder(one).encode(np.zeros((6, 2, 2), np.int32), 2)
+    for level in (-1, 2):
+        with pytest.raises(TablesError, match=f"level {level}"):
+            ContextCoder(one).encode(np.zeros((6, 2, 2), np.int32), level)
     with pytest.raises(TablesError, match="expected integers"):
         ContextCoder(one).decode_many([b"\0"], (5, 2, 2), level=0)
 
@@ -298,7 +305,17 @@ def big(shape: tuple[int, ...], value: int, dtype: Any) -> Any:
         ({"passes_g": np.array([4, 2, 2], np.int32)}, "shape"),
         ({"base_lkc": np.zeros((2, 2, 2), np.int64)}, "base_lkc: dtype int64"),
         ({"base_lkc": big((2, 2, 2), 1 << 25, np.int32)}, "base_lkc: numbers"),
+        ({"base_lkc": big((2, 2, 2), (1 << 24) - 1536, np.int32)}, "base_lkc: numbers"),
         ({"into_lha": np.zeros((17, 5, 20), np.int8)}, "17 levels"),
+        ({"into_lha": np.zeros((2, 257, 20), np.int8)}, "2 levels, 257 hidden numbers; expected 1 to 16, 1 to 256"),
+        (
+            {
+                "freq_ks": np.full((4104, 2), TOTAL // 2, np.uint32),
+                "size_k": np.full(4104, 2, np.int32),
+                "offset_k": np.zeros(4104, np.int32),
+            },
+            "4104 rows; expected 8 for every width, at most 4096",
+        ),
         ({"into_bias_lsh": big((2, 6, 5), (1 << 24) - 5, np.int32)}, "into_lha: sums may reach"),
         ({"out_bias_lkc": big((2, 2, 13), 1 << 24, np.int32)}, "out_lkcht: sums may reach"),
         ({"base_lkc": big((2, 2, 2), (1 << 24) - 1000, np.int32)}, "base_lkc: numbers"),

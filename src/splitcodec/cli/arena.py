@@ -140,11 +140,11 @@ def evaluate(
 def _make_ready(out: Path | None) -> None:
     """Refuse now what would lose the run at its end. Raises OutputError, MissingExtra."""
     from splitcodec.evaluation.drawing import check_plots
-    from splitcodec.wire.durable import made_folder
+    from splitcodec.wire.durable import check_folder
 
     if out is not None:
         check_plots()
-        made_folder(out)
+        check_folder(out)
 
 
 def _tell(

@@ -69,7 +69,14 @@ def contexts(
 
     from splitcodec.errors import DataError, SettingsError
     from splitcodec.evaluation.calibrate import shuffled
-    from splitcodec.evaluation.contextual import check_whole, contexts_of, recounted, savings, with_contexts
+    from splitcodec.evaluation.contextual import (
+        check_alike,
+        check_whole,
+        contexts_of,
+        recounted,
+        savings,
+        with_contexts,
+    )
     from splitcodec.wire.bundle import open_bundle, write_folder
     from splitcodec.wire.durable import check_free
 
@@ -79,12 +86,13 @@ def contexts(
     opened, paths = open_bundle(bundle), shuffled(photos)
     check_whole(opened)
     other = None if like is None else open_bundle(like)
-    if other is None:
-        _check_training()
-    else:
-        contexts_of(other)
     earlier = None if start is None else open_bundle(start)
-    begun, place = None if earlier is None else contexts_of(earlier), out.with_name(f".{out.name}.learned")
+    begun = None if earlier is None else contexts_of(earlier)
+    if other is None:
+        _check_training(opened, begun)
+    else:
+        check_alike(other, opened)
+    place = out.with_name(f".{out.name}.learned")
     with progress() as bar:
         latents, skipped = _latents(opened, paths, threads=threads, bar=bar)
         held = min(_MOST_HELD_OUT, len(latents) // _HELD_OUT)
@@ -206,9 +214,12 @@ def _latents(
     return latents, skipped
 
 
-def _check_training() -> None:
+def _check_training(bundle: Bundle, start: Contexts | None) -> None:
+    """Refuse what would be found out once all photographs are read. Raises MissingExtra, SettingsError."""
     with training_room():
-        import splitcodec.training.contexts  # noqa: F401 - only to see whether its packages are there
+        from splitcodec.training.contexts import check_start
+    if start is not None:
+        check_start(start, levels=bundle.tables[0].levels, channels=bundle.tables[0].channels)
 
 
 def _learned(

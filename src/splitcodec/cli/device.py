@@ -20,7 +20,7 @@ from splitcodec.cli.limits import (
     RoundTripOption,
     WindowOption,
 )
-from splitcodec.cli.packets import make_folder, store
+from splitcodec.cli.packets import check_place, store
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleOption,
@@ -110,7 +110,7 @@ def encode(
     allowed = Allowances(Limits(max_bytes, force_fit, deadline_ms, kbit_per_s, rtt_ms, fps, window_s))
     device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
     allowed.ready(device, level=level, fit=fit.value, side=side)
-    make_folder(out)
+    check_place(out)
 
     def one(image: Path) -> dict[str, Any]:
         encoded = device.encode_timed(image, level=level, fit=fit.value, side=side, **allowed.next())

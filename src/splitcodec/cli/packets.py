@@ -14,12 +14,14 @@ from pathlib import Path
 from splitcodec.errors import OutputError
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder where packets go. Raises OutputError."""
+def check_place(folder: Path) -> None:
+    """Refuse a folder where no packet can go; it is made with the first. Raises OutputError."""
+    from splitcodec.wire.durable import check_folder
+
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _unwritable(folder, error) from None
+        check_folder(folder)
+    except OutputError as error:
+        raise OutputError(f"cannot write a packet to {folder}: {error}") from None
 
 
 def store(folder: Path, stem: str, packet: bytes) -> Path:
@@ -28,6 +30,7 @@ def store(folder: Path, stem: str, packet: bytes) -> Path:
 
     part = folder / f".{secrets.token_hex(8)}.part"  # without the stem, which may be as long as a name can be
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         write_synced(part, packet)
         for number in itertools.count():
             path = folder / (f"{stem}-{number}.spc" if number else f"{stem}.spc")

@@ -6,8 +6,10 @@ Typer draws a box of five lines around them, which a log or a script has to take
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any, final
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, final, get_args, get_type_hints
 
 from typer import BadParameter
 from typer.core import TyperGroup
@@ -20,17 +22,50 @@ _HELP = "NoArgsIsHelpError"  # no error: what `splitcodec` alone prints
 
 @final
 class Commands(TyperGroup):
-    """The commands. Raises SettingsError for words that they do not take."""
+    """The commands. Raises SettingsError for words that they do not take, an empty one in place of a path included."""
 
     def make_context(self, *arguments: Any, **more: Any) -> Any:
         """Read the words before the command's name."""
         with _in_one_line("splitcodec"):
             return super().make_context(*arguments, **more)
 
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Find the command, and see to it that it takes no empty path."""
+        found = super().resolve_command(ctx, args)
+        if found[1] is not None:  # a word that a shell would complete
+            _refuse_empty_paths(found[1])
+        return found
+
     def invoke(self, ctx: Any) -> Any:
         """Read the others, and run the command."""
         with _in_one_line("splitcodec COMMAND"):
             return super().invoke(ctx)
+
+
+def _refuse_empty_paths(command: Any) -> None:
+    """Make a command, and those below it, refuse an empty word where a path is expected.
+
+    What a shell makes of a variable that is not set, `--out "$OUT"`, would be the current directory.
+    """
+    for below in getattr(command, "commands", {}).values():
+        _refuse_empty_paths(below)
+    hints = get_type_hints(inspect.unwrap(command.callback)) if command.callback is not None else {}
+    for parameter in command.params:
+        if _is_path(hints.get(parameter.name)):
+            parameter.process_value = _refusing(parameter.process_value)
+
+
+def _is_path(hint: Any) -> bool:
+    return hint is Path or any(map(_is_path, get_args(hint)))
+
+
+def _refusing(process: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    def processed(ctx: Any, value: Any) -> Any:
+        if value == "" or (isinstance(value, list | tuple) and "" in value):
+            raise BadParameter("it is empty; give a path (the folder that you are in is .)")
+        return process(ctx, value)
+
+    return processed
 
 
 @contextlib.contextmanager

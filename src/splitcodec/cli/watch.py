@@ -115,7 +115,7 @@ def watch(
     from splitcodec.device.client import Device
     from splitcodec.device.journal import Journal
     from splitcodec.device.links import Links
-    from splitcodec.device.spool import LEDGER, Spool
+    from splitcodec.device.spool import LEDGER, Spool, check_policy
     from splitcodec.device.status import shown_address
     from splitcodec.device.watch import Watch
     from splitcodec.errors import SettingsError
@@ -136,7 +136,8 @@ def watch(
             "--window-s": window_s,
         }
     )
-    place = _spool(spool, folder=folder, camera=camera)
+    check_policy(when_full)
+    place = _spool(spool, answers=answers, folder=folder, camera=camera)
     every, settle = _times(every, settle, camera=camera, after=after)
     asking = Wanted(tuple(task_names(tasks)), top, score=score)
     shown, stop = Shown(json_=json_), threading.Event()
@@ -185,10 +186,16 @@ def watch(
         raise typer.Exit(2)
 
 
-def _spool(given: Path | None, *, folder: Path | None, camera: str | None) -> Path:
-    """Return where packets wait. Raises SettingsError without a folder or a camera, or for both."""
-    from splitcodec.errors import SettingsError
+def _spool(given: Path | None, *, answers: Path | None, folder: Path | None, camera: str | None) -> Path:
+    """Return where packets wait; nothing is made yet.
 
+    Raises SettingsError without a folder or a camera, or for both, OutputError for answers that lie below no folder.
+    """
+    from splitcodec.errors import OutputError, SettingsError
+    from splitcodec.wire.durable import nearest
+
+    if answers is not None and not (above := nearest(answers.parent)).is_dir():
+        raise OutputError(f"--answers {answers}: {above} is a file; choose another --answers")
     if (folder is None) == (camera is None):
         raise SettingsError("expected a folder of pictures or --camera; give one of the two")
     if given is not None:

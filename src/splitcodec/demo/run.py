@@ -29,7 +29,7 @@ from splitcodec.device.link import HttpLink, airtime_ms, http, slow
 from splitcodec.edge.answer import Edge
 from splitcodec.wire.answer import Guess, parse_answer
 from splitcodec.wire.bundle import Bundle, open_bundle
-from splitcodec.wire.durable import made_folder, write_atomically
+from splitcodec.wire.durable import check_folder, made_folder, write_atomically
 
 KBIT_PER_S = 37.5  # the fastest setting of LoRa, as in Matsubara et al. 2022
 RTT_MS = 60.0
@@ -56,7 +56,7 @@ def run_demo(
     """
     from splitcodec.edge.server import BackgroundServer, create_app, default_settings
 
-    folder = made_folder(out)  # seen now: the trips take their time
+    check_folder(out)  # seen now: the trips take their time
     opened = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     device, edge = Device(opened, threads=threads), Edge(opened, threads=threads)
     with BackgroundServer(create_app(edge, default_settings())) as server, http(server.url) as link:
@@ -67,6 +67,7 @@ def run_demo(
             trips.append(journey.send(photograph))
             if on_trip is not None:
                 on_trip(trips[-1])
+    folder = made_folder(out)
     result = DemoResult(opened.ident, kbit_per_s, rtt_ms, tuple(trips), _machine(), str(folder / "index.html"))
     write_atomically(folder / "demo.json", (json.dumps(result.to_json(), indent=1) + "\n").encode())
     write_atomically(folder / "index.html", render(result).encode())

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, final
 
 from splitcodec.device.placed import Letterbox
-from splitcodec.errors import OutputError, SpoolError
+from splitcodec.errors import OutputError, SettingsError, SpoolError
 from splitcodec.wire.durable import write_atomically
 from splitcodec.wire.request import Wanted
 
@@ -30,6 +30,8 @@ _REFUSED = "refused"
 _BLOCK = 4096  # what a small file takes on most disks
 MOST_REFUSED = 1000
 RESERVE_BYTES = 1_000_000
+REFUSE, DROP_OLDEST, DROP_NEWEST = "refuse", "drop-oldest", "drop-newest"
+"""What may be done where a spool is full."""
 
 
 @final
@@ -54,6 +56,12 @@ class Entry:
     def wanted(self) -> Wanted:
         """Return what to ask for, and under which key."""
         return Wanted(self.tasks, self.top, self.key, self.score)
+
+
+def check_policy(when_full: str) -> None:
+    """Raise SettingsError for what cannot be done where a spool is full."""
+    if when_full not in (REFUSE, DROP_OLDEST, DROP_NEWEST):
+        raise SettingsError(f"--when-full {when_full!r}; expected refuse, drop-oldest or drop-newest")
 
 
 def entry_of(capture: str, picture: str, *, made: tuple[bytes, int, Letterbox | None], wanted: Wanted) -> Entry:

@@ -18,7 +18,7 @@ from splitcodec.device.journal import Journal, Outcome, problem_line
 from splitcodec.device.overlay import in_picture
 from splitcodec.device.placed import Letterbox
 from splitcodec.device.source import Capture, Source
-from splitcodec.device.spool import Entry, Spool, entry_of, entry_size
+from splitcodec.device.spool import DROP_OLDEST, REFUSE, Entry, Spool, check_policy, entry_of, entry_size
 from splitcodec.device.status import Backoff, Status, shown_address
 from splitcodec.errors import (
     BudgetTooSmall,
@@ -36,8 +36,6 @@ from splitcodec.errors import (
 from splitcodec.wire.answer import parse_answer
 from splitcodec.wire.problem import may_pass
 from splitcodec.wire.request import Wanted
-
-REFUSE, DROP_OLDEST, DROP_NEWEST = "refuse", "drop-oldest", "drop-newest"
 
 
 @final
@@ -64,8 +62,7 @@ class Watch:
         when_full: str = REFUSE,
         tell: Callable[[dict[str, Any] | None], None] = lambda _: None,
     ) -> None:
-        if when_full not in (REFUSE, DROP_OLDEST, DROP_NEWEST):
-            raise SettingsError(f"--when-full {when_full!r}; expected refuse, drop-oldest or drop-newest")
+        check_policy(when_full)
         self._encode, self._send, self._source = encode, send, source
         self._spool, self._journal, self._max_bytes, self._asking = spool, journal, max_bytes, asking
         self._when_full, self._tell = when_full, tell

@@ -28,7 +28,7 @@ from splitcodec.layouts.folders import find_photographs
 from splitcodec.wire.bundle import Bundle, derive, open_bundle, renamed, write_folder
 from splitcodec.wire.contexts import FILE as CONTEXTS
 from splitcodec.wire.contexts import Contexts
-from splitcodec.wire.durable import check_free, made_folder
+from splitcodec.wire.durable import check_free
 from splitcodec.wire.tables import Tables
 
 Progress = Callable[[int, int], None]
@@ -130,7 +130,6 @@ def calibrate(
     if threads is not None and threads < 1:
         raise SettingsError(f"threads {threads}; expected at least 1")
     check_free(out)
-    made_folder(Path(out).absolute().parent)
     old = bundle if isinstance(bundle, Bundle) else open_bundle(bundle)
     named = renamed(old, name, version)
     counts, paths = Counts(old), shuffled(photos)

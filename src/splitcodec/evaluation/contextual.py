@@ -94,16 +94,22 @@ def recounted(like: Bundle, bundle: Bundle, latents: Sequence[NDArray[np.float32
     For bundles whose latents mean the same, as where one's encoder learned the other's. Raises BundlePart without
     contexts, SettingsError for another number of levels or channels.
     """
+    check_alike(like, bundle)
+    one, tables = contexts_of(like), bundle.tables[0]
+    counts = ContextCounts(one, tables)
+    for latent_chw in latents:
+        counts.add(latent_chw)
+    return refit_contexts(one, counts, strength=best_strength(counts))
+
+
+def check_alike(like: Bundle, bundle: Bundle) -> None:
+    """Refuse contexts that cannot serve a bundle. Raises as `recounted`."""
     one, tables = contexts_of(like), bundle.tables[0]
     if (one.levels, one.channels) != (tables.levels, tables.channels):
         raise SettingsError(
             f"{like.ident} has {one.levels} levels of {one.channels} channels, {bundle.ident} {tables.levels} of "
             f"{tables.channels}; their latents cannot mean the same"
         )
-    counts = ContextCounts(one, tables)
-    for latent_chw in latents:
-        counts.add(latent_chw)
-    return refit_contexts(one, counts, strength=best_strength(counts))
 
 
 def savings(bundle: Bundle, latents: Sequence[NDArray[np.float32]]) -> list[Saving]:

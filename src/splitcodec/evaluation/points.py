@@ -31,13 +31,13 @@ def read_points(
     """Return the points that other scripts measured, and the costs of their encoders by method.
 
     Raises DataError for a file that is none, for another number of "images" (if the file says), for a method that this
-    run measures itself (`taken`), and for a setting that comes twice.
+    run measures itself (`taken`), for a setting that comes twice, and for a method of two costs.
     """
     seen: set[tuple[str, str]] = set()
     points: list[Point] = []
     encoders: dict[str, EncoderCost] = {}
     for file in files:
-        body = _object(Path(file), images=images)
+        body, own = _object(Path(file), images=images), set[str]()
         for place, item in enumerate(body["points"]):
             point = _point(item, where=f"{file}: points[{place}]")
             if point.method in taken:
@@ -45,14 +45,20 @@ def read_points(
             if (point.method, point.setting) in seen:
                 raise DataError(f"{file}: {point.name!r} comes twice; remove one of them")
             seen.add((point.method, point.setting))
+            own.add(point.method)
             points.append(point)
         costs = body.get("encoders", {})
         if not isinstance(costs, dict):
             raise DataError(f"{file}: encoders is {costs!r:.60}, expected an object with a method's cost per name")
         for method, cost in costs.items():
-            if method not in {one.method for one in points}:
+            if method not in own:
                 raise DataError(f"{file}: encoders names {method!r:.60}, of which it has no point")
-            encoders[method] = _cost(cost, where=f"{file}: encoders.{method}")
+            found = _cost(cost, where=f"{file}: encoders.{method}")
+            if encoders.setdefault(method, found) != found:
+                raise DataError(
+                    f"{file}: encoders.{method} is another cost than an earlier file tells; rename one of the methods, "
+                    "or make one file of both, with what all its training took"
+                )
     return points, encoders
 
 

@@ -21,6 +21,7 @@ from splitcodec.evaluation.card import card_with
 from splitcodec.evaluation.golden import remade
 from splitcodec.session import Graph
 from splitcodec.wire.bundle import Bundle, derive, open_bundle, write_folder
+from splitcodec.wire.durable import check_free
 from splitcodec.wire.graphs import check_graph
 from splitcodec.wire.task import file_name
 
@@ -39,6 +40,7 @@ def retail(
     out: str | Path,
 ) -> Bundle:
     """Write the bundle with another tail and other classes as a new folder `out`. As `retailed`, and OutputError."""
+    check_free(out)
     return write_folder(retailed(bundle, tail=tail, classes=classes, name=name, version=version), out)
 
 

@@ -25,7 +25,7 @@ from splitcodec.layouts.folders import find_photographs
 from splitcodec.session import Graph
 from splitcodec.training.last_layer import below_last_layer
 from splitcodec.wire.bundle import Bundle
-from splitcodec.wire.durable import made_folder, write_atomically
+from splitcodec.wire.durable import check_folder, made_folder, write_atomically
 
 MOST_VECTORS: Final = 40_000
 """Of more pictures than this by views, each is seen at fewer levels, drawn anew for each."""
@@ -185,7 +185,7 @@ class _Memory:
     def __init__(self, path: Path | None, of: str) -> None:
         self._path, self._of, self._saved = path, of, time.monotonic()
         if path is not None:
-            made_folder(path.parent)  # before the work rather than after it
+            check_folder(path.parent)  # before the work rather than after it
 
     def load(self) -> tuple[dict[int, NDArray[np.float16]], dict[int, str]]:
         if self._path is None or not self._path.exists():
@@ -212,5 +212,6 @@ class _Memory:
             skipped_s=np.array(list(skipped), np.int64),
             why_s=np.array(list(skipped.values()), np.str_),
         )
+        made_folder(self._path.parent)
         write_atomically(self._path, file.getvalue())
         self._saved = time.monotonic()

@@ -63,7 +63,7 @@ def fit(
     order_c = np.argsort(-spread_c, kind="stable").astype(np.int32)
     group_g, passes_g = _groups(channels)
     if start is not None:
-        _check_start(start, levels=levels, groups=(group_g, passes_g))
+        check_start(start, levels=levels, channels=channels)
         order_c = start.order_c
     told = (latent_nchw, gain_lc, np.array([steps, seed]))
     begun = b"" if start is None else start.shared_bytes()
@@ -160,8 +160,9 @@ def _groups(channels: int) -> tuple[list[int], list[int]]:
     return [count for count, _ in groups], [passes for _, passes in groups]
 
 
-def _check_start(start: Contexts, *, levels: int, groups: tuple[list[int], list[int]]) -> None:
-    """Refuse earlier contexts of another shape."""
+def check_start(start: Contexts, *, levels: int, channels: int) -> None:
+    """Refuse earlier contexts of another shape. Raises SettingsError."""
+    groups = _groups(channels)
     theirs = (start.group_g.tolist(), start.passes_g.tolist())
     hidden = start.into_lha.shape[1]
     widths = WIDTHS + _first_width(levels - 1, levels)

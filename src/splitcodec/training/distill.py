@@ -49,6 +49,7 @@ from splitcodec.training.run import Run, State
 from splitcodec.training.spent import Clock
 from splitcodec.training.stages import LatentsStage, Stage
 from splitcodec.training.validate import validate
+from splitcodec.wire.durable import check_folder
 
 CHECKPOINT_SECONDS = 120.0
 SAMPLED = 128  # photographs that tell how the teacher's features are distributed
@@ -88,6 +89,7 @@ def train(
     training, held_out = split_holdout(paths, recipe.data.holdout, seed=recipe.seed)
     run, names = Run(out), names_digest(paths, photos)
     run.check(recipe, photographs=len(paths), names=names)  # what can be refused is refused before there are several
+    check_folder(out)
     for _, stage in recipe.stages():
         Pace(stage, devices=devices)
     found = run.load()
@@ -97,8 +99,6 @@ def train(
     fabric.seed_everything(recipe.seed + fabric.global_rank, verbose=False)
     teacher = build_teacher(recipe)
     student = _placed(build_student(recipe, teacher), fabric.device)
-    if fabric.is_global_zero:
-        run.begin(recipe, photographs=len(paths), folders=[legible(p.resolve().name) for p in photos], names=names)
     halves = Halves(fabric, recipe, teacher=teacher)
     crop = recipe.teacher.crop
     labels = labels_for(recipe, training, say=_about("photographs", report) if fabric.is_global_zero else None)
@@ -118,15 +118,17 @@ def train(
     check = centre_crops(held_out, resize=recipe.teacher.resize, crop=crop, labels=labels_for(recipe, held_out))
     lead = Lead(recipe.lead, recipe, fabric=fabric) if recipe.lead is not None else None
     trainer = _Trainer(fabric, recipe, halves=halves, student=student, lead=lead, run=run, report=report)
-    state = State()
+    state, lost = State(), None
     if found is None:
         image_u8 = source.first(SAMPLED)
         lost = begin(recipe, student, teacher=teacher, halves=halves, image_u8=image_u8, lead=lead)
-        if lost is not None and fabric.is_global_zero:
-            run.log({"stage": "start", "latent" if lead else "feature": lost})
     else:
         student.load_state_dict(found[0])
         state = found[2]
+    if fabric.is_global_zero:  # only now: what was refused above leaves no folder behind
+        run.begin(recipe, photographs=len(paths), folders=[legible(p.resolve().name) for p in photos], names=names)
+        if lost is not None:
+            run.log({"stage": "start", "latent" if lead else "feature": lost})
     deadline = time.monotonic() + stop_after_s
     for name, stage in recipe.stages():
         if name < state.stage:

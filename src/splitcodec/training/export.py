@@ -57,9 +57,9 @@ def export(run_folder: Path, out: Path, *, golden: Golden, maps: Sequence[str] =
     student.load_state_dict(run.weights())
     check_teacher_file(run_folder, run.provenance(), recipe)
     student.eval()
+    joint = {"tail_classify.onnx": _joint_tail(recipe, student, maps)} if maps else {}  # a layer that is none: now
     graphs, price = _graphs(recipe, teacher, student)
-    if maps:
-        graphs["tail_classify.onnx"] = _joint_tail(recipe, student, maps)
+    graphs |= joint
     tables = BytesIO()
     flat = isinstance(recipe.student, ReducedRecipe) and recipe.student.flat
     built = build_tables(student.tabled(), None if flat else run.counts())

@@ -24,7 +24,7 @@ from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from torch import Tensor
 
-from splitcodec.errors import DataError, RecipeError, one_line
+from splitcodec.errors import DataError, OutputError, RecipeError, one_line
 from splitcodec.evaluation.output import legible
 from splitcodec.layouts.folders import find_photographs
 from splitcodec.model.bottleneck import Bottleneck
@@ -37,7 +37,7 @@ from splitcodec.training.recipe import Recipe
 from splitcodec.training.run import Run
 from splitcodec.training.students import PaperRecipe
 from splitcodec.training.validate import validate
-from splitcodec.wire.durable import check_free
+from splitcodec.wire.durable import check_free, nearest, sync_folder
 
 _MARK: Final = "encoder.0.weight"
 _GDN: Final = ("beta", "gamma")
@@ -81,13 +81,6 @@ def take(recipe: Recipe, checkpoint: Path, *, photos: list[Path], out: Path) -> 
     if student.tail is not None:
         student.tail.load_state_dict(_tail(recipe, found, like=teacher.tail.state_dict(), checkpoint=checkpoint))
     halves = Halves(fabric, recipe, teacher=teacher)
-    run = Run(out)
-    run.begin(
-        recipe,
-        photographs=len(paths),
-        folders=[legible(folder.resolve().name) for folder in photos],
-        names=names_digest(paths, photos),
-    )
     check = centre_crops(held_out, resize=recipe.teacher.resize, crop=recipe.teacher.crop)
     report = {
         "finished": True,
@@ -97,7 +90,27 @@ def take(recipe: Recipe, checkpoint: Path, *, photos: list[Path], out: Path) -> 
         "checkpoint": found.note,
         "holdout": validate(student, halves, check=check.image_u8, autocast=fabric.autocast),
     }
-    return end(recipe, student, halves=halves, paths=counted, run=run, final=report)
+    with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=nearest(out)) as folder:
+        run = Run(Path(folder) / "run")
+        run.begin(
+            recipe,
+            photographs=len(paths),
+            folders=[legible(one.resolve().name) for one in photos],
+            names=names_digest(paths, photos),
+        )
+        report = end(recipe, student, halves=halves, paths=counted, run=run, final=report)
+        _move(run.folder, out)
+    return report
+
+
+def _move(run: Path, out: Path) -> None:
+    """Give a run its place: whole, or not at all. Raises OutputError."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        run.rename(out)
+        sync_folder(out.parent)
+    except OSError as error:
+        raise OutputError(f"cannot write {out}: {error.strerror or error}; choose another folder") from error
 
 
 def read(checkpoint: Path) -> Published:

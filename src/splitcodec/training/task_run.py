@@ -27,13 +27,19 @@ class TaskRun:
         self.folder, self.run = folder, Run(folder)
 
     def begin(self, recipe: TaskRecipe, *, data: DataSet, bundle: Bundle) -> None:
-        """Write the recipe and what it was started on; refuse a folder that holds another run.
+        """Write the recipe and what it was started on. Raises RunError as `check` does."""
+        facts = self.check(recipe, data=data, bundle=bundle)
+        write_into(self.folder, "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
+        write_into(self.folder, "provenance.json", json.dumps(facts, indent=1).encode())
+
+    def check(self, recipe: TaskRecipe, *, data: DataSet, bundle: Bundle) -> dict[str, Any]:
+        """Raise RunError for a folder that holds another run; return what this one is started on.
 
         A run whose student has not begun may go on with another bundle: its teacher has seen none.
         """
         if (self.folder / "recipe.yaml").exists():
             check_same(self.folder, self.recipe(), recipe)
-        facts = {
+        facts: dict[str, Any] = {
             **provenance(recipe.name),
             "task": recipe.task,
             "data": data.name,
@@ -52,8 +58,7 @@ class TaskRun:
                     what = "list of pictures" if key == "names" else key
                     raise RunError(f"{self.folder}: another {what} than this run began with; choose another --out")
             facts |= {key: old[key] for key in ("commit", "torch", "python") if key in old}  # where it was started
-        write_into(self.folder, "recipe.yaml", yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False).encode())
-        write_into(self.folder, "provenance.json", json.dumps(facts, indent=1).encode())
+        return facts
 
     def recipe(self) -> TaskRecipe:
         """Read the recipe of this run."""

@@ -37,6 +37,7 @@ from splitcodec.training.task_optimise import average, optimizer_of, rate_at, sh
 from splitcodec.training.task_recipe import HeadStage, TaskRecipe, TaskStage
 from splitcodec.training.task_run import TaskRun, put_weights, weights_of
 from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.durable import check_folder
 
 STAGES: Final = ("teach", "distil", "learn")
 
@@ -67,7 +68,8 @@ def train_task(
     check_split(held)
     pictures = LabelledPictures(training, recipe.data, seed=recipe.seed)
     run = TaskRun(out)
-    run.begin(recipe, data=training, bundle=bundle)
+    run.check(recipe, data=training, bundle=bundle)
+    check_folder(out)
     shares = pictures.shares() if recipe.task == "segment" else None
     networks = Networks(recipe, bundle, fabric, classes=len(training.classes), shares=shares)
     trainer = _Trainer(fabric, recipe, networks=networks, pictures=pictures, held=held, run=run, report=report)
@@ -78,6 +80,7 @@ def train_task(
         state = found[2]
     elif recipe.lead is not None:
         take_teacher(recipe, networks, pictures)
+    run.begin(recipe, data=training, bundle=bundle)  # only now: what was refused above leaves no folder behind
     deadline = time.monotonic() + stop_after_s
     for name in STAGES[STAGES.index(state.stage) : STAGES.index(until) + 1]:
         if name != state.stage:

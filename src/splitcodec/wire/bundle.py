@@ -131,11 +131,9 @@ def open_bundle(source: str | Path, *, zoo: Path | None = None) -> Bundle:
     """
     root = zoo_folder() if zoo is None else zoo
     ident = _find(source, root)
-    if ident is None and not archive.is_there(source):
-        names = ", ".join(zoo_names(root)) or "none"
-        raise BundleNotFound(
-            f"{str(source)[:300]}: no such folder or zip, nor a bundle of the zoo, which holds {names}"
-        )
+    if ident is None and (source == "" or not archive.is_there(source)):  # "" as a path is the folder one is in
+        names, given = ", ".join(zoo_names(root)) or "none", str(source)[:300] or "an empty name"
+        raise BundleNotFound(f"{given}: no such folder or zip, nor a bundle of the zoo, which holds {names}")
     files = archive.open_source(Path(source) if ident is None else root / ident)
     size = files.size(archive.MANIFEST)
     if size is None:

@@ -36,10 +36,20 @@ def check_free(place: str | Path) -> None:
 
     Asked before minutes of work rather than after; nothing is made there yet.
     """
-    out = Path(place)
-    if out.exists():
+    if Path(place).exists():
         raise OutputError(f"{place} exists; choose another folder or name, or remove it first")
-    made_folder(next(one for one in out.absolute().parents if one.exists()))
+    check_folder(place)
+
+
+def check_folder(folder: str | Path) -> None:
+    """Refuse a folder that cannot be made, or written where it is there; nothing is made yet. Raises OutputError."""
+    made_folder(nearest(folder))
+
+
+def nearest(place: str | Path) -> Path:
+    """Return the place, or of the folders above it the nearest that is there."""
+    whole = Path(place).absolute()
+    return next(one for one in (whole, *whole.parents) if one.exists())
 
 
 def write_synced(path: Path, data: bytes) -> None:
