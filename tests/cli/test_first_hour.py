@@ -212,3 +212,26 @@ def test_every_option_is_on_a_page() -> None:
         for option in options:
             if option.startswith("--"):
                 assert re.search(rf"{option}(?![\w-])", text), (name, option)
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        "raise MemoryError",
+        "__import__('numpy').zeros(10**15)",
+        "raise type('OutOfMemoryError', (RuntimeError,), {})('CUDA out of memory. Tried to allocate 2.00 GiB')",
+        'raise RuntimeError("DefaultCPUAllocator: can\'t allocate memory: you tried to allocate 4 bytes")',
+    ],
+)
+def test_what_finds_no_memory_says_how_to_take_less(raised: str) -> None:
+    """A batch too large for the GPU was a traceback."""
+    code = f"from splitcodec import cli\ndef app(**_):\n    {raised}\ncli.app = app\ncli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    refused(done, "not enough memory (", "stageN.batch")
+
+
+def test_a_fault_of_ours_keeps_its_traceback() -> None:
+    code = "from splitcodec import cli\ndef app(**_):\n    raise RuntimeError('ours')\ncli.app = app\ncli.main()"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr

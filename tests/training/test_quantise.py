@@ -219,6 +219,10 @@ def test_photographs_that_are_measured_are_not_calibrated_on(plain: Bundle, phot
     shutil.rmtree(tmp_path / "out")
     done = CliRunner().invoke(app, [*quantise, str(tmp_path / "photos")])
     assert "--held-out has every photograph of --photos" in str(done.exception)
+    (tmp_path / "one").mkdir()
+    shutil.copy(photos / "0.png", tmp_path / "one")
+    done = CliRunner().invoke(app, [*quantise[:4], "--photos", str(tmp_path / "one")])
+    assert "one photograph; expected at least 2" in str(done.exception)
 
 
 def test_what_cannot_be_quantised_is_refused(tiny: Bundle, plain: Bundle, crops: list[NDArray[np.uint8]]) -> None:

@@ -148,7 +148,7 @@ def test_what_is_not_added(tiny: Bundle, zoo: Path, tmp_path: Path) -> None:
     with pytest.raises(BundlePart, match="device's half"):
         add_to_zoo(device_half(tiny), zoo)
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot write tiny@1"):
+    with pytest.raises(OutputError, match=r"cannot be made .*; give another folder"):
         add_to_zoo(tiny, tmp_path / "file")
     before = tree(zoo)
     (zoo / "small@1" / "manifest.json").write_text("{}")

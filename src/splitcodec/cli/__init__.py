@@ -31,7 +31,7 @@ from splitcodec.cli import (
 )
 from splitcodec.cli.show import complain
 from splitcodec.cli.usage import Commands
-from splitcodec.errors import SplitcodecError
+from splitcodec.errors import SplitcodecError, one_line
 
 app = typer.Typer(
     name="splitcodec",
@@ -81,8 +81,21 @@ def _ended(error: BaseException) -> int | str | None:
         complain(error)
     elif isinstance(error, BrokenPipeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    elif _lacks_memory(error):
+        complain(
+            f"not enough memory ({one_line(error)}); training takes less with a smaller stageN.batch or "
+            "data.memory_mb, other commands with fewer --threads or smaller pictures"
+        )
     elif isinstance(error, OSError):
         complain(f"{error.filename or 'the system'}: {error.strerror or error}; mend that and try again")
     else:
         raise error
     return 2
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    """Say whether Python, NumPy or PyTorch, on a processor or a GPU, found no memory; imports none of them."""
+    names = {one.__name__ for one in type(error).__mro__}
+    return bool({"MemoryError", "OutOfMemoryError"} & names) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )

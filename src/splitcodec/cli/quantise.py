@@ -213,6 +213,8 @@ def tune(
 def _apart(calibration: list[Path], held_out: list[Path]) -> tuple[list[Path], list[Path]]:
     """Return photographs to calibrate on and others to measure on: those held out, or else a fifth."""
     if not held_out:
+        if len(calibration) < 2:
+            raise DataError("one photograph; expected at least 2, one to calibrate on and one to measure on")
         share = max(1, len(calibration) // 5)
         return calibration[share:], calibration[:share]
     measured = {path.resolve() for path in held_out}  # one folder may lie in the other

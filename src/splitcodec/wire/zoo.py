@@ -18,7 +18,7 @@ from typing import final
 from splitcodec.errors import BundlePart, OutputError
 from splitcodec.wire import archive
 from splitcodec.wire.bundle import Bundle, open_bundle, zoo_names
-from splitcodec.wire.durable import sync_folder, write_synced, write_tree
+from splitcodec.wire.durable import made_folder, sync_folder, write_synced, write_tree
 from splitcodec.wire.manifest import Manifest
 
 _SHARED = re.compile(r"[0-9a-f]{64}\.(onnx|npz)")
@@ -48,8 +48,8 @@ def add_to_zoo(bundle: Bundle, zoo: str | Path, *, replace: bool = False) -> Add
     root = Path(zoo)
     if bundle.is_device_half:
         raise BundlePart(f"{bundle.ident}: the device's half of a bundle; a zoo holds whole ones")
+    made_folder(root)
     try:
-        root.mkdir(parents=True, exist_ok=True)
         others = {ident: _manifest(root / ident) for ident in zoo_names(root) if ident != bundle.ident}
         _check_place(bundle, root, replace=replace)
         files = {name: bundle.read(name) for name in bundle.manifest.files}
