@@ -145,4 +145,5 @@ def _coding(ms: Mapping[str, float]) -> tuple[str, str]:
 def _lost(path: str, report: Mapping[str, Any]) -> str:
     low, high = report["interval"]
     photographs, version = report["photographs"], report["bundle"].partition("@")[2]
-    return f"{report['loss']:.2f} [{low:.2f}, {high:.2f}] on {photographs:,}, `@{version}` (`{path}`)"
+    of = f"{len(report['levels'])} levels, {photographs:,} photographs"
+    return f"{report['loss']:.2f} [{low:.2f}, {high:.2f}], {of}, `@{version}` (`{path}`)"

@@ -139,9 +139,9 @@ def test_a_block_stays_between_its_markers(results: ModuleType) -> None:
 def test_int8_says_which_version_its_agreement_is_of(results: ModuleType) -> None:
     from pages.device import int8
 
-    loss = {"bundle": "kin@1", "loss": 0.125, "interval": [-0.5, 0.75], "photographs": 2000}
+    loss = {"bundle": "kin@1", "loss": 0.125, "interval": [-0.5, 0.75], "photographs": 2000, "levels": [{}, {}]}
     text = "\n".join(int8(encode("fp32", "int8"), {"reports/int8_kin.json": loss}))
-    told = "0.12 [-0.50, 0.75] on 2,000, `@1` (`reports/int8_kin.json`)"
+    told = "0.12 [-0.50, 0.75], 2 levels, 2,000 photographs, `@1` (`reports/int8_kin.json`)"
     assert f"| `kin@2` | {told} | 0.20 | 0.80 | 0.40 | 0.80 |" in text
     assert "on one thread of an Abacus: `benchmarks/encode.py`, `reports/encode.json`." in text
     other = {**encode("fp32", "int8"), "machine": {"cpu": "abacus"}}
