@@ -128,10 +128,11 @@ class Objective:
         trained_with: Quantise = stage.quantise or ("mixed" if everything else "round")
 
         def lose(image_u8: Tensor, label_b: Tensor, *, done: float, rounded: bool = False) -> Lost:
+            seen_u8 = self._seen(image_u8, rounded=rounded)
             with torch.no_grad(), fabric.autocast():
                 stem = halves.stem(halves.scale(image_u8))
                 feature = halves.rest(stem)
-                if (seen_u8 := self._seen(image_u8, rounded=rounded)) is not image_u8:
+                if seen_u8 is not image_u8:
                     stem = halves.stem(halves.scale(seen_u8))
             reproduced = model(stem, quantise="round" if rounded else trained_with, answer=own_tail)
             labels = label_b.to(fabric.device)
@@ -169,8 +170,9 @@ class Objective:
             raise RunError("a stage of kind latents needs a run to learn from; give `lead` in the recipe")
 
         def lose(image_u8: Tensor, label_b: Tensor, *, done: float, rounded: bool = False) -> Lost:
+            seen_u8 = self._seen(image_u8, rounded=rounded)
             with torch.no_grad(), fabric.autocast():
-                stem = halves.stem(halves.scale(self._seen(image_u8, rounded=rounded)))
+                stem = halves.stem(halves.scale(seen_u8))
                 wanted = lead.latent(image_u8)
             apart = lead.apart(model(stem), wanted)
             return Lost(apart, {"latent": apart.detach()}, torch.zeros(0))
