@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from splitcodec.training import disturb
 from splitcodec.training.disturb import BRIGHTER, DARKER, LEAST_CONTRAST, MOST_BLUR, MOST_NOISE, disturbed
@@ -85,3 +88,9 @@ def test_light_changes_the_value_and_keeps_the_hue() -> None:
     )
     assert disturb._lit(torch.zeros(3, 4, 4), 1.0).abs().max() == 0  # no hue to lighten
     assert disturb._lit(unit_chw, 0.0).abs().max() == pytest.approx(0.0)
+
+
+@pytest.mark.parametrize("way", [disturb._noisy, disturb._blurred, disturb._flat, disturb._lit])
+def test_a_gpu_disturbs_where_the_picture_lies(way: Callable[[Tensor, float], Tensor]) -> None:
+    with FakeTensorMode():  # devices as on a GPU, and no memory
+        assert way(torch.zeros(3, 40, 40, device="cuda"), 0.5).device.type == "cuda"

@@ -44,7 +44,7 @@ def _noisy(unit_chw: Tensor, strength: float) -> Tensor:
 def _blurred(unit_chw: Tensor, strength: float) -> Tensor:
     sigma = max(MOST_BLUR * strength, 0.1)
     reach = min(ceil(3 * sigma), min(unit_chw.shape[1:]) - 1)  # of the mirrored margin
-    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=unit_chw.device) / sigma) ** 2)
     kernel = (weights / weights.sum()).view(1, 1, -1, 1)
     wide = functional.pad(unit_chw[:, None], [reach] * 4, mode="reflect")
     return functional.conv2d(functional.conv2d(wide, kernel), kernel.transpose(2, 3))[:, 0]
