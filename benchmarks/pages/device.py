@@ -146,4 +146,5 @@ def _lost(path: str, report: Mapping[str, Any]) -> str:
     low, high = report["interval"]
     photographs, version = report["photographs"], report["bundle"].partition("@")[2]
     of = f"{len(report['levels'])} levels, {photographs:,} photographs"
-    return f"{report['loss']:.2f} [{low:.2f}, {high:.2f}], {of}, `@{version}` (`{path}`)"
+    loss = round(report["loss"], 2) + 0.0  # no -0.00
+    return f"{loss:.2f} [{low:.2f}, {high:.2f}], {of}, `@{version}` (`{path}`)"
