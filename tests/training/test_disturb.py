@@ -55,6 +55,16 @@ def test_noise_follows_the_light_in_part() -> None:
     assert min(quotients) < 1.1  # a sensor's
     assert max(quotients) > 2.2  # of photons: the square root of 9 at most
     assert max(quotients) < 3.3
+    grey_chw = torch.full((3, 64, 64), 0.5)  # where both kinds are alike strong
+    for _ in range(8):
+        assert float((disturb._noisy(grey_chw, 1.0) - grey_chw).std()) == pytest.approx(MOST_NOISE, rel=0.05)
+
+
+def test_what_is_too_bright_is_white_and_not_black() -> None:
+    torch.manual_seed(13)
+    seen_u8 = disturbed(torch.full((200, 3, 16, 16), 252, dtype=torch.uint8), 1.0)
+    assert float((seen_u8 == 255).float().mean()) > 0.1
+    assert float((seen_u8 < 20).float().mean()) < 0.001  # 2 ** 8 and more would be dark
 
 
 def test_blur_keeps_the_light_and_what_is_even() -> None:
@@ -86,6 +96,7 @@ def test_light_changes_the_value_and_keeps_the_hue() -> None:
     assert disturb._lit(unit_chw + 0.2, 0.0)[:, 0, 0].tolist() == pytest.approx(
         [0.6 + DARKER, 0.4 * 0.2 / 0.6, 0.3 * 0.2 / 0.6]
     )
+    assert disturb._lit(2 * unit_chw, 1.0)[:, 0, 0].tolist() == pytest.approx([1.0, 0.5, 0.25])  # no lighter than white
     assert disturb._lit(torch.zeros(3, 4, 4), 1.0).abs().max() == 0  # no hue to lighten
     assert disturb._lit(unit_chw, 0.0).abs().max() == pytest.approx(0.0)
 
