@@ -12,7 +12,9 @@ from splitcodec.cli.show import (
     JsonOption,
     NewNameOption,
     NewVersionOption,
+    counter,
     print_json,
+    progress,
     tell_kept,
     training_room,
     written,
@@ -131,6 +133,14 @@ def redecode(
         float,
         typer.Option("--share", metavar="S", help="How far from the bundle's own weights to the run's: above 0 to 1."),
     ] = 1.0,
+    switch: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--switch",
+            metavar="PHOTOS",
+            help="After data.disturbed: clean pictures are decoded as ever. These photographs tell which are.",
+        ),
+    ] = None,
     version: NextVersionOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -142,7 +152,19 @@ def redecode(
     from splitcodec.wire.durable import check_free
 
     check_free(out)
-    _tell(write(open_bundle(bundle), run, out, remade=remade, share=share, version=version), out, json_=json_)
+    opened = open_bundle(bundle)
+    with progress() as bar:
+        made = write(
+            opened,
+            run,
+            out,
+            remade=remade,
+            share=share,
+            switch=switch or (),
+            version=version,
+            progress=counter(bar, "looking") if switch else None,
+        )
+    _tell(made, out, json_=json_)
 
 
 def join(

@@ -18,6 +18,15 @@ from torch import Tensor, nn
 _STEEP = 1e3  # a symbol of 1 is at least 1 / 1000 after division by its gain
 
 
+def seen_of(latent_bchw: Tensor) -> Tensor:
+    """Return what a latent gives away of itself: of each channel the mean size, and the share that is not zero.
+
+    (B, channels, h, w), divided by its gain, to (B, 2 * channels, 1, 1).
+    """
+    size = latent_bchw.abs()
+    return torch.cat((size, (size * _STEEP).clamp(max=1.0)), dim=1).mean(dim=(2, 3), keepdim=True)
+
+
 @final
 class Film(nn.Module):
     """Latent (B, channels, h, w) -> a factor and a shift (B, width, 1, 1) for each of `widths`; at first 1 and 0."""
@@ -33,7 +42,5 @@ class Film(nn.Module):
 
     def forward(self, latent_bchw: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Look at a latent after division by its gain."""
-        size = latent_bchw.abs()
-        seen = torch.cat((size, (size * _STEEP).clamp(max=1.0)), dim=1).mean(dim=(2, 3), keepdim=True)
-        told = self.look(seen).relu()
+        told = self.look(seen_of(latent_bchw)).relu()
         return [(1 + factor(told), shift(told)) for factor, shift in zip(self.factors, self.shifts, strict=True)]

@@ -5,7 +5,8 @@ decoder that it began with can take the new one: bundles that share a decoder go
 decoder, each on another encoder's latents or other crops, the mean of their weights is taken: Wortsman et al., "Model
 soups: averaging weights of multiple fine-tuned models improves accuracy without increasing inference time" (ICML 2022).
 Part of the way (`share`) keeps most of what the old decoder could and most of what the runs learned: the same authors,
-"Robust fine-tuning of zero-shot models" (CVPR 2022).
+"Robust fine-tuning of zero-shot models" (CVPR 2022). With a switch, what runs learned of disturbed pictures serves
+these alone, and clean ones are decoded as ever (`switching.py`).
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ import torch
 from torch import Tensor, nn
 
 from splitcodec.errors import BundlePart, RunError, SettingsError
+from splitcodec.model.transforms import Decoder
 from splitcodec.training.build import build_student, build_teacher
 from splitcodec.training.earlier import is_run, parts_below, tunes_decoder_alone, with_all
 from splitcodec.training.from_bundle import opened, weights_of
 from splitcodec.training.graphs import folded, to_onnx
 from splitcodec.training.run import Run
 from splitcodec.training.spent import all_of, spent_of
+from splitcodec.training.switching import Progress, Told, switched
 from splitcodec.wire.bundle import CARD, Bundle, derive, write_folder
 from splitcodec.wire.durable import check_free
 
@@ -41,14 +44,17 @@ def redecode(
     *,
     remade: Remade,
     share: float = 1.0,
+    switch: Sequence[Path] = (),
     version: int | None = None,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Write `bundle` with the runs' decoder as a new folder `out`; tables, encoder and fingerprint stay.
 
-    Of several runs, the mean of their decoders; weights go a `share` of the way there from the bundle's own. The
+    Of several runs, the mean of their decoders; weights go a `share` of the way there from the bundle's own. With
+    photographs to learn a `switch` from, the bundle's own go on decoding clean pictures; `progress` counts them. The
     version is the next one unless given. Raises BundlePart for a device's half, RunError where a run tuned more than
-    the decoder or began with another one, SettingsError for a share that is not above 0 and at most 1, RecipeError,
-    TeacherError, OutputError.
+    the decoder, began with another one or, with a switch, has seen clean pictures alone, SettingsError for a share that
+    is not above 0 and at most 1, DataError, RecipeError, TeacherError, OutputError.
     """
     check_free(out)
     if not 0 < share <= 1:
@@ -62,19 +68,33 @@ def redecode(
     recipe, reports = runs[0].recipe(), [run.report() for run in runs]
     student = build_student(recipe, build_teacher(recipe))
     student.decoder.load_state_dict(_mean(runs))
-    decoder = folded(student.decoder)
+    decoder, told = folded(student.decoder), None
     if share < 1:
         _draw_back(decoder, bundle, share)
+    if switch:
+        if not isinstance(student.decoder, Decoder):
+            raise RunError("the decoder of this kind of student has no switch; leave --switch out")
+        clean = {name: torch.from_numpy(one) for name, one in weights_of(bundle, "decoder").items()}
+        decoder, told = switched(
+            student.decoder,
+            clean,
+            decoder.state_dict(),
+            bundle=bundle,
+            recipe=recipe,
+            photos=switch,
+            progress=progress,
+        )
     rows = manifest.crop // manifest.stride
     latent = torch.zeros(2, manifest.channels, rows, rows)
     graph = to_onnx(decoder, latent, source="latent_bchw", target="feature_bchw", rows=2, cols=3, step=1)
     notes = [{"began_with": one.ident, **run.provenance()} for one, run in zip(began, runs, strict=True)]
+    kept = {} if told is None else {"switch": told._asdict()}
     number, report = manifest.version + 1 if version is None else version, together(reports)
-    note = {"from": bundle.ident, "share": share, **(notes[0] if len(notes) == 1 else {"mean_of": notes})}
+    note = {"from": bundle.ident, "share": share, **kept, **(notes[0] if len(notes) == 1 else {"mean_of": notes})}
     provenance = {**manifest.provenance, "report": report, "redecoded": note}  # whose pictures count the old ones
     fresh = replace(manifest, version=number, provenance=provenance)
     images, disturbed = report.get("images", 0), recipe.data.disturbed
-    card = _card(bundle, fresh.ident, images=images, runs=len(runs), share=share, disturbed=disturbed)
+    card = _card(bundle, fresh.ident, images=images, runs=len(runs), share=share, disturbed=disturbed, told=told)
     new = derive(bundle, fresh, files={DECODER: graph, CARD: card.encode()})
     return write_folder(derive(new, new.manifest, files=remade(bundle, new)), out)
 
@@ -141,11 +161,19 @@ def _mean(runs: Sequence[Run]) -> dict[str, Tensor]:
     }
 
 
-def _card(bundle: Bundle, ident: str, *, images: int, runs: int, share: float, disturbed: float) -> str:
+def _card(
+    bundle: Bundle, ident: str, *, images: int, runs: int, share: float, disturbed: float, told: Told | None
+) -> str:
     card = bundle.read(CARD).decode() if bundle.has(CARD) else f"# {bundle.ident}\n"
     of_runs = "" if runs == 1 else f" in {runs} runs, whose mean it is"
     seen = f", {100 * disturbed:.0f} % of them noisy, blurred, flat or badly lit" if disturbed else ""
     way = "" if share == 1 else f" Its weights went {100 * share:.0f} % of the way there."
+    if told is not None:
+        way += (
+            f" It decodes only packets that look disturbed, the old one all others: of {told.photographs} photographs "
+            f"held out {told.clean_untouched:g} % are decoded as ever; of the same ones disturbed, little or much, "
+            f"{told.disturbed_found:g} % are not."
+        )
     return f"""{card.replace(f"# {bundle.ident}", f"# {ident}", 1).rstrip()}
 
 ## Another decoder
