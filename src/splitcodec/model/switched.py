@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from splitcodec.model.film import Film, seen_of
 from splitcodec.model.transforms import Decoder, Residual
 
-RANK: Final = 16
+RANK: Final = 15  # and one more for the bias: processors take channels by eights
 _WIDE: Final = 32
 _SURE: Final = 2.0  # a logit: seven to one
 
@@ -98,8 +98,7 @@ class SwitchedDecoder(nn.Module):
     def _through(self, name: str, layer: nn.Module, x: Tensor, share: Tensor) -> Tensor:
         """Pass a layer, with what stands beside its convolutions."""
         if isinstance(layer, nn.Conv2d):
-            beside: Tensor = self.beside[name](x)
-            out: Tensor = layer(x) + share * beside
+            out: Tensor = layer(x) + self.beside[name](x, share)
             return out
         if isinstance(layer, Residual):
             return cast(Tensor, layer.act(x + self._through(f"{name}_body", layer.body, x, share)))
@@ -124,31 +123,58 @@ def _without_norm(layers: nn.Sequential) -> nn.Sequential:
     return layers
 
 
-def _difference(
-    like: nn.Conv2d, clean: Mapping[str, Tensor], other: Mapping[str, Tensor], *, name: str, rank: int
-) -> nn.Module:
-    """Return a convolution, or two thin ones, that gives what `other` gives beyond `clean`."""
-    names = [f"{name}.{of}" for of in ("weight", "bias") if getattr(like, of) is not None]
-    weight_ochw, *bias_o = [other[one].float() - clean[one].float() for one in names]
-    bias = bool(bias_o)
-    if like.kernel_size == (1, 1):
-        whole = copy.deepcopy(like)
-        _set(whole, weight_ochw, *bias_o)
-        return whole
-    matrix = weight_ochw.flatten(1)
-    u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
-    kept = min(rank, len(s))
-    root = s[:kept].sqrt()
-    side = like.kernel_size[0]
-    down = nn.Conv2d(like.in_channels, kept, side, padding=side // 2, bias=False)
-    up = nn.Conv2d(kept, like.out_channels, 1, bias=bias)
-    _set(down, (root[:, None] * v[:kept]).view(kept, *weight_ochw.shape[1:]))
-    _set(up, (u[:, :kept] * root)[:, :, None, None], *bias_o)
-    return nn.Sequential(down, up)
+@final
+class _Whole(nn.Module):
+    """A convolution, times the share."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor, share: Tensor) -> Tensor:
+        """Map what the layer takes to what is added to what it gives."""
+        out: Tensor = share * self.conv(x)
+        return out
+
+
+@final
+class _Thin(nn.Module):
+    """Two convolutions with few channels between them, of which the last is always 1, for the bias.
+
+    The share multiplies these few, which costs an edge a third of what it would behind them.
+    """
+
+    def __init__(self, down: nn.Conv2d, up: nn.Conv2d) -> None:
+        super().__init__()
+        self.down, self.up = down, up
+
+    def forward(self, x: Tensor, share: Tensor) -> Tensor:
+        """Map what the layer takes to what is added to what it gives."""
+        out: Tensor = self.up(share * self.down(x))
+        return out
 
 
 @torch.no_grad()
-def _set(layer: nn.Conv2d, weight: Tensor, bias: Tensor | None = None) -> None:
-    layer.weight.copy_(weight)
-    if bias is not None and layer.bias is not None:
-        layer.bias.copy_(bias)
+def _difference(
+    like: nn.Conv2d, clean: Mapping[str, Tensor], other: Mapping[str, Tensor], *, name: str, rank: int
+) -> nn.Module:
+    """Return what gives what `other` gives beyond `clean`."""
+    names = [f"{name}.{of}" for of in ("weight", "bias") if getattr(like, of) is not None]
+    weight_ochw, *bias_o = [other[one].float() - clean[one].float() for one in names]
+    if like.kernel_size == (1, 1):
+        whole = copy.deepcopy(like)
+        whole.weight.copy_(weight_ochw)
+        for bias in bias_o:
+            cast(Tensor, whole.bias).copy_(bias)
+        return _Whole(whole)
+    u, s, v = torch.linalg.svd(weight_ochw.flatten(1).double(), full_matrices=False)
+    kept, side = min(rank, len(s)), like.kernel_size[0]
+    root = s[:kept].sqrt()
+    down = nn.Conv2d(like.in_channels, kept + 1, side, padding=side // 2)
+    up = nn.Conv2d(kept + 1, like.out_channels, 1, bias=False)
+    down.weight[:kept] = (root[:, None] * v[:kept]).view(kept, *weight_ochw.shape[1:])
+    down.weight[kept] = 0.0
+    cast(Tensor, down.bias).copy_(torch.eye(kept + 1)[kept])
+    up.weight[:, :kept, 0, 0] = u[:, :kept] * root
+    up.weight[:, kept, 0, 0] = bias_o[0] if bias_o else 0.0
+    return _Thin(down, up)
