@@ -30,8 +30,8 @@ def test_the_lowest_quality_that_scores_as_high_as_the_default_level(name: str) 
 
 def test_nobody_measured_other_bundles_and_levels() -> None:
     assert equal_jpeg("mine@1", 0) is None
-    assert equal_jpeg("efficientnet-lite0@9", 99) is None
-    assert equal_jpeg("efficientnet-lite0@9", -1) is None
+    assert equal_jpeg("efficientnet-lite0@10", 99) is None
+    assert equal_jpeg("efficientnet-lite0@10", -1) is None
 
 
 def test_the_file_is_made_of_whole_crops_and_of_our_levels() -> None:

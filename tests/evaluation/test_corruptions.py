@@ -144,18 +144,18 @@ def test_another_decoder_stands_beside_for_the_same_packets_alone(benchmark: Mod
         }
 
     (tmp_path / "reports").mkdir()
-    shipped, other = (tmp_path / "reports" / f"corruptions{name}.json" for name in ("", "_robust"))
+    shipped, other = (tmp_path / "reports" / f"corruptions{name}.json" for name in ("", "_unswitched"))
     shipped.write_text(json.dumps(report(-4.0, 1000.0, "avif")))
     assert "decoder" not in "".join(spoilt(tmp_path))
     assert "Worst is Gaussian noise of severity 3: 12.0 and 1.0 points" in "".join(spoilt(tmp_path))
     other.write_text(json.dumps(report(2.0, 1000.0)))
-    assert "such pictures loses -4.0 points from the same packets (-0.0 clean;" in spoilt(tmp_path)[-2]
+    assert "From the same packets the decoder lost -4.0 points (-0.0 clean) before" in spoilt(tmp_path)[-2]
     told = "\n".join(corruptions(tmp_path))
     assert (
         "| Gaussian noise | 3 | 50.0 | 1,000 | -12.0 [-13.0, -11.0] | 1,000 | +6.0 [+5.0, +7.0] | 1,000 | -1.0 |"
         in told
     )
-    assert "`recipes/efficientnet_lite0_robust.yaml`" in told
+    assert "`one decoder`: the same packets as they were answered before" in told
     other.write_text(json.dumps(report(2.0, 1001.0)))
     with pytest.raises(DataError, match="other packets"):
         corruptions(tmp_path)

@@ -83,7 +83,7 @@ def test_a_page_follows_a_renewed_report(
         ("reports/rate_accuracy/rd.json", ["teacher_top1"]),
         ("reports/mutations.json", ["packets", 0, "bundle"]),
         ("reports/latency.json", ["strategies", 1, "kind"]),
-        ("src/splitcodec/zoo/efficientnet-lite0@9/manifest.json", ["provenance", "contexts", "held_out"]),
+        ("src/splitcodec/zoo/efficientnet-lite0@10/manifest.json", ["provenance", "contexts", "held_out"]),
     ],
 )
 def test_a_report_that_lacks_a_key_is_named_with_it(

@@ -29,6 +29,7 @@ from splitcodec.wire.bundle import Bundle
 
 CROPS: Final = 4000
 _BATCH: Final = 40
+_STREAM: Final = 2**30  # of random numbers, apart from those of a run's stages
 _HELD: Final = 200
 _EPOCHS: Final = 60
 _RATE: Final = 2e-3
@@ -45,7 +46,7 @@ class Told(NamedTuple):
     clean_untouched: float
     """Clean ones that are decoded as ever."""
     disturbed_found: float
-    """Those with the least to the most of noise, blur, flatness and light that are not."""
+    """Those that are not, once disturbed: each in one way, by a strength drawn evenly from nothing at all."""
 
 
 def switched(
@@ -96,9 +97,6 @@ def switched(
         of_clean, of_disturbed = (made.switch(look(some)) for some in (held_u8, disturbed(held_u8, 1.0)))
     untouched, found = (of_clean == 0).float().mean(), (of_disturbed > 0).float().mean()
     return made, Told(len(held_u8), round(100 * untouched.item(), 1), round(100 * found.item(), 1))
-
-
-_STREAM: Final = 2**30  # of random numbers, apart from those of a run's stages
 
 
 @final
