@@ -115,17 +115,13 @@ def test_a_decoder_that_is_a_tenth_off_is_another(whole: Bundle, tmp_path: Path)
 def test_what_is_told_of_both_is_of_the_right_one(whole: Bundle, less: str, tmp_path: Path) -> None:
     """The smaller limits, the device's own words and a name of one's own; golden answers are those of the new tail."""
     ours, files = whole.manifest, {"MODEL_CARD.md": b"# mine\n"}
-    small = {"max_symbols": ours.max_symbols // 2, "max_side": ours.max_side // 2}
-    device = derive(
-        whole, replace(ours, provenance={"recipe": "mine"}, **(small if less == "device" else {})), files=files
-    )
+    small = replace(ours, max_symbols=ours.max_symbols // 2, max_side=ours.max_side // 2)
+    device = derive(whole, replace(small if less == "device" else ours, provenance={"recipe": "mine"}), files=files)
     tail = {"tail_classify.onnx": _nudged(whole, 30.0, "tail_classify")}
-    edge = derive(
-        whole, replace(ours, provenance={"recipe": "theirs"}, **(small if less == "edge" else {})), files=tail
-    )
+    edge = derive(whole, replace(small if less == "edge" else ours, provenance={"recipe": "theirs"}), files=tail)
     made = join(device, edge, tmp_path / "made", name="other", version=7)
     assert made.ident == "other@7"
-    assert (made.manifest.max_symbols, made.manifest.max_side) == (small["max_symbols"], small["max_side"])
+    assert (made.manifest.max_symbols, made.manifest.max_side) == (small.max_symbols, small.max_side)
     assert made.manifest.provenance["recipe"] == "mine"
     assert made.read("MODEL_CARD.md").startswith(b"# mine\n")
     assert replay(made).answers

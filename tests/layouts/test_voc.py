@@ -17,7 +17,7 @@ def test_classes_are_in_the_order_of_the_devkit_s_which_is_the_alphabet_s() -> N
     assert list(voc.CLASSES) == sorted(voc.CLASSES)
 
 
-def _annotate(root: Path, name: str, *, size: str = "", **changed: str | None) -> None:
+def _annotate(root: Path, name: str, *, size: str | None = "", **changed: str | None) -> None:
     """Write an annotation of a cat whose elements are as told, none where they are told to be None."""
     told = {"xmin": "11", "ymin": "21", "xmax": "30", "ymax": "40", "difficult": None} | changed
     words = {key: "" if text is None else f"<{key}>{text}</{key}>" for key, text in told.items()}

@@ -162,8 +162,8 @@ def test_what_something_else_takes_too_stays_as_it_is(images: list[NDArray[np.ui
         )
         assert set(before) == set(after)
         assert all(np.allclose(after[key], before[key], rtol=1e-3, atol=1e-3) for key in before)
-    wide = {"stem_a": 28, "dw_a": 28}
-    made = aligned(equalised(shared, lambda names: [np.linspace(0.1, 1, wide.get(name, 40)) for name in names]))
+    wide, ramp = {"stem_a": 28, "dw_a": 28}, np.linspace(0.1, 1, 40, dtype=np.float32)
+    made = aligned(equalised(shared, lambda names: [ramp[: wide.get(name, 40)] for name in names]))
     for name in ("pw_w", "pw_b", "expand_w", "expand_b"):
         assert np.array_equal(View(made).constant(name), View(shared).constant(name))  # type: ignore[arg-type]  # so
 
@@ -193,7 +193,8 @@ def test_integers_in_other_steps_are_the_same_convolution() -> None:
     assert np.array_equal(new.weight_oikk, np.round(old.weight_oikk / 2))
     np.testing.assert_allclose(new.scale_o, old.scale_o * wider)
     step_o = view.constant("b_scale")
-    np.testing.assert_allclose(step_o, new.scale_o / 64, rtol=1e-6)  # of products of a byte and a weight  # type: ignore[arg-type]
+    assert step_o is not None
+    np.testing.assert_allclose(step_o, new.scale_o / 64, rtol=1e-6)  # of products of a byte and a weight
     assert (np.abs(new.bias_o - old.bias_o) <= 0.5001 * new.scale_o / 64).all()
     view.put("w_zero", np.array([0, 0, 1, 0, 0], np.int8))
     assert view.quantised(conv) is None
