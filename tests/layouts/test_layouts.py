@@ -212,7 +212,9 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
         ("annotations", "bbox", [10**400, 1, 1, 1]),
         ("annotations", "bbox", [1e300, 1, 1, 1]),
         ("annotations", "category_id", float("nan")),
+        ("annotations", "bbox", [-1e300, 1, 1, 1]),
         ("annotations", "bbox", [30, 30, -20, -20]),
+        ("annotations", "bbox", [30, 30, 20, -20]),
     ],
 )
 def test_numbers_that_are_none_are_refused(tmp_path: Path, place: str, key: str, value: object) -> None:

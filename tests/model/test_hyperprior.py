@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from splitcodec.model.hyperprior import SCALES, Hyperprior
+from splitcodec.model.hyperprior import SCALES, Hyperprior, _gaussian
+from splitcodec.model.parts import Quantise
 
 
 @pytest.fixture
@@ -47,6 +48,72 @@ def test_tables_are_of_the_next_larger_scale(neck: Hyperprior) -> None:
     assert (chosen <= scale.double() * (SCALES[1] / SCALES[0]) + 1e-6).all()
     assert SCALES[0] == pytest.approx(0.11)
     assert SCALES[-1] == pytest.approx(256.0)
+
+
+def test_scales_beyond_the_tables_take_the_last(neck: Hyperprior) -> None:
+    assert len(SCALES) == 64
+    last = _plain(neck)
+    with torch.no_grad():
+        last.bias[:6], last.bias[6:] = torch.tensor([0.11, 0.1101, 255.9, 256.0, 256.1, 1e4]), 0.25  # type: ignore[index]
+    found = neck.symbols(torch.full((1, 6, 3, 5), 2.25))
+    assert found.scale_bchw[0, :, 0, 0].tolist() == [0, 1, 63, 63, 63, 63]
+    assert (found.first_bchw == 2).all()  # less its mean
+
+
+def _plain(neck: Hyperprior) -> torch.nn.Conv2d:
+    """Return the last layer of the hyper-decoder, whose biases alone tell scales and means from now on."""
+    last = neck.synthesis[-1]
+    assert isinstance(last, torch.nn.Conv2d)
+    torch.nn.init.zeros_(last.weight)
+    return last
+
+
+def test_each_picture_of_a_batch_has_its_own_code_length(neck: Hyperprior) -> None:
+    latent = torch.tensor([1.0, 9.0])[:, None, None, None] * torch.randn(2, 6, 8, 8)
+    both = neck(latent, quantise="round").bits_b
+    alone = [neck(one[None], quantise="round").bits_b for one in latent]
+    torch.testing.assert_close(both, torch.cat(alone))
+
+
+def test_masses_are_those_of_the_prior_that_has_learned(neck: Hyperprior) -> None:
+    with torch.no_grad():
+        for one in neck.prior.parameters():
+            one.add_(0.3 * torch.randn_like(one))
+    wanted = neck.prior.mass(torch.arange(-3.0, 6.0).expand(4, -1))
+    np.testing.assert_allclose(neck.masses(-3, 5), wanted.detach().numpy(), rtol=1e-4, atol=1e-6)
+
+
+def test_of_odd_pictures_the_last_rows_and_columns_are_cut_off(neck: Hyperprior) -> None:
+    latent = torch.randn(1, 6, 5, 7)
+    second = torch.round(neck.analysis(latent))
+    scale, mean = neck._of(second, latent)
+    whole = neck.synthesis(second)[:, :, :5, :7]
+    torch.testing.assert_close(torch.cat((scale, mean), 1), torch.cat((whole[:, :6].clamp_min(0.11), whole[:, 6:]), 1))
+
+
+def test_mixed_lets_the_decoder_see_what_use_gives_and_the_prior_what_noise_gives(neck: Hyperprior) -> None:
+    latent = 4 * torch.randn(2, 6, 8, 8)
+    mixed, used = neck(latent, quantise="mixed"), neck(latent, quantise="round")
+    torch.testing.assert_close(mixed.latent_bchw, used.latent_bchw)
+    assert not torch.equal(mixed.bits_b, neck(latent, quantise="mixed").bits_b)
+    away = neck(latent).latent_bchw - latent
+    assert away.abs().max() <= 0.5 + 1e-5
+    assert abs(float(away.mean())) < 0.05
+    assert float(away.std()) == pytest.approx(1 / math.sqrt(12), rel=0.1)
+
+
+@pytest.mark.parametrize("quantise", ["noise", "mixed", "round"])
+def test_gradients_of_what_the_decoder_sees_pass_straight_through(neck: Hyperprior, quantise: Quantise) -> None:
+    latent = torch.randn(1, 6, 8, 8, requires_grad=True)
+    neck(latent, quantise=quantise).latent_bchw.sum().backward()
+    torch.testing.assert_close(latent.grad, torch.ones_like(latent))
+
+
+def test_far_symbols_cost_as_much_above_as_below() -> None:
+    far = torch.tensor([3.0, 5.0, 6.0])
+    above, below = _gaussian(far, torch.ones(3)), _gaussian(-far, torch.ones(3))
+    torch.testing.assert_close(above, below, rtol=1e-4, atol=0.0)
+    assert (above[:-1] > above[1:]).all()
 
 
 def test_noise_is_for_training_alone_and_gradients_reach_every_layer(neck: Hyperprior) -> None:

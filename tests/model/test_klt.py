@@ -31,12 +31,12 @@ def _bottleneck(kind: str) -> AbstractBottleneck:
     return Hyperprior(CHANNELS, width=WIDTH)
 
 
-@pytest.mark.parametrize("kind", ["factorized", "hyperprior"])
-def test_pictures_come_back_from_the_first_step_on(kind: str) -> None:
+@pytest.mark.parametrize(("kind", "bright"), [("factorized", 0.0), ("factorized", 0.4), ("hyperprior", 0.0)])
+def test_pictures_come_back_from_the_first_step_on(kind: str, bright: float) -> None:
     torch.manual_seed(0)
     encoder, bottleneck = PictureEncoder(CHANNELS, width=WIDTH), _bottleneck(kind)
-    decoder, other = PictureDecoder(CHANNELS, width=WIDTH), _smooth(8, seed=1)
-    lost = begin_as_blocks(encoder, bottleneck, decoder, _smooth(64, seed=0), step=0.02)
+    decoder, other = PictureDecoder(CHANNELS, width=WIDTH), _smooth(8, seed=1) + bright
+    lost = begin_as_blocks(encoder, bottleneck, decoder, _smooth(64, seed=0) + bright, step=0.02)
     assert 0.0 <= lost < 0.02
     with torch.no_grad():
         coded = bottleneck(encoder(other), quantise="round")
@@ -44,6 +44,31 @@ def test_pictures_come_back_from_the_first_step_on(kind: str) -> None:
     off = (back - other).square().mean() / other.var()
     assert off < 0.02, "block transforms lose little of smooth pictures"
     assert coded.bits_b.mean() < 16 * CHANNELS * 8
+
+
+def test_rounding_costs_what_a_step_of_that_size_costs() -> None:
+    torch.manual_seed(0)
+    encoder, bottleneck = PictureEncoder(CHANNELS, width=WIDTH), _bottleneck("factorized")
+    decoder, image = PictureDecoder(CHANNELS, width=WIDTH), _smooth(8, seed=1)
+    begin_as_blocks(encoder, bottleneck, decoder, _smooth(64, seed=0), step=0.02)
+    with torch.no_grad():
+        latent = encoder(image)
+        error = (decoder(latent.round()) - decoder(latent)).square().mean()
+    kept = CHANNELS / (3 * 16 * 16)  # of the components of a block, which are as many as its numbers
+    assert float(error) == pytest.approx(kept * 0.02**2 / 12, rel=0.3)
+
+
+@pytest.mark.parametrize(("channels", "width"), [(3, 64), (8, 6)])
+def test_what_is_lost_with_fewer_channels_is_told(channels: int, width: int) -> None:
+    """In the latent, or on the way to it."""
+    torch.manual_seed(0)
+    encoder, decoder = PictureEncoder(channels, width=width), PictureDecoder(channels, width=width)
+    bottleneck, image = Bottleneck(1, channels, first_gain=1.0, last_gain=1.0), _smooth(8, seed=1)
+    lost = begin_as_blocks(encoder, bottleneck, decoder, _smooth(64, seed=0), step=0.02)
+    with torch.no_grad():
+        off = float((decoder(encoder(image)) - image).square().mean() / image.var())
+    assert lost == pytest.approx(off, rel=0.4)
+    assert lost > 0.02
 
 
 def test_a_wider_step_takes_fewer_bits_and_loses_more() -> None:
@@ -84,10 +109,17 @@ def test_another_step_changes_symbols_alone(kind: str) -> None:
     with torch.no_grad():
         latent = encoder(image)
         fine, bits = decoder(latent), bottleneck(latent, quantise="round").bits_b.mean()
+        if isinstance(bottleneck, Hyperprior):
+            second = bottleneck.analysis(latent)
+            scale_and_mean = bottleneck.synthesis(second)
         widen_step(encoder, bottleneck, decoder, times=2.0)
         torch.testing.assert_close(encoder(image), latent / 2.0, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(decoder(encoder(image)), fine, rtol=1e-4, atol=1e-4)
         fewer = bottleneck(encoder(image), quantise="round").bits_b.mean()
+        if isinstance(bottleneck, Hyperprior):
+            torch.testing.assert_close(bottleneck.analysis(encoder(image)), second, rtol=1e-4, atol=1e-4)
+            told = bottleneck.synthesis(second)
+            torch.testing.assert_close(told, scale_and_mean / 2.0, rtol=1e-4, atol=1e-5)
     assert fewer < bits
     if kind == "factorized":
         assert isinstance(bottleneck, Bottleneck)

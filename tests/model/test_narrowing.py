@@ -103,6 +103,9 @@ def test_narrowed_layers_are_smaller(net: fx.GraphModule, images: Tensor) -> Non
     }
     assert thin(images).shape == net(images).shape
     assert net.get_parameter("narrow.weight").shape[0] == 6  # the whole one stays as it is
+    for name, shape in changed.items():  # the first ones
+        cut = tuple(slice(count) for count in shape)
+        assert torch.equal(thin.get_parameter(name), net.get_parameter(name)[cut])
 
 
 @pytest.mark.parametrize(
@@ -134,6 +137,7 @@ def test_channels_that_others_tell_go_without_loss(net: fx.GraphModule, images: 
 
 
 def test_all_channels_are_left_alone(net: fx.GraphModule, images: Tensor) -> None:
+    assert _shapes(narrow_to(net, (5,), images).stem)["narrow.weight"] == (5, 8, 1, 1)
     narrow = narrow_to(net, (6,), images)
     assert not narrow.down
     assert _apart(net, narrow.stem, images) == 0
@@ -148,6 +152,60 @@ def test_the_channels_that_tell_most_are_taken_and_regression_makes_good_the_res
     both = fitted(net, (6, 10), images, narrow=best)
     assert _shapes(both) == _shapes(pruned(best.stem, (6, 10)))
     assert _apart(net, both, new) < 0.5 * _apart(net, pruned(best.stem, (6, 10)), new)
+
+
+def _listening(net: fx.GraphModule, **channels: tuple[float, ...]) -> fx.GraphModule:
+    """Let convolutions that take the trunk listen to its channels with so much of each channel's spread."""
+    with torch.no_grad():
+        for name, weight in channels.items():
+            layer = net.get_submodule(name)
+            assert isinstance(layer, nn.Conv2d)
+            layer.weight.copy_(
+                torch.tensor(weight)[None, :, None, None] * torch.randn(layer.out_channels, 6, 1, 1).sign()
+            )
+    return net
+
+
+def test_all_layers_that_take_the_channels_are_asked(net: fx.GraphModule, images: Tensor) -> None:
+    _listening(net, wide=(1.0, 1.0, 0.0, 0.0, 0.0, 0.0), last=(0.0, 0.0, 0.0, 1.0, 1.0, 0.0))
+    assert _apart(net, narrow_to(net, (4,), images).stem, images) < 1e-6
+
+
+@torch.no_grad()
+def _lost(net: fx.GraphModule, count: int, images: Tensor) -> dict[str, float]:
+    """Return how much of what two layers make of the channels is lost, as a share of its variance."""
+    found = {}
+    for name in ("wide", "last"):
+        taken: list[Tensor] = []
+        for stem in (net, narrow_to(net, (count,), images).stem):
+            hook = stem.get_submodule(name).register_forward_hook(lambda *given, taken=taken: taken.append(given[2]))
+            stem(images)
+            hook.remove()
+        whole, thin = taken
+        found[name] = float(((whole - thin).square().mean((0, 2, 3)) / whole.var((0, 2, 3))).mean())
+    return found
+
+
+def test_layers_count_alike_whatever_the_scale_of_their_weights(net: fx.GraphModule, images: Tensor) -> None:
+    """One takes two channels loudly, the second hardly at all; what the other takes must not go for that."""
+    _listening(net, wide=(1000.0, 50.0, 0.0, 0.0, 0.0, 0.0), last=(0.0, 0.0, 0.0, 1.0, 0.0, 0.0))
+    assert all(lost < 0.2 for lost in _lost(net, 2, images).values())
+
+
+def test_three_of_six_channels_tell_nine_tenths(net: fx.GraphModule, images: Tensor) -> None:
+    assert sum(_lost(net, 3, images).values()) < 0.17
+
+
+class _Looking(_Net):
+    """What takes the channels sees more than their own pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = nn.Conv2d(6, 12, 3, padding=1)
+
+
+def test_channels_that_more_than_their_own_pixel_is_made_of_stay() -> None:
+    assert trunks(fx.symbolic_trace(_Looking()).eval()) == []
 
 
 @torch.no_grad()

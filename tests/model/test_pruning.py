@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from splitcodec.model.pruning import ending, fitted, hidden_layers, pruned
+from splitcodec.model.pruning import _regressed, ending, fitted, hidden_layers, pruned
 
 
 class _Net(nn.Module):
@@ -64,6 +64,8 @@ def test_pruned_layers_are_smaller(net: fx.GraphModule, images: Tensor) -> None:
     }
     assert thin(images).shape == net(images).shape
     assert net.get_parameter("first.weight").shape[0] == 8  # the whole one stays as it is
+    for name, shape in shapes.items():  # the first ones
+        assert torch.equal(thin.get_parameter(name), net.get_parameter(name)[: shape[0], : shape[1]])
 
 
 @pytest.mark.parametrize(
@@ -94,6 +96,43 @@ def test_regression_makes_good_what_pruning_lost(net: fx.GraphModule, images: Te
         name: value.shape for name, value in pruned(net, (5, 9)).state_dict().items()
     }
     assert _apart(net, thin, new) < 0.7 * _apart(net, pruned(net, (5, 9)), new)
+
+
+class _Grouped(_Net):
+    """The first block's middle has groups of two, the second's end sees more than its own pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(8, 8, 3, padding=1, groups=4)
+        self.back = nn.Conv2d(16, 6, 3, padding=1)
+
+
+class _Watched(_Net):
+    """Something else sees the hidden channels: before the depthwise convolution, and behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        before = self.act(self.stem(x))
+        x = self.narrow(self.act(self.first(before))) + before.mean()
+        behind = self.act(self.second(self.act(self.wide(x))))
+        out: Tensor = x + self.back(behind) * behind.mean()
+        return out
+
+
+@pytest.mark.parametrize("kind", [_Grouped, _Watched])
+def test_channels_that_others_need_as_they_are_are_none_to_prune(kind: type[nn.Module]) -> None:
+    assert hidden_layers(fx.symbolic_trace(kind()).eval()) == []
+
+
+def test_all_outputs_count_alike_whatever_their_scale_and_the_bias_stays() -> None:
+    x_nk = torch.randn(400, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    x_nk -= x_nk.mean(0)  # so a bias tells least of all
+    y_no = torch.stack((100.0 * x_nk[:, 0] + 90.0 * x_nk[:, 1], x_nk[:, 2]), 1) + 7.0
+    kept, weight_ok, bias_o = _regressed(x_nk, y_no, count=2)
+    assert kept.tolist() == [0, 2]
+    torch.testing.assert_close(weight_ok, torch.tensor([[100.0, 0.0], [0.0, 1.0]]), rtol=0.1, atol=5.0)
+    torch.testing.assert_close(bias_o, torch.full((2,), 7.0), rtol=0.01, atol=0.0)
+    y_no -= 7.0
+    assert _regressed(x_nk, y_no, count=2)[0].tolist() == [0, 2]
 
 
 class _Open(_Net):

@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from splitcodec.session import Graph
-from splitcodec.training.int8_graph import View, aligned, equalised, group_of
+from splitcodec.training.int8_graph import View, aligned, equalised, group_of, window
 from splitcodec.training.int8_pixels import on_pixels
 from splitcodec.training.quantise import quantise_encoder
+from splitcodec.training.rounding import Window
 from splitcodec.wire.tables import Tables, quantise_mass
+from tests.training.test_int8_pixels import Stem, quantised
 
 Layer = tuple[
     str, str, tuple[int, ...], int, tuple[int, int, int, int], int
@@ -112,6 +114,92 @@ def test_an_equalised_network_is_the_same_and_uses_its_range(images: list[NDArra
         assert after[alive].min() / after.max() > 0.85 > before[alive].min() / before.max()
 
 
+def _in_a_row(activation: str, second: tuple[int, ...], group: int) -> onnx.ModelProto:
+    """Return a network of two convolutions, the first of which gives four channels."""
+    return network([("stem", activation, (4, 3, 3, 3), 2, TF_SAME, 1), ("next", "", second, 1, NONE, group)])
+
+
+@pytest.mark.parametrize(("activation", "wanted"), [("Relu", [1 / 1.1, 64, 1, 2 / 1.1]), ("Clip", [1, 64, 1, 2 / 1.1])])
+def test_channels_before_a_depthwise_convolution_come_to_the_range_of_the_largest(
+    activation: str, wanted: list[float]
+) -> None:
+    """One that is as good as nothing stays, no other is scaled by more than 64, none away from a clip's bound."""
+    model = _in_a_row(activation, (4, 1, 3, 3), 4)
+    made, top_c = View(equalised(model, lambda _: [np.array([2.0, 0.004, 0.0015, 1.0], np.float32)])), View(model)
+    for name, sign in (("stem_w", 1), ("stem_b", 1), ("next_w", -1)):
+        ratio = made.constant(name) / top_c.constant(name)  # type: ignore[operator]  # both have one
+        np.testing.assert_allclose(ratio.reshape(4, -1)[:, 0], np.array(wanted) ** sign, rtol=1e-5)
+
+
+def test_channels_before_a_pointwise_convolution_share_its_weights_range() -> None:
+    """Each side takes half of the differences, and none goes beyond the largest."""
+    model = _in_a_row("Relu", (3, 4, 1, 1), 1)
+    weight = np.array([[1, 0.25, 1, 0], [-0.5, -0.5, 0.1, 0], [0.2, 0.2, 0.2, 0]], np.float32)
+    View(model).put("next_w", weight[:, :, None, None])
+    made = View(equalised(model, lambda _: [np.array([2.0, 0.2, 0.5, 1.0], np.float32)]))
+    ratio = made.constant("stem_b") / View(model).constant("stem_b")  # type: ignore[operator]  # both have one
+    np.testing.assert_allclose(ratio, [1 / 1.1, np.sqrt(10 / 1.1 * 0.5), np.sqrt(4 / 1.1), np.sqrt(2 / 1.1)], rtol=1e-5)
+
+
+def test_what_something_else_takes_too_stays_as_it_is(images: list[NDArray[np.uint8]]) -> None:
+    """Another output, another layer or another layer's weights."""
+    told, taken, shared = network(), network(), network()
+    names = ["stem_a", "dw_a", "pw", "expand_a"]
+    told.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+    for name in names:
+        taken.graph.node.append(helper.make_node("GlobalMaxPool", [name], [f"{name}_top"]))
+        taken.graph.output.append(helper.make_tensor_value_info(f"{name}_top", TensorProto.FLOAT, None))
+    for name in ("pw", "expand"):
+        again = helper.make_node("Conv", [f"{name}_in", f"{name}_w", f"{name}_b"], [f"{name}_again"])
+        place = 28 if name == "pw" else 16
+        shared.graph.input.append(helper.make_tensor_value_info(f"{name}_in", TensorProto.FLOAT, [1, place, 2, 2]))
+        shared.graph.node.append(again)
+        shared.graph.output.append(helper.make_tensor_value_info(f"{name}_again", TensorProto.FLOAT, None))
+    for model in (told, taken):
+        made = aligned(equalised(model, tops(model, images)))
+        before, after = (
+            Graph(one.SerializeToString(), name="x", threads=1).outputs(images[0]) for one in (model, made)
+        )
+        assert set(before) == set(after)
+        assert all(np.allclose(after[key], before[key], rtol=1e-3, atol=1e-3) for key in before)
+    wide, ramp = {"stem_a": 28, "dw_a": 28}, np.linspace(0.1, 1, 40, dtype=np.float32)
+    made = aligned(equalised(shared, lambda names: [ramp[: wide.get(name, 40)] for name in names]))
+    for name in ("pw_w", "pw_b", "expand_w", "expand_b"):
+        assert np.array_equal(View(made).constant(name), View(shared).constant(name))  # type: ignore[arg-type]  # so
+
+
+def test_a_window_is_what_onnx_says() -> None:
+    stem = Stem((2, 6), (2, 1), (0, 1, 3, 4))  # top, left, bottom, right
+    conv = next(node for node in quantised(stem).model.graph.node if node.op_type == "Conv")
+    weight = np.zeros((5, 3, 2, 6), np.float32)
+    assert window(conv, weight) == Window(2, 6, (2, 1), (0, 1, 3, 4), 1)
+    plain = helper.make_node("Conv", ["x", "w"], ["y"], group=3)
+    assert window(plain, weight) == Window(2, 6, (1, 1), (0, 0, 0, 0), 3)
+
+
+def test_integers_in_other_steps_are_the_same_convolution() -> None:
+    made = quantised(Stem((3, 3), (2, 2), (0, 0, 1, 1)))
+    view = View(made.model)
+    conv = next(node for node in made.model.graph.node if node.op_type == "Conv")
+    old = view.quantised(conv)
+    assert old is not None
+    assert old.name == "w"
+    np.testing.assert_allclose(old.weight_oikk * old.scale_o[:, None, None, None], made.weight_oikk, rtol=1e-6)
+    np.testing.assert_allclose(old.bias_o, made.bias_o, rtol=1e-5)
+    wider = np.array([1.5, 1.25, 1.0, 2.0, 1.75], np.float32)
+    view.requantise(conv, np.round(old.weight_oikk / 2).astype(np.int8), old.scale_o * wider)
+    new = view.quantised(conv)
+    assert new is not None
+    assert np.array_equal(new.weight_oikk, np.round(old.weight_oikk / 2))
+    np.testing.assert_allclose(new.scale_o, old.scale_o * wider)
+    step_o = view.constant("b_scale")
+    assert step_o is not None
+    np.testing.assert_allclose(step_o, new.scale_o / 64, rtol=1e-6)  # of products of a byte and a weight
+    assert (np.abs(new.bias_o - old.bias_o) <= 0.5001 * new.scale_o / 64).all()
+    view.put("w_zero", np.array([0, 0, 1, 0, 0], np.int8))
+    assert view.quantised(conv) is None
+
+
 def test_aligned_channels_are_zeros_more(images: list[NDArray[np.uint8]]) -> None:
     model = network()
     made = aligned(model)
@@ -142,6 +230,7 @@ def test_channels_between_two_convolutions_are_multiples_of_four(
     [
         [("stem", "", (8, 3, 3, 3), 2, TF_SAME, 1), ("last", "", (4, 8, 1, 1), 1, NONE, 1)],
         [("stem", "Relu", (8, 3, 4, 4), 4, NONE, 1), ("last", "Relu", (4, 2, 3, 3), 1, SAME, 4)],
+        [("stem", "Relu", (8, 3, 4, 4), 4, NONE, 1), ("last", "Relu", (16, 1, 3, 3), 1, SAME, 8)],
     ],
 )
 def test_what_is_built_in_another_way_is_left_alone(layers: list[Layer], images: list[NDArray[np.uint8]]) -> None:

@@ -46,6 +46,7 @@ def test_a_stage_of_minutes_follows_the_clock() -> None:
     assert pace.last_step(State(step=7)) == ENDLESS
     assert pace.done(State(step=10**6, stage_seconds=30)) == 0.25
     assert pace.of_images(State(step=10, stage_seconds=30)) == 320
+    assert pace.of_images(State()) == 0  # nobody knows yet
     assert not pace.over(State(stage_seconds=119.9))
     done = State(step=9, stage_seconds=125)
     assert pace.over(done)

@@ -84,7 +84,8 @@ def _boxes(root: Path, name: str) -> Sample:
     path = root / "Annotations" / f"{name}.xml"
     boxes, labels, spare = [], [], []
     try:
-        for one in Xml.parse(path).getroot().findall("object"):  # noqa: S314  # the user's own data set
+        whole = Xml.parse(path).getroot()  # noqa: S314  # the user's own data set
+        for one in whole.findall("object"):
             label, box = one.findtext("name", ""), one.find("bndbox")
             if box is None or label not in CLASSES:
                 raise DataError(f"{path}: an object {label!r:.40} without a box, or of no VOC class")
@@ -95,7 +96,13 @@ def _boxes(root: Path, name: str) -> Sample:
             boxes.append((x0 - 1, y0 - 1, x1, y1))  # VOC counts pixels from 1, the last one included
             labels.append(CLASSES.index(label))
             spare.append(one.findtext("difficult", "0").strip() == "1")
-        box_n4 = boxes_of(boxes, what=name)
-    except (OSError, Xml.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that nobody knows
+        box_n4, size = boxes_of(boxes, what=name), _size(whole)
+    except (OSError, Xml.ParseError, ValueError, LookupError, OverflowError) as error:  # LookupError: odd encodings
         raise DataError(f"{path}: not a readable annotation ({error})") from None
-    return Sample(_picture(root, name), box_n4, np.array(labels, np.int64), np.array(spare, np.bool_))
+    return Sample(_picture(root, name), box_n4, np.array(labels, np.int64), np.array(spare, np.bool_), size=size)
+
+
+def _size(annotation: Xml.Element) -> tuple[int, int] | None:
+    """Return width and height of a picture, None where they are not told (some tools write 0)."""
+    wide, high = (int(float(annotation.findtext(f"size/{key}") or 0)) for key in ("width", "height"))
+    return (wide, high) if wide > 0 and high > 0 else None
