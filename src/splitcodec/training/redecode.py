@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from splitcodec.errors import BundlePart, RunError, SettingsError
 from splitcodec.training.build import build_student, build_teacher
 from splitcodec.training.earlier import is_run, parts_below, tunes_decoder_alone, with_all
-from splitcodec.training.from_bundle import opened, layer_weights
+from splitcodec.training.from_bundle import layer_weights, opened
 from splitcodec.training.graphs import folded, to_onnx
 from splitcodec.training.run import Run
 from splitcodec.training.spent import all_of, spent_of

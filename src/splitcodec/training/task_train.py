@@ -35,7 +35,7 @@ from splitcodec.training.task_from_bundle import take_teacher
 from splitcodec.training.task_networks import Networks, check_side
 from splitcodec.training.task_optimise import average, optimizer_of, rate_at, share_kept, thaw
 from splitcodec.training.task_recipe import HeadStage, TaskRecipe, TaskStage
-from splitcodec.training.task_run import TaskRun, put_weights, part_weights
+from splitcodec.training.task_run import TaskRun, part_weights, put_weights
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.durable import check_folder
 
