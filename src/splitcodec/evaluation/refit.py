@@ -1,4 +1,4 @@
-"""Tables + symbols counted on somebody's photographs -> tables that fit those.   used by: calibrate.py
+"""Tables + symbols counted on somebody's photographs -> tables that fit those.   used by: all that count symbols
 
 Each row is the posterior mean of a Dirichlet distribution centred on the old row, as when the tables were first made
 (training/tabulate.py): counts + strength * old. Symbols within a photograph resemble one another, so strength is
