@@ -114,7 +114,7 @@ def measure(data: Path, *, bundle: str, threads: int) -> dict[str, Any]:
     ]
     score = 100 * float(np.mean(teacher))
     return {
-        "images": len(pictures),
+        "images": len(teacher),
         "points": [point for point in points if point["method"] != OURS],
         "ours": [point for point in points if point["method"] == OURS],
         "teacher_top1": score,

@@ -28,13 +28,13 @@ from PIL import Image, ImageFilter
 from pages.corruptions import head, rows
 from pages.reports import read_report
 from report import at_least_one, ready, write
+from splitcodec.ahead import cores
 from splitcodec.cli.show import complain, print_table, progress
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import DataError, PictureError, SettingsError
 from splitcodec.evaluation.codecs import Codec, codecs_named
 from splitcodec.evaluation.labels import Labelled, labelled_pictures
-from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.paired import difference
 
 SEVERITIES: Final = (1, 3, 5)

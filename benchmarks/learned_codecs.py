@@ -148,7 +148,7 @@ def measure(codecs: Sequence[Codec], *, data: Path, bundle: str) -> dict[str, An
         for name in sizes
     ]
     return {
-        "images": len(pictures),
+        "images": len(sizes[names[0]]),
         "points": points,
         "encoders": {METHOD: encoder(codecs)},
         "bundle": opened.ident,

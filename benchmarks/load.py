@@ -33,11 +33,12 @@ from loading.raw import Raw
 from loading.servers import Served, Unbatched, cpu_s, free_port, get, logged, resident_bytes, scrape
 from report import save
 from splitcodec import Device, Edge
+from splitcodec.ahead import cores
 from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.edge.decoder import Decoder
 from splitcodec.edge.scrape import Scrape, summary
 from splitcodec.errors import DataError
-from splitcodec.evaluation.machine import commit, cores, machine
+from splitcodec.evaluation.machine import commit, machine
 from splitcodec.evaluation.output import write_whole
 from splitcodec.wire.bundle import open_bundle
 from splitcodec.wire.packet import unpack

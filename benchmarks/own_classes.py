@@ -21,8 +21,8 @@ from outcome import exit_code
 
 from pages.classes import compared
 from report import at_least_one, ready, write
+from splitcodec.ahead import cores
 from splitcodec.cli.show import print_table, progress
-from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.rate import evaluate
 from splitcodec.evaluation.result import OURS
 from splitcodec.training.class_vectors import Picture, apart, class_folders, see

@@ -23,8 +23,8 @@ def section(report: dict[str, Any]) -> list[str]:
         f"From a picture's file to its answer ({answer}), every method at {rates['within']:g} points below the",
         f"teacher's {rates['teacher_top1']:.1f} % top-1: with the bytes that its hull has there, on the",
         f"{rates['images']} photographs that this was measured on, and the time of its cheapest setting that is as",
-        "good (several tasks:",
-        f"that setting's bytes on those timed). Computing is measured on {report['photographs']} photographs:",
+        "good (for several tasks: the bytes of that setting on the photographs that were timed).",
+        f"Computing is measured on {report['photographs']} photographs:",
         f"{_cores(report['cores'])}; of every stage the median over",
         f"photographs of the fastest of {report['turns']} turns. The link is modelled: its round trip, and the bytes",
         "both ways at its rate. Every method is carried in two ways, its answers shortened in both. HTTP: heads of "

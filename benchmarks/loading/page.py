@@ -23,7 +23,7 @@ def page(report: dict[str, Any], mutations: dict[str, Any]) -> str:
         ("processor time of the server; of the load generators", _cpu(load)),
         ("mean batch", f"{load['batch_mean']:.1f}"),
         ("resident memory after 1,000 answers; lowest, highest after", _memory(memory)),
-        ("it moved by at most", f"{memory['moved_percent']:.1f} %"),
+        ("memory moved by at most", f"{memory['moved_percent']:.1f} %"),
         ("raw ONNX Runtime, best: pictures per second", f"{ratio['best_by_wall']['per_s']:.1f}"),
         ("the same, per second of processor time", f"{best['per_cpu_s']:.1f} ({_setting(best)})"),
         ("**server over raw, by processor time**", f"**{100 * ratio['cpu']:.0f} %**"),
@@ -58,7 +58,7 @@ def page(report: dict[str, Any], mutations: dict[str, Any]) -> str:
             "",
             f"**One request at a time**, {alone['requests']} to each of two servers in turns: with the batcher a",
             f"median of {ones['batcher']['p50']:.1f} ms (5th percentile {ones['batcher']['p5']:.1f}), without it "
-            f"{ones['without']['p50']:.1f} ms ({ones['without']['p5']:.1f}): the batcher adds",
+            f"{ones['without']['p50']:.1f} ms ({ones['without']['p5']:.1f}): the batcher changes",
             *_added(alone),
             "",
             f"**kill -9 under load**: {killed['requests']:,} requests with idempotency keys, the server killed after "
@@ -87,12 +87,12 @@ def _target(report: dict[str, Any]) -> list[str]:
 
 
 def _added(alone: dict[str, Any]) -> list[str]:
-    """Say what the batcher adds at two percentiles."""
+    """Say what the batcher changes at two percentiles."""
     ones = alone["ms"]
     added = {name: ones["batcher"][name] - ones["without"][name] for name in ("p50", "p5")}
     return [
-        f"{added['p50']:+.2f} ms to the median, {added['p5']:+.2f} ms to the "
-        "5th percentile, which other programs disturb least."
+        f"the median by {added['p50']:+.2f} ms and the 5th percentile, which other programs disturb least, by "
+        f"{added['p5']:+.2f} ms."
     ]
 
 

@@ -76,14 +76,15 @@ def limits(rate: Mapping[str, Any], latency: Mapping[str, Any], load: Mapping[st
     target = next(one for one in latency["targets"] if one is not None and one["carrier"] == first["carrier"])
     ratio, most = load["ratio"]["cpu"], max(load["ratio"]["cpu"], load["ratio"]["wall"])
     return [
-        "- **Accuracy ends below the teacher's**: the best level lacks so many points: "
+        "- **Accuracy ends below the teacher's**: the best level lacks, in points, "
         + ", ".join(f"{below:.1f} with `{name}`" for name, below in nearest.items())
         + ".",
         "- **A fast device needs no server.** The whole classifier takes "
         f"{first['rows'][0]['device_ms']:.1f} ms on one core of the {latency['machine']['cpu']} that was measured; "
         f"a packet takes {_spent(first, latency)} ms to make, "
         f"and sending is faster {_from(first, latency, several=False)} there.",
-        f"  On a device {modelled['device_slowdown']:g} times slower (modelled) it is for three tasks together "
+        f"  On a device {modelled['device_slowdown']:g} times slower (modelled) sending is faster for three tasks "
+        "together "
         f"{_from(modelled, latency, several=True)}, for classification alone "
         f"{_from(modelled, latency, several=False)}.",
         f"- **A fast link needs no such packets**: {_sooner(first, latency)}.",

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from splitcodec.errors import OutputError
+from splitcodec.errors import DataError, OutputError
 from splitcodec.evaluation import memory
 from splitcodec.evaluation.codecs import Codec, Images, PillowCodec
 from splitcodec.evaluation.machine import machine
@@ -89,6 +89,22 @@ def test_a_second_run_codes_nothing_again_and_finds_the_same(
     ]
     assert not any("earlier run" in note for note in first.notes)
     assert f"{2 * COUNT} results of codecs" in " ".join(second.notes)
+
+
+def test_a_run_that_is_refused_leaves_no_file(tiny: Bundle, tmp_path: Path) -> None:
+    """The file was made before the pictures were looked at."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "0001_a.jpg").write_bytes(b"no picture")
+    for place in (tmp_path / "codecs", tmp_path / "new" / "codecs"):
+        with pytest.raises(DataError, match="none of 1 pictures can be read"):
+            evaluate(tiny, tmp_path / "data", codecs=["jpeg"], memory_file=place)
+    assert [one.name for one in tmp_path.iterdir()] == ["data"]
+
+
+def test_a_place_where_nothing_can_be_kept_is_refused_at_once(tiny: Bundle, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be made"):
+        Memory(tmp_path / "file" / "codecs", teacher=tiny)
 
 
 def test_a_file_that_is_none_is_refused(tiny: Bundle, tmp_path: Path) -> None:

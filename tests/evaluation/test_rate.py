@@ -167,6 +167,21 @@ def test_an_image_codec_out_of_a_file_is_one_and_the_report_says_where_it_is_fro
     assert next(one for one in report.frontier() if one.method == "vvc").macs == 0
 
 
+def test_points_are_of_the_pictures_that_can_be_read(
+    tiny: Bundle, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of another program that left the broken one out, too, were refused: it had to count it."""
+    file = tmp_path / "points.json"
+    point = {"method": "other", "setting": "a", "bytes_mean": 300, "top1": 50}
+    file.write_text(json.dumps({"images": COUNT, "points": [point]}))
+    found = evaluate(tiny, labelled, codecs=[], points_files=[file], threads=2)
+    assert (found.images, found.methods) == (COUNT, ["splitcodec", "other"])
+    file.write_text(json.dumps({"images": COUNT + 1, "points": [point]}))
+    monkeypatch.setattr(Bench, "read", None)  # it is told before anything is measured
+    with pytest.raises(DataError, match=f"measured on {COUNT + 1} images, this run on {COUNT} that can be read"):
+        evaluate(tiny, labelled, codecs=[], points_files=[file], threads=2)
+
+
 def test_what_the_end_needs_is_asked_for_before_anything_is_measured(
     tiny: Bundle, labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

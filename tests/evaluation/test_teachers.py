@@ -12,7 +12,7 @@ from splitcodec.evaluation.result import ANOTHER, ELSEWHERE, SAME, TUNED, Report
 from splitcodec.evaluation.rivals import Rival, open_entrants
 from splitcodec.evaluation.teachers import relation, teachers
 from splitcodec.wire.bundle import Bundle
-from splitcodec.wire.graphs import _fields, weights_of
+from splitcodec.wire.graphs import _fields, weight_digests
 from tests.evaluation.conftest import Make
 
 CROPS = [np.random.default_rng(k).integers(0, 256, (64, 64, 3), dtype=np.uint8) for k in range(2)]
@@ -68,7 +68,7 @@ def strange(tiny: Bundle, like_tiny: Make) -> Bundle:
 
 
 def test_a_head_of_other_weights_is_another_network(tiny: Bundle, strange: Bundle, labelled: Path) -> None:
-    assert not weights_of(strange.read("head.onnx"), name="x") <= weights_of(tiny.read("head.onnx"), name="x")
+    assert not weight_digests(strange.read("head.onnx"), name="x") <= weight_digests(tiny.read("head.onnx"), name="x")
     entrants = open_entrants(tiny, [Rival((strange,), "it")], taken=[])
     assert teachers(entrants, sorted(labelled.glob("*.png"))) == {"it": ANOTHER}
 

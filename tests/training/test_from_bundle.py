@@ -18,7 +18,7 @@ from splitcodec.training.build import Halves, build_student, build_teacher
 from splitcodec.training.data import centre_crops
 from splitcodec.training.distill import train
 from splitcodec.training.earlier import tunes_decoder_alone
-from splitcodec.training.from_bundle import begin_from_bundle, fit_prior, weights_of
+from splitcodec.training.from_bundle import begin_from_bundle, fit_prior, layer_weights
 from splitcodec.training.from_onnx import FromOnnx
 from splitcodec.training.lead import Lead
 from splitcodec.training.recipe import Recipe
@@ -172,7 +172,7 @@ def test_of_several_decoders_the_mean_is_taken(recipe_data: Make, bundle: Bundle
     half = redecode(bundle, runs, tmp_path / "half", remade=lambda old, new: {}, share=0.25)
     assert half.manifest.provenance["redecoded"]["share"] == 0.25
     assert "Its weights went 25 % of the way there" in half.read("MODEL_CARD.md").decode()
-    before, after, between = (weights_of(one, "decoder") for one in (bundle, found, half))
+    before, after, between = (layer_weights(one, "decoder") for one in (bundle, found, half))
     assert before.keys() == after.keys() == between.keys()
     for name, value in between.items():
         assert value == pytest.approx(0.75 * before[name] + 0.25 * after[name], abs=1e-3), name

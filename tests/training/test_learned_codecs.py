@@ -65,7 +65,7 @@ def test_points_are_those_that_the_arena_takes(
     command = ["--data", str(tmp_path), "--bundle", str(tiny_folder), "--out", str(out), str(run)]
     assert script.main(command) == 0
     assert "hyper: " in capsys.readouterr().out
-    points, encoders = read_points([out], images=4, taken=[])
+    points, encoders = read_points([out], images=3, taken=[])
     assert [(one.method, one.setting) for one in points] == [("hyperprior", "hyper")]
     assert points[0].bytes_mean > 12
     assert encoders["hyperprior"].images_seen == 64

@@ -62,7 +62,7 @@ def learn_classes(
 
         from splitcodec.training.class_vectors import see
         from splitcodec.training.own_classes import fit, score, with_classes
-    from splitcodec.evaluation.machine import cores
+    from splitcodec.ahead import cores
     from splitcodec.wire.bundle import open_bundle, write_folder
     from splitcodec.wire.durable import check_free
 

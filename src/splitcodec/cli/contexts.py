@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -19,6 +19,7 @@ from splitcodec.cli.show import (
     training_room,
     written,
 )
+from splitcodec.errors import PictureError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from splitcodec.wire.bundle import Bundle
     from splitcodec.wire.contexts import Contexts
 
+R = TypeVar("R")
 _HELD_OUT, _MOST_HELD_OUT = 10, 200
 
 
@@ -157,7 +159,6 @@ def levels(
         check_sizes,
         nearest,
         place,
-        to_json,
         with_levels,
     )
     from splitcodec.wire.bundle import open_bundle, write_folder
@@ -183,7 +184,8 @@ def levels(
     start = nearest(placed, opened.manifest.default_level) if default is None else default
     new = write_folder(with_levels(opened, placed, latents, default=start, version=version), out)
     if json_:
-        print_json({**written(new, out), "folder": str(out), "default": start, "levels": to_json(placed)})
+        told = [{"level": level, **one.to_json()} for level, one in enumerate(placed)]
+        print_json({**written(new, out), "folder": str(out), "default": start, "levels": told})
         return
     print_table(
         f"{new.ident}, {len(latents)} photographs",
@@ -198,20 +200,28 @@ def _latents(
 ) -> tuple[list[NDArray[np.float32]], list[str]]:
     """Return what the encoder makes of pictures, the first `most` that can be read, and why some could not be."""
     from splitcodec.device.client import Device
-    from splitcodec.errors import PictureError
 
-    wanted = len(paths) if most is None else min(most, len(paths))
-    device, task = Device(bundle, threads=threads), bar.add_task("reading", total=wanted, note="")
-    latents, skipped = list["NDArray[np.float32]"](), list[str]()
+    device, most = Device(bundle, threads=threads), len(paths) if most is None else most
+    return readable(
+        lambda path: device.encoder.latent_chw(device.crop(path)), paths, most=most, bar=bar, what="reading"
+    )
+
+
+def readable(
+    read: Callable[[Path], R], paths: Sequence[Path], *, most: int, bar: Progress, what: str
+) -> tuple[list[R], list[str]]:
+    """Return what `read` gives of the first `most` pictures that can be read, and why others could not be."""
+    found, skipped, wanted = list[R](), list[str](), min(most, len(paths))
+    task = bar.add_task(what, total=wanted, note="")
     for path in paths:
-        if len(latents) == wanted:
+        if len(found) == wanted:
             break
         try:
-            latents.append(device.encoder.latent_chw(device.crop(path)))
+            found.append(read(path))
         except PictureError as error:
             skipped.append(str(error))
-        bar.update(task, completed=len(latents))
-    return latents, skipped
+        bar.update(task, completed=len(found))
+    return found, skipped
 
 
 def _check_training(bundle: Bundle, start: Contexts | None) -> None:

@@ -225,7 +225,7 @@ def calibrate(
     rows_too = "" if by_context is None else f", the old rows of contexts as {by_context:g}"
     print(
         f"Tables fitted on {done.photographs} photographs, measured on {done.held_out} others: mean change "
-        f"{done.change:+.1f} %. The old tables weigh as much as {done.strength:g} photographs{rows_too}."
+        f"{done.change:+.1f} %. The old tables weigh as much as {done.strength:g} of them{rows_too}."
     )
     print(f"{out}: {done.bundle.ident} with fingerprint {done.bundle.fingerprint.hex()[:8]}..., which both shores need")
     tell_kept(done.made_of, done.bundle)

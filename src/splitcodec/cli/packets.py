@@ -38,15 +38,13 @@ def store(folder: Path, stem: str, packet: bytes) -> Path:
                 break
         sync_folder(folder)
     except OSError as error:
-        raise _unwritable(folder, error) from None
+        raise OutputError(
+            f"cannot write a packet to {folder}: {error.strerror or error}; free space or choose -o"
+        ) from None
     finally:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
     return path
-
-
-def _unwritable(folder: Path, error: OSError) -> OutputError:
-    return OutputError(f"cannot write a packet to {folder}: {error.strerror or error}; free space or choose -o")
 
 
 def _claimed(path: Path, part: Path) -> bool:

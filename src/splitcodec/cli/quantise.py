@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from splitcodec.cli.contexts import readable
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleArgument,
@@ -23,12 +24,9 @@ from splitcodec.cli.show import (
     training_room,
     written,
 )
-from splitcodec.errors import BundlePart, DataError, GoldenMismatch
+from splitcodec.errors import BundlePart, DataError, GoldenMismatch, SettingsError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from splitcodec.device.encoder import Precision
     from splitcodec.evaluation.agreement import Agreement
 
@@ -83,7 +81,6 @@ def quantise(
     with training_room():
         from splitcodec.training.quantise import quantise_encoder
     from splitcodec.device.client import Device
-    from splitcodec.errors import PictureError
     from splitcodec.evaluation.agreement import agreement, check_levels
     from splitcodec.evaluation.calibrate import shuffled
     from splitcodec.evaluation.int8 import with_int8
@@ -98,18 +95,9 @@ def quantise(
     wanted = _numbers("--levels", levels) if levels is not None else None
     check_levels(opened, wanted)
     calibration, measured_on = _apart(shuffled(photos), shuffled(held_out) if held_out else [])
-    device, skipped = Device(opened, threads=1), list[str]()
-    crops: list[NDArray[np.uint8]] = []
+    device = Device(opened, threads=1)
     with progress() as bar:
-        task = bar.add_task("calibrating", total=min(calibrate_on, len(calibration)), note="")
-        for path in calibration:
-            if len(crops) == calibrate_on:
-                break
-            try:
-                crops.append(device.crop(path))
-            except PictureError as error:
-                skipped.append(str(error))
-            bar.advance(task)
+        crops, skipped = readable(device.crop, calibration, most=calibrate_on, bar=bar, what="calibrating")
         if not crops:
             raise DataError(f"none of {len(calibration)} photographs to calibrate on can be read; give others")
         int8 = quantise_encoder(
@@ -125,14 +113,8 @@ def quantise(
             "kept_float": list(int8.kept_float),
         }
         draft = with_int8(opened, int8.graph, note=note)
-        task = bar.add_task("measuring", total=None, note="")
-        found = agreement(
-            draft,
-            measured_on[:measure_on],
-            levels=wanted,
-            threads=threads,
-            progress=lambda now, total: bar.update(task, completed=now, total=total),
-        )
+        tell = counter(bar, "measuring")
+        found = agreement(draft, measured_on[:measure_on], levels=wanted, threads=threads, progress=tell)
         note["agreement_lost"] = {"points": round(found.loss, 3), "photographs": found.photographs}
         made = write_folder(with_int8(opened, int8.graph, note=note), out)
     for why in (*skipped, *(why for _, why in found.skipped)):
@@ -247,8 +229,6 @@ def _tell(found: Agreement) -> None:
 
 
 def _numbers(option: str, text: str) -> list[int]:
-    from splitcodec.errors import SettingsError
-
     try:
         found = [int(word) for word in text.split(",") if word.strip()]
     except ValueError:

@@ -1,4 +1,4 @@
-"""How `watch` tells how it stands, on stdout or stderr.   used by: watch.py; bridge.py, edge.py: `say`
+"""How `watch` tells how it stands, on stdout or stderr.   used by: watch.py; bridge.py: `say`
 
 Both may go into files of a disk that is full; that is no reason to end. Nobody who reads stdout any more is one.
 """

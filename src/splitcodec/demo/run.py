@@ -44,7 +44,6 @@ def run_demo(
     kbit_per_s: float = KBIT_PER_S,
     rtt_ms: float = RTT_MS,
     threads: int | None = None,
-    photographs: Sequence[Photograph] = PHOTOGRAPHS,
     on_trip: Callable[[Trip], None] | None = None,
 ) -> DemoResult:
     """Send the shipped photographs over a simulated link and write `out`/index.html and `out`/demo.json.
@@ -61,9 +60,9 @@ def run_demo(
     device, edge = Device(opened, threads=threads), Edge(opened, threads=threads)
     with BackgroundServer(create_app(edge, default_settings())) as server, http(server.url) as link:
         journey = _Journey(device, edge, link, level=level, kbit_per_s=kbit_per_s, rtt_ms=rtt_ms)
-        journey.warm_up(photographs[0])
+        journey.warm_up(PHOTOGRAPHS[0])
         trips = []
-        for photograph in photographs:
+        for photograph in PHOTOGRAPHS:
             trips.append(journey.send(photograph))
             if on_trip is not None:
                 on_trip(trips[-1])

@@ -41,6 +41,7 @@ LONGEST_WAIT_S = 30.0  # whatever Retry-After says
 _PASSING = frozenset({429, 502, 503, 504})
 _PATH = "; check the path in the address, an edge has none of its own"
 _HINTS = {401: "; give --token-file, or set SPLITCODEC_TOKEN (a bridge: --server-token-file)", 404: _PATH, 405: _PATH}
+_PAGE_S = 10.0
 
 
 def http(
@@ -173,7 +174,7 @@ class HttpLink:
         return LinkGarbled(f"{self.url} answered {status} with {kind}, expected JSON from an edge; {_advice(kind)}")
 
 
-def page(url: str, *, token: str | None = None, timeout_s: float = 10.0) -> Callable[[], str]:
+def page(url: str, *, token: str | None = None) -> Callable[[], str]:
     """Return a function that gets the text at `url` anew each time it is called, over one connection.
 
     It raises LinkDown, LinkRefused for any status but 200, or LinkGarbled for more than 1 MiB. SettingsError for a URL
@@ -182,12 +183,12 @@ def page(url: str, *, token: str | None = None, timeout_s: float = 10.0) -> Call
     address = _checked_url(url)
     place, headers = shown_address(address), {"accept-encoding": "identity", **_authorization(token)}
     context = trusted() if httpx.URL(address).scheme == "https" else False
-    client = httpx.Client(headers=headers, cookies=no_cookies(), timeout=timeout_s, trust_env=False, verify=context)
+    client = httpx.Client(headers=headers, cookies=no_cookies(), timeout=_PAGE_S, trust_env=False, verify=context)
 
     def get() -> str:
         try:
             with client.stream("GET", address) as response:
-                body = _read(response, place, deadline=time.monotonic() + timeout_s)
+                body = _read(response, place, deadline=time.monotonic() + _PAGE_S)
         except httpx.HTTPError as error:
             reason = one_line(error)
             raise LinkDown(f"{place}: {reason}; {_advice(reason)}") from None

@@ -181,7 +181,7 @@ class Folder:
         try:
             with os.scandir(self.folder) as entries:
                 return [
-                    (_printable(entry.name), entry)
+                    (os.fsencode(entry.name).decode("utf-8", "backslashreplace"), entry)
                     for entry in entries
                     if not entry.name.startswith(".") and Path(entry.name).suffix.lower() in self._suffixes
                 ]
@@ -219,10 +219,6 @@ class Folder:
                 raise PictureUnreadable(f"{name}: cannot be read ({error.strerror}); check the file") from None
 
         return load
-
-
-def _printable(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _ident(name: str, state: os.stat_result) -> str:

@@ -18,6 +18,7 @@ from typing import Any, Final, cast, final
 import numpy as np
 from numpy.typing import NDArray
 
+from splitcodec.ahead import cores
 from splitcodec.device.encoder import FILES, Encoder, Precision
 from splitcodec.errors import OutputError, SettingsError
 from splitcodec.session import MOST_THREADS, processor, runtime_version
@@ -116,10 +117,10 @@ def state_file() -> Path:
     return root / "splitcodec" / "tune.json"
 
 
-def tuned(bundle: Bundle, *, path: Path | None = None) -> Choice | None:
+def tuned(bundle: Bundle) -> Choice | None:
     """Return what `tune` chose for this bundle on this machine; None if it never ran, or the file cannot be read."""
     try:
-        found = _read(state_file() if path is None else path).get(_key(bundle), {})
+        found = _read(state_file()).get(_key(bundle), {})
     except SettingsError:  # nowhere to have recorded it
         return None
     try:
@@ -168,19 +169,17 @@ def tune(
     return Tuning(bundle.ident, processor(), runtime_version(), timings, choice, where)
 
 
-def time_codings(
-    bundle: Bundle, symbols_nchw: Sequence[NDArray[np.int32]], *, level: int, clock: Callable[[], float] | None = None
-) -> CodingTimings:
+def time_codings(bundle: Bundle, symbols_nchw: Sequence[NDArray[np.int32]], *, level: int) -> CodingTimings:
     """Time every coding that the bundle has on the symbols (C, H, W) of some pictures at a level."""
-    tell, coder = clock or time.perf_counter, Codings(bundle.tables[0], bundle.contexts)
+    coder = Codings(bundle.tables[0], bundle.contexts)
     seconds_kn = np.zeros((len(coder.ids), len(symbols_nchw)))
     size_kn, samples_kr = np.zeros_like(seconds_kn), [list[NDArray[np.float64]]() for _ in coder.ids]
     for turn in range(-1, _ROUNDS // 3):
         for k, coding in enumerate(sorted(coder.ids)):
             for n, symbols_chw in enumerate(symbols_nchw):
-                begin = tell()
+                begin = time.perf_counter()
                 size_kn[k, n] = len(coder.encode(symbols_chw, level, coding=coding)) + OVERHEAD
-                seconds_kn[k, n] = tell() - begin
+                seconds_kn[k, n] = time.perf_counter() - begin
             if turn >= 0:
                 samples_kr[k].append(seconds_kn[k].copy())
     timings = [
@@ -240,8 +239,7 @@ def _timed(
 
 
 def _thread_counts() -> tuple[int, ...]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return tuple(2**power for power in range(8) if 2**power <= cores)
+    return tuple(2**power for power in range(8) if 2**power <= cores())
 
 
 def _key(bundle: Bundle) -> str:

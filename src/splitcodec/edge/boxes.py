@@ -33,8 +33,6 @@ def find_boxes(
     size: tuple[int, int],
     strides: Sequence[int],
     least: float = LEAST_SCORE,
-    overlap: float = OVERLAP,
-    most: int = MOST,
 ) -> Found:
     """Return the boxes of one picture of `size` (rows, cols) in pixels.
 
@@ -54,7 +52,7 @@ def find_boxes(
     box_n4 = np.concatenate([middle - edges[:, :2], middle + edges[:, 2:]], axis=1)
     rows, cols = size
     box_n4 = np.clip(box_n4, 0, np.array([cols, rows, cols, rows], np.float32)).astype(np.float32)
-    alive = suppress(box_n4, label_n, overlap=overlap)[:most]
+    alive = suppress(box_n4, label_n, overlap=OVERLAP)[:MOST]
     return Found(box_n4[alive], flat[kept][alive], label_n[alive])
 
 

@@ -103,6 +103,6 @@ class Decoder:
             )
         return feature_bchw
 
-    def feature_bchw(self, symbols_chw: NDArray[np.int32], level: int, *, table_set: int = 0) -> NDArray[np.float32]:
+    def feature_bchw(self, symbols_chw: NDArray[np.int32], level: int) -> NDArray[np.float32]:
         """Return the features at the cut, float32 (1, C', H', W'), from one packet's symbols. Raises GraphError."""
-        return self.features_bchw(self.latent_chw(symbols_chw, level, table_set=table_set)[None])
+        return self.features_bchw(self.latent_chw(symbols_chw, level)[None])

@@ -17,9 +17,9 @@ from splitcodec.errors import RateExceeded
 
 @final
 class Buckets:
-    """One bucket a client: `per_s` flow in, at most `burst` (none: two seconds' worth) are held; 0 a second: no limit.
+    """One bucket a client: `per_s` flow in, two seconds' worth are held; 0 a second: no limit.
 
-    An amount larger than `burst` is given to a full bucket, which then owes the rest. `most` clients are remembered,
+    A larger amount is given to a full bucket, which then owes the rest. `most` clients are remembered,
     `what` names the amount in refusals.
     """
 
@@ -28,12 +28,11 @@ class Buckets:
         per_s: float,
         *,
         what: str,
-        burst: float | None = None,
         most: int = 10_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._per_s = per_s
-        self._burst = 2 * per_s if burst is None else burst
+        self._burst = 2 * per_s
         self._what = what
         self._most = most
         self._clock = clock

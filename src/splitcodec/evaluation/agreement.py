@@ -6,8 +6,7 @@ a hundred for which a packet gets the class that the teacher gives the uncompres
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, final
@@ -15,11 +14,11 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
+from splitcodec.ahead import ahead, cores
 from splitcodec.device.client import Device
 from splitcodec.device.encoder import FILES, Precision
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import DataError, PictureError, SettingsError, SplitcodecError
-from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.refit import STRENGTH, Counts, refit
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.tables import PRECISION_BITS, Tables
@@ -87,7 +86,8 @@ def agreement(
     check_levels(bundle, wanted)
     bench = _Bench(bundle, wanted)
     reads, skipped = [], []
-    for done, (path, read) in enumerate(_all(bench, paths, workers=threads or cores()), 1):
+    found = ahead(bench.read, paths, threads=threads or cores())
+    for done, (path, read) in enumerate(zip(paths, found, strict=True), 1):
         if isinstance(read, PictureError):
             skipped.append((str(path), str(read)))
         else:
@@ -174,13 +174,6 @@ class _Bench:
                 raise outcome
             right_kl[place] = _top(outcome) == teacher
         return _Read(bytes_kl, right_kl, equal_l, latents)
-
-
-def _all(bench: _Bench, paths: Sequence[Path], *, workers: int) -> Iterator[tuple[Path, _Read | PictureError]]:
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(paths), 8 * workers):
-            some = paths[start : start + 8 * workers]
-            yield from zip(some, pool.map(bench.read, some), strict=True)
 
 
 def _top(answer: Any) -> int:

@@ -1,4 +1,4 @@
-"""BD-rate and BD-accuracy: one curve against another, on average.   before: hull.py   used by: rate.py
+"""BD-rate and BD-accuracy: one curve against another, on average.   before: hull.py   used by: compared.py
 
 Bjontegaard (VCEG-M33, 2001), with log bytes. Curves of four or more points are interpolated by PCHIP, as JVET does: it
 passes through the points and never overshoots them, as a hull must not. Fewer points say nothing of a curve between

@@ -8,8 +8,7 @@ bundle has a fingerprint of its own, and both shores need it.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, final
@@ -18,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import splitcodec
+from splitcodec.ahead import ahead, cores
 from splitcodec.device.client import Device
 from splitcodec.errors import DataError, PictureError, SettingsError
 from splitcodec.evaluation.card import card_with
 from splitcodec.evaluation.golden import remade
-from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.refit import ContextCounts, Counts, best_strength, refit, refit_contexts
 from splitcodec.layouts.folders import find_photographs
 from splitcodec.wire.bundle import Bundle, derive, open_bundle, renamed, write_folder
@@ -135,45 +134,25 @@ def calibrate(
     counts, paths = Counts(old), shuffled(photos)
     by_context = None if old.contexts is None else ContextCounts(old.contexts, old.tables[0])
     both = [one for one in (counts, by_context) if one is not None]
-    quota = min(MOST_HELD_OUT, max(1, len(paths) // HELD_OUT))
-    before, total, tell = Device(old, threads=1), len(paths) + quota, progress or (lambda *_: None)
-    held: list[NDArray[np.float32]] = []
-    skipped: list[tuple[str, str]] = []
-    tell(0, total)
-    for done, (path, latent) in enumerate(_latents(before, paths, workers=threads or cores()), 1):
-        if isinstance(latent, PictureError):
-            skipped.append((str(path), str(latent)))
-        elif len(held) < quota:
-            held.append(latent)
-        else:
-            for one in both:
-                one.add(latent)
-        tell(done, total)
-    readable = len(held) + counts.photographs
-    if readable < 2:
-        why = f": {skipped[0][1]}" if skipped else ""
-        raise DataError(f"{readable} of {len(paths)} photographs can be read, expected at least 2{why}")
-    quota = min(MOST_HELD_OUT, max(1, readable // HELD_OUT))  # a fifth of those that could be read
-    for latent_chw in held[quota:]:
-        for one in both:
-            one.add(latent_chw)
+    before, tell, total = Device(old, threads=1), progress or (lambda *_: None), len(paths) + _quota(len(paths))
+    held, skipped = _count(before, paths, both, threads=threads or cores(), tell=lambda done: tell(done, total))
     strength = best_strength(counts)
     note = {
         "photographs": counts.photographs,
-        "held_out": quota,
+        "held_out": len(held),
         "strength": strength,
         "from": old.ident,
         "fingerprint_before": old.fingerprint.hex(),
         "splitcodec": splitcodec.__version__,
     }
     contexts, of_rows = None, None
-    if by_context is not None and old.contexts is not None:
+    if by_context is not None:
         of_rows = best_strength(by_context)
-        contexts = refit_contexts(old.contexts, by_context, strength=of_rows)
+        contexts = refit_contexts(by_context, strength=of_rows)
         note["strength_by_context"] = of_rows
     new = _calibrated(named, refit(counts, strength=strength), contexts, note=note)
     after, sizes_nl2 = Device(new, threads=1), []
-    for done, latent_chw in enumerate(held[:quota], 1):
+    for done, latent_chw in enumerate(held, 1):
         sizes_nl2.append(_sizes_l2(before, after, latent_chw))
         tell(min(len(paths) + done, total), total)
     sizes_l2 = np.mean(sizes_nl2, axis=0)
@@ -182,7 +161,7 @@ def calibrate(
         made_of=old.ident,
         was=old.fingerprint,
         photographs=counts.photographs,
-        held_out=quota,
+        held_out=len(held),
         strength=strength,
         strength_by_context=of_rows,
         levels=tuple(
@@ -199,10 +178,19 @@ def shuffled(folders: Sequence[str | Path]) -> list[Path]:
     return [paths[i] for i in np.random.default_rng(0).permutation(len(paths))]
 
 
-def _latents(
-    device: Device, paths: Sequence[Path], *, workers: int
-) -> Iterator[tuple[Path, NDArray[np.float32] | PictureError]]:
-    """Yield each picture's latent, or why there is none, in order; a few are read ahead."""
+def _quota(photographs: int) -> int:
+    return min(MOST_HELD_OUT, max(1, photographs // HELD_OUT))
+
+
+def _count(
+    device: Device,
+    paths: Sequence[Path],
+    counters: Sequence[Counts | ContextCounts],
+    *,
+    threads: int,
+    tell: Callable[[int], None],
+) -> tuple[list[NDArray[np.float32]], list[tuple[str, str]]]:
+    """Count photographs; returns the latents of those held out, and which could not be read, with the reason."""
 
     def read(path: Path) -> NDArray[np.float32] | PictureError:
         try:
@@ -210,10 +198,28 @@ def _latents(
         except PictureError as error:
             return error
 
-    with ThreadPoolExecutor(workers) as pool:
-        for start in range(0, len(paths), 4 * workers):
-            some = paths[start : start + 4 * workers]
-            yield from zip(some, pool.map(read, some), strict=True)
+    def count(latent_chw: NDArray[np.float32]) -> None:
+        for one in counters:
+            one.add(latent_chw)
+
+    held, skipped, quota = list[NDArray[np.float32]](), list[tuple[str, str]](), _quota(len(paths))
+    tell(0)
+    for done, (path, latent) in enumerate(zip(paths, ahead(read, paths, threads=threads), strict=True), 1):
+        if isinstance(latent, PictureError):
+            skipped.append((str(path), str(latent)))
+        elif len(held) < quota:
+            held.append(latent)
+        else:
+            count(latent)
+        tell(done)
+    readable = len(paths) - len(skipped)
+    if readable < 2:
+        why = f": {skipped[0][1]}" if skipped else ""
+        raise DataError(f"{readable} of {len(paths)} photographs can be read, expected at least 2{why}")
+    quota = _quota(readable)  # a fifth of those that could be read
+    for latent_chw in held[quota:]:
+        count(latent_chw)
+    return held[:quota], skipped
 
 
 def _calibrated(old: Bundle, tables: Tables, contexts: Contexts | None, *, note: Mapping[str, Any]) -> Bundle:

@@ -95,11 +95,10 @@ def recounted(like: Bundle, bundle: Bundle, latents: Sequence[NDArray[np.float32
     contexts, SettingsError for another number of levels or channels.
     """
     check_alike(like, bundle)
-    one, tables = contexts_of(like), bundle.tables[0]
-    counts = ContextCounts(one, tables)
+    counts = ContextCounts(contexts_of(like), bundle.tables[0])
     for latent_chw in latents:
         counts.add(latent_chw)
-    return refit_contexts(one, counts, strength=best_strength(counts))
+    return refit_contexts(counts, strength=best_strength(counts))
 
 
 def check_alike(like: Bundle, bundle: Bundle) -> None:

@@ -63,10 +63,7 @@ def make_golden(device: Device, edge: Edge, pictures: Sequence[Image.Image | str
 
     Raises as `Device.encode` and `Edge.answer` do.
     """
-    image_bhwc = np.concatenate([device.crop(picture) for picture in pictures])
-    symbols_lnchw = symbols_of(device, image_bhwc)
-    packet_ln = _packed(device, symbols_lnchw)
-    return _written(image_bhwc, symbols_lnchw, packet_ln, _tops(edge, packet_ln))
+    return _made(device, edge, np.concatenate([device.crop(picture) for picture in pictures]), with_pictures=True)
 
 
 def remake_golden(old: Bundle, new: Bundle, *, file: str = FILE) -> bytes:
@@ -105,22 +102,25 @@ def int8_golden(bundle: Bundle) -> bytes:
 
     Raises BundlePart without an INT8 encoder, golden vectors or an edge's half.
     """
-    return _made(read_golden(bundle, FILE).image_bhwc, bundle, encoder="int8")
+    return _of_bundle(bundle, read_golden(bundle, FILE).image_bhwc, encoder="int8")
 
 
 def anew(old: Bundle, new: Bundle) -> dict[str, bytes]:
     """Return all files of golden vectors that `old` has, of the same pictures, for `new`, which has other gains."""
     image_bhwc = read_golden(old, FILE).image_bhwc
-    files = {FILE: _made(image_bhwc, new, encoder="fp32")}
-    return {**files, FILE_INT8: _made(image_bhwc, new, encoder="int8")} if old.has(FILE_INT8) else files
+    files = {FILE: _of_bundle(new, image_bhwc, encoder="fp32")}
+    return {**files, FILE_INT8: _of_bundle(new, image_bhwc, encoder="int8")} if old.has(FILE_INT8) else files
 
 
-def _made(image_bhwc: NDArray[np.uint8], bundle: Bundle, *, encoder: Precision) -> bytes:
-    device = Device(bundle, threads=1, encoder=encoder)
+def _of_bundle(bundle: Bundle, image_bhwc: NDArray[np.uint8], *, encoder: Precision) -> bytes:
+    shores = Device(bundle, threads=1, encoder=encoder), Edge(bundle, threads=1)
+    return _made(*shores, image_bhwc, with_pictures=encoder == "fp32" and not bundle.has(PICTURES))
+
+
+def _made(device: Device, edge: Edge, image_bhwc: NDArray[np.uint8], *, with_pictures: bool) -> bytes:
     symbols_lnchw = symbols_of(device, image_bhwc)
     packet_ln = _packed(device, symbols_lnchw)
-    pictures = image_bhwc if encoder == "fp32" and not bundle.has(PICTURES) else None
-    return _written(pictures, symbols_lnchw, packet_ln, _tops(Edge(bundle, threads=1), packet_ln))
+    return _written(image_bhwc if with_pictures else None, symbols_lnchw, packet_ln, _tops(edge, packet_ln))
 
 
 def _packed(device: Device, symbols_lnchw: NDArray[np.integer]) -> list[list[bytes]]:

@@ -84,15 +84,13 @@ def _checked(device: Bundle, edge: Bundle, *, keep_decoder: bool) -> float:
             f"train the task for {device.ident} (lead: {edge.ident})"
         )
     apart = _heads_apart(device, edge) if keep_decoder else _apart(device, edge)
-    if apart > CLOSE and keep_decoder:
-        raise SettingsError(
-            f"the heads of {device.ident} and {edge.ident} differ by {apart:.2g} of the variance of what they give, "
-            f"at most {CLOSE:g}; both bundles must have one teacher, cut alike"
-        )
     if apart > CLOSE:
+        what, wanted = "decoders", "the encoder must have learned beside that decoder (lead, tune: encoder)"
+        if keep_decoder:
+            what, wanted = "heads", "both bundles must have one teacher, cut alike"
         raise SettingsError(
-            f"the decoders of {device.ident} and {edge.ident} differ by {apart:.2g} of the variance of what they give, "
-            f"at most {CLOSE:g}; the encoder must have learned beside that decoder (lead, tune: encoder)"
+            f"the {what} of {device.ident} and {edge.ident} differ by {apart:.2g} of the variance of what they give, "
+            f"at most {CLOSE:g}; {wanted}"
         )
     return apart
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, final
+from typing import Final, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,8 +209,3 @@ def _card(bundle: Bundle, ident: str, placed: Sequence[Placed]) -> str:
         "table above are the earlier ones."
     )
     return f"{title.replace(bundle.ident, ident)}\n{rest}\n\n{told}\n"
-
-
-def to_json(placed: Sequence[Placed]) -> list[dict[str, Any]]:
-    """Return the levels as JSON values."""
-    return [{"level": level, **one.to_json()} for level, one in enumerate(placed)]

@@ -82,7 +82,8 @@ class Measured:
 
     def contrasts_of_kin(self) -> list[Contrast]:
         """Return every level of our other bundles against the nearest in bytes on the hull of what is not ours."""
-        ours = [s for s, setting in enumerate(self._settings) if _is_ours(setting)]
+        sources = enumerate(setting.source for setting in self._settings)
+        ours = [s for s, source in sources if isinstance(source, Entrant) and source.ours]
         best = self._best([s for s in range(len(self._settings)) if s not in ours])
         kin = [s for s in ours if self._method(s) != OURS]
         return [self._nearest(s, group) for s in kin for group in best]
@@ -109,7 +110,3 @@ class Measured:
 
     def _name(self, s: int) -> str:
         return f"{self._settings[s].method} {self._settings[s].words}"
-
-
-def _is_ours(setting: Setting) -> bool:
-    return isinstance(setting.source, Entrant) and setting.source.ours

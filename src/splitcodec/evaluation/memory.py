@@ -23,14 +23,16 @@ from splitcodec.evaluation.machine import machine
 from splitcodec.evaluation.rivals import HEAD, TAIL
 from splitcodec.evaluation.versions import codec_versions
 from splitcodec.wire.bundle import Bundle
+from splitcodec.wire.durable import check_folder
 
 _END = "ok"  # a line that was cut off by a kill does not end so
 
 
 @final
 class Memory:
-    """The lines of one file, safe to share between threads. Raises OutputError if the file cannot be read or written.
+    """The lines of one file, safe to share between threads. Raises OutputError if it cannot be read or written.
 
+    The file is made when there is something to keep, so a run that is refused leaves none behind.
     A result counts again only with the same teacher, processor, packages, libraries of the codecs and code around them.
     """
 
@@ -49,9 +51,12 @@ class Memory:
         self._lock = threading.Lock()
         self._found: dict[str, tuple[int, int]] = {}
         self.recalled = 0
+        check_folder(self._path.parent)
+        lines: list[str] = []
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            lines = self._path.read_text("ascii").split("\n") if self._path.exists() else []
+            if self._path.exists():
+                lines = self._path.read_text("ascii").split("\n")
+                self._path.open("a").close()
             for line in lines:
                 words = line.split()
                 if len(words) == 4 and words[3] == _END:
@@ -60,7 +65,6 @@ class Memory:
                 raise ValueError("it holds something else")
         except (OSError, ValueError) as error:
             raise OutputError(f"{path}: cannot remember in it ({error}); remove it or name another file") from None
-        self.keep({})
 
     def key(self, image_hwc: NDArray[np.uint8], *, codec: str, value: int, side: int | None) -> str:
         """Return the name of a crop, uint8 (H, W, 3), under a codec's setting."""
@@ -76,12 +80,15 @@ class Memory:
 
     def keep(self, found: Mapping[str, tuple[int, int]]) -> None:
         """Keep classes and numbers of bytes under their names. Raises OutputError."""
-        lines = (f"{key} {top} {size} {_END}" for key, (top, size) in found.items())
+        if not found:
+            return
+        text = "".join(f"\n{key} {top} {size} {_END}" for key, (top, size) in found.items())
         with self._lock:
             self._found.update(found)
             try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
                 with self._path.open("a", encoding="ascii") as file:
-                    file.write("\n".join([*lines, ""]) or "\n")  # ends a line that a kill cut off
+                    file.write(text)  # which begins by ending a line that a kill cut off
             except OSError as error:
                 reason = error.strerror or error
                 raise OutputError(f"{self._path}: cannot be written ({reason}); name another file") from None

@@ -1,4 +1,4 @@
-"""The files of a report, whole or not at all.   used by: report.py, task_report.py"""
+"""The files of a report, whole or not at all.   used by: all that write one"""
 
 from __future__ import annotations
 

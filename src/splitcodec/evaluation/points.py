@@ -30,8 +30,9 @@ def read_points(
 ) -> tuple[list[Point], dict[str, EncoderCost]]:
     """Return the points that other scripts measured, and the costs of their encoders by method.
 
-    Raises DataError for a file that is none, for another number of "images" (if the file says), for a method that this
-    run measures itself (`taken`), for a setting that comes twice, and for a method of two costs.
+    `images` is how many pictures this run can read. Raises DataError for a file that is none, for another number of
+    "images" (if the file says), for a method that this run measures itself (`taken`), for a setting that comes twice,
+    and for a method of two costs.
     """
     seen: set[tuple[str, str]] = set()
     points: list[Point] = []
@@ -82,7 +83,8 @@ def _object(path: Path, *, images: int) -> dict[str, Any]:
         raise DataError(f"{path}: expected a JSON object with a list 'points'")
     if body.get("images", images) != images:
         raise DataError(
-            f"{path}: measured on {body['images']!r:.20} images, this run on {images}; measure both on the same"
+            f"{path}: measured on {body['images']!r:.20} images, this run on {images} that can be read; measure both "
+            "on the same"
         )
     return body
 

@@ -6,25 +6,27 @@ it: points, BD-rate over upper hulls, bytes at equal score, paired intervals.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
-from splitcodec.errors import DataError, SettingsError
+from splitcodec.ahead import ahead, cores
+from splitcodec.device.client import Device
+from splitcodec.errors import DataError, PictureError, SettingsError
 from splitcodec.evaluation.bd import FEWEST, curves_package
 from splitcodec.evaluation.bench import Bench, Read
 from splitcodec.evaluation.codecs import CODECS, HEVC, Codec, codecs_named
 from splitcodec.evaluation.compared import Compared
 from splitcodec.evaluation.labels import Labelled, labelled_pictures
-from splitcodec.evaluation.machine import commit, cores, machine
+from splitcodec.evaluation.machine import commit, machine
 from splitcodec.evaluation.measured import Measured
 from splitcodec.evaluation.memory import Memory
 from splitcodec.evaluation.points import read_points
 from splitcodec.evaluation.resampled import DRAWS, MOST_LACKING
-from splitcodec.evaluation.result import OURS, Report
-from splitcodec.evaluation.rivals import Entrant, Rival, costs, open_entrants
+from splitcodec.evaluation.result import OURS, Point, Report
+from splitcodec.evaluation.rivals import Rival, costs, open_entrants
 from splitcodec.evaluation.sweep import Setting, Sweep, lean_sweep
 from splitcodec.evaluation.teachers import teachers
 from splitcodec.evaluation.versions import codec_versions
@@ -93,29 +95,23 @@ def evaluate(
     settings = [Setting(one, level) for one in entrants for level in range(one.bundle.manifest.levels)]
     settings += [setting for codec in chosen for setting in sweep(codec, opened.manifest.crop)]
     taken = list(dict.fromkeys(setting.method for setting in settings))
-    foreign, foreign_costs = read_points(points_files, images=len(pictures), taken=taken)
-    sizes = Counter([setting.method for setting in settings] + [point.method for point in foreign])
-    curved = {method for method, number in sizes.items() if number >= FEWEST}
-    if len(curved) > 1 and curved & {HEVC.name, *foreign_costs, *(one.method for one in entrants)}:
-        curves_package()  # which compares them, at the end of hours
+    workers, tell = threads or cores(), progress or (lambda *_: None)
     memory = None if memory_file is None else Memory(memory_file, teacher=opened)
+    images = _readable(entrants[0].device, pictures, threads=workers) if points_files else len(pictures)
+    foreign, foreign_costs = read_points(points_files, images=images, taken=taken)
+    _check_curves(settings, foreign, [HEVC.name, *foreign_costs, *(one.method for one in entrants)])
     bench = Bench(entrants, settings, memory=memory)
-    timed = bench.crops((one.path for one in pictures), most=TIMED)  # at the end of hours they might be gone
-    reads, skipped = _read_all(bench, pictures, workers=threads or cores(), progress=progress or (lambda *_: None))
-    encode_ms = bench.encode_ms(timed)
-    measured = Measured(settings, reads, encode_ms, floors=bench.floors(), crop=opened.manifest.crop)
+    paths = [one.path for one in pictures]  # of which some are looked at now: at the end of hours they might be gone
+    timed, networks = bench.crops(paths, most=TIMED), teachers(entrants, paths)
+    reads, skipped = _read_all(bench, pictures, threads=workers, progress=tell)
+    measured = Measured(settings, reads, bench.encode_ms(timed), floors=bench.floors(), crop=opened.manifest.crop)
     points = measured.points() + foreign
     compared = Compared(points, measured.resampled(), teacher=measured.teacher_top1)
-    networks = teachers(entrants, [one.path for one in pictures])
     encoders = costs(entrants, foreign_costs, against_hevc=compared.against("hevc"), teachers=networks)
     matrix = compared.matrix(encoders)
     levels = [setting.words for setting in settings if setting.method == OURS]
     elsewhere = list(dict.fromkeys(point.method for point in foreign))
-    notes = _notes(settings, chosen, entrants, timed=len(timed), recalled=memory.recalled if memory else 0)
-    if elsewhere:
-        notes += (
-            f"Not measured in this run, but read from a file of another one, encode_ms too: {', '.join(elsewhere)}.",
-        )
+    recalled = memory.recalled if memory else 0
     return Report(
         bundle=opened.ident,
         data=Path(data).resolve().name,
@@ -131,21 +127,48 @@ def evaluate(
         contrasts_of_kin=tuple(measured.contrasts_of_kin()),
         overhead_bytes=dict(zip(levels, measured.overhead(), strict=True)),
         skipped=tuple(skipped),
-        notes=notes,
+        notes=_notes(settings, chosen, elsewhere, timed=len(timed), recalled=recalled, rivals=len(entrants) > 1),
         machine={**machine(), "codecs": codec_versions()},
         commit=commit(),
         seconds=time.monotonic() - begin,
     )
 
 
+def _readable(device: Device, pictures: Sequence[Labelled], *, threads: int) -> int:
+    """Return how many pictures the run will measure, before hours of it."""
+
+    def is_readable(picture: Labelled) -> bool:
+        try:
+            device.crop(picture.path)
+        except PictureError:
+            return False
+        return True
+
+    return sum(ahead(is_readable, pictures, threads=threads))
+
+
+def _check_curves(settings: Sequence[Setting], foreign: Sequence[Point], compared: Sequence[str]) -> None:
+    """Ask now for the package that compares curves, where there will be any. Raises MissingExtra."""
+    sizes = Counter([setting.method for setting in settings] + [point.method for point in foreign])
+    curved = {method for method, number in sizes.items() if number >= FEWEST}
+    if len(curved) > 1 and not curved.isdisjoint(compared):
+        curves_package()
+
+
 def _notes(
-    settings: Sequence[Setting], codecs: Sequence[Codec], entrants: Sequence[Entrant], *, timed: int, recalled: int
+    settings: Sequence[Setting],
+    codecs: Sequence[Codec],
+    elsewhere: Sequence[str],
+    *,
+    timed: int,
+    recalled: int,
+    rivals: bool,
 ) -> tuple[str, ...]:
     """Return what the report says of how it was measured."""
     notes = [DATA_NOTE, PAYLOAD_NOTE, INTERVAL_NOTE]
     if any(setting.side is not None for setting in settings):
         notes.append(RESOLUTION_NOTE)
-    if len(entrants) > 1:
+    if rivals:
         notes.append(RIVAL_NOTE)
     notes.append(
         f"encode_ms: median of {timed} crops on one thread, without preprocessing; one at a time, but HEVC and VVC "
@@ -153,33 +176,32 @@ def _notes(
     )
     if recalled:
         notes.append(f"{recalled:,} results of codecs (one picture, one setting) are those of an earlier run here.")
-    return (*notes, *(f"{codec.name}: {codec.note}." for codec in codecs))
+    notes += [f"{codec.name}: {codec.note}." for codec in codecs]
+    if elsewhere:
+        notes.append(
+            f"Not measured in this run, but read from a file of another one, encode_ms too: {', '.join(elsewhere)}."
+        )
+    return tuple(notes)
 
 
 def _read_all(
-    bench: Bench, pictures: Sequence[Labelled], *, workers: int, progress: Progress
+    bench: Bench, pictures: Sequence[Labelled], *, threads: int, progress: Progress
 ) -> tuple[list[Read], list[tuple[str, str]]]:
-    reads: dict[int, Read] = {}
-    skipped: dict[int, tuple[str, str]] = {}
+    """Return what came of the pictures, and which cannot be read, with the reason."""
+    reads, skipped = list[Read](), list[tuple[str, str]]()
     progress(0, len(pictures))
-    step = max(1, min(bench.at_once, len(pictures) // workers))
-    with ThreadPoolExecutor(workers) as pool:
-        start_of = {
-            pool.submit(bench.read, pictures[start : start + step], hold=max(0, HELD - start)): start
-            for start in range(0, len(pictures), step)
-        }
-        try:
-            for future in as_completed(start_of):
-                for place, read in enumerate(future.result(), start=start_of[future]):
-                    if isinstance(read, Read):
-                        reads[place] = read
-                    else:
-                        path = pictures[place].path
-                        skipped[place] = (path.name, str(read).removeprefix(f"{path}: "))
-                    progress(len(reads) + len(skipped), len(pictures))
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    step = max(1, min(bench.at_once, len(pictures) // threads))
+
+    def read(start: int) -> list[Read | PictureError]:
+        return bench.read(pictures[start : start + step], hold=max(0, HELD - start))
+
+    found = itertools.chain.from_iterable(ahead(read, range(0, len(pictures), step), threads=threads))
+    for done, (picture, one) in enumerate(zip(pictures, found, strict=True), 1):
+        if isinstance(one, Read):
+            reads.append(one)
+        else:
+            skipped.append((picture.path.name, str(one).removeprefix(f"{picture.path}: ")))
+        progress(done, len(pictures))
     if not reads:
         raise DataError(f"none of {len(pictures)} pictures can be read; the first: {skipped[0][1]}")
-    return [reads[place] for place in sorted(reads)], [skipped[place] for place in sorted(skipped)]
+    return reads, skipped

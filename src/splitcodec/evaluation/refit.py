@@ -1,4 +1,4 @@
-"""Tables + symbols counted on somebody's photographs -> tables that fit those.   used by: calibrate.py
+"""Tables + symbols counted on somebody's photographs -> tables that fit those.   used by: all that count symbols
 
 Each row is the posterior mean of a Dirichlet distribution centred on the old row, as when the tables were first made
 (training/tabulate.py): counts + strength * old. Symbols within a photograph resemble one another, so strength is
@@ -80,7 +80,7 @@ class ContextCounts:
         self.tables = contexts.rows()
         self.photographs = 0
         self.half_ks = [np.zeros(self.tables.freq_ks.shape, np.int64) for _ in range(2)]
-        self._contexts, self._quantising = contexts, tables
+        self.contexts, self._quantising = contexts, tables
         self._networks = [networks_of(contexts, level) for level in range(contexts.levels)]
 
     def add(self, latent_chw: NDArray[np.float32]) -> None:
@@ -88,7 +88,7 @@ class ContextCounts:
         half_ks = self.half_ks[self.photographs % 2]
         for level, networks in enumerate(self._networks):
             symbols_chw = self._quantising.quantise(latent_chw, level)
-            for row_nc, column_nc in _steps(symbols_chw, self._contexts, self.tables, networks):
+            for row_nc, column_nc in _steps(symbols_chw, self.contexts, self.tables, networks):
                 np.add.at(half_ks, (row_nc, column_nc), 1)
         self.photographs += 1
 
@@ -114,9 +114,9 @@ class ContextBits:
         return float(sum(np.sum(PRECISION_BITS - np.log2(freq_nc)) for freq_nc in freqs))
 
 
-def refit_contexts(contexts: Contexts, counts: ContextCounts, *, strength: float) -> Contexts:
+def refit_contexts(counts: ContextCounts, *, strength: float) -> Contexts:
     """Return the contexts with new frequencies of their rows; the networks are the old ones."""
-    return replace(contexts, freq_ks=refit(counts, strength=strength).freq_ks)
+    return replace(counts.contexts, freq_ks=refit(counts, strength=strength).freq_ks)
 
 
 def refit(counts: Counts | ContextCounts, *, strength: float) -> Tables:

@@ -9,7 +9,7 @@ from splitcodec.evaluation.bd import FEWEST, NEAREST, WIDEST, Delta
 from splitcodec.evaluation.output import legible, write_whole
 from splitcodec.evaluation.plots import curves, frontier
 from splitcodec.evaluation.resampled import DRAWS
-from splitcodec.evaluation.result import FRONTIER, OURS, TEACHER, Contrast, EncoderCost, Report
+from splitcodec.evaluation.result import FRONTIER, OURS, TEACHER, EncoderCost, Report
 from splitcodec.evaluation.tables import count, gap, millions, signed, size, table
 
 
@@ -30,93 +30,22 @@ def write_report(report: Report, folder: str | Path) -> list[Path]:
 
 def markdown(report: Report) -> str:
     """Return the report as Markdown tables."""
-    lines = [
+    sections = (
+        *(_title, _undertrained, _foreign, _encoders, _frontier, _settings, _equal_score),
+        *(_bd, _matrix, _nearest, _kin, _overhead, _measured),
+    )
+    return legible("\n".join(line for section in sections for line in section(report)))
+
+
+def _title(report: Report) -> list[str]:
+    return [
         f"# {report.bundle}: top-1 against bytes",
         "",
         f"{report.images} pictures of `{report.data}`; top-1 of the uncompressed teacher: {report.teacher_top1:.2f} %.",
         "",
         "![top-1 over bytes](rd.png)",
         "",
-        *_undertrained(report),
-        *_foreign(report),
-        *_encoders(report),
-        "## Every setting",
-        "",
-        "Differences from the teacher are paired, with bootstrap 95 % intervals (10,000 resamples).",
-        "",
-        *table(
-            ("method", "setting", "bytes", "payload", "top-1 %", "minus teacher", "encode ms"),
-            (
-                (
-                    report.label(one.method),
-                    one.setting,
-                    f"{one.bytes_mean:,.0f}",
-                    "" if one.payload_mean is None else f"{one.payload_mean:,.0f}",
-                    f"{one.top1:.2f}",
-                    gap(one.top1 - report.teacher_top1, one.top1_ci95),
-                    "" if one.encode_ms is None else f"{one.encode_ms:.1f}",
-                )
-                for method in report.methods
-                for one in report.of(method)
-            ),
-        ),
-        "",
-        "## Bytes at equal score",
-        "",
-        "Read off the upper hulls by linear interpolation; a dash where a hull does not reach. In brackets 95 %",
-        f"intervals over {DRAWS:,} draws of the pictures, the same for every method and for the teacher, whose score",
-        "varies with them; none where an end lies beyond the hull, for it does not reach the score in those draws, and",
-        "for methods read from a file.",
-        "",
-        *table(
-            ("below teacher", "top-1 %", *(report.label(one) for one in report.methods)),
-            (
-                (
-                    f"{row.below_teacher:g}",
-                    f"{row.top1:.2f}",
-                    *(size(row.bytes_of[one], row.interval_of[one]) for one in report.methods),
-                )
-                for row in report.equal_score
-            ),
-        ),
-        "",
-        "## BD-rate and BD-accuracy",
-        "",
-        *_bd(report),
-        *_matrix(report),
-        "## Against the setting nearest in bytes",
-        "",
-        *table(
-            ("ours", "bytes", "theirs", "bytes", "top-1 difference"),
-            (
-                (
-                    one.a,
-                    f"{one.bytes_a:,.0f}",
-                    _their_name(report, one),
-                    size(one.bytes_b),
-                    gap(one.top1, (one.low, one.high)),
-                )
-                for one in report.contrasts
-                if one.b != TEACHER
-            ),
-        ),
-        "",
-        *_kin(report),
-        "## Overhead",
-        "",
-        "Mean of packet bytes minus the ideal code length under the integer tables.",
-        "",
-        *table(("level", "bytes"), ((name, f"{extra:.2f}") for name, extra in report.overhead_bytes.items())),
-        "",
-        "## How it was measured",
-        "",
-        *(f"- {note}" for note in report.notes),
-        *(f"- left out: {name} ({reason})" for name, reason in report.skipped),
-        f"- machine: {json.dumps(report.machine)}",
-        f"- commit: {report.commit or 'not known (no checkout)'}; {report.seconds:.0f} s",
-        "",
     ]
-    return legible("\n".join(lines))
 
 
 def _undertrained(report: Report) -> list[str]:
@@ -144,14 +73,15 @@ def _foreign(report: Report) -> list[str]:
 
 
 def _encoders(report: Report) -> list[str]:
-    """Return what encoders cost, and where that leads: the SC2 benchmark's three-way comparison."""
+    """Return what encoders cost."""
+    head = ("method", "MACs", "parameters", "bytes", "images seen", "by one model", "training, processor minutes")
     rows = [
         (
             report.label(method),
             millions(cost.macs),
             count(cost.parameters),
             count(cost.bytes),
-            count(cost.images_seen) + _runs(cost),
+            count(cost.images_seen) + (f" ({len(cost.bundles)} runs)" if len(cost.bundles) > 1 else ""),
             count(cost.images_each),
             _minutes(cost),
             cost.trained,
@@ -159,7 +89,21 @@ def _encoders(report: Report) -> list[str]:
         )
         for method, cost in report.encoders.items()
     ]
-    corners = [
+    return [
+        "## Encoders",
+        "",
+        "Of a method of several bundles, one per rate, the largest encoder counts, and the training of all of them (a",
+        "run that others began from counts once). Where processor time was not counted, minutes are those of the clock",
+        "(wall), on machines that differ.",
+        "",
+        *table((*head, "state", "network"), rows),
+        "",
+    ]
+
+
+def _frontier(report: Report) -> list[str]:
+    """Return where encoders' costs lead: the SC2 benchmark's three-way comparison."""
+    rows = [
         (
             report.label(one.method),
             "none" if one.method in report.codecs else millions(one.macs),
@@ -169,40 +113,76 @@ def _encoders(report: Report) -> list[str]:
         for one in report.frontier()
     ]
     return [
-        "## Encoders",
-        "",
-        "Of a method of several bundles, one per rate, the largest encoder counts, and the training of all of them (a",
-        "run that others began from counts once). Where processor time was not counted, minutes are those of the clock",
-        "(wall), on machines that differ.",
-        "",
-        *table(
-            (
-                "method",
-                "MACs",
-                "parameters",
-                "bytes",
-                "images seen",
-                "by one model",
-                "training, processor minutes",
-                "state",
-                "network",
-            ),
-            rows,
-        ),
-        "",
         "## Encoder size, data size, accuracy",
         "",
         f"Bytes where a hull passes {FRONTIER:g} points below the teacher, or at the nearest score that it has.",
         "",
         "![encoder size, data size, accuracy](frontier.png)",
         "",
-        *table(("method", "encoder MACs", "bytes", "top-1 minus teacher"), corners),
+        *table(("method", "encoder MACs", "bytes", "top-1 minus teacher"), rows),
+        "",
+    ]
+
+
+def _settings(report: Report) -> list[str]:
+    rows = [
+        (
+            report.label(one.method),
+            one.setting,
+            f"{one.bytes_mean:,.0f}",
+            "" if one.payload_mean is None else f"{one.payload_mean:,.0f}",
+            f"{one.top1:.2f}",
+            gap(one.top1 - report.teacher_top1, one.top1_ci95),
+            "" if one.encode_ms is None else f"{one.encode_ms:.1f}",
+        )
+        for method in report.methods
+        for one in report.of(method)
+    ]
+    return [
+        "## Every setting",
+        "",
+        "Differences from the teacher are paired, with bootstrap 95 % intervals (10,000 resamples).",
+        "",
+        *table(("method", "setting", "bytes", "payload", "top-1 %", "minus teacher", "encode ms"), rows),
+        "",
+    ]
+
+
+def _equal_score(report: Report) -> list[str]:
+    rows = [
+        (
+            f"{row.below_teacher:g}",
+            f"{row.top1:.2f}",
+            *(size(row.bytes_of[one], row.interval_of[one]) for one in report.methods),
+        )
+        for row in report.equal_score
+    ]
+    return [
+        "## Bytes at equal score",
+        "",
+        "Read off the upper hulls by linear interpolation; a dash where a hull does not reach. In brackets 95 %",
+        f"intervals over {DRAWS:,} draws of the pictures, the same for every method and for the teacher, whose score",
+        "varies with them; none where an end lies beyond the hull, for it does not reach the score in those draws, and",
+        "for methods read from a file.",
+        "",
+        *table(("below teacher", "top-1 %", *(report.label(one) for one in report.methods)), rows),
         "",
     ]
 
 
 def _bd(report: Report) -> list[str]:
     """Return ours against every method, by which curves, and why there is no figure where there is none."""
+    rows = [
+        (
+            report.label(name),
+            _rate(found.rate),
+            _rate(found.payload),
+            signed(found.accuracy.value, "", found.accuracy.interval),
+            "-" if (span := found.rate.span) is None else f"{span[0]:.1f} to {span[1]:.1f}",
+            found.rate.method or "-",
+        )
+        for name, found in report.bd.items()
+    ]
     reasons = {
         f"- {report.label(name)}, {what}: {delta.reason}."
         for name, found in report.bd.items()
@@ -210,6 +190,8 @@ def _bd(report: Report) -> list[str]:
         if delta.reason is not None
     }
     return [
+        "## BD-rate and BD-accuracy",
+        "",
         f"Bytes of {OURS} against each method over equal scores, from {WIDEST:g} to {NEAREST:g} points below the",
         "teacher or as much of that as both hulls cover (the column scores); log bytes. Negative: fewer bytes.",
         f"Payload: the same without headers and container. BD-accuracy: points of top-1 that {OURS} scores more at",
@@ -217,27 +199,10 @@ def _bd(report: Report) -> list[str]:
         f"both have {FEWEST} points or more, else straight lines from point to point. In brackets 95 % intervals over",
         "the same draws of the pictures; hulls, curves, and the scores and bytes that they cover, vary with them.",
         "",
-        *table(
-            ("against", "bytes", "payload", "top-1", "scores, %", "curves"),
-            (
-                (
-                    report.label(name),
-                    _rate(found.rate),
-                    _rate(found.payload),
-                    signed(found.accuracy.value, "", found.accuracy.interval),
-                    _scores(found.rate),
-                    found.rate.method or "-",
-                )
-                for name, found in report.bd.items()
-            ),
-        ),
+        *table(("against", "bytes", "payload", "top-1", "scores, %", "curves"), rows),
         "",
         *(["No figure:", "", *sorted(reasons), ""] if reasons else []),
     ]
-
-
-def _scores(found: Delta) -> str:
-    return "-" if found.span is None else f"{found.span[0]:.1f} to {found.span[1]:.1f}"
 
 
 def _matrix(report: Report) -> list[str]:
@@ -262,6 +227,22 @@ def _rate(found: Delta) -> str:
     return signed(found.value, " %", found.interval)
 
 
+def _nearest(report: Report) -> list[str]:
+    rows = [
+        (
+            one.a,
+            f"{one.bytes_a:,.0f}",
+            report.label(one.method_b) + one.b.removeprefix(one.method_b),
+            size(one.bytes_b),
+            gap(one.top1, (one.low, one.high)),
+        )
+        for one in report.contrasts
+        if one.b != TEACHER
+    ]
+    head = ("ours", "bytes", "theirs", "bytes", "top-1 difference")
+    return ["## Against the setting nearest in bytes", "", *table(head, rows), ""]
+
+
 def _kin(report: Report) -> list[str]:
     """Return our other bundles' levels against what is not ours, a row each; nothing where there are no others."""
     rivals = list(dict.fromkeys(one.method_b for one in report.contrasts_of_kin))
@@ -279,8 +260,27 @@ def _kin(report: Report) -> list[str]:
     ]
 
 
-def _their_name(report: Report, contrast: Contrast) -> str:
-    return report.label(contrast.method_b) + contrast.b.removeprefix(contrast.method_b)
+def _overhead(report: Report) -> list[str]:
+    return [
+        "## Overhead",
+        "",
+        "Mean of packet bytes minus the ideal code length under the integer tables.",
+        "",
+        *table(("level", "bytes"), [(name, f"{extra:.2f}") for name, extra in report.overhead_bytes.items()]),
+        "",
+    ]
+
+
+def _measured(report: Report) -> list[str]:
+    return [
+        "## How it was measured",
+        "",
+        *(f"- {note}" for note in report.notes),
+        *(f"- left out: {name} ({reason})" for name, reason in report.skipped),
+        f"- machine: {json.dumps(report.machine)}",
+        f"- commit: {report.commit or 'not known (no checkout)'}; {report.seconds:.0f} s",
+        "",
+    ]
 
 
 def _minutes(cost: EncoderCost) -> str:
@@ -289,7 +289,3 @@ def _minutes(cost: EncoderCost) -> str:
         return "-" if cost.seconds is None else f"{cost.seconds / 60:,.0f} (wall)"
     held = (f" + {seconds / 60:,.0f} of {name}" for name, seconds in cost.device_seconds.items())
     return f"{cost.processor_seconds / 60:,.0f}{''.join(held)}"
-
-
-def _runs(cost: EncoderCost) -> str:
-    return f" ({len(cost.bundles)} runs)" if len(cost.bundles) > 1 else ""

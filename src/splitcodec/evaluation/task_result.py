@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal, final
 
@@ -159,6 +159,17 @@ def read_earlier(file: Path, *, names: Iterable[str], keys: Iterable[str]) -> Ea
         raise DataError(f"{file}: cannot be read ({error.strerror or error}); give an earlier report") from None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise DataError(f"{file}: no report of `evaluate --task`; give a file that its --out wrote") from None
+
+
+def with_earlier(report: TaskReport, run: Earlier) -> TaskReport:
+    """Return the report with an earlier run's points of methods that it has not got."""
+    more = {point.method for point in run.points} - {point.method for point in report.points}
+    return replace(
+        report,
+        points=(*report.points, *(point for point in run.points if point.method in more)),
+        trained={**report.trained, **{name: said for name, said in run.verdicts.items() if name in more}},
+        other_runs={**report.other_runs, **{name: where for name, where in run.commits.items() if name in more}},
+    )
 
 
 def check_once(files: Sequence[str | Path], earlier: Sequence[Earlier], *, measured: Collection[str]) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, final
 
@@ -17,17 +16,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from splitcodec.ahead import ahead, cores
 from splitcodec.device.image import load_picture
 from splitcodec.device.placed import Letterbox, place_bhwc
 from splitcodec.edge.tasks import Tasks, TaskTail
 from splitcodec.errors import DataError, PictureError, SettingsError
 from splitcodec.evaluation.codecs import Codec, codecs_named
-from splitcodec.evaluation.machine import cores
 from splitcodec.evaluation.result import OURS
 from splitcodec.evaluation.rivals import Rival
 from splitcodec.evaluation.scores import LEAST, Confusion, Seen, Tally, Truth, coco_package, seen_in
 from splitcodec.evaluation.task_entrants import Entrant, entrants_of
-from splitcodec.evaluation.task_result import SCORES, TaskPoint, TaskReport, check_once, read_earlier
+from splitcodec.evaluation.task_result import SCORES, TaskPoint, TaskReport, check_once, read_earlier, with_earlier
 from splitcodec.evaluation.video import VideoCodec
 from splitcodec.layouts.find import read_split
 from splitcodec.layouts.sample import DataSet, Sample
@@ -84,42 +83,12 @@ def evaluate_task(
     like = {"task": task, "data": labelled.name, "split": split, "side": bench.side}
     for one in earlier:
         one.check(like)  # what can be told now is not told after hours
-    chunks = [labelled.samples[at : at + CHUNK] for at in range(0, len(labelled.samples), CHUNK)]
-    tell, done = progress or (lambda *_: None), 0
-    tell(0, len(labelled.samples))
-    tallies: dict[tuple[str, str], Tally] = {}
-    truth: list[Truth] = []
-    skipped: list[str] = []
-    with ThreadPoolExecutor(threads or cores()) as pool:
-        try:
-            for chunk, (found, broken) in zip(chunks, pool.map(bench.read, chunks), strict=True):
-                for read in found:
-                    truth.append(read.truth)
-                    for key, said in read.said.items():
-                        tallies.setdefault(key, Tally(len(labelled.classes))).add(said, size=read.sizes.get(key, 0))
-                skipped += broken
-                done += len(chunk)
-                tell(done, len(labelled.samples))
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    if not truth:
-        raise DataError(f"none of {len(labelled.samples)} pictures can be read; the first: {skipped[0]}")
+    tallies, truth, skipped = _score(bench, labelled, threads=threads or cores(), tell=progress or (lambda *_: None))
     teacher = tallies.pop(_TEACHER).scores(truth)
-    points = [TaskPoint(*key, tally.bytes_mean, tally.scores(truth)) for key, tally in tallies.items()]
-    trained = {one.method: one.trained for one in entrants if one.method != OURS}
-    other_runs: dict[str, str] = {}
-    for run in earlier:
-        run.check({"images": len(truth)}, teacher=teacher)
-        here = {point.method for point in points}
-        points += [point for point in run.points if point.method not in here]
-        more = {point.method for point in run.points} - here
-        trained |= {name: verdict for name, verdict in run.verdicts.items() if name in more}
-        other_runs |= {name: where for name, where in run.commits.items() if name in more}
-    return TaskReport(
+    report = TaskReport(
         task=task,
         teacher=teacher,
-        points=tuple(points),
+        points=tuple(TaskPoint(*key, tally.bytes_mean, tally.scores(truth)) for key, tally in tallies.items()),
         bundle=opened.ident,
         data=labelled.name,
         split=split,
@@ -127,9 +96,31 @@ def evaluate_task(
         side=bench.side,
         skipped=tuple(skipped),
         seconds=time.monotonic() - begin,
-        trained=trained,
-        other_runs=other_runs,
+        trained={one.method: one.trained for one in entrants if one.method != OURS},
     )
+    for one in earlier:
+        one.check({"images": len(truth)}, teacher=teacher)
+        report = with_earlier(report, one)
+    return report
+
+
+def _score(
+    bench: _Bench, data: DataSet, *, threads: int, tell: Progress
+) -> tuple[dict[tuple[str, str], Tally], list[Truth], list[str]]:
+    """Return what adds up to scores by method and setting, the truth, and which pictures cannot be read."""
+    tallies, truth, skipped = dict[tuple[str, str], Tally](), list[Truth](), list[str]()
+    tell(0, len(data.samples))
+    chunks = [data.samples[at : at + CHUNK] for at in range(0, len(data.samples), CHUNK)]
+    for found, broken in ahead(bench.read, chunks, threads=threads):
+        for read in found:
+            truth.append(read.truth)
+            for key, said in read.said.items():
+                tallies.setdefault(key, Tally(len(data.classes))).add(said, size=read.sizes.get(key, 0))
+        skipped += broken
+        tell(len(truth) + len(skipped), len(data.samples))
+    if not truth:
+        raise DataError(f"none of {len(data.samples)} pictures can be read; the first: {skipped[0]}")
+    return tallies, truth, skipped
 
 
 class _Read(NamedTuple):

@@ -20,7 +20,7 @@ from splitcodec.errors import PictureError
 from splitcodec.evaluation.result import ANOTHER, ELSEWHERE, SAME, TUNED
 from splitcodec.evaluation.rivals import HEAD, TAIL, Entrant
 from splitcodec.wire.bundle import Bundle
-from splitcodec.wire.graphs import weights_of
+from splitcodec.wire.graphs import weight_digests
 
 _ASKED: Final = 3  # pictures
 _APART: Final = 2e-3  # largest difference of a probability; sums in another order, and weights of 16 bits
@@ -47,8 +47,8 @@ def relation(rival: Bundle, main: Bundle, *, edges: tuple[Edge, Edge], crops: Se
         return TUNED
     if crops and all(_alike(edges, image_hwc) for image_hwc in crops):
         return SAME if theirs[1] == ours[1] else ELSEWHERE  # the same tail: cut at the same layer
-    known = weights_of(main.read(HEAD), name=HEAD) | weights_of(main.read(TAIL), name=TAIL)
-    head = weights_of(rival.read(HEAD), name=HEAD)
+    known = weight_digests(main.read(HEAD), name=HEAD) | weight_digests(main.read(TAIL), name=TAIL)
+    head = weight_digests(rival.read(HEAD), name=HEAD)
     return TUNED if head and head <= known else ANOTHER
 
 

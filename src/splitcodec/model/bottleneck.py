@@ -25,17 +25,18 @@ from splitcodec.model.parts import Coded, Quantise, TableBottleneck
 
 WIDTHS: Final = (3, 3, 3)
 _FLOOR: Final = 1e-9
+_INIT_SCALE: Final = 10.0
 
 
 @final
 class FactorizedPrior(nn.Module):
     """`count` one-dimensional densities, each a small monotone network: 1, `widths`, 1."""
 
-    def __init__(self, count: int, *, widths: tuple[int, ...] = WIDTHS, init_scale: float = 10.0) -> None:
+    def __init__(self, count: int, *, widths: tuple[int, ...] = WIDTHS) -> None:
         super().__init__()
         sizes = (1, *widths, 1)
-        scale = init_scale ** (1 / (len(widths) + 1))
-        self.first_std = init_scale * math.pi / math.sqrt(3)
+        scale = _INIT_SCALE ** (1 / (len(widths) + 1))
+        self.first_std = _INIT_SCALE * math.pi / math.sqrt(3)
         """Standard deviation of each density before it learns, a logistic one, nearly."""
         self.matrices = nn.ParameterList()
         self.biases = nn.ParameterList()

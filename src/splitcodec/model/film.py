@@ -15,6 +15,7 @@ from typing import final
 import torch
 from torch import Tensor, nn
 
+_INNER = 64  # what is seen of a latent
 _STEEP = 1e3  # a symbol of 1 is at least 1 / 1000 after division by its gain
 
 
@@ -31,11 +32,11 @@ def seen_of(latent_bchw: Tensor) -> Tensor:
 class Film(nn.Module):
     """Latent (B, channels, h, w) -> a factor and a shift (B, width, 1, 1) for each of `widths`; at first 1 and 0."""
 
-    def __init__(self, channels: int, widths: Sequence[int], *, inner: int = 64) -> None:
+    def __init__(self, channels: int, widths: Sequence[int]) -> None:
         super().__init__()
-        self.look = nn.Conv2d(2 * channels, inner, 1)
-        self.factors = nn.ModuleList(nn.Conv2d(inner, width, 1) for width in widths)
-        self.shifts = nn.ModuleList(nn.Conv2d(inner, width, 1) for width in widths)
+        self.look = nn.Conv2d(2 * channels, _INNER, 1)
+        self.factors = nn.ModuleList(nn.Conv2d(_INNER, width, 1) for width in widths)
+        self.shifts = nn.ModuleList(nn.Conv2d(_INNER, width, 1) for width in widths)
         for layer in (*self.factors, *self.shifts):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)

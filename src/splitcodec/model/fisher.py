@@ -16,7 +16,7 @@ import torch.nn.functional as nnf
 from torch import Tensor, nn
 
 _FLOOR = 0.02  # share of a plain squared error: what the answer does not see is not quite free
-_BATCH = 16
+_BATCH, _DRAWS = 16, 2
 
 
 class Metric(NamedTuple):
@@ -26,9 +26,7 @@ class Metric(NamedTuple):
     inverse_dd: Tensor
 
 
-def fisher_metric(
-    tail: nn.Module, feature_bchw: Tensor, spread_c: Tensor, *, up: int, draws: int = 2, seed: int = 0
-) -> Metric:
+def fisher_metric(tail: nn.Module, feature_bchw: Tensor, spread_c: Tensor, *, up: int, seed: int = 0) -> Metric:
     """Return the metric of patches (C * up * up numbers) of the feature divided by `spread_c`, (C) or (1, C, 1, 1).
 
     `tail` maps features (B, C, H, W) to logits, or to (logits, *others). Scaled so that a feature of unit variance in
@@ -38,7 +36,7 @@ def fisher_metric(
     size = feature_bchw.shape[1] * up * up
     total_dd = torch.zeros(size, size, dtype=torch.float64, device=feature_bchw.device)
     for part_bchw in torch.split(feature_bchw, _BATCH):
-        for _ in range(draws):
+        for _ in range(_DRAWS):
             found = part_bchw.detach().float().requires_grad_()
             with torch.enable_grad():
                 out = tail(found)

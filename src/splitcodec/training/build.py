@@ -27,7 +27,6 @@ from splitcodec.model.transforms import Decoder, PerColour, Squeeze
 from splitcodec.training.graphs import folded
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.students import (
-    DecoderRecipe,
     HyperpriorRecipe,
     ImageRecipe,
     PaperRecipe,
@@ -82,38 +81,19 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
     decoder: FeatureDecoder
     encoder: nn.Module
     match sizes:
-        case SqueezeRecipe():
-            encoder = Squeeze(
-                teacher.stem_width, channels, widths=sizes.widths, halvings=sizes.halvings, linear=sizes.linear
-            )
-            bottleneck = _bottleneck(recipe)
-            decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
-        case PatchRecipe():
-            stem = tuple(Patch(patch.width, patch.kernel, patch.stride) for patch in sizes.patches)
-            encoder = PatchEncoder(
+        case SqueezeRecipe() | PatchRecipe() | ThinnedRecipe():
+            encoder, bottleneck = _encoder(sizes, recipe, teacher), _bottleneck(recipe)
+            decoder = Decoder(
                 channels,
-                stem=stem,
-                blocks=sizes.blocks,
-                inner=sizes.inner,
-                widths=sizes.widths,
-                halvings=sizes.halvings,
-            )
-            bottleneck = _bottleneck(recipe)
-            decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
-        case ThinnedRecipe():
-            _check_sides(recipe, sizes, stride=_layers_below(teacher).stride)
-            stem_copy = _thinned(sizes, whole_stem(teacher)).requires_grad_(requires_grad=True)
-            end = ending(stem_copy)
-            squeeze = Squeeze(
-                _layers_below(teacher).width if end is None else layer_of(stem_copy, end.depthwise).out_channels,
-                channels,
-                widths=sizes.widths,
-                halvings=sizes.halvings,
+                teacher.width,
+                width=sizes.decoder.width,
+                blocks=sizes.decoder.blocks,
+                up=up,
+                up_width=sizes.decoder.up_width,
+                up_blocks=sizes.decoder.up_blocks,
                 linear=sizes.linear,
+                adapt=sizes.decoder.adapt,
             )
-            encoder = Thinned(stem_copy, squeeze, share=sizes.share, stride=_layers_below(teacher).stride)
-            bottleneck = _bottleneck(recipe)
-            decoder = _decoder(sizes.decoder, channels, teacher.width, up=up, linear=sizes.linear)
         case PaperRecipe():
             encoder = paper.PaperEncoder(channels, widths=sizes.widths, centred=sizes.centred)
             bottleneck = _bottleneck(recipe)
@@ -125,13 +105,37 @@ def build_student(recipe: Recipe, teacher: Teacher) -> Student:
             encoder, bottleneck = pictures.PictureEncoder(channels, width=sizes.width), _bottleneck(recipe)
             decoder = pictures.PictureDecoder(channels, width=sizes.width)
         case HyperpriorRecipe():
-            encoder, bottleneck = (
-                pictures.PictureEncoder(channels, width=sizes.width),
-                Hyperprior(channels, width=sizes.width),
-            )
+            encoder = pictures.PictureEncoder(channels, width=sizes.width)
+            bottleneck = Hyperprior(channels, width=sizes.width)
             decoder = pictures.PictureDecoder(channels, width=sizes.width)
     tail = copy.deepcopy(teacher.tail) if recipe.own_tail() else None
     return Student(encoder, bottleneck, decoder, tail=tail)
+
+
+def _encoder(sizes: SqueezeRecipe | PatchRecipe | ThinnedRecipe, recipe: Recipe, teacher: Teacher) -> nn.Module:
+    match sizes:
+        case SqueezeRecipe():
+            return _squeeze(sizes, teacher.stem_width)
+        case PatchRecipe():
+            return PatchEncoder(
+                sizes.channels,
+                stem=tuple(Patch(patch.width, patch.kernel, patch.stride) for patch in sizes.patches),
+                blocks=sizes.blocks,
+                inner=sizes.inner,
+                widths=sizes.widths,
+                halvings=sizes.halvings,
+            )
+        case ThinnedRecipe():
+            below = _layers_below(teacher)
+            _check_sides(recipe, sizes, stride=below.stride)
+            stem = _thinned(sizes, whole_stem(teacher)).requires_grad_(requires_grad=True)
+            end = ending(stem)
+            squeeze = _squeeze(sizes, below.width if end is None else layer_of(stem, end.depthwise).out_channels)
+            return Thinned(stem, squeeze, share=sizes.share, stride=below.stride)
+
+
+def _squeeze(sizes: SqueezeRecipe | ThinnedRecipe, width: int) -> Squeeze:
+    return Squeeze(width, sizes.channels, widths=sizes.widths, halvings=sizes.halvings, linear=sizes.linear)
 
 
 def whole_stem(teacher: Teacher) -> fx.GraphModule:
@@ -190,20 +194,6 @@ def _bottleneck(recipe: Recipe) -> Bottleneck:
         first_gain=first if levels.first_gain is None else levels.first_gain,
         last_gain=last if levels.last_gain is None else levels.last_gain,
         widths=recipe.student.prior if isinstance(recipe.student, PaperRecipe) else WIDTHS,
-    )
-
-
-def _decoder(sizes: DecoderRecipe, channels: int, out: int, *, up: int, linear: bool = False) -> Decoder:
-    return Decoder(
-        channels,
-        out,
-        width=sizes.width,
-        blocks=sizes.blocks,
-        up=up,
-        up_width=sizes.up_width,
-        up_blocks=sizes.up_blocks,
-        linear=linear,
-        adapt=sizes.adapt,
     )
 
 

@@ -10,7 +10,6 @@ import hashlib
 import io
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -18,6 +17,7 @@ from typing import Final, final
 import numpy as np
 from numpy.typing import NDArray
 
+from splitcodec.ahead import ahead
 from splitcodec.device.client import Device
 from splitcodec.edge.decoder import Decoder
 from splitcodec.errors import DataError, PictureError
@@ -146,17 +146,16 @@ def see(
             return str(error)
 
     left = [number for number in range(len(pictures)) if number not in vectors and number not in skipped]
-    with ThreadPoolExecutor(threads) as pool:
-        for begin in range(0, len(left), 8 * threads):
-            some = left[begin : begin + 8 * threads]
-            for number, found in zip(some, pool.map(look, some), strict=True):
-                if isinstance(found, str):
-                    skipped[number] = found
-                else:
-                    vectors[number] = found
-            kept.save(vectors, skipped)
-            if progress is not None:
-                progress(len(vectors) + len(skipped), len(pictures))
+    for begin in range(0, len(left), 8 * threads):
+        some = left[begin : begin + 8 * threads]
+        for number, found in zip(some, ahead(look, some, threads=threads), strict=True):
+            if isinstance(found, str):
+                skipped[number] = found
+            else:
+                vectors[number] = found
+        kept.save(vectors, skipped)
+        if progress is not None:
+            progress(len(vectors) + len(skipped), len(pictures))
     if not vectors:
         raise DataError(f"none of {len(pictures)} pictures can be read; give others")
     order = sorted(vectors)

@@ -168,12 +168,12 @@ class Network(nn.Module):
         self._mix_as(contexts.freq_ks[EIGHTHS * first : EIGHTHS * (first + WIDTHS)])
 
     @torch.enable_grad()
-    def _mix_as(self, freq_ks: NDArray[np.uint32], *, steps: int = 400) -> None:
+    def _mix_as(self, freq_ks: NDArray[np.uint32]) -> None:
         """Bring the mixtures near rows of frequencies."""
         wanted = torch.from_numpy(freq_ks.astype(np.float32))
         wanted = wanted / wanted.sum(dim=1, keepdim=True)
         optimizer = torch.optim.Adam([self.share, self.narrow], lr=0.05)
-        for _ in range(steps):
+        for _ in range(400):
             loss = -(wanted * torch.log(self._rows(self.share, self.narrow).clamp(min=1e-7))).sum(dim=1).mean()
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]

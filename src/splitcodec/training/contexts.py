@@ -32,6 +32,7 @@ _GROWTH: Final = ((2, 4), (3, 4), (5, 4), (8, 2), (12, 2), (20, 2))  # channels 
 _LAST_PASSES: Final = 2
 _SPARE: Final = 24  # widths that are repeated at either end of a set
 _FEW: Final = 11  # levels, of which two share a set of rows; of more, three
+_SEED: Final = 0
 _LEARNING_RATE: Final = 5e-3
 _LATER_RATE: Final = 3e-3  # of networks that have learned before
 
@@ -44,7 +45,6 @@ def fit(
     *,
     steps: int = STEPS,
     start: Contexts | None = None,
-    seed: int = 0,
     memory: Path | None = None,
     progress: Progress | None = None,
 ) -> Contexts:
@@ -65,10 +65,10 @@ def fit(
     if start is not None:
         check_start(start, levels=levels, channels=channels)
         order_c = start.order_c
-    told = (latent_nchw, gain_lc, np.array([steps, seed]))
+    told = (latent_nchw, gain_lc, np.array([steps, _SEED]))
     begun = b"" if start is None else start.shared_bytes()
     kept = Memory(memory, [*(array.tobytes() for array in told), begun])
-    torch.manual_seed(seed)
+    torch.manual_seed(_SEED)
     network = Network(steps_of(group_g, passes_g), torch.from_numpy(spread_c[order_c]))
     done = _resumed(kept.load(), network)
     for level in range(len(done.parts), levels):

@@ -9,7 +9,6 @@ import hashlib
 import math
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, final
 
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from splitcodec.ahead import ahead
 from splitcodec.device.image import load_picture
 from splitcodec.device.placed import crop_bhwc
 from splitcodec.errors import DataError, PictureError
@@ -111,12 +111,7 @@ class Photographs:
         With `window`, a square of that side out of each crop, (batch, 3, window, window). `stream` tells apart stages
         and processes. Raises DataError when no photograph can be read.
         """
-        with ThreadPoolExecutor(2) as pool:
-            ahead: list[Future[Crops]] = []
-            for step in range(first_step, last_step):
-                while len(ahead) < 4 and step + len(ahead) < last_step:
-                    ahead.append(pool.submit(self._batch, step + len(ahead), batch, stream, window))
-                yield ahead.pop(0).result()
+        yield from ahead(lambda step: self._batch(step, batch, stream, window), range(first_step, last_step), threads=2)
 
     def first(self, count: int) -> Tensor:
         """Return some random crops, always the same ones: uint8 (count, 3, crop, crop)."""
@@ -169,8 +164,7 @@ class Photographs:
 
     def decoded(self, threads: int, *, every: int = 1) -> list[tuple[NDArray[np.uint8], int]]:
         """Decode all photographs that can be read, or one of so many, with their labels."""
-        with ThreadPoolExecutor(threads) as pool:
-            arrays = list(pool.map(self._decoded, range(0, len(self.paths), every)))
+        arrays = ahead(self._decoded, range(0, len(self.paths), every), threads=threads)
         return [(one, label) for one, label in zip(arrays, self._labels[::every], strict=True) if one is not None]
 
     def _random_crop(self, array: NDArray[np.uint8], random: np.random.Generator, side: int) -> NDArray[np.uint8]:

@@ -186,12 +186,15 @@ def _begin_from_run(folder: Path, recipe: Recipe, student: Student) -> None:
     if run.recipe().teacher != recipe.teacher:
         raise RecipeError(f"start: {folder} has another teacher section; both must agree to the letter")
     theirs, own = run.weights(), student.state_dict()
-    kept = {} if any(name.startswith("tail.") for name in theirs) else _of(own, "tail.")
+    tuned = any(name.startswith("tail.") for name in theirs)
+    kept = {} if tuned else {name: one for name, one in own.items() if name.startswith("tail.")}
     try:
         if recipe.lead is None:
             student.load_state_dict({**theirs, **kept})
         else:
-            student.squeeze.load_state_dict(_below(theirs, "squeeze."))
+            prefix = "squeeze."
+            below = {name.removeprefix(prefix): one for name, one in theirs.items() if name.startswith(prefix)}
+            student.squeeze.load_state_dict(below)
     except RuntimeError as error:
         raise RecipeError(
             f"start: the student in {folder} has other shapes ({one_line(error)}); make them the same"
@@ -202,14 +205,6 @@ def begins_with_tail(recipe: Recipe) -> bool:
     """Say whether a student with a tail of its own takes over one that an earlier run has tuned."""
     start = recipe.start if recipe.own_tail() and recipe.lead is None else None
     return start is not None and is_run(start) and Run(start).recipe().own_tail()
-
-
-def _below(state: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _of(state: dict[str, Any], prefix: str) -> dict[str, Any]:
-    return {name: value for name, value in state.items() if name.startswith(prefix)}
 
 
 def totals(earlier: list[Earlier], *, images: int, spent: Spent) -> dict[str, Any]:

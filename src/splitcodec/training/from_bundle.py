@@ -123,10 +123,10 @@ def _whole(one_bchw: Tensor, levels: int) -> Tensor:
 
 def _load(key: str, bundle: Bundle, graph: str, module: nn.Module, *, prefix: str = "") -> None:
     """Copy a graph's weights into the layers of the same names."""
-    load_convolutions(weights_of(bundle, graph), module, prefix=prefix, graph=f"{key}: {bundle.ident}: {graph}.onnx")
+    load_convolutions(layer_weights(bundle, graph), module, prefix=prefix, graph=f"{key}: {bundle.ident}: {graph}.onnx")
 
 
-def weights_of(bundle: Bundle, graph: str) -> dict[str, NDArray[np.float32]]:
+def layer_weights(bundle: Bundle, graph: str) -> dict[str, NDArray[np.float32]]:
     """Return a graph's weights by the names of the layers, batch norm folded into them."""
     return {
         one.name.removesuffix("_f16"): numpy_helper.to_array(one).astype(np.float32)

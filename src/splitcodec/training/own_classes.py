@@ -8,8 +8,7 @@ bundle, from packets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple, final
 
@@ -18,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from splitcodec.ahead import ahead
 from splitcodec.device.client import Device
 from splitcodec.edge.answer import Edge
 from splitcodec.errors import DataError, PictureError, SplitcodecError
@@ -120,7 +120,7 @@ def score(
     """
     bench = _Bench(bundle)
     rows, skipped = list[_Answered](), list[str]()
-    for done, found in enumerate(_all(bench, pictures, threads=threads), 1):
+    for done, found in enumerate(ahead(bench.answered, pictures, threads=threads), 1):
         if isinstance(found, str):
             skipped.append(found)
         else:
@@ -167,12 +167,6 @@ class _Bench:
                 raise answer
             right.append(answer["answers"]["classify"][0]["index"] == picture.index)
         return _Answered([len(packet) for packet in packets], right)
-
-
-def _all(bench: _Bench, pictures: Sequence[Picture], *, threads: int) -> Iterator[_Answered | str]:
-    with ThreadPoolExecutor(threads) as pool:
-        for begin in range(0, len(pictures), 8 * threads):
-            yield from pool.map(bench.answered, pictures[begin : begin + 8 * threads])
 
 
 def _aside(seen: Seen) -> NDArray[np.bool_]:

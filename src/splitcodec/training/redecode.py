@@ -23,7 +23,7 @@ from splitcodec.errors import BundlePart, RunError, SettingsError
 from splitcodec.model.transforms import Decoder
 from splitcodec.training.build import build_student, build_teacher
 from splitcodec.training.earlier import is_run, parts_below, tunes_decoder_alone, with_all
-from splitcodec.training.from_bundle import opened, weights_of
+from splitcodec.training.from_bundle import layer_weights, opened
 from splitcodec.training.graphs import folded, to_onnx
 from splitcodec.training.run import Run
 from splitcodec.training.spent import all_of, spent_of
@@ -139,7 +139,7 @@ def _began(run: Run, bundle: Bundle) -> Bundle:
 @torch.no_grad()
 def _draw_back(decoder: nn.Module, bundle: Bundle, share: float) -> None:
     """Leave a folded decoder's weights at a share of the way from the bundle's, which have the same names."""
-    before = weights_of(bundle, "decoder")
+    before = layer_weights(bundle, "decoder")
     if any(name not in before for name in decoder.state_dict()):
         raise RunError(f"share {share:g}: {bundle.ident}'s decoder lacks layers of the run's; leave the share out")
     for name, one in decoder.state_dict().items():

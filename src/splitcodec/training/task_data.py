@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple, final
 
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor
 
+from splitcodec.ahead import ahead
 from splitcodec.device.image import load_picture
 from splitcodec.device.placed import GREY, letterbox_size
 from splitcodec.errors import DataError, PictureError
@@ -77,13 +77,9 @@ class LabelledPictures:
         self.count = sum(len(members) for members, _ in self._groups)
 
     def batches(self, first_step: int, last_step: int, *, batch: int, stream: int) -> Iterator[Batch]:
-        """Yield a batch for each step, made ahead of time by a thread; `stream` tells stages and processes apart."""
-        with ThreadPoolExecutor(2) as pool:
-            ahead: list[Future[Batch]] = []
-            for step in range(first_step, last_step):
-                while len(ahead) < 3 and step + len(ahead) < last_step:
-                    ahead.append(pool.submit(self.batch, step + len(ahead), size=batch, stream=stream))
-                yield ahead.pop(0).result()
+        """Yield a batch for each step, made ahead of time by threads; `stream` tells stages and processes apart."""
+        steps = range(first_step, last_step)
+        yield from ahead(lambda step: self.batch(step, size=batch, stream=stream), steps, threads=2)
 
     def batch(self, step: int, *, size: int, stream: int) -> Batch:
         """Return the batch of one step."""

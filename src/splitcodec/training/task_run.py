@@ -122,7 +122,7 @@ def _digest(data: DataSet) -> str:
     return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def weights_of(parts: dict[str, nn.Module]) -> dict[str, Tensor]:
+def part_weights(parts: dict[str, nn.Module]) -> dict[str, Tensor]:
     """Return the weights of several modules, each under its name."""
     return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
 
@@ -130,7 +130,7 @@ def weights_of(parts: dict[str, nn.Module]) -> dict[str, Tensor]:
 def put_weights(
     parts: dict[str, nn.Module], weights: dict[str, Tensor], *, only: tuple[str, ...] | None = None
 ) -> None:
-    """Load what `weights_of` gave into modules of the same names. Raises RunError where they do not fit."""
+    """Load what `part_weights` gave into modules of the same names. Raises RunError where they do not fit."""
     for name, part in parts.items():
         if only is not None and name not in only:
             continue

@@ -35,7 +35,7 @@ from splitcodec.training.task_from_bundle import take_teacher
 from splitcodec.training.task_networks import Networks, check_side
 from splitcodec.training.task_optimise import average, optimizer_of, rate_at, share_kept, thaw
 from splitcodec.training.task_recipe import HeadStage, TaskRecipe, TaskStage
-from splitcodec.training.task_run import TaskRun, put_weights, weights_of
+from splitcodec.training.task_run import TaskRun, part_weights, put_weights
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.durable import check_folder
 
@@ -104,7 +104,7 @@ def train_task(
         "distil_epochs": recipe.distil_epochs,
         "scores": run.scores(),
     }
-    run.finish(weights_of(networks.trained(recipe)), final)
+    run.finish(part_weights(networks.trained(recipe)), final)
     return final
 
 
@@ -177,10 +177,10 @@ class _Trainer:
                 saved = now
                 trainer = {
                     "optimizer": optimizer.state_dict(),
-                    "live": weights_of(learning),
+                    "live": part_weights(learning),
                     **random_state(self.fabric.device),
                 }
-                self.run.run.save(weights_of(networks.trained(recipe)), trainer, state)
+                self.run.run.save(part_weights(networks.trained(recipe)), trainer, state)
                 if now > deadline and not last:
                     return False
         return True

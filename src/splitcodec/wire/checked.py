@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from typing import TypeVar
 
 from splitcodec.errors import BundleFormat, BundleHash, BundlePart, BundleUnsafe, TablesError
 from splitcodec.wire import archive
@@ -10,6 +12,8 @@ from splitcodec.wire.coder import BY_CONTEXT, RETIRED
 from splitcodec.wire.contexts import FILE, Contexts
 from splitcodec.wire.manifest import FileEntry, Manifest
 from splitcodec.wire.tables import Tables
+
+T = TypeVar("T", Tables, Contexts)
 
 
 def check_files(manifest: Manifest, files: archive.Source) -> None:
@@ -36,17 +40,7 @@ def check_files(manifest: Manifest, files: archive.Source) -> None:
 
 def read_tables(files: archive.Source, name: str, *, manifest: Manifest) -> Tables:
     """Return a table set that the manifest lists. Raises BundleFormat, BundleHash."""
-    what = f"{manifest.ident}: {name}"
-    try:
-        tables = Tables.load(read_checked(files, name, entry=manifest.files[name]), what=what)
-    except TablesError as error:
-        raise BundleFormat(f"{what}: {error}") from error
-    if (tables.levels, tables.channels) != (manifest.levels, manifest.channels):
-        raise BundleFormat(
-            f"{what}: {tables.levels} levels and {tables.channels} channels, the manifest says {manifest.levels} and "
-            f"{manifest.channels}"
-        )
-    return tables
+    return _loaded(Tables.load, files, name, manifest=manifest)
 
 
 def read_contexts(files: archive.Source, *, manifest: Manifest) -> Contexts | None:
@@ -58,19 +52,23 @@ def read_contexts(files: archive.Source, *, manifest: Manifest) -> Contexts | No
         )
     if BY_CONTEXT not in manifest.codings:
         return None
-    what = f"{manifest.ident}: {FILE}"
     if FILE not in manifest.files:
-        raise BundlePart(f"{what}: missing, though the manifest lists coding id {BY_CONTEXT}")
+        raise BundlePart(f"{manifest.ident}: {FILE}: missing, though the manifest lists coding id {BY_CONTEXT}")
+    return _loaded(Contexts.load, files, FILE, manifest=manifest)
+
+
+def _loaded(load: Callable[..., T], files: archive.Source, name: str, *, manifest: Manifest) -> T:
+    what = f"{manifest.ident}: {name}"
     try:
-        contexts = Contexts.load(read_checked(files, FILE, entry=manifest.files[FILE]), what=what)
+        found = load(read_checked(files, name, entry=manifest.files[name]), what=what)
     except TablesError as error:
         raise BundleFormat(f"{what}: {error}") from error
-    if (contexts.levels, contexts.channels) != (manifest.levels, manifest.channels):
+    if (found.levels, found.channels) != (manifest.levels, manifest.channels):
         raise BundleFormat(
-            f"{what}: {contexts.levels} levels and {contexts.channels} channels, the manifest says {manifest.levels} "
-            f"and {manifest.channels}"
+            f"{what}: {found.levels} levels and {found.channels} channels, the manifest says {manifest.levels} and "
+            f"{manifest.channels}"
         )
-    return contexts
+    return found
 
 
 def read_checked(files: archive.Source, name: str, *, entry: FileEntry) -> bytes:

@@ -41,7 +41,7 @@ def check_graph(model: bytes, *, name: str) -> None:
     _walk(memoryview(model), message="Model", name=name, depth=0, seen=itertools.count(1))
 
 
-def weights_of(model: bytes, *, name: str) -> frozenset[bytes]:
+def weight_digests(model: bytes, *, name: str) -> frozenset[bytes]:
     """Return the SHA-256 of each large tensor of a graph's weights, whatever it is called. Raises BundleFormat."""
     found = set()
     for number, wire, graph in _fields(memoryview(model), name=name):
