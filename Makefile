@@ -92,7 +92,7 @@ soak-ray: $(RAY)/.ray  ## Ray Serve under load while a replica is killed; puts t
 soak-pythons:  ## test-slim under each Python of PYTHONS that is on this machine, in .venv-python3.*
 	$(call under_each,test-slim)
 
-soak-pythons-all:  ## the same with test-all: PyTorch under each of them, in .venv-python3.*-all (6 GB and an hour each)
+soak-pythons-all:  ## the same with test-all: PyTorch under each of them, in .venv-python3.*-all (6 GB each)
 	$(call under_each,test-all)
 
 load: $(VENV)/.dev  ## the edge server under load, each answer checked, killed twice: reports/load.json (REQUESTS=number)
