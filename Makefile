@@ -15,7 +15,15 @@ REQUESTS ?= 20000
 # tests of one file share what they train or start, so files are dealt out, not tests; SIDE_BY_SIDE= runs them one by one
 SIDE_BY_SIDE ?= -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo test test-all test-slim check format wheel wheel-device evaluate arena ablations latency results plots train load soak soak-ray soak-pythons clean
+# $(call under_each,TARGET): a Python that is not on this machine is said and left out, the first under which TARGET fails ends it
+define under_each
++@tried=; for python in $(PYTHONS); do \
+	$$python -c 0 2> /dev/null || { echo "$$python is not here"; continue; }; \
+	$(MAKE) $(1) PYTHON=$$python SLIM=.venv-$$python VENV=.venv-$$python-all || exit; tried="$$tried $$python"; \
+done; test -n "$$tried" && echo "held under$$tried"
+endef
+
+.PHONY: help demo test test-all test-slim check format wheel wheel-device evaluate arena ablations latency results plots train load soak soak-ray soak-pythons soak-pythons-all clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -82,16 +90,16 @@ soak-ray: $(RAY)/.ray  ## Ray Serve under load while a replica is killed; puts t
 	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -q -m soak --timeout 900 -o faulthandler_timeout=960 tests/edge/test_grow.py
 
 soak-pythons:  ## test-slim under each Python of PYTHONS that is on this machine, in .venv-python3.*
-	@tried=; for python in $(PYTHONS); do \
-		$$python -c 0 2> /dev/null || { echo "$$python is not here"; continue; }; \
-		$(MAKE) test-slim PYTHON=$$python SLIM=.venv-$$python || exit; tried="$$tried $$python"; \
-	done; test -n "$$tried" && echo "held under$$tried"
+	$(call under_each,test-slim)
+
+soak-pythons-all:  ## the same with test-all: PyTorch under each of them, in .venv-python3.*-all (6 GB each)
+	$(call under_each,test-all)
 
 load: $(VENV)/.dev  ## the edge server under load, each answer checked, killed twice: reports/load.json (REQUESTS=number)
 	$(BIN)/python benchmarks/load.py --requests $(REQUESTS) --out reports/load.json
 
 clean:  ## remove what make made (not runs/)
-	rm -rf $(VENV) $(SLIM) $(RAY) $(addprefix .venv-,$(PYTHONS)) dist build demo-out evaluate-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SLIM) $(RAY) $(addprefix .venv-,$(PYTHONS) $(PYTHONS:=-all)) dist build demo-out evaluate-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'splitcodec needs Python 3.11 or newer')"

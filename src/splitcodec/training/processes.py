@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,8 +52,19 @@ def launched(devices: int, *, precision: str) -> Fabric:
     logging.getLogger("lightning_fabric.utilities.distributed").setLevel(logging.WARNING)
     # a depthwise weight has several layouts that are one; the copy that DDP warns of is of a few numbers
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
+    if devices > 1 and fabric.device.type == "cpu":
+        _meet_here()
     fabric.launch()
     return fabric
+
+
+def _meet_here() -> None:
+    """Let processes of one machine talk over its loopback, unless GLOO_SOCKET_IFNAME says otherwise.
+
+    Gloo would look for the address of the machine's name, and each process warns where that has none.
+    """
+    if loopback := {"lo", "lo0"} & {name for _, name in socket.if_nameindex()}:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", loopback.pop())
 
 
 def first_says(fabric: Fabric, flag: bool) -> bool:
