@@ -68,9 +68,9 @@ def section(report: Mapping[str, Any]) -> list[str]:
 _BEFORE_TOLD: Final = (
     "",
     f"`{BEFORE}`: the same packets as they were answered before the decoder had a switch, by what it learned of clean",
-    "pictures alone. What it learned since of noisy, blurred, flat and badly lit ones, held against the teacher on clean",
-    "ones, serves the packets that look so ([how](train-your-own.md#noise-blur-and-light)). JPEG and pixelation it has",
-    "never seen.",
+    "pictures alone. What it learned since of noisy, blurred, flat and badly lit ones, held against the teacher on",
+    "clean ones, serves the packets that look so ([how](train-your-own.md#noise-blur-and-light)). JPEG and pixelation",
+    "it has never seen.",
 )
 
 

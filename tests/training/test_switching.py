@@ -13,7 +13,7 @@ from splitcodec.errors import DataError, RunError
 from splitcodec.model.switched import Switch
 from splitcodec.training import switching
 from splitcodec.training.distill import train
-from splitcodec.training.from_bundle import weights_of
+from splitcodec.training.from_bundle import layer_weights
 from splitcodec.training.recipe import Recipe
 from splitcodec.training.redecode import redecode
 from splitcodec.wire.bundle import Bundle
@@ -51,7 +51,7 @@ def made(bundle: Bundle, runs: list[Path], photos: Path, tmp_path_factory: pytes
 
 
 def test_a_bundle_keeps_its_decoder_and_has_the_other_beside_it(bundle: Bundle, made: Bundle) -> None:
-    before, after = weights_of(bundle, "decoder"), weights_of(made, "decoder")
+    before, after = layer_weights(bundle, "decoder"), layer_weights(made, "decoder")
     assert before.keys() < after.keys()
     assert all(np.array_equal(one, after[name]) for name, one in before.items())
     assert any(one.any() for name, one in after.items() if name.startswith("beside."))
@@ -80,7 +80,7 @@ def test_it_may_be_made_again_and_begins_runs(
     data |= {"name": "next", "start": str(made.path), "stage1": stage, "stage2": None}
     train(Recipe.model_validate(data), photos=[photos], out=tmp_path / "run", report=lambda _: None)
     again = redecode(made, [tmp_path / "run"], tmp_path / "again", remade=_remade)
-    before, after = weights_of(bundle, "decoder"), weights_of(again, "decoder")
+    before, after = layer_weights(bundle, "decoder"), layer_weights(again, "decoder")
     assert before.keys() == after.keys()
     assert all(after[name] == pytest.approx(one, abs=0.05) for name, one in before.items())
     with pytest.raises(RunError, match="it began with the decoder of"):

@@ -74,7 +74,7 @@ def redecode(
     if switch:
         if not isinstance(student.decoder, Decoder):
             raise RunError("the decoder of this kind of student has no switch; leave --switch out")
-        clean = {name: torch.from_numpy(one) for name, one in weights_of(bundle, "decoder").items()}
+        clean = {name: torch.from_numpy(one) for name, one in layer_weights(bundle, "decoder").items()}
         decoder, told = switched(
             student.decoder,
             clean,
