@@ -105,6 +105,43 @@ def test_what_cannot_be_switched_is_refused(bundle: Bundle, runs: list[Path], ph
     assert not (tmp_path / "no").exists()
 
 
+def test_it_learns_from_pictures_and_the_same_ones_disturbed(
+    bundle: Bundle, runs: list[Path], photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what it tells of those held out is what they got: all or none here."""
+    monkeypatch.setattr(switching, "CROPS", 80)
+    monkeypatch.setattr(switching, "disturbed", lambda image_u8, share: torch.zeros_like(image_u8))
+    really = switching._learn
+    black = switching._Look(bundle)(torch.zeros(2, 3, 64, 64, dtype=torch.uint8))
+    for logit, told in ((-9.0, (100.0, 0.0)), (9.0, (0.0, 100.0))):
+        given = list[torch.Tensor]()
+
+        def learn(switch: Switch, *seen: torch.Tensor, logit: float = logit, given: list[torch.Tensor] = given) -> None:
+            given.extend(seen)
+            torch.nn.init.zeros_(switch.say.weight)
+            torch.nn.init.constant_(switch.get_parameter("say.bias"), logit)
+
+        monkeypatch.setattr(switching, "_learn", learn)
+        found = redecode(bundle, runs[:1], tmp_path / str(logit), remade=_remade, switch=[photos])
+        clean, spoilt = given
+        assert len(clean) == len(spoilt) == 80
+        assert torch.allclose(spoilt, black.repeat(40, 1, 1, 1), atol=1e-5)
+        assert not torch.allclose(clean, spoilt, atol=1e-2)
+        switch = found.manifest.provenance["redecoded"]["switch"]
+        assert (switch["clean_untouched"], switch["disturbed_found"]) == told
+    monkeypatch.setattr(switching, "_learn", really)
+    found = redecode(bundle, runs[:1], tmp_path / "learned", remade=_remade, switch=[photos])
+    switch = found.manifest.provenance["redecoded"]["switch"]
+    assert (switch["clean_untouched"], switch["disturbed_found"]) == (100.0, 100.0)
+
+
+def test_levels_are_dealt_out_in_turn(bundle: Bundle) -> None:
+    image_u8 = torch.randint(0, 256, (1, 3, 64, 64), dtype=torch.uint8).expand(4, -1, -1, -1)
+    low, high, again, _ = switching._Look(bundle)(image_u8)
+    assert torch.equal(low, again)
+    assert not torch.allclose(low, high, atol=1e-3)
+
+
 def test_it_learns_what_tells_them_apart_and_is_wary() -> None:
     torch.manual_seed(0)
     clean, found = torch.rand(400, 6, 1, 1), torch.rand(400, 6, 1, 1)

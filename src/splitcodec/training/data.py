@@ -22,6 +22,7 @@ from splitcodec.ahead import ahead
 from splitcodec.device.image import load_picture
 from splitcodec.device.placed import crop_bhwc
 from splitcodec.errors import DataError, PictureError
+from splitcodec.training.recipe import Recipe
 
 
 def names_digest(paths: Sequence[Path], folders: Sequence[Path]) -> str:
@@ -97,6 +98,25 @@ class Photographs:
         self.memory = self._room = memory_mb * 1_000_000
         self._kept: dict[int, NDArray[np.uint8]] = {}
         self._broken = set(unreadable)
+
+    @staticmethod
+    def of(
+        recipe: Recipe, paths: Sequence[Path], *, labels: Sequence[int] | None = None, unreadable: Sequence[int] = ()
+    ) -> Photographs:
+        """Return photographs that are cropped as a recipe says."""
+        data = recipe.data
+        return Photographs(
+            paths,
+            crop=recipe.teacher.crop,
+            smallest_crop=data.smallest_crop,
+            jitter=data.jitter,
+            paste=data.paste,
+            mix=data.mix,
+            memory_mb=data.memory_mb,
+            seed=recipe.seed,
+            labels=labels,
+            unreadable=unreadable,
+        )
 
     @property
     def unreadable(self) -> list[int]:

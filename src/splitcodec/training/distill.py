@@ -102,17 +102,8 @@ def train(
     halves = Halves(fabric, recipe, teacher=teacher)
     crop = recipe.teacher.crop
     labels = labels_for(recipe, training, say=_about("photographs", report) if fabric.is_global_zero else None)
-    photographs = Photographs(
-        training,
-        crop=crop,
-        smallest_crop=recipe.data.smallest_crop,
-        jitter=recipe.data.jitter,
-        paste=recipe.data.paste,
-        mix=recipe.data.mix,
-        memory_mb=recipe.data.memory_mb,
-        seed=recipe.seed,
-        labels=labels,
-        unreadable=() if found is None else found[2].unreadable,
+    photographs = Photographs.of(
+        recipe, training, labels=labels, unreadable=() if found is None else found[2].unreadable
     )
     source = resident(photographs, fabric.device)
     check = centre_crops(held_out, resize=recipe.teacher.resize, crop=crop, labels=labels_for(recipe, held_out))

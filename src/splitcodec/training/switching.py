@@ -71,17 +71,7 @@ def switched(
         made = SwitchedDecoder(like, clean, other)
     except KeyError as error:
         raise RunError(f"{bundle.ident}'s decoder lacks the run's layer {error}; leave --switch out") from error
-    crop, data = recipe.teacher.crop, recipe.data
-    source = Photographs(
-        learned,
-        crop=crop,
-        smallest_crop=data.smallest_crop,
-        jitter=data.jitter,
-        paste=data.paste,
-        mix=data.mix,
-        memory_mb=data.memory_mb,
-        seed=recipe.seed,
-    )
+    source = Photographs.of(recipe, learned)
     look = _Look(bundle)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -91,7 +81,9 @@ def switched(
             if progress is not None:
                 progress(step + 1, steps)
         _learn(made.switch, *(torch.cat(some) for some in zip(*pairs, strict=True)))
-        held_u8 = centre_crops(held[:_HELD] or learned[:_HELD], resize=recipe.teacher.resize, crop=crop).image_u8
+        held_u8 = centre_crops(
+            held[:_HELD] or learned[:_HELD], resize=recipe.teacher.resize, crop=recipe.teacher.crop
+        ).image_u8
         if not len(held_u8):
             raise DataError("none of the photographs held out can be read; mend the folder")
         of_clean, of_disturbed = (made.switch(look(some)) for some in (held_u8, disturbed(held_u8, 1.0)))
