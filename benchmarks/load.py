@@ -37,7 +37,7 @@ from splitcodec.ahead import cores
 from splitcodec.demo.photos import PHOTOGRAPHS
 from splitcodec.edge.decoder import Decoder
 from splitcodec.edge.scrape import Scrape, summary
-from splitcodec.errors import DataError
+from splitcodec.errors import DataError, OutputError
 from splitcodec.evaluation.machine import commit, machine
 from splitcodec.evaluation.output import write_whole
 from splitcodec.wire.bundle import open_bundle
@@ -220,7 +220,7 @@ async def _turns(ports: tuple[int, int], job: Job, count: int) -> tuple[list[flo
             status, _, body = await ask(*lines[which], job.packets[turn % len(job.packets)], ident="alone")
             spent = 1000 * (time.perf_counter() - begin)
             if status != 200 or differs(json.loads(body), job.expected[turn % len(job.packets)]):
-                raise SystemExit(f"one at a time: {status} {body[:200]!r}")
+                raise OutputError(f"one at a time: {status} {body[:200]!r}")
             if turn >= 0:
                 ms[which].append(spent)
     for _, writer in lines:

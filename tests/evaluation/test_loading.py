@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
+import io
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from PIL import Image
 
+from splitcodec.demo.photos import PHOTOGRAPHS
+from splitcodec.device.client import Device
+from splitcodec.edge.answer import Edge
 from splitcodec.errors import OutputError, SettingsError
 
 BOX = "Usage: x\n╭─ Error ─╮\n│ no such │\n╰─────────╯\n".encode()
@@ -47,6 +53,22 @@ def test_a_server_that_does_not_start_is_told_with_why(servers: ModuleType) -> N
         assert said.startswith("the server ended before it was ready; the server's log ends in: ")
         assert "BundleNotFound: no-such-bundle: no such folder or zip" in said
         assert "\n" not in said
+
+
+def test_the_server_without_a_batcher_answers(servers: ModuleType, tmp_path: Path) -> None:
+    """It lacked what the service had come to ask of one: every answer of it was a 500."""
+    load = importlib.import_module("load")
+    bundle = "efficientnet-lite0-tiny"
+    device = Device(bundle)
+    packets = [device.encode(Image.open(io.BytesIO(PHOTOGRAPHS[0].read())), level=level) for level in (0, 1)]
+    port, expected = servers.free_port(), [dict(Edge(bundle).answer(packet)) for packet in packets]
+    plain = servers.Unbatched(port, bundle, threads=1, log=tmp_path / "log")
+    try:
+        ms = asyncio.run(load._turns((port, port), load.Job(port, packets, expected, 2, 1), 3))
+    finally:
+        plain.stop()
+    assert [len(one) for one in ms] == [3, 3]
+    assert min(*ms[0], *ms[1]) > 0
 
 
 def test_the_log_s_last_line_is_told(servers: ModuleType) -> None:
