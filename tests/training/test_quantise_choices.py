@@ -1,4 +1,4 @@
-"""How an INT8 encoder is made: of one whose channels are unlike, with a shortcut to its latent and real biases."""
+"""How an INT8 encoder is made: of one whose channels are unlike, with shortcuts and real biases."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ GAINS = {0: (1.0, 2.0, 4.0, 8.0), 1: (3.0, 1.0, 0.5, 1.0), 2: (1.0, 1.0, 1.0, 30
 
 
 def unlike() -> bytes:
-    """An encoder of stride 16: channels that differ a hundredfold, 14 of them depthwise, a shortcut."""
+    """An encoder of stride 16: channels that differ a hundredfold, 14 of them depthwise, shortcuts."""
     random = np.random.default_rng(3)
     spread_c = np.geomspace(0.05, 5, 14)
     weights = {
@@ -34,9 +34,9 @@ def unlike() -> bytes:
         "b2": random.normal(size=14) / 10 * spread_c,
         "w3": random.normal(size=(22, 14, 4, 4)) / 16 / spread_c[:, None, None],
         "b3": random.normal(size=22) / 10,
-        "w4": random.normal(size=(20, 22, 1, 1)) / 5,
-        "b4": random.normal(size=20) / 10,
-        "w5": random.normal(size=(4, 20, 1, 1)) / 4,
+        "w4": random.normal(size=(22, 22, 1, 1)) / 5,
+        "b4": random.normal(size=22) / 10,
+        "w5": random.normal(size=(4, 22, 1, 1)) / 4,
         "b5": np.array([0.5, -1.0, 2.0, 0.1]),
         "w6": random.normal(size=(4, 22, 1, 1)) / 5,
         "half": np.array(127.5),
@@ -56,7 +56,8 @@ def unlike() -> bytes:
         helper.make_node("Conv", ["r2", "w3", "b3"], ["c3"], strides=[4, 4]),
         helper.make_node("Relu", ["c3"], ["r3"]),
         helper.make_node("Conv", ["r3", "w4", "b4"], ["c4"]),
-        helper.make_node("Relu", ["c4"], ["r4"]),
+        helper.make_node("Add", ["c4", "r3"], ["s4"]),
+        helper.make_node("Relu", ["s4"], ["r4"]),
         helper.make_node("Conv", ["r4", "w5", "b5"], ["deep"]),
         helper.make_node("Conv", ["r3", "w6"], ["short"]),
         helper.make_node("Add", ["deep", "short"], ["latent_bchw"]),
@@ -165,7 +166,7 @@ def test_what_gives_the_latent_stays_float_and_all_else_is_8_bits(whole: Quantis
 
 def test_channels_are_padded_for_8_bit_kernels(whole: Quantised) -> None:
     kept = weights(whole.graph)
-    assert [kept[f"w{n}_quantized"].shape[:2] for n in (2, 3, 4)] == [(16, 1), (22, 16), (20, 22)]
+    assert [kept[f"w{n}_quantized"].shape[:2] for n in (2, 3, 4)] == [(16, 1), (22, 16), (22, 22)]
     assert not kept["w2_quantized"][14:].any()
 
 
@@ -213,4 +214,4 @@ def test_the_convolutions_that_hurt_most_stay_float(tables: Tables, whole: Quant
     assert [len(one.kept_float) for one in kept.values()] == [1, 2, 4]
     assert kept[2].kept_float[:1] == kept[1].kept_float
     assert whole.error > kept[1].error > kept[2].error > kept[4].error
-    assert kept[4].error < 1e-9, "all four float: the encoder itself"
+    assert kept[4].error < whole.error / 5, "all four float: one sum is left"
