@@ -160,7 +160,7 @@ function bestTable(frequency) {
   const length = new Array(257).fill(0);
   let groups = weight.flatMap((w, symbol) => (w ? [{ w, members: [symbol] }] : []));
   while (groups.length > 1) {
-    groups.sort((a, b) => b.w - a.w || a.members.length - b.members.length);
+    groups.sort((a, b) => b.w - a.w || b.members.length - a.members.length);
     const [one, other] = groups.splice(-2);
     const members = [...one.members, ...other.members];
     for (const symbol of members) length[symbol]++;
