@@ -142,13 +142,13 @@ def test_int8_says_which_version_its_agreement_is_of(results: ModuleType) -> Non
     loss = {"bundle": "kin@1", "loss": 0.125, "interval": [-0.5, 0.75], "photographs": 2000, "levels": [{}, {}]}
     text = "\n".join(int8(encode("fp32", "int8"), {"reports/int8_kin.json": loss}))
     told = "0.12 [-0.50, 0.75], 2 levels, 2,000 photographs, `@1` (`reports/int8_kin.json`)"
-    assert f"| `kin@2` | {told} | 0.20 | 0.80 | 0.40 | 0.80 |" in text
-    assert "on one thread of an Abacus: `benchmarks/encode.py`, `reports/encode.json`." in text
+    assert f"| `kin@2` | {told} | 0.200 | 0.800 | 0.400 | 0.800 |" in text
+    assert "on one thread of an Abacus that takes 10.0 ms for the network: `benchmarks/encode.py`, `reports/encode.json`." in text
     other = {**encode("fp32", "int8"), "machine": {"cpu": "abacus"}}
     text = "\n".join(int8(encode("fp32", "int8"), {}, elsewhere={"reports/encode_b.json": other}))
-    assert "On one thread of an abacus, by channel: `kin@2` 0.20 (INT8) and 0.40 (fp32) (`reports/encode_b" in text
-    assert "| `kin@2` | not measured | 0.20 |" in "\n".join(int8(encode("fp32", "int8"), {}))
-    assert "| `kin@2` | ships without | - | - | 0.40 | 0.80 |" in "\n".join(int8(encode("fp32"), {}))
+    assert "abacus that takes 10.0 ms for the network, by channel: `kin@2` 0.200 (INT8) and 0.400 (fp32) (`reports/enc" in text
+    assert "| `kin@2` | not measured | 0.200 |" in "\n".join(int8(encode("fp32", "int8"), {}))
+    assert "| `kin@2` | ships without | - | - | 0.400 | 0.800 |" in "\n".join(int8(encode("fp32"), {}))
 
 
 def test_contexts_are_told_beside_coding_by_channel(results: ModuleType) -> None:
