@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import timm
 import torch
 import torch.nn.functional as nnf
 import yaml
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -25,6 +28,26 @@ TASK_RECIPES = tuple(
     path for path in sorted(COMMITTED.rglob("*.yaml")) if path.stem.partition("_")[0] in ("detect", "segment")
 )
 RECIPES = tuple(path for path in sorted(COMMITTED.rglob("*.yaml")) if path not in TASK_RECIPES)
+
+
+def encoder_of(weights: dict[str, NDArray[Any]], nodes: list[onnx.NodeProto]) -> bytes:
+    """Return an encoder of 4 channels: colours scaled to `bchw`, then these nodes, up to `latent_bchw`."""
+    scaling = [
+        helper.make_node("Cast", ["image_bhwc"], ["float"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["float", "half"], ["scaled"]),
+        helper.make_node("Sub", ["scaled", "one"], ["centred"]),
+        helper.make_node("Transpose", ["centred"], ["bchw"], perm=[0, 3, 1, 2]),
+    ]
+    values = {**weights, "half": np.array(127.5), "one": np.array(1.0)}
+    body = helper.make_graph(
+        [*scaling, *nodes],
+        "encoder",
+        [helper.make_tensor_value_info("image_bhwc", TensorProto.UINT8, ["batch", "height", "width", 3])],
+        [helper.make_tensor_value_info("latent_bchw", TensorProto.FLOAT, ["batch", 4, "rows", "cols"])],
+        [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in values.items()],
+    )
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())
 
 
 def draw(size: tuple[int, int], seed: int) -> Image.Image:

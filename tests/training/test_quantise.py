@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -27,6 +27,7 @@ from splitcodec.evaluation.int8 import with_int8
 from splitcodec.evaluation.replay import replay, replay_int8
 from splitcodec.training.quantise import quantise_encoder
 from splitcodec.wire.bundle import Bundle, derive, open_bundle, split_device, write_folder
+from tests.training.conftest import encoder_of
 
 
 def three_layers() -> bytes:
@@ -39,29 +40,15 @@ def three_layers() -> bytes:
         "b2": random.normal(size=16) / 10,
         "w3": random.normal(size=(4, 16, 1, 1)) / 2,
         "b3": np.zeros(4),
-        "half": np.array(127.5),
-        "one": np.array(1.0),
     }
     nodes = [
-        helper.make_node("Cast", ["image_bhwc"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["float", "half"], ["scaled"]),
-        helper.make_node("Sub", ["scaled", "one"], ["centred"]),
-        helper.make_node("Transpose", ["centred"], ["bchw"], perm=[0, 3, 1, 2]),
         helper.make_node("Conv", ["bchw", "w1", "b1"], ["c1"], strides=[4, 4]),
         helper.make_node("Relu", ["c1"], ["r1"]),
         helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], strides=[4, 4]),
         helper.make_node("Relu", ["c2"], ["r2"]),
         helper.make_node("Conv", ["r2", "w3", "b3"], ["latent_bchw"]),
     ]
-    body = helper.make_graph(
-        nodes,
-        "three",
-        [helper.make_tensor_value_info("image_bhwc", TensorProto.UINT8, ["batch", "height", "width", 3])],
-        [helper.make_tensor_value_info("latent_bchw", TensorProto.FLOAT, ["batch", 4, "rows", "cols"])],
-        [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in weights.items()],
-    )
-    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    return bytes(model.SerializeToString())
+    return encoder_of(weights, nodes)
 
 
 @pytest.fixture(scope="module")

@@ -10,14 +10,14 @@ import numpy as np
 import onnx
 import pytest
 from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper, numpy_helper
 
 import splitcodec.training.quantise as made_by
 from splitcodec.session import Graph
 from splitcodec.training.quantise import Quantised, quantise_encoder
 from splitcodec.wire.bundle import Bundle
 from splitcodec.wire.tables import Tables
-from tests.training.conftest import draw
+from tests.training.conftest import draw, encoder_of
 
 Crops = list[NDArray[np.uint8]]
 GAINS = {0: (1.0, 2.0, 4.0, 8.0), 1: (3.0, 1.0, 0.5, 1.0), 2: (1.0, 1.0, 1.0, 30.0)}
@@ -39,16 +39,10 @@ def unlike() -> bytes:
         "w5": random.normal(size=(4, 22, 1, 1)) / 4,
         "b5": np.array([0.5, -1.0, 2.0, 0.1]),
         "w6": random.normal(size=(4, 22, 1, 1)) / 5,
-        "half": np.array(127.5),
-        "one": np.array(1.0),
         "zero": np.array(0.0),
         "six": np.array(6.0),
     }
     nodes = [
-        helper.make_node("Cast", ["image_bhwc"], ["float"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["float", "half"], ["scaled"]),
-        helper.make_node("Sub", ["scaled", "one"], ["centred"]),
-        helper.make_node("Transpose", ["centred"], ["bchw"], perm=[0, 3, 1, 2]),
         helper.make_node("Conv", ["bchw", "w1", "b1"], ["c1"], strides=[4, 4]),
         helper.make_node("Relu", ["c1"], ["r1"]),
         helper.make_node("Conv", ["r1", "w2", "b2"], ["c2"], group=14, pads=[1, 1, 1, 1]),
@@ -62,15 +56,7 @@ def unlike() -> bytes:
         helper.make_node("Conv", ["r3", "w6"], ["short"]),
         helper.make_node("Add", ["deep", "short"], ["latent_bchw"]),
     ]
-    body = helper.make_graph(
-        nodes,
-        "unlike",
-        [helper.make_tensor_value_info("image_bhwc", TensorProto.UINT8, ["batch", "height", "width", 3])],
-        [helper.make_tensor_value_info("latent_bchw", TensorProto.FLOAT, ["batch", 4, "rows", "cols"])],
-        [numpy_helper.from_array(np.asarray(value, np.float32), name) for name, value in weights.items()],
-    )
-    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    return bytes(model.SerializeToString())
+    return encoder_of(weights, nodes)
 
 
 def crops_of(seeds: Sequence[int]) -> Crops:
