@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import zlib
 from dataclasses import replace
 from pathlib import Path
@@ -199,6 +200,29 @@ def test_an_edge_opened_again_shares_what_has_not_changed_and_leaves_the_other_a
     for one, packet in ((renewed, old), (edge, new)):
         with pytest.raises(PacketBundle):
             one.answer(packet)
+
+
+def test_a_folder_of_bundles_may_get_more_of_them_and_fewer(tiny: Bundle, tmp_path: Path) -> None:
+    """Which bundles a server has was fixed when it started."""
+    shelf = tmp_path / "shelf"
+    reborn(tiny, shelf / "one")
+    edge = Edge(tiny, shelf, threads=1)  # the same twice
+    assert edge.reopened() is edge
+    reborn(tiny, shelf / "a", name="other", colour=replace(tiny.manifest.colour, scale=0.5))
+    packet = Device(shelf / "a", threads=1).encode(Image.new("RGB", (9, 9)))
+    more = edge.reopened()
+    assert [one.ident for one in more.bundles] == ["tiny@1", "other@1", "tiny@1"]
+    assert more.reopened() is more
+    assert more.answer(packet)["bundle"] == "other@1"
+    assert more.read(PACKETS[0]).line is edge.read(PACKETS[0]).line, "shared"
+    with pytest.raises(PacketBundle):
+        edge.answer(packet)
+    shutil.rmtree(shelf / "a")
+    with pytest.raises(PacketBundle):
+        more.reopened().answer(packet)
+    shutil.rmtree(shelf / "one")
+    with pytest.raises(BundleNotFound, match="not a bundle"):  # an empty folder is a mistake
+        more.reopened()
 
 
 def test_what_an_edge_cannot_open_is_refused_at_once(tiny: Bundle, tmp_path: Path) -> None:

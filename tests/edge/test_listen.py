@@ -425,6 +425,26 @@ def test_bundles_are_swapped_at_sighup_and_no_request_is_lost_or_answered_by_two
     assert not any("tokens read again" in line for line in lines), "there are none"
 
 
+def test_a_bundle_more_is_served_after_sighup(tiny: Bundle, packet: bytes, tmp_path: Path) -> None:
+    """It took a restart."""
+    shelf = tmp_path / "shelf"
+    versioned(tiny, 1, shelf / "tiny@1")
+
+    def loaded() -> list[str]:
+        return [one["bundle"] for one in httpx.get(f"{url}/v1/bundle", trust_env=False).json()]
+
+    with served(shelf) as (process, url, _):
+        assert loaded() == ["tiny@1"]
+        versioned(tiny, 2, shelf / "tiny@2")
+        process.send_signal(signal.SIGHUP)
+        end = time.monotonic() + 30
+        while loaded() != ["tiny@1", "tiny@2"]:
+            assert time.monotonic() < end, loaded()
+            time.sleep(0.01)
+        answer = httpx.post(f"{url}/v1/answer", content=packet, trust_env=False).json()
+        assert answer["bundle"] == "tiny@2"
+
+
 @pytest.fixture
 def own_certificate(tmp_path: Path) -> tuple[Path, Path]:
     """Return a key and the certificate that it has signed itself, for 127.0.0.1."""

@@ -124,6 +124,17 @@ def test_more_processes_than_cores_are_refused_before_any_starts() -> None:
         launched(100_000, precision="32-true")
 
 
+@pytest.mark.parametrize(("processes", "out"), [(1, "hello\nsplitcodec\n"), (2, "splitcodec\n")])
+def test_what_gloo_says_is_no_part_of_a_report(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], processes: int, out: str
+) -> None:
+    """torch 2.9 wrote its greeting to stdout, in front of the JSON of `train --devices 2 --json`."""
+    monkeypatch.setattr(Fabric, "launch", lambda self: os.write(1, b"hello\n"))
+    launched(processes, precision="32-true")
+    print("splitcodec", flush=True)
+    assert capfd.readouterr().out == out
+
+
 def _nameless() -> list[str]:
     """Return the words that start a command on a machine whose name has no address, of which Gloo warned twice.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from splitcodec.wire.bundle import (
     write_zip,
     zoo_names,
 )
-from splitcodec.wire.zoo import add_to_zoo
+from splitcodec.wire.zoo import add_to_zoo, bundles_at
 
 SHARED = ["decoder.onnx", "head.onnx", "tail_classify.onnx"]
 
@@ -178,3 +179,36 @@ def test_a_linked_graph_is_refused(tiny: Bundle, zoo: Path) -> None:
     graph.symlink_to(zoo / "elsewhere.onnx")
     with pytest.raises(BundleError, match="symbolic link"):
         open_bundle("tiny", zoo=zoo)
+
+
+def test_a_folder_of_bundles_stands_for_all_of_them(
+    tiny: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = tmp_path / "efficientnet-lite0"
+    write_folder(tiny, shelf / "b")
+    write_folder(tiny, shelf / ".half-copied")
+    write_zip(renamed(tiny, "small"), shelf / "a.ZIP")
+    (shelf / "notes").mkdir()
+    (shelf / "c.zip").mkdir()
+    (shelf / "read.me").write_bytes(b"")
+    assert bundles_at(shelf) == bundles_at(str(shelf)) == [shelf / "a.ZIP", shelf / "b"]
+    for itself in (shelf / "b", shelf / "a.ZIP", shelf / "notes", shelf / "none", shelf / "read.me", "", "\0"):
+        assert bundles_at(itself) == [itself]
+    monkeypatch.chdir(tmp_path)  # a name of the zoo means the zoo's
+    newest = zoo_names()[-1]
+    for name in ("efficientnet-lite0", newest, newest.rpartition("@")[0]):
+        assert bundles_at(name) == [name]
+    assert bundles_at("./efficientnet-lite0") == [Path("efficientnet-lite0/a.ZIP"), Path("efficientnet-lite0/b")]
+
+
+def test_a_folder_of_bundles_that_cannot_be_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = Path.iterdir
+
+    def denied(path: Path) -> Iterator[Path]:
+        if path == tmp_path:
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(BundleNotFound, match=f"{tmp_path}: cannot read this folder: Permission denied"):
+        bundles_at(tmp_path)

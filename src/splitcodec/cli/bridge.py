@@ -42,7 +42,10 @@ def bridge(
     bundle: Annotated[
         list[str] | None,
         typer.Option(
-            "--bundle", "-b", metavar="B", help=f"Bundles to answer with; repeatable. Default: {DEFAULT_BUNDLE}."
+            "--bundle",
+            "-b",
+            metavar="B",
+            help=f"Bundles to answer with, or a folder of bundles; repeatable. Default: {DEFAULT_BUNDLE}.",
         ),
     ] = None,
     concurrency: Annotated[

@@ -41,7 +41,8 @@ BundlesOption = Annotated[
         "--bundle",
         "-b",
         metavar="B",
-        help=f"Bundles to answer with; repeatable, a packet's fingerprint chooses. Default: {DEFAULT_BUNDLE}.",
+        help="Bundles to answer with, or a folder of bundles; repeatable, a packet's fingerprint chooses. "
+        f"Default: {DEFAULT_BUNDLE}.",
     ),
 ]
 
@@ -194,11 +195,10 @@ def serve(
     the environment too (SPLITCODEC_PORT, ...), some settings only from there: docs/server.md. Of bundles with one
     fingerprint the highest version answers.
     """
-    from splitcodec.edge.answer import Edge
+    from splitcodec.edge.answer import Edge, opened_at
     from splitcodec.edge.server import operator_settings, teller
     from splitcodec.edge.server import serve as run
     from splitcodec.errors import SettingsError
-    from splitcodec.wire.bundle import open_bundle
 
     if engine not in ("uvicorn", "ray"):
         raise SettingsError(f"engine {engine!r}; expected uvicorn or ray")
@@ -228,7 +228,7 @@ def serve(
     )
     say = teller(settings)
     bundles = bundle or [DEFAULT_BUNDLE]
-    loaded = ", ".join(open_bundle(one).ident for one in bundles)  # one that is wrong is refused at once
+    loaded = ", ".join(one.ident for source in bundles for one in opened_at(source))  # a wrong one is refused at once
     if engine == "ray":
         from splitcodec.edge.grow import grow
 

@@ -27,17 +27,24 @@ from splitcodec.wire.bundle import Bundle, open_bundle
 from splitcodec.wire.given import whole
 from splitcodec.wire.packet import Packet, unpack
 from splitcodec.wire.request import Wanted, check_score
+from splitcodec.wire.zoo import bundles_at
 
 UNCOMPRESSED = -1  # the level of an answer that no packet was needed for
+
+
+def opened_at(source: str | Path) -> list[Bundle]:
+    """Return the bundle of that name, in that folder or zip, or all of those in a folder. Raises BundleError."""
+    return [open_bundle(one) for one in bundles_at(source)]
 
 
 @final
 class Edge:
     """One or more bundles, opened and run once; safe to share between threads.
 
-    Each bundle is a zoo name, a folder, a zip or an opened bundle (none: "efficientnet-lite0"). Of bundles with equal
-    fingerprints the highest version answers, of equal versions the first given. `max_symbols` lowers the bundles' own
-    limit on symbols per packet, `threads` goes to ONNX Runtime (none: its choice).
+    Each bundle is a zoo name, a folder, a zip, a folder that holds such folders and zips (all of them, by name) or an
+    opened bundle (none: "efficientnet-lite0"). Of bundles with equal fingerprints the highest version answers, of equal
+    versions the first given. `max_symbols` lowers the bundles' own limit on symbols per packet, `threads` goes to ONNX
+    Runtime (none: its choice).
 
     Raises BundleError (BundlePart for a device's half), GraphError, SettingsError.
     """
@@ -57,10 +64,10 @@ class Edge:
 
         Bundles that have not changed are shared, and this edge stays as it is. Raises as opening one does.
         """
-        lines = [
-            line if line.bundle.manifest == bundle.manifest else self._line_of(bundle)
-            for line, bundle in zip(self._lines, self._opened(), strict=True)
-        ]
+        kept, lines = list(self._lines), list[Line]()
+        for bundle in self._opened():
+            same = next((line for line in kept if line.bundle.manifest == bundle.manifest), None)
+            lines.append(self._line_of(bundle) if same is None else kept.pop(kept.index(same)))
         if lines == list(self._lines):
             return self
         other = copy(self)
@@ -68,7 +75,7 @@ class Edge:
         return other
 
     def _opened(self) -> list[Bundle]:
-        return [one if isinstance(one, Bundle) else open_bundle(one) for one in self._sources]
+        return [bundle for one in self._sources for bundle in ([one] if isinstance(one, Bundle) else opened_at(one))]
 
     def _line_of(self, bundle: Bundle) -> Line:
         return Line(bundle, threads=self._threads, max_symbols=self._max_symbols)

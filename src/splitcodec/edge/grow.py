@@ -14,6 +14,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI
@@ -27,6 +28,7 @@ from splitcodec.edge.sockets import listen, tls_context, url_of
 from splitcodec.errors import MissingExtra, SettingsError, one_line
 from splitcodec.wire.bundle import open_bundle, zoo_folder
 from splitcodec.wire.manifest import Manifest
+from splitcodec.wire.zoo import bundles_at
 
 try:
     import ray
@@ -56,7 +58,7 @@ def grow(
         raise SettingsError(f"{replicas} replicas; expected at least 1")
     if settings.trusted_proxies:
         raise SettingsError("trusted_proxies does not reach past Ray's proxy; unset SPLITCODEC_TRUSTED_PROXIES")
-    places = [_place(one) for one in bundles]
+    places = [_place(one) for source in bundles for one in bundles_at(source)]
     address = os.environ.get("RAY_ADDRESS")
     settings, url = _placed(settings, alone=not address)
     opened = _tried(places, settings)
@@ -138,7 +140,7 @@ def _told() -> Iterator[None]:
         ) from error
 
 
-def _place(bundle: str) -> str:
+def _place(bundle: str | Path) -> str:
     """Return what names a bundle in every folder: a name of the zoo with its version, or a path."""
     opened = open_bundle(bundle)
     return opened.ident if opened.path.parent == zoo_folder() else str(opened.path.resolve())

@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, Literal, cast
 
@@ -21,6 +22,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from splitcodec.errors import RunError
 
 _Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+_STDOUT, _STDERR = 1, 2  # descriptors
 _LOST: Final = ("closed by peer", "reset by peer", "broken pipe", "timed out", "nccl")  # in what gloo and NCCL say
 
 
@@ -54,8 +56,22 @@ def launched(devices: int, *, precision: str) -> Fabric:
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     if devices > 1 and fabric.device.type == "cpu":
         _meet_here()
-    fabric.launch()
+    with _aloud_on_stderr() if devices > 1 else nullcontext():
+        fabric.launch()
     return fabric
+
+
+@contextmanager
+def _aloud_on_stderr() -> Iterator[None]:
+    """Send what is written to stdout below Python to stderr: some versions of Gloo say there whom they have met."""
+    sys.stdout.flush()
+    kept = os.dup(_STDOUT)
+    try:
+        os.dup2(_STDERR, _STDOUT)
+        yield
+    finally:
+        os.dup2(kept, _STDOUT)
+        os.close(kept)
 
 
 def _meet_here() -> None:

@@ -3,7 +3,7 @@
     zoo/<name>@<version>/        a bundle's own files and its manifest, which lists the shared graphs too
     zoo/graphs/<sha256>.onnx     heads, tails, decoders; golden pictures as <sha256>.npz
 
-`archive.InZoo` reads what lies so.
+`archive.InZoo` reads what lies so. Bundles may also lie beside one another whole, in a folder of the user's own.
 """
 
 from __future__ import annotations
@@ -15,13 +15,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from splitcodec.errors import BundlePart, OutputError
+from splitcodec.errors import BundleNotFound, BundlePart, OutputError
 from splitcodec.wire import archive
 from splitcodec.wire.bundle import Bundle, open_bundle, zoo_names
 from splitcodec.wire.durable import made_folder, sync_folder, write_synced, write_tree
 from splitcodec.wire.manifest import Manifest
 
 _SHARED = re.compile(r"[0-9a-f]{64}\.(onnx|npz)")
+
+
+def bundles_at(source: str | Path) -> list[str | Path]:
+    """Return what a bundle's source stands for: itself, or the bundles of a folder that is none and holds some, by name.
+
+    These are folders with a manifest and files that end in .zip; hidden ones, such as those half copied, are left out.
+    Nothing is opened. Raises BundleNotFound for a folder that cannot be read.
+    """
+    if source in {name for ident in zoo_names() for name in (ident, ident.rpartition("@")[0])}:
+        return [source]
+    folder = Path(source)
+    try:
+        if source == "" or not archive.is_there(folder) or not folder.is_dir() or (folder / archive.MANIFEST).exists():
+            return [source]
+        inside = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
+        found = [one for one in inside if (one / archive.MANIFEST).is_file() or _is_zip(one)]
+    except OSError as error:
+        raise BundleNotFound(f"{folder}: cannot read this folder: {error.strerror or error}") from error
+    return [*found] or [source]
+
+
+def _is_zip(path: Path) -> bool:
+    return path.suffix.lower() == ".zip" and path.is_file()
 
 
 @final
