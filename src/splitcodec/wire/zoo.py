@@ -25,7 +25,7 @@ _SHARED = re.compile(r"[0-9a-f]{64}\.(onnx|npz)")
 
 
 def bundles_at(source: str | Path) -> list[str | Path]:
-    """Return what a bundle's source stands for: itself, or the bundles of a folder that is none and holds some, by name.
+    """Return what a source stands for: itself, or the bundles that a folder which is none holds, by name.
 
     These are folders with a manifest and files that end in .zip; hidden ones, such as those half copied, are left out.
     Nothing is opened. Raises BundleNotFound for a folder that cannot be read.
