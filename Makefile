@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 SLIM := .venv-edge
 RAY := .venv-ray
+OPENVINO := .venv-openvino
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 PIP := pip install --quiet --disable-pip-version-check
 # `make evaluate DATA=...`, `make arena DATA=... POINTS=...`, `make train PHOTOS=...`, `make load REQUESTS=...`
@@ -23,7 +24,7 @@ define under_each
 done; test -n "$$tried" && echo "held under$$tried"
 endef
 
-.PHONY: help demo test test-all test-slim check format wheel wheel-device evaluate arena ablations latency results plots train load soak soak-ray soak-pythons soak-pythons-all clean
+.PHONY: help demo test test-all test-slim check format wheel wheel-device evaluate arena ablations latency results plots train load soak soak-ray soak-openvino soak-pythons soak-pythons-all clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -89,6 +90,11 @@ soak-ray: $(RAY)/.ray  ## Ray Serve under load while a replica is killed; puts t
 	$(RAY)/bin/python -c "import ray"
 	OMP_NUM_THREADS=1 $(RAY)/bin/python -m pytest -q -m soak --timeout 900 -o faulthandler_timeout=960 tests/edge/test_grow.py
 
+soak-openvino: $(OPENVINO)/.openvino  ## tests of the runtime on OpenVINO instead of ONNX Runtime's own kernels, in .venv-openvino; it keeps memory for every shape
+	SPLITCODEC_PROVIDERS=openvino OMP_NUM_THREADS=1 $(OPENVINO)/bin/python -m pytest -q $(SIDE_BY_SIDE) \
+		--deselect tests/test_session.py::test_pictures_of_many_shapes_leave_no_plans_behind \
+		tests/device tests/edge tests/hostile tests/golden tests/test_session.py
+
 soak-pythons:  ## test-slim under each Python of PYTHONS that is on this machine, in .venv-python3.*
 	$(call under_each,test-slim)
 
@@ -99,7 +105,7 @@ load: $(VENV)/.dev  ## the edge server under load, each answer checked, killed t
 	$(BIN)/python benchmarks/load.py --requests $(REQUESTS) --out reports/load.json
 
 clean:  ## remove what make made (not runs/)
-	rm -rf $(VENV) $(SLIM) $(RAY) $(addprefix .venv-,$(PYTHONS) $(PYTHONS:=-all)) dist build demo-out evaluate-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(SLIM) $(RAY) $(OPENVINO) $(addprefix .venv-,$(PYTHONS) $(PYTHONS:=-all)) dist build demo-out evaluate-out .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(BIN)/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'splitcodec needs Python 3.11 or newer')"
@@ -122,6 +128,13 @@ $(VENV)/.dev: pyproject.toml | $(BIN)/python
 $(SLIM)/.slim: pyproject.toml
 	$(PYTHON) -m venv $(SLIM)
 	$(SLIM)/bin/$(PIP) -e '.[edge,mqtt]' 'pytest>=9.0' 'pytest-timeout>=2.4' 'pytest-xdist>=3.8' 'hypothesis>=6.130'
+	touch $@
+
+$(OPENVINO)/.openvino: pyproject.toml
+	$(PYTHON) -m venv $(OPENVINO)
+	$(OPENVINO)/bin/$(PIP) -e '.[edge,mqtt]' 'pytest>=9.0' 'pytest-timeout>=2.4' 'pytest-xdist>=3.8' 'hypothesis>=6.130'
+	$(OPENVINO)/bin/pip uninstall -q -y onnxruntime
+	$(OPENVINO)/bin/$(PIP) onnxruntime-openvino
 	touch $@
 
 $(RAY)/.ray: pyproject.toml

@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+import onnxruntime
 import pytest
 
 from splitcodec.errors import GraphError, SettingsError
-from splitcodec.session import Graph, JointGraph, processor
+from splitcodec.session import PROVIDERS, Graph, JointGraph, processor, providers, runtime_version
 from splitcodec.wire.bundle import Bundle
 from tests.wire.protobuf import model, node, part, text, value_info
 
@@ -153,3 +157,78 @@ def test_a_processor_is_told_with_what_it_can_do(monkeypatch: pytest.MonkeyPatch
     """Two machines of one name were one to `tune`, and in reports."""
     monkeypatch.setattr(Path, "read_text", lambda *_, **__: cpuinfo)
     assert processor() == name
+
+
+def _has(monkeypatch: pytest.MonkeyPatch, *names: str, starts: Sequence[str]) -> list[Any]:
+    """Let ONNX Runtime have execution providers of which some start; return what it is asked for."""
+    asked: list[Any] = []
+
+    def session(model: bytes, options: object, *, providers: Any, **_: object) -> object:
+        asked.append(providers)
+        ends = SimpleNamespace(name="x", shape=[1], type="tensor(float)")
+        return SimpleNamespace(
+            get_providers=lambda: [f"{one}ExecutionProvider" for one in starts],
+            get_inputs=lambda: [ends],
+            get_outputs=lambda: [ends],
+        )
+
+    full = [f"{one}ExecutionProvider" for one in names]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: full)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    return asked
+
+
+def test_graphs_run_on_what_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = _has(monkeypatch, "Tensorrt", "CUDA", "OpenVINO", "CPU", starts=["CUDA", "OpenVINO", "CPU"])
+    cpu = ("CPUExecutionProvider", dict[str, str]())
+    Graph(b"", name="x.onnx")
+    assert (providers(), asked.pop()) == (("cpu",), [cpu])
+    monkeypatch.setenv(PROVIDERS, " CUDA,OpenVINOExecutionProvider cuda")
+    assert providers() == ("cuda", "openvino", "cpu")
+    assert runtime_version() == f"{onnxruntime.__version__} (cuda, openvino)"
+    Graph(b"", name="x.onnx")
+    assert asked.pop() == [("CUDAExecutionProvider", {}), ("OpenVINOExecutionProvider", {}), cpu]
+    JointGraph(b"", name="x.onnx", threads=3)
+    cuda, openvino, _ = asked.pop()
+    assert (cuda, openvino) == (("CUDAExecutionProvider", {}), ("OpenVINOExecutionProvider", {"num_of_threads": "3"}))
+
+
+def test_what_does_not_start_is_refused_for_onnx_runtime_goes_on_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    _has(monkeypatch, "CUDA", "CPU", starts=["CPU"])
+    monkeypatch.setenv(PROVIDERS, "cuda")
+    with pytest.raises(SettingsError, match=r"SPLITCODEC_PROVIDERS: cuda does not start, .*leave it out"):
+        Graph(b"", name="x.onnx")
+
+
+@pytest.mark.parametrize("name", ["cudo", "azure", "cpu,ExecutionProvider", "x" * 99])
+def test_what_this_build_does_not_have_is_refused(tiny: Bundle, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Azure's provider, which many builds have, would send its input away."""
+    monkeypatch.setattr(
+        onnxruntime, "get_available_providers", lambda: ["AzureExecutionProvider", "CPUExecutionProvider"]
+    )
+    monkeypatch.setenv(PROVIDERS, name)
+    with pytest.raises(SettingsError, match=r"is none of what this ONNX Runtime runs on \(cpu\)") as refusal:
+        Graph(tiny.graph("encoder"), name="encoder.onnx")
+    assert len(str(refusal.value)) < 200
+    with pytest.raises(SettingsError):
+        runtime_version()
+
+
+def test_a_refusal_names_where_the_graph_was_to_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise RuntimeError("no kernel\nfor it")
+
+    _has(monkeypatch, "CUDA", "CPU", starts=[])
+    monkeypatch.setattr(onnxruntime, "InferenceSession", refused)
+    monkeypatch.setenv(PROVIDERS, "cuda")
+    with pytest.raises(
+        GraphError, match=r"refuses the graph on cuda, cpu \(try without SPLITCODEC_PROVIDERS\): no kern"
+    ):
+        Graph(b"", name="x.onnx")
+
+
+def test_the_processor_may_be_named(tiny: Bundle, encoder: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PROVIDERS, "cpu")
+    named = Graph(tiny.graph("encoder"), name="encoder.onnx", threads=1)
+    assert np.array_equal(named(image(64, 64)), encoder(image(64, 64)))
+    assert runtime_version() == onnxruntime.__version__

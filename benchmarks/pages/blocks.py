@@ -7,7 +7,7 @@ from typing import Any
 
 from pages.browser import browser
 from pages.classes import own_classes
-from pages.device import budget, contexts, footprint, int8
+from pages.device import budget, contexts, footprint, int8, providers
 from pages.link import answers, carriers
 from pages.published import published
 from pages.reports import read_report
@@ -32,6 +32,7 @@ def blocks(root: Path) -> dict[str, dict[str, list[str]]]:
             "answers": answers(load, latency),
             "contexts": contexts(encode, _learned(root / ZOO)),
             "int8": int8(encode, losses, elsewhere=others),
+            "providers": providers(report("providers")),
         },
         "docs/field.md": {"carriers": carriers(latency)},
         "docs/raspberry-pi.md": {"footprint": footprint(report("footprint"))},

@@ -115,6 +115,28 @@ def _processor(report: Mapping[str, Any]) -> str:
     return f"{report['machine']['cpu']} that takes {min(network):.1f} ms for the network"
 
 
+def providers(report: Mapping[str, Any]) -> list[str]:
+    """Return what the graphs take on other execution providers, out of reports/providers.json."""
+    stages = {"encoder": "encoder, fp32", "encoder_int8": "encoder, INT8", "decoder": "decoder", "tail": "tail"}
+    found = report["providers"]
+    titles = ("provider", *(f"{stages[one]}, ms" for one in found["cpu"]["ms"]), "packets as cpu's", "guesses as cpu's")
+    rows = [
+        (
+            f"`{name}`",
+            *(f"{ms:.2f}" for ms in one["ms"].values()),
+            f"{one['packets_equal']['encoder']:.0f} % (INT8 {one['packets_equal']['encoder_int8']:.0f} %)",
+            f"{one['guesses_equal']:.0f} %",
+        )
+        for name, one in found.items()
+    ]
+    return [
+        f"`{report['bundle']}`, ONNX Runtime {report['runtime']}, {report['machine']['cpu']}, one thread; "
+        f"{report['photographs']} photographs at every level (`benchmarks/providers.py`, `reports/providers.json`):",
+        "",
+        *table(titles, rows),
+    ]
+
+
 def footprint(report: Mapping[str, Any]) -> list[str]:
     """Return what the device's half takes once it is installed, out of reports/footprint.json."""
     runs = report["runs"]

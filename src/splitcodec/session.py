@@ -2,10 +2,12 @@
 
 Only integers cross the coder, so graphs need not agree between machines; on one machine they should agree with
 themselves. Hence deterministic kernels and one optimisation level; threads do not spin, for the device has other work.
+What computes is the processor, or what SPLITCODEC_PROVIDERS names: a GPU, say, where ONNX Runtime is built for it.
 """
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +20,10 @@ from numpy.typing import NDArray
 from splitcodec.errors import GraphError, SettingsError, one_line
 
 MOST_THREADS = 1024
+PROVIDERS: Final = "SPLITCODEC_PROVIDERS"
+CPU: Final = "cpu"
+_ENDING: Final = "ExecutionProvider"
+_HOW: Final = "see docs/device.md"
 # It turns a convolution that was left in fp32 between quantised ones into 8 bits, with one scale for all its channels.
 _DISABLED = ("WeightBiasQuantization",)
 
@@ -27,7 +33,7 @@ class Graph:
     """An ONNX graph with one input, ready to run; safe to call from several threads.
 
     `model` holds the graph's bytes, `name` stands for it in messages, `threads=None` leaves their number to ONNX
-    Runtime. Raises GraphError, SettingsError for fewer than one thread or more than 1024.
+    Runtime. Raises GraphError, SettingsError for fewer than one thread or more than 1024, and as `providers`.
     """
 
     def __init__(self, model: bytes, *, name: str, threads: int | None = None) -> None:
@@ -131,13 +137,46 @@ def _open(model: bytes, *, name: str, threads: int | None) -> Any:
     options.intra_op_num_threads = threads or 0
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    wanted = {one: _available()[one] for one in providers()}
+    chosen = [
+        (full, {"num_of_threads": str(threads)} if one == "openvino" and threads else {})
+        for one, full in wanted.items()
+    ]
     try:
         # without the fallback, which would try the same again and say so on stdout
-        return onnxruntime.InferenceSession(
-            model, options, providers=["CPUExecutionProvider"], disabled_optimizers=list(_DISABLED), enable_fallback=0
+        session = onnxruntime.InferenceSession(
+            model, options, providers=chosen, disabled_optimizers=list(_DISABLED), enable_fallback=0
         )
+        started = session.get_providers()
     except Exception as error:  # ONNX Runtime's errors have no common base but this
-        raise GraphError(f"{name}: ONNX Runtime refuses the graph: {one_line(error, most=300)}") from error
+        where = "" if list(wanted) == [CPU] else f" on {', '.join(wanted)} (try without {PROVIDERS})"
+        raise GraphError(f"{name}: ONNX Runtime refuses the graph{where}: {one_line(error, most=300)}") from error
+    if absent := [one for one, full in wanted.items() if full not in started]:  # of which it says so, and goes on
+        raise SettingsError(
+            f"{PROVIDERS}: {absent[0]} does not start, its libraries or device are missing; leave it out, or {_HOW}"
+        )
+    return session
+
+
+def providers() -> tuple[str, ...]:
+    """Return the execution providers that graphs run on: what SPLITCODEC_PROVIDERS names, first choice first, and cpu.
+
+    Names are ONNX Runtime's without their ending: cuda, tensorrt, openvino, coreml ... What one cannot compute the next
+    does. Raises SettingsError for one that this build of ONNX Runtime does not have.
+    """
+    named = os.environ.get(PROVIDERS, "").replace(",", " ").lower().split()
+    wanted = [one.removesuffix(_ENDING.lower()) for one in named]
+    for one in wanted:
+        if one not in _available():
+            has = ", ".join(sorted(_available()))
+            raise SettingsError(f"{PROVIDERS}: {one!r:.40} is none of what this ONNX Runtime runs on ({has}); {_HOW}")
+    return tuple(dict.fromkeys((*wanted, CPU)))
+
+
+def _available() -> dict[str, str]:
+    """Return ONNX Runtime's full names by what we call them; Azure's, which sends its input away, is left out."""
+    full = onnxruntime.get_available_providers()
+    return {one.removesuffix(_ENDING).lower(): one for one in full if one != f"Azure{_ENDING}"}
 
 
 def _is_count(threads: object) -> bool:
@@ -146,8 +185,9 @@ def _is_count(threads: object) -> bool:
 
 
 def runtime_version() -> str:
-    """Return the version of ONNX Runtime."""
-    return str(onnxruntime.__version__)
+    """Return the version of ONNX Runtime, and what it runs on if not the processor alone: "1.32.0 (cuda)"."""
+    others = ", ".join(one for one in providers() if one != CPU)
+    return f"{onnxruntime.__version__} ({others})" if others else str(onnxruntime.__version__)
 
 
 _INSTRUCTIONS: Final = {

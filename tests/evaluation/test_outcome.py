@@ -29,6 +29,7 @@ SCRIPTS = {  # what measures, and what has to be given
     "learned_codecs": ("load", ["none", "--data", "none"]),
     "load": ("open_bundle", []),
     "mutations": ("_run", []),
+    "providers": ("measure", []),
     "published": ("measure", ["--python", sys.executable]),
     "other_processor": ("measure", ["--python", sys.executable]),
     "own_classes": ("_measure", ["--photos", "none"]),

@@ -25,7 +25,7 @@ except ModuleNotFoundError as error:
 _log = logging.getLogger("splitcodec.edge")
 _PREFIX = "SPLITCODEC_"
 # what other commands, docs/field.md and the tests have beside it
-_OTHERS = ("TOKEN", "SERVER_TOKEN", "MQTT_USERNAME", "MQTT_PASSWORD", "MQTT_CA", "CACHE", "URL", "REQUIRE")
+_OTHERS = ("TOKEN", "SERVER_TOKEN", "MQTT_USERNAME", "MQTT_PASSWORD", "MQTT_CA", "CACHE", "URL", "REQUIRE", "PROVIDERS")
 
 
 @final

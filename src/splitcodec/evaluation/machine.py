@@ -9,19 +9,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from splitcodec.ahead import cores
-from splitcodec.session import processor
+from splitcodec.session import processor, runtime_version
 
 _PACKAGES = ("splitcodec", "numpy", "onnxruntime", "constriction", "pillow")
 
 
 def machine() -> dict[str, object]:
     """Return processor, cores, system, and the versions of Python and of the packages that matter."""
+    versions = {name: package_version(name) for name in _PACKAGES} | {"onnxruntime": runtime_version()}
     return {
         "cpu": processor(),
         "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "packages": {name: found for name in _PACKAGES if (found := package_version(name))},
+        "packages": {name: found for name, found in versions.items() if found},
     }
 
 
