@@ -343,6 +343,27 @@ def test_serve_runs_and_stops_when_interrupted(tiny_folder: Path, photos: list[P
     assert "Traceback" not in rest
 
 
+@pytest.mark.parametrize(
+    "words", [["serve", "-b", "TINY", "--port", "0"], ["encode", "PHOTO", "-b", "TINY", "-o", "x"]]
+)
+def test_a_provider_that_is_not_there_is_one_line(
+    tiny_folder: Path, photos: list[Path], tmp_path: Path, words: list[str]
+) -> None:
+    """At once: a server opens its bundles in the background."""
+    given = {"TINY": str(tiny_folder), "PHOTO": str(photos[0]), "x": str(tmp_path / "x")}
+    done = subprocess.run(
+        [sys.executable, "-m", "splitcodec.cli", *(given.get(word, word) for word in words)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env=os.environ | {"SPLITCODEC_PROVIDERS": "cudo"},
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("splitcodec: SettingsError: SPLITCODEC_PROVIDERS: 'cudo' is none of what this ONNX Runtime")
+
+
 def test_commands_start_without_torch() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "splitcodec.cli", "--help"],

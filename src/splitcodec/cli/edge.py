@@ -199,6 +199,7 @@ def serve(
     from splitcodec.edge.server import operator_settings, teller
     from splitcodec.edge.server import serve as run
     from splitcodec.errors import SettingsError
+    from splitcodec.session import CPU, providers
 
     if engine not in ("uvicorn", "ray"):
         raise SettingsError(f"engine {engine!r}; expected uvicorn or ray")
@@ -229,6 +230,8 @@ def serve(
     say = teller(settings)
     bundles = bundle or [DEFAULT_BUNDLE]
     loaded = ", ".join(one.ident for source in bundles for one in opened_at(source))  # a wrong one is refused at once
+    if others := [one for one in providers() if one != CPU]:
+        loaded += f" on {', '.join(others)}"
     if engine == "ray":
         from splitcodec.edge.grow import grow
 
