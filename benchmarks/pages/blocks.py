@@ -7,7 +7,7 @@ from typing import Any
 
 from pages.browser import browser
 from pages.classes import own_classes
-from pages.device import budget, contexts, footprint, int8, providers
+from pages.device import budget, contexts, footprint, int8, providers, still
 from pages.link import answers, carriers
 from pages.published import published
 from pages.reports import read_report
@@ -34,7 +34,7 @@ def blocks(root: Path) -> dict[str, dict[str, list[str]]]:
             "int8": int8(encode, losses, elsewhere=others),
             "providers": providers(report("providers")),
         },
-        "docs/field.md": {"carriers": carriers(latency)},
+        "docs/field.md": {"carriers": carriers(latency), "still": still(report("still"))},
         "docs/raspberry-pi.md": {"footprint": footprint(report("footprint"))},
         "docs/server.md": {"cost": cost(tasks)},
         "docs/deploy.md": {"sizing": sizing(load, metrics=metrics, cost=tasks, latency=latency)},

@@ -137,6 +137,34 @@ def providers(report: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def still(report: Mapping[str, Any]) -> list[str]:
+    """Return how far scenes move by what is no change and by what is one, out of reports/still.json."""
+    least = report["least"]
+    titles = (
+        "between two pictures of one scene",
+        "change, median",
+        "1 to 99 %",
+        f"sent at {least}",
+        "symbols that differ",
+    )
+    rows = [
+        (
+            name,
+            f"{one['change']['p50']:.2f}",
+            f"{one['change']['p1']:.2f} to {one['change']['p99']:.2f}",
+            f"{one['taken']:.0f} %",
+            f"{one['differ']:.0f} %",
+        )
+        for name, one in report["cases"].items()
+    ]
+    return [
+        f"`{report['bundle']}`, {report['photographs']} photographs, each taken twice with noise of 2 of 255 and as a",
+        "JPEG of quality 90 (`benchmarks/still.py`, `reports/still.json`):",
+        "",
+        *table(titles, rows),
+    ]
+
+
 def footprint(report: Mapping[str, Any]) -> list[str]:
     """Return what the device's half takes once it is installed, out of reports/footprint.json."""
     runs = report["runs"]

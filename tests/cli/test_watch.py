@@ -347,3 +347,37 @@ def test_an_average_rate_makes_pictures_wait(
     assert [line["picture"] for line in lines] == names
     assert {line["level"] for line in lines} == {0}
     assert sum(line["bytes"] for line in lines) <= kbit * 125 * (seconds + window_s)
+
+
+def test_pictures_of_a_scene_that_stands_still_are_skipped(
+    run: Run, url: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    shoot(tmp_path / "in", "a.png")
+    with Image.open(tmp_path / "in" / "a.png") as picture:
+        for name in ("b.png", "c.png"):
+            picture.save(tmp_path / "in" / name, compress_level=1)
+        picture.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "in" / "d.png")
+    options = ("--url", url, "-b", tiny_folder, "--settle", 0.1, "--once", "--min-change", 0.01)
+    done = run(tmp_path / "in", *options, "--after", "move", "--kbit-per-s", 1000)
+    assert done.returncode == 0, done.stderr
+    answers = (tmp_path / "in" / ".splitcodec" / "answers.jsonl").read_text().splitlines()
+    lines = {line["picture"]: line for line in map(json.loads, answers)}
+    assert {name: "answers" in line for name, line in lines.items()} == {
+        "a.png": True,
+        "b.png": False,
+        "c.png": False,
+        "d.png": True,
+    }
+    first = lines["a.png"]["capture"]
+    assert [(lines[name]["unchanged_since"], lines[name]["change"]) for name in ("b.png", "c.png")] == [
+        (first, 0.0)
+    ] * 2
+    assert f"b.png: as {first} (changed by 0.00)" in done.stderr
+    assert "2 answered, 2 unchanged" in done.stderr
+    assert sorted(path.name for path in (tmp_path / "in" / "done").iterdir()) == ["a.png", "b.png", "c.png", "d.png"]
+    shoot(tmp_path / "in", "e.png")
+    again = run(tmp_path / "in", *options, "--refresh", 0)
+    assert "1 answered" in again.stderr
+    assert "unchanged" not in again.stderr
+    done = run(tmp_path / "in", "--url", url, "-b", tiny_folder, "--once", "--refresh", 5)
+    assert (done.returncode, "--min-change" in done.stderr) == (2, True)

@@ -46,6 +46,7 @@ def test_a_death_at_every_step_loses_and_doubles_nothing() -> None:
     total = die_everywhere("short")
     assert spotless(total), total
     assert total["faults"] > 100
+    assert total["unchanged"] > 50
 
 
 @pytest.mark.soak

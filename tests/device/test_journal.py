@@ -15,6 +15,8 @@ from splitcodec.errors import LinkRefused, OutputError, SpoolError
 LINE = {"picture": "a.jpg"}
 REFUSED = {**LINE, "error": {"outcome": "refused", "type": "LinkRefused", "detail": "no"}}
 
+UNCHANGED = {**LINE, "unchanged_since": "b.jpg@0", "change": 0.25}
+
 
 def opened(folder: Path) -> Journal:
     return Journal(folder / "answers.jsonl", folder / "ledger")
@@ -46,6 +48,12 @@ def test_half_a_surrogate_pair_in_an_answer_is_written_as_json_escapes_it(tmp_pa
     assert json.loads(line)["label"] == "\ud83d"
 
 
+def test_a_picture_too_large_for_the_memory_is_told_as_such() -> None:
+    error = problem_line(Outcome.UNREADABLE, MemoryError())["error"]
+    assert (error["outcome"], error["type"]) == ("unreadable", "PictureTooLarge")
+    assert "memory" in error["detail"]
+
+
 def test_a_line_of_an_error_names_no_password() -> None:
     line = problem_line(Outcome.REFUSED, LinkRefused("http://me:secret@edge:8080 refused the packet", status=400))
     assert line["error"] == {
@@ -55,10 +63,11 @@ def test_a_line_of_an_error_names_no_password() -> None:
     }
 
 
-@pytest.mark.parametrize("line", [LINE, REFUSED])
-def test_a_line_without_a_mark_gets_it(tmp_path: Path, line: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("line", "outcome"), [(LINE, Outcome.ANSWERED), (REFUSED, Outcome.REFUSED), (UNCHANGED, Outcome.UNCHANGED)]
+)
+def test_a_line_without_a_mark_gets_it(tmp_path: Path, line: dict[str, object], outcome: Outcome) -> None:
     journal = opened(tmp_path)
-    outcome = Outcome.ANSWERED if line is LINE else Outcome.REFUSED
     journal.settle("a", outcome, line)
     journal.close()
     (tmp_path / "ledger").write_bytes(b"")

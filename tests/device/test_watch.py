@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from splitcodec.device import journal as journals
@@ -23,6 +24,7 @@ from splitcodec.device.placed import Letterbox
 from splitcodec.device.source import Capture, Folder, Known
 from splitcodec.device.spool import DROP_NEWEST, DROP_OLDEST, REFUSE, Spool
 from splitcodec.device.status import Backoff
+from splitcodec.device.still import Still
 from splitcodec.device.watch import Watch
 from splitcodec.errors import (
     DataError,
@@ -30,6 +32,7 @@ from splitcodec.errors import (
     LinkError,
     LinkGarbled,
     LinkRefused,
+    OutputError,
     PictureNotFound,
     PictureUnreadable,
     SettingsError,
@@ -88,6 +91,7 @@ class Bench:
         self.encode: Callable[[Any], tuple[bytes, int, Letterbox | None] | None] = encode
         self.max_bytes = 1_000_000
         self.when_full = REFUSE
+        self.still = Still()
         self.again()
 
     def send(self, packet: bytes, wanted: Wanted) -> bytes:
@@ -111,6 +115,7 @@ class Bench:
             max_bytes=self.max_bytes,
             asking=self.asking,
             when_full=self.when_full,
+            still=self.still,
         )
         return self.watch
 
@@ -776,6 +781,81 @@ def test_a_long_run_remembers_the_pictures_that_are_there(bench: Bench, monkeypa
         watch.once(threading.Event())
     assert [name for name, _ in bench.told()] == [f"{number:03d}.jpg" for number in range(100)]
     assert (bench.folder / "spool" / "ledger").stat().st_size <= (40 + 10) * 17
+
+
+def looking(bench: Bench) -> None:
+    """Let the encoder hold pictures, which are numbers here, against the one before; half of one is no change."""
+    bench.still = Still(np.ones(1, np.float32), least=0.5)
+
+    def look(picture: Any) -> tuple[bytes, int, None]:
+        bench.still.look(np.full((1, 1, 1), float(picture), np.float32))
+        return encode(picture)
+
+    bench.encode = look
+    bench.again()
+
+
+def shot(bench: Bench, *numbers: str) -> None:
+    for number in numbers:
+        bench.source.add(f"{len(bench.source.captures)}.jpg", data=number.encode())
+
+
+def test_a_scene_that_stands_still_is_not_sent_and_every_capture_has_its_line(bench: Bench) -> None:
+    looking(bench)
+    shot(bench, "1", "1.1", "0.7", "2", "2")
+    assert not bench.watch.gather()
+    while bench.watch.deliver():
+        pass
+    assert [packet for packet, _ in bench.sent] == [b"1", b"2"]
+    told = {
+        line["picture"]: (line.get("unchanged_since"), line.get("change"), "answers" in line) for line in bench.lines()
+    }
+    assert told == {
+        "0.jpg": (None, None, True),
+        "1.jpg": ("0.jpg@0", 0.1, False),
+        "2.jpg": ("0.jpg@0", 0.3, False),
+        "3.jpg": (None, None, True),
+        "4.jpg": ("3.jpg@0", 0.0, False),
+    }
+    status = bench.watch.status
+    assert (status.taken, status.answered, status.unchanged, status.waiting, status.unfinished) == (2, 2, 3, 0, False)
+    assert sorted(bench.source.ended) == [
+        (f"{n}.jpg", Outcome.ANSWERED if n in (0, 3) else Outcome.UNCHANGED) for n in range(5)
+    ]
+    looking(bench)  # a restart knows what has its line, and takes the next picture whatever it shows
+    shot(bench, "2")
+    bench.watch.gather()
+    bench.watch.deliver()
+    assert len(bench.lines()) == 6
+    assert bench.sent[2][0] == b"2"
+
+
+def test_a_picture_that_was_not_taken_is_nothing_to_look_like(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was encoded, but the disk was full; held against itself it would never be sent."""
+    looking(bench)
+    shot(bench, "1")
+
+    def full(_: object) -> None:
+        raise OutputError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.spool, "add", full)
+        bench.watch.gather()
+    assert (bench.watch.status.disk, bench.watch.status.unchanged) == ("the disk is full", 0)
+    bench.watch.gather()
+    assert (bench.watch.status.taken, bench.watch.status.unchanged) == (1, 0)
+
+
+def test_what_was_refused_is_nothing_to_look_like(bench: Bench) -> None:
+    looking(bench)
+    bench.hated = {b"1"}
+    shot(bench, "1")
+    bench.watch.gather()
+    bench.watch.deliver()
+    shot(bench, "1.1")
+    bench.watch.gather()
+    bench.watch.deliver()
+    assert bench.told() == [("0.jpg", "refused"), ("1.jpg", "1.1")]
 
 
 def test_a_policy_that_is_none_is_refused(bench: Bench) -> None:

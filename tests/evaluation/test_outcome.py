@@ -35,6 +35,7 @@ SCRIPTS = {  # what measures, and what has to be given
     "own_classes": ("_measure", ["--photos", "none"]),
     "rate_accuracy": ("evaluate", ["--data", "none"]),
     "screenshots": ("take", []),
+    "still": ("measure", ["--data", "none"]),
     "task_cost": ("measure", []),
 }
 FOLDERS = ("rate_accuracy", "screenshots")  # those that write several files

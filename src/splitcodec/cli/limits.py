@@ -22,6 +22,18 @@ MaxBytesOption = Annotated[
     int | None,
     typer.Option("--max-bytes", min=13, metavar="N", help="The best level whose packet has at most N bytes."),
 ]
+MinChangeOption = Annotated[
+    float | None,
+    typer.Option(
+        "--min-change", min=0.0, metavar="D", help="Skip pictures that differ by less from the last one taken; try 0.6."
+    ),
+]
+RefreshOption = Annotated[
+    float | None,
+    typer.Option(
+        "--refresh", min=0.0, metavar="S", help="With --min-change: seconds after which one is taken anyway (3600)."
+    ),
+]
 ForceFitOption = Annotated[
     bool,
     typer.Option("--force-fit", help="Where even level 0 is too large: shrink the picture, then drop symbols."),

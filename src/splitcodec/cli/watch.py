@@ -14,7 +14,7 @@ from splitcodec.cli.interrupts import INTERRUPTED
 
 import typer
 
-from splitcodec.cli.limits import ForceFitOption, MaxBytesOption
+from splitcodec.cli.limits import ForceFitOption, MaxBytesOption, MinChangeOption, RefreshOption
 from splitcodec.cli.show import (
     DEFAULT_BUNDLE,
     BundleOption,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from splitcodec.device.client import Device, Encoded
     from splitcodec.device.placed import Letterbox
     from splitcodec.device.source import Source
+    from splitcodec.device.still import Still
     from splitcodec.device.view import Fit
     from splitcodec.wire.request import Wanted
 
@@ -75,6 +76,8 @@ def watch(
     after: Annotated[
         str, typer.Option("--after", metavar="WHAT", help="keep, delete or move pictures that have their answer.")
     ] = "keep",
+    min_change: MinChangeOption = None,
+    refresh: RefreshOption = None,
     once: Annotated[bool, typer.Option("--once", help="Do what is there, and leave.")] = False,
     level: LevelOption = None,
     coding: CodingOption = None,
@@ -127,6 +130,8 @@ def watch(
         raise SettingsError("--window-s means nothing without --kbit-per-s; add it, or leave --window-s out")
     check_finite(
         {
+            "--min-change": min_change,
+            "--refresh": refresh,
             "--max-spool-mb": max_spool_mb,
             "--every": every,
             "--poll": poll,
@@ -149,8 +154,9 @@ def watch(
         source = _source(folder, camera=camera, every=every, after=after, settle=settle)
         closing.callback(source.close)
         device = Device(bundle, threads=threads, encoder=checked_encoder(encoder), coding=coding)
+        still = _still(device, min_change, refresh)
         encode = _encoding(
-            device, asking, level=level, max_bytes=max_bytes, force_fit=force_fit, keeper=keeper, stop=stop
+            device, asking, level=level, max_bytes=max_bytes, force_fit=force_fit, keeper=keeper, stop=stop, still=still
         )
         packets = Spool(place)
         closing.callback(packets.close)
@@ -168,6 +174,7 @@ def watch(
             max_bytes=int(max_spool_mb * 1e6),
             asking=asking,
             when_full=when_full,
+            still=still,
             tell=lambda line: shown.line(line, watching.status),
         )
         closing.callback(shown.end, watching.status)
@@ -181,8 +188,7 @@ def watch(
             watching.run(stop, poll_s=poll_s)
     if signal.SIGINT in got:
         raise typer.Exit(INTERRUPTED)
-    left = watching.status
-    if once and (left.waiting or left.refused or left.unreadable or left.dropped or left.source or left.disk):
+    if once and watching.status.unfinished:
         raise typer.Exit(2)
 
 
@@ -223,6 +229,17 @@ def _times(every: float | None, settle: float | None, *, camera: str | None, aft
     return 60.0 if every is None else every, 1.0 if settle is None else settle
 
 
+def _still(device: Device, least: float | None, refresh_s: float | None) -> Still:
+    """Return what looks whether anything has changed. Raises SettingsError for --refresh alone."""
+    from splitcodec.device.still import REFRESH_S, Still
+    from splitcodec.errors import SettingsError
+
+    if refresh_s is not None and least is None:
+        raise SettingsError("--refresh means nothing without --min-change; add it, or leave --refresh out")
+    gain_c = device.bundle.tables[0].gain_lc[device.checked_level(None)]
+    return Still(gain_c, least=least or 0.0, refresh_s=REFRESH_S if refresh_s is None else refresh_s)
+
+
 def _encoding(
     device: Device,
     asking: Wanted,
@@ -232,6 +249,7 @@ def _encoding(
     force_fit: bool,
     keeper: RateKeeper | None,
     stop: threading.Event,
+    still: Still,
 ) -> Callable[[Any], tuple[bytes, int, Letterbox] | None]:
     """Return what makes packets of pictures. Raises SettingsError, TaskError for what the bundle has not got."""
     from splitcodec.device.pace import Pace
@@ -239,7 +257,7 @@ def _encoding(
     device.checked_level(level)
     check_tasks(device.bundle, asking.tasks)
     fit: Fit = "crop" if asking.tasks == ("classify",) else "letterbox"
-    encoding = partial(device.encode_timed, level=level, fit=fit)
+    encoding = partial(device.encode_timed, level=level, fit=fit, look=still.look)
     limited: Callable[[Any], Encoded | None] = partial(encoding, max_bytes=max_bytes, force_fit=force_fit)
     if keeper is not None:
         limited = Pace(encoding, keeper, wait=stop.wait, max_bytes=max_bytes, force_fit=force_fit)

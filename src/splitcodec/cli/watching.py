@@ -37,6 +37,8 @@ class Shown:
         """Show one more answer, or a change of the status."""
         if line is not None and (problem := line.get("error")):
             say(legible(f"{line['picture']}: {problem['outcome']}: {problem['detail']}"))
+        elif line is not None and not self._json and "unchanged_since" in line:
+            say(legible(f"{line['picture']}: as {line['unchanged_since']} (changed by {line['change']:.2f})"))
         elif line is not None and not self._json:
             say(legible(f"{line['picture']}: {guesses(line)} ({line['bytes']} bytes)"))
         troubles = (status.link, status.disk, status.source)

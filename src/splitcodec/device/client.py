@@ -99,8 +99,7 @@ class Device:
 
     def crop(self, picture: Picture) -> NDArray[np.uint8]:
         """Return what the network will see of a picture: uint8 (1, crop, crop, 3). Raises PictureError."""
-        seen = View(self.bundle, picture, specs=self._specs)
-        return seen.pixels_bhwc(seen.side)
+        return self.view(picture)[0]
 
     def view(
         self, picture: Picture, *, fit: Fit = "crop", side: int | None = None
@@ -119,8 +118,8 @@ class Device:
     ) -> NDArray[np.int32]:
         """Return the picture's symbols at a level (none: the bundle's default): int32 (C, rows, columns)."""
         level = self.checked_level(level)
-        image_bhwc, _ = self.view(picture, fit=fit, side=side)
-        return self.bundle.tables[0].quantise(self.encoder.latent_chw(image_bhwc), level)
+        latent_chw = self.encoder.latent_chw(self.view(picture, fit=fit, side=side)[0])
+        return self.bundle.tables[0].quantise(latent_chw, level)
 
     def pack(self, symbols_chw: NDArray[Any], *, level: int) -> bytes:
         """Return the packet of symbols, integers (C, rows, columns) within the tables' range.
@@ -176,17 +175,19 @@ class Device:
         force_fit: bool = False,
         fit: Fit = "crop",
         side: int | None = None,
+        look: Callable[[NDArray[np.float32]], object] = lambda _: None,
     ) -> Encoded:
-        """Do as `encode`, and say how long each stage took, and what level and how many symbols the limit cost."""
+        """Do as `encode`, and say what each stage and limit cost; `look` gets the latent first, and may raise."""
         check_deadline(deadline)
-        limited = max_bytes is not None or deadline is not None
         most = None if max_bytes is None else checked_max_bytes(max_bytes)
+        limited = most is not None or deadline is not None
         level = self.bundle.manifest.levels - 1 if limited and level is None else self.checked_level(level)
         begin = time.perf_counter()
         seen = View(self.bundle, picture, specs=self._specs, fit=fit, side=side)
         image_bhwc = seen.pixels_bhwc(seen.side)
         cropped = time.perf_counter()
         latent_chw = self.encoder.latent_chw(image_bhwc)
+        look(latent_chw)
         encoded = time.perf_counter()
         fitting = partial(self._fitted, seen, latent_chw, level=level, force=force_fit)
         if deadline is not None:
@@ -196,9 +197,8 @@ class Device:
         else:
             packet = self.pack_latent(latent_chw, level=level)
             taken, fitted = seen.side, Fitted(packet, level, 0)
-        done = time.perf_counter()
-        seconds = {"preprocess": cropped - begin, "encoder": encoded - cropped, "coding": done - encoded}
-        ms = {stage: round(1000 * spent, 3) for stage, spent in seconds.items()}
+        stages = {"preprocess": cropped - begin, "encoder": encoded - cropped, "coding": time.perf_counter() - encoded}
+        ms = {stage: round(1000 * spent, 3) for stage, spent in stages.items()}
         place = seen.place(taken)
         return Encoded(fitted.packet, fitted.level, ms, place, max(place.rows, place.cols), fitted.dropped)
 

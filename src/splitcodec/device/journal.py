@@ -24,7 +24,7 @@ from typing import Any, final
 
 from splitcodec.device.spool import lock_file
 from splitcodec.device.status import shown_address
-from splitcodec.errors import OutputError, SplitcodecError, SpoolError
+from splitcodec.errors import OutputError, PictureTooLarge, SplitcodecError, SpoolError
 from splitcodec.wire.durable import sync_folder
 
 _RECORD = 17
@@ -40,13 +40,16 @@ class Outcome(enum.Enum):
     REFUSED = b"r"
     UNREADABLE = b"u"
     DROPPED = b"d"
+    UNCHANGED = b"s"
 
 
 _MARKS = b"".join(one.value for one in Outcome)
 
 
-def problem_line(outcome: Outcome, error: SplitcodecError) -> dict[str, Any]:
+def problem_line(outcome: Outcome, error: SplitcodecError | MemoryError) -> dict[str, Any]:
     """Return what a line says of a capture that ended by an error."""
+    if isinstance(error, MemoryError):
+        error = PictureTooLarge("the picture does not fit into this machine's memory; shrink it first")
     detail = shown_address(" ".join(str(error).split()))
     return {"error": {"outcome": outcome.name.lower(), "type": type(error).__name__, "detail": detail}}
 
@@ -238,7 +241,9 @@ class Journal:
 def _parsed(line: bytes) -> tuple[str, Outcome]:
     got = json.loads(line)
     error = got.get("error")
-    outcome = Outcome.ANSWERED if error is None else Outcome[str(error["outcome"]).upper()]
+    outcome = Outcome.UNCHANGED if "unchanged_since" in got else Outcome.ANSWERED
+    if error is not None:
+        outcome = Outcome[str(error["outcome"]).upper()]
     return str(got["capture"]), outcome
 
 

@@ -154,9 +154,10 @@ class Folder:
 
     def done(self, ident: str, picture: str, outcome: Outcome) -> None:
         """Keep, delete or move the picture; one that has changed in the meantime is another capture and is left."""
-        if self._after == KEEP or (self._after == DELETE and outcome is not Outcome.ANSWERED):
+        well = outcome in (Outcome.ANSWERED, Outcome.UNCHANGED)
+        if self._after == KEEP or (self._after == DELETE and not well):
             return
-        path, target = self._path(picture), self.folder / ("done" if outcome is Outcome.ANSWERED else "failed")
+        path, target = self._path(picture), self.folder / ("done" if well else "failed")
         try:
             if _ident(picture, path.stat()) != ident:
                 return

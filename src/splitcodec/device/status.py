@@ -36,12 +36,19 @@ class Status:
     refused: int = 0
     unreadable: int = 0
     dropped: int = 0
+    unchanged: int = 0
     waiting: int = 0
     spool_bytes: int = 0
     sent: int = 0
     link: str = ""
     disk: str = ""
     source: str = ""
+
+    @property
+    def unfinished(self) -> bool:
+        """Say whether anything waits or failed."""
+        failed = self.refused or self.unreadable or self.dropped
+        return bool(self.waiting or failed or self.source or self.disk)
 
     def to_json(self) -> dict[str, Any]:
         """Return it as an object."""

@@ -20,6 +20,7 @@ from splitcodec.device.placed import Letterbox
 from splitcodec.device.source import Capture, Source
 from splitcodec.device.spool import DROP_OLDEST, REFUSE, Entry, Spool, check_policy, entry_of, entry_size
 from splitcodec.device.status import Backoff, Status, shown_address
+from splitcodec.device.still import Still, Unchanged
 from splitcodec.errors import (
     BudgetTooSmall,
     CameraError,
@@ -28,7 +29,6 @@ from splitcodec.errors import (
     OutputError,
     PictureError,
     PictureNotFound,
-    PictureTooLarge,
     SettingsError,
     SplitcodecError,
     SpoolError,
@@ -46,7 +46,7 @@ class Watch:
     stays where it is; `send(packet, wanted)` returns the answer's JSON, whose boxes are mapped by `place`, if any.
     Packets are made to ask for `asking`, and do so whenever they are sent. The spool holds at most `max_bytes`; where
     it is full, `when_full` is "refuse" (take no more pictures), "drop-oldest" or "drop-newest" (a line says so). `tell`
-    is called with every line that is written, and `None` when only the status has changed.
+    is called with every line that is written, and `None` when only the status has changed. `encode` may ask `still`.
     """
 
     def __init__(
@@ -60,12 +60,13 @@ class Watch:
         max_bytes: int,
         asking: Wanted,
         when_full: str = REFUSE,
+        still: Still | None = None,
         tell: Callable[[dict[str, Any] | None], None] = lambda _: None,
     ) -> None:
         check_policy(when_full)
         self._encode, self._send, self._source = encode, send, source
         self._spool, self._journal, self._max_bytes, self._asking = spool, journal, max_bytes, asking
-        self._when_full, self._tell = when_full, tell
+        self._when_full, self._still, self._tell = when_full, still or Still(), tell
         self._room = entry_size(Entry("", "", "", 0, b""))  # what the next packet is taken to need
         self._lock, self._more = threading.RLock(), threading.Event()  # more may wait than the sending thread knows of
         self._in_flight: Path | None = None
@@ -164,15 +165,14 @@ class Watch:
             return False
         try:
             made = self._encode(capture.load())
+        except Unchanged as found:
+            return self._settle(capture, Outcome.UNCHANGED, found.to_json())
         except PictureNotFound:
             return True  # gone, or still changing: it comes again as another capture
         except DataError as error:
             return not self._hindered("source", error)  # it comes again at the next look; others can be read
-        except (PictureError, BudgetTooSmall) as error:  # neither gets better by waiting
+        except (PictureError, BudgetTooSmall, MemoryError) as error:  # none gets better by waiting
             return self._settle(capture, Outcome.UNREADABLE, problem_line(Outcome.UNREADABLE, error))
-        except MemoryError:
-            large = PictureTooLarge(f"{capture.picture}: does not fit into this machine's memory; shrink it first")
-            return self._settle(capture, Outcome.UNREADABLE, problem_line(Outcome.UNREADABLE, large))
         if made is None:
             return False
         entry = entry_of(capture.ident, capture.picture, made=made, wanted=self._asking)
@@ -189,6 +189,7 @@ class Watch:
                 self._spool.add(entry)
             except OutputError as error:
                 return self._hindered("disk", error)
+            self._still.keep(capture.ident)
             self.status.disk = ""
             self.status.taken += 1
             self._count()
@@ -257,6 +258,8 @@ class Watch:
                 self._journal.settle(capture.ident, outcome, line)
             except OutputError as error:
                 return self._hindered("disk", error)
+            if outcome in (Outcome.REFUSED, Outcome.DROPPED):  # no answer to refer to
+                self._still.forget(capture.ident)
             name = outcome.name.lower()
             setattr(self.status, name, getattr(self.status, name) + 1)
             finished = self._finish(place, capture.ident, capture.picture, outcome)
