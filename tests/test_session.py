@@ -180,6 +180,7 @@ def _has(monkeypatch: pytest.MonkeyPatch, *names: str, starts: Sequence[str]) ->
 
 def test_graphs_run_on_what_the_environment_names(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = _has(monkeypatch, "Tensorrt", "CUDA", "OpenVINO", "CPU", starts=["CUDA", "OpenVINO", "CPU"])
+    monkeypatch.delenv(PROVIDERS, raising=False)
     cpu = ("CPUExecutionProvider", dict[str, str]())
     Graph(b"", name="x.onnx")
     assert (providers(), asked.pop()) == (("cpu",), [cpu])
@@ -227,8 +228,10 @@ def test_a_refusal_names_where_the_graph_was_to_run(monkeypatch: pytest.MonkeyPa
         Graph(b"", name="x.onnx")
 
 
-def test_the_processor_may_be_named(tiny: Bundle, encoder: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_processor_may_be_named(tiny: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PROVIDERS, raising=False)
+    unnamed = Graph(tiny.graph("encoder"), name="encoder.onnx", threads=1)
     monkeypatch.setenv(PROVIDERS, "cpu")
     named = Graph(tiny.graph("encoder"), name="encoder.onnx", threads=1)
-    assert np.array_equal(named(image(64, 64)), encoder(image(64, 64)))
+    assert np.array_equal(named(image(64, 64)), unnamed(image(64, 64)))
     assert runtime_version() == onnxruntime.__version__
