@@ -1,11 +1,16 @@
 """Scenes that stand still: how far a packet's latent moves by what is no change, and by what is one.
 
-    python benchmarks/still.py --data DIR --out reports/still.json
+    python benchmarks/still.py --data DIR [--frames DIR] --out reports/still.json
 
 Photographs below --data stand for what a fixed camera sees (`splitcodec watch --min-change D`). Each is taken twice,
 with noise of 2 of 255 and as a JPEG of quality 90; between the two nothing changes but the noise, or there is more of
 it, a poorer JPEG, other light, a camera that moved; or a square of another photograph lies somewhere in it. Of each the
 percentiles, over photographs, of the change of the place that changes most; beside it how many symbols differ.
+
+--frames has pictures of a fixed camera, in the order of their names. Between each and the one --apart later, places
+count as moving where a quarter of their pixels differ by more than 20 of 255, as still where none does there or around.
+A film that people walk through, as the figures in docs/field.md have it: `vtest.avi` of Debian's package opencv-doc,
+`ffmpeg -i vtest.avi -vf fps=2 frames/%04d.png`.
 """
 
 from __future__ import annotations
@@ -28,12 +33,16 @@ from splitcodec.ahead import ahead
 from splitcodec.cli.show import print_table, progress
 from splitcodec.device.client import Device
 from splitcodec.device.still import change
+from splitcodec.errors import DataError
 from splitcodec.evaluation.calibrate import shuffled
+from splitcodec.layouts.folders import find_photographs
 from splitcodec.wire.bundle import open_bundle
 
 LEAST = 0.6
 """What docs/field.md says to try."""
 PERCENTILES = (1, 50, 99)
+MOVED = 20
+"""By how much of 255 a pixel differs that has moved."""
 
 Pixels = NDArray[np.uint8]
 Case = Callable[[Pixels, Pixels, np.random.Generator], Pixels]
@@ -43,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write, print; returns the exit code: 0, 2 for what is refused, 130 if interrupted."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--frames", type=Path, metavar="DIR")
+    parser.add_argument("--apart", type=int, default=2, metavar="N", help="frames between two that are compared")
     parser.add_argument("--bundle", default="efficientnet-lite0")
     parser.add_argument("--most", type=int, default=200, help="photographs")
     parser.add_argument("--threads", type=int, default=2, help="photographs at a time")
@@ -52,10 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> None:
-    at_least_one("--most", options.most)
+    for option in ("most", "apart"):
+        at_least_one(f"--{option}", getattr(options, option))
     at_least_one("--threads", options.threads)
     ready(options.out)
     report = measure(options.bundle, options.data, most=options.most, threads=options.threads)
+    if options.frames is not None:
+        report["camera"] = camera(options.bundle, options.frames, apart=options.apart)
     write(report, options.out, name="still.py", options=options)
     rows = [
         (name, *(f"{one['change'][f'p{n}']:.2f}" for n in PERCENTILES), f"{one['taken']:.1f}", one["differ"])
@@ -63,6 +77,8 @@ def _run(options: argparse.Namespace) -> None:
     ]
     titles = ("between the two", *(f"change, {n} %" for n in PERCENTILES), f"taken at {LEAST}, %", "symbols differ, %")
     print_table(f"{report['bundle']}, {report['photographs']} photographs", titles, rows)
+    for name, one in report.get("camera", {}).get("places", {}).items():
+        print(f"{name} places of a fixed camera: {one['count']:,}, changed by {one['change']}")
 
 
 def measure(bundle: str, data: Path, *, most: int, threads: int) -> dict[str, Any]:
@@ -96,6 +112,51 @@ def measure(bundle: str, data: Path, *, most: int, threads: int) -> dict[str, An
         "least": LEAST,
         "cases": {name: _told([one[name] for one in came], changed=name in CHANGES) for name in CASES},
     }
+
+
+def camera(bundle: str, folder: Path, *, apart: int) -> dict[str, Any]:
+    """Return how far still and moving places of a fixed camera's pictures move.
+
+    Raises DataError for too few pictures, PictureError for a file that is none.
+    """
+    opened = open_bundle(bundle)
+    device, gain_c = Device(opened, threads=1), opened.tables[0].gain_lc[opened.manifest.default_level]
+    paths = sorted(find_photographs([folder]))
+    if len(paths) <= apart:
+        raise DataError(f"{folder}: {len(paths)} pictures, which cannot lie {apart} apart; give more of them")
+    before: list[tuple[NDArray[np.float32], NDArray[np.float32]]] = []
+    places: dict[str, list[float]] = {"still": [], "moving": []}
+    for path in paths:
+        crop = device.crop(path)
+        latent_chw = device.encoder.latent_chw(crop) * gain_c[:, None, None]
+        before.append((latent_chw, crop[0].mean(axis=2, dtype=np.float32)))
+        if len(before) > apart:
+            (old_chw, old_hw), (new_chw, new_hw) = before.pop(0), before[-1]
+            moved = np.sqrt(np.square(new_chw - old_chw).mean(axis=0))
+            share = _blocks(np.abs(new_hw - old_hw) > MOVED, moved.shape)
+            around = np.lib.stride_tricks.sliding_window_view(np.pad(share, 1), (3, 3)).max(axis=(2, 3))
+            places["still"] += moved[around == 0].tolist()
+            places["moving"] += moved[share > 1 / 4].tolist()
+    return {
+        "pictures": len(paths),
+        "apart": apart,
+        "places": {
+            name: {
+                "count": len(found),
+                "change": {f"p{n}": round(float(np.percentile(found, n)), 3) for n in PERCENTILES} if found else {},
+            }
+            for name, found in places.items()
+        },
+    }
+
+
+def _blocks(moving_hw: NDArray[np.bool_], grid: tuple[int, ...]) -> NDArray[np.float64]:
+    """Return the share of moving pixels of each place of a grid."""
+    rows, cols = grid
+    high, wide = (side // number for side, number in zip(moving_hw.shape, grid, strict=True))
+    cut = moving_hw[: rows * high, : cols * wide].reshape(rows, high, cols, wide)
+    share: NDArray[np.float64] = cut.mean(axis=(1, 3))
+    return share
 
 
 def _told(found: Sequence[tuple[float, float]], *, changed: bool) -> dict[str, Any]:
