@@ -23,7 +23,7 @@ from splitcodec.device.journal import Journal, Outcome
 from splitcodec.device.placed import Letterbox
 from splitcodec.device.source import Capture, Folder, Known
 from splitcodec.device.spool import DROP_NEWEST, DROP_OLDEST, REFUSE, Spool
-from splitcodec.device.status import Backoff
+from splitcodec.device.status import Backoff, Status
 from splitcodec.device.still import Still
 from splitcodec.device.watch import Watch
 from splitcodec.errors import (
@@ -830,6 +830,27 @@ def test_a_scene_that_stands_still_is_not_sent_and_every_capture_has_its_line(be
     assert bench.sent[2][0] == b"2"
 
 
+def test_what_was_dropped_is_nothing_to_look_like(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It made room for another picture, which the disk then did not take."""
+    bench.when_full, bench.max_bytes = DROP_OLDEST, 4096
+    looking(bench)
+    shot(bench, "1")
+    bench.watch.gather()
+    shot(bench, "9")
+
+    def full(_: object) -> None:
+        raise OutputError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.spool, "add", full)
+        bench.watch.gather()
+    bench.source.captures.pop()
+    shot(bench, "1.1")
+    bench.watch.gather()
+    bench.watch.deliver()
+    assert bench.told() == [("0.jpg", "dropped"), ("1.jpg", "1.1")]
+
+
 def test_a_picture_that_was_not_taken_is_nothing_to_look_like(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was encoded, but the disk was full; held against itself it would never be sent."""
     looking(bench)
@@ -856,6 +877,14 @@ def test_what_was_refused_is_nothing_to_look_like(bench: Bench) -> None:
     bench.watch.gather()
     bench.watch.deliver()
     assert bench.told() == [("0.jpg", "refused"), ("1.jpg", "1.1")]
+
+
+@pytest.mark.parametrize(
+    "what", [{"waiting": 1}, {"refused": 1}, {"unreadable": 1}, {"dropped": 1}, {"source": "gone"}, {"disk": "full"}]
+)
+def test_what_waits_or_failed_is_unfinished(what: dict[str, Any]) -> None:
+    assert Status(**what).unfinished
+    assert not Status(taken=3, answered=3, unchanged=2, sent=4, link="away").unfinished  # nothing waits for that link
 
 
 def test_a_policy_that_is_none_is_refused(bench: Bench) -> None:
