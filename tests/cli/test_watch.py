@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from splitcodec.device.link import http
 from splitcodec.device.overlay import in_picture
 from splitcodec.device.source import Capture, Folder, Known
 from splitcodec.device.spool import Spool
+from splitcodec.device.still import change
 from splitcodec.edge.answer import Edge
 from splitcodec.edge.server import BackgroundServer, Settings, create_app
 from splitcodec.errors import LinkRefused
@@ -375,9 +377,27 @@ def test_pictures_of_a_scene_that_stands_still_are_skipped(
     assert f"b.png: as {first} (changed by 0.00)" in done.stderr
     assert "2 answered, 2 unchanged" in done.stderr
     assert sorted(path.name for path in (tmp_path / "in" / "done").iterdir()) == ["a.png", "b.png", "c.png", "d.png"]
-    shoot(tmp_path / "in", "e.png")
+    for name in ("e.png", "f.png"):
+        shutil.copyfile(tmp_path / "in" / "done" / "a.png", tmp_path / "in" / name)
     again = run(tmp_path / "in", *options, "--refresh", 0)
-    assert "1 answered" in again.stderr
+    assert "2 answered" in again.stderr
     assert "unchanged" not in again.stderr
     done = run(tmp_path / "in", "--url", url, "-b", tiny_folder, "--once", "--refresh", 5)
     assert (done.returncode, "--min-change" in done.stderr) == (2, True)
+
+
+def test_a_change_is_told_in_symbols_of_the_default_level(run: Run, url: str, tiny: Bundle, tmp_path: Path) -> None:
+    """Whatever level is sent."""
+    assert tiny.manifest.default_level > 0
+    shoot(tmp_path / "in", "a.png")
+    with Image.open(tmp_path / "in" / "a.png") as picture:
+        picture.transpose(Image.Transpose.ROTATE_180).save(tmp_path / "in" / "b.png")
+    options = ("--url", url, "-b", tiny.path, "--settle", 0.1, "--once", "--level", 0, "--encoder", "fp32")
+    done = run(tmp_path / "in", *options, "--min-change", 1000)
+    assert done.returncode == 0, done.stderr
+    _, line = map(json.loads, (tmp_path / "in" / ".splitcodec" / "answers.jsonl").read_text().splitlines())
+    device, gain_c = Device(tiny, threads=1), tiny.tables[0].gain_lc[tiny.manifest.default_level]
+    a, b = (device.encoder.latent_chw(device.crop(tmp_path / "in" / name)) for name in ("a.png", "b.png"))
+    wanted = change(a * gain_c[:, None, None], b * gain_c[:, None, None])
+    assert wanted > 0.01
+    assert line["change"] == pytest.approx(wanted, abs=0.002)
