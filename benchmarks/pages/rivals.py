@@ -8,9 +8,9 @@ from typing import Any
 RIVALS = {
     "paper": (
         "layers and stage 1 of the paper's Entropic Student, a model for each rate, by an optimiser and a schedule of"
-        " ours, for far fewer pictures; the published stage 2, which teaches the tail too, made it worse on so few, so"
-        " the decoder alone learns what ours does"
+        " ours, for far fewer pictures; in stage 2 the decoder alone learns what ours does"
     ),
+    "paper_published": "the same by an earlier recipe, with the published stage 2, which teaches the tail too",
     "end_to_end": "the same layers, learned by cross-entropy and rate alone, the tail too (Singh et al., ICIP 2020)",
     "reduced": (
         "CR+BQ: a bottleneck of few channels, 8 bits a symbol, no learned prior; here coded by how often symbols occur,"

@@ -41,6 +41,7 @@ _STYLES = {
     "hevc444": Style("#56b4e9", "^"),
     "vvc": Style("#777777", "v"),
     "paper": Style("#111111", "D"),
+    "paper_published": Style("#444444", "H"),
     "end_to_end": Style("#111111", "d"),
     "reduced": Style("#54436b", "*"),
     "factorized": Style("#8c5a3c", "X"),
