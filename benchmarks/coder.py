@@ -67,7 +67,9 @@ class Ans:
             spec.loader.exec_module(self._ans)
         except ImportError as error:  # of another Python or processor, or cut short
             raise MissingExtra(f"{found[0]} cannot be imported ({error}); is it of this Python?") from None
-        self.version = next((path.name.split("-")[1] for path in folder.glob("compressai-*.dist-info")), "unknown")
+        self.version = next(
+            (path.name.split("-")[1].removesuffix(".dist") for path in folder.glob("compressai-*.dist-info")), "unknown"
+        )
         self._lists = [_lists(tables, level) for level in range(tables.levels)]
         self._arrays = [_arrays(*lists) for lists in self._lists]
 

@@ -30,11 +30,13 @@ def bundles_at(source: str | Path) -> list[str | Path]:
     These are folders with a manifest and files that end in .zip; hidden ones, such as those half copied, are left out.
     Nothing is opened. Raises BundleNotFound for a folder that cannot be read.
     """
+    if source == "" or not archive.is_there(source):  # the zoo's, or nothing that could be a path
+        return [source]
     if source in {name for ident in zoo_names() for name in (ident, ident.rpartition("@")[0])}:
         return [source]
     folder = Path(source)
     try:
-        if source == "" or not archive.is_there(folder) or not folder.is_dir() or (folder / archive.MANIFEST).exists():
+        if not folder.is_dir() or (folder / archive.MANIFEST).exists():
             return [source]
         inside = sorted(one for one in folder.iterdir() if not one.name.startswith("."))
         found = [one for one in inside if (one / archive.MANIFEST).is_file() or _is_zip(one)]
