@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -114,9 +115,14 @@ class Rates:
             "measure it: python benchmarks/rate_accuracy.py --bundles ..."
         )
 
-    def choose(self, method: str, *, within: float) -> Choice | None:
-        """Return the cheapest setting at most `within` points below the teacher, else the best; None without points."""
+    def choose(self, method: str, *, within: float, names: Collection[str | None] | None = None) -> Choice | None:
+        """Return the cheapest setting at most `within` points below the teacher, else the best; None without points.
+
+        `names` are the bundles whose settings count, as `Choice.level` has them (none: all settings do).
+        """
         points = [one for one in self._points if one["method"] == method]
+        if names is not None:
+            points = [one for one in points if Choice(**one, reaches=True).level[0] in names]
         if not points:
             return None
         good = [one for one in points if one["top1"] >= self.teacher_top1 - within - 1e-9]

@@ -92,20 +92,23 @@ def _rivals(folder: Path, rates: Rates, *, within: float, top: int, cores: Cores
         elif method not in there:
             left_out.append((method, "no bundle of it among the rivals here"))
         else:
-            bundle = _named(there[method], choice.level[0])
-            if bundle is None or bundle.ident not in rates.idents_of(method):
-                left_out.append((method, f"its bundle of {choice.setting!r} is not among the rivals here"))
-                continue
-            found += packets(bundle, choice, kind="rival", name=method, top=top, cores=cores)
+            here = _measured(there[method], rates.idents_of(method))
+            if choice.level[0] not in here:
+                best = rates.choose(method, within=within, names=here)
+                stands_in = "" if best is None else f"; of those that are, {best.setting!r} stands in"
+                left_out.append((method, f"its bundle of {choice.setting!r} is not among the rivals here{stands_in}"))
+                choice = best
+            if choice is not None:
+                found += packets(here[choice.level[0]], choice, kind="rival", name=method, top=top, cores=cores)
     return found
 
 
-def _named(rival: Rival, name: str | None) -> Bundle | None:
-    """Return the bundle of that name or name@version, or the only one where no name is given."""
+def _measured(rival: Rival, idents: Sequence[str]) -> dict[str | None, Bundle]:
+    """Return a rival's bundles that were measured, by what settings may call them: a name, name@version, or nothing."""
     opened = [one if isinstance(one, Bundle) else open_bundle(one) for one in rival.bundles]
-    if name is None:
-        return opened[0] if len(opened) == 1 else None
-    return next((one for one in opened if name in (one.manifest.name, one.ident)), None)
+    known = [one for one in opened if one.ident in idents]
+    named: dict[str | None, Bundle] = {word: one for one in known for word in (one.ident, one.manifest.name)}
+    return named | ({None: known[0]} if len(opened) == len(known) == 1 else {})
 
 
 def _ours(bundle: Bundle, rates: Rates, *, within: float, top: int, cores: Cores, left_out: LeftOut) -> list[Strategy]:

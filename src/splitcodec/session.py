@@ -173,6 +173,11 @@ def providers() -> tuple[str, ...]:
     return tuple(dict.fromkeys((*wanted, CPU)))
 
 
+def other_providers() -> str:
+    """Return what graphs run on beside the processor, such as "cuda"; "" for the processor alone. Raises likewise."""
+    return ", ".join(one for one in providers() if one != CPU)
+
+
 def _available() -> dict[str, str]:
     """Return ONNX Runtime's full names by what we call them; Azure's, which sends its input away, is left out."""
     full = onnxruntime.get_available_providers()
@@ -186,7 +191,7 @@ def _is_count(threads: object) -> bool:
 
 def runtime_version() -> str:
     """Return the version of ONNX Runtime, and what it runs on if not the processor alone: "1.32.0 (cuda)"."""
-    others = ", ".join(one for one in providers() if one != CPU)
+    others = other_providers()
     return f"{onnxruntime.__version__} ({others})" if others else str(onnxruntime.__version__)
 
 

@@ -830,6 +830,15 @@ def test_a_scene_that_stands_still_is_not_sent_and_every_capture_has_its_line(be
     assert bench.sent[2][0] == b"2"
 
 
+def gather_on_a_full_disk(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: object) -> None:
+        raise OutputError("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench.spool, "add", full)
+        bench.watch.gather()
+
+
 def test_what_was_dropped_is_nothing_to_look_like(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It made room for another picture, which the disk then did not take."""
     bench.when_full, bench.max_bytes = DROP_OLDEST, 4096
@@ -838,12 +847,7 @@ def test_what_was_dropped_is_nothing_to_look_like(bench: Bench, monkeypatch: pyt
     bench.watch.gather()
     shot(bench, "9")
 
-    def full(_: object) -> None:
-        raise OutputError("the disk is full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(bench.spool, "add", full)
-        bench.watch.gather()
+    gather_on_a_full_disk(bench, monkeypatch)
     bench.source.captures.pop()
     shot(bench, "1.1")
     bench.watch.gather()
@@ -856,12 +860,7 @@ def test_a_picture_that_was_not_taken_is_nothing_to_look_like(bench: Bench, monk
     looking(bench)
     shot(bench, "1")
 
-    def full(_: object) -> None:
-        raise OutputError("the disk is full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(bench.spool, "add", full)
-        bench.watch.gather()
+    gather_on_a_full_disk(bench, monkeypatch)
     assert (bench.watch.status.disk, bench.watch.status.unchanged) == ("the disk is full", 0)
     bench.watch.gather()
     assert (bench.watch.status.taken, bench.watch.status.unchanged) == (1, 0)

@@ -145,6 +145,43 @@ def photos(tmp_path: Path, pictures: list[Image.Image]) -> Path:
     return folder
 
 
+def test_of_a_rivals_bundles_one_that_is_here_stands_in_for_the_best(
+    script: ModuleType, like_tiny: Any, rates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one of its bundles gone, a rival was no longer in the line-up."""
+    from latency_parts import lineup
+
+    asked: list[tuple[str, str, float, bool]] = []
+
+    def recorded(bundle: Bundle, choice: Any, *, name: str, **_: object) -> list[object]:
+        asked.append((bundle.ident, choice.setting, choice.bytes_mean, choice.reaches))
+        return [name]
+
+    monkeypatch.setattr(lineup, "packets", recorded)
+    monkeypatch.setattr(lineup, "RIVALS", ("paper",))
+
+    def lined_up(*names: str) -> tuple[list[Any], list[tuple[str, str]]]:
+        asked.clear()
+        folder, left_out = tmp_path / "-".join(names), list[tuple[str, str]]()
+        folder.mkdir()
+        for name in names:
+            like_tiny(name, folder=folder / name.replace("paper-", "paper_beta"))
+        cores: Any = None  # nothing is measured
+        return lineup._rivals(folder, script.Rates(rates), within=3, top=1, cores=cores, left_out=left_out), left_out
+
+    assert lined_up("paper-0", "paper-1") == (["paper"], [])
+    assert asked == [("paper-1@1", "paper-1 level 0", 90.0, True)]
+    found, ((method, why),) = lined_up("paper-0", "paper-2")
+    assert (found, method) == (["paper"], "paper")
+    assert why.endswith(
+        "'paper-1 level 0' is not among the rivals here; of those that are, 'paper-2 level 0' stands in"
+    )
+    assert asked == [("paper-2@1", "paper-2 level 0", 180.0, True)]
+    _, (_,) = lined_up("paper-0")
+    assert asked == [("paper-0@1", "paper-0 level 0", 0.0, False)]
+    assert lined_up("paper-9") == ([], [("paper", "its bundle of 'paper-1 level 0' is not among the rivals here")])
+
+
 def test_one_command_measures_all(
     script: ModuleType,
     tiny: Bundle,

@@ -37,13 +37,20 @@ def test_points_of_other_scripts_are_read(tmp_path: Path) -> None:
 
 def test_costs_of_encoders_come_with_points(tmp_path: Path) -> None:
     cost = {"macs": 2e9, "parameters": 3_000_000, "images_seen": 224_000, "seconds": 1.5, "levelled": True}
-    held = {"processor_seconds": 60.0, "device_seconds": {"H200": 90}}
+    held = {"processor_seconds": 60.0, "device_seconds": {"H200": 90}, "bundles": ["a@1", "b@2"]}
     file = write(tmp_path / "a.json", {"points": [POINT], "encoders": {"bmshj2018": {**cost, **held}}})
     _, encoders = read_points([file], images=500, taken=[])
     found = encoders["bmshj2018"]
     assert (found.macs, found.parameters, found.bytes, found.images_seen) == (2_000_000_000, 3_000_000, None, 224_000)
-    assert (found.seconds, found.levelled, found.ours) == (1.5, True, False)
+    assert (found.seconds, found.levelled, found.ours, found.bundles) == (1.5, True, False, ("a@1", "b@2"))
     assert (found.processor_seconds, found.device_seconds) == (60.0, {"H200": 90.0})  # a GPU's time was left out
+
+
+@pytest.mark.parametrize("bundles", ["a@1", [1], [""], ["x" * 81], {"a@1": 1}])
+def test_names_of_bundles_are_checked(tmp_path: Path, bundles: object) -> None:
+    file = write(tmp_path / "a.json", {"points": [POINT], "encoders": {"bmshj2018": {"bundles": bundles}}})
+    with pytest.raises(DataError, match=r"bundles is .*, expected a list of name@version"):
+        read_points([file], images=500, taken=[])
 
 
 def test_a_method_has_one_cost_and_a_file_tells_of_its_own_methods(tmp_path: Path) -> None:

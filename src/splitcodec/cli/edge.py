@@ -41,8 +41,7 @@ BundlesOption = Annotated[
         "--bundle",
         "-b",
         metavar="B",
-        help="Bundles to answer with, or a folder of bundles; repeatable, a packet's fingerprint chooses. "
-        f"Default: {DEFAULT_BUNDLE}.",
+        help=f"Bundles to answer with, or folders of them; a packet's fingerprint chooses. Default: {DEFAULT_BUNDLE}.",
     ),
 ]
 
@@ -199,7 +198,7 @@ def serve(
     from splitcodec.edge.server import operator_settings, teller
     from splitcodec.edge.server import serve as run
     from splitcodec.errors import SettingsError
-    from splitcodec.session import CPU, providers
+    from splitcodec.session import other_providers
 
     if engine not in ("uvicorn", "ray"):
         raise SettingsError(f"engine {engine!r}; expected uvicorn or ray")
@@ -230,8 +229,7 @@ def serve(
     say = teller(settings)
     bundles = bundle or [DEFAULT_BUNDLE]
     loaded = ", ".join(one.ident for source in bundles for one in opened_at(source))  # a wrong one is refused at once
-    if others := [one for one in providers() if one != CPU]:
-        loaded += f" on {', '.join(others)}"
+    loaded += f" on {others}" if (others := other_providers()) else ""
     if engine == "ray":
         from splitcodec.edge.grow import grow
 

@@ -2,7 +2,7 @@
 
     {"images": 500, "points": [{"method", "setting", "bytes_mean", "top1", "encode_ms", "payload_mean"}],
      "encoders": {method: {"macs", "parameters", "bytes", "images_seen", "seconds",
-    "processor_seconds", "device_seconds": {name: seconds}, "levelled"}}}
+    "processor_seconds", "device_seconds": {name: seconds}, "levelled", "bundles": [name@version, ...]}}}
 
 All but points, method, setting, bytes_mean and top1 may be left out. A method with an encoder was trained, so it counts
 only when it is trained (`rivals.py`).
@@ -21,6 +21,7 @@ from splitcodec.evaluation.result import EncoderCost, Point
 MAX_POINTS_FILE = 16 << 20
 MOST = 1e18
 """Of any number that is read; an integer of hundreds of digits is no float."""
+MOST_LETTERS = 80
 _TIMES = ("seconds", "processor_seconds")
 _COSTS = ("macs", "parameters", "bytes", "images_seen", *_TIMES)
 
@@ -93,8 +94,8 @@ def _point(item: object, *, where: str) -> Point:
     if not isinstance(item, dict):
         raise DataError(f"{where}: expected an object with method, setting, bytes_mean and top1")
     for key in ("method", "setting"):
-        if not isinstance(item.get(key), str) or not 1 <= len(item[key]) <= 80:
-            raise DataError(f"{where}: {key} is {item.get(key)!r:.60}, expected 1 to 80 characters")
+        if not isinstance(item.get(key), str) or not 1 <= len(item[key]) <= MOST_LETTERS:
+            raise DataError(f"{where}: {key} is {item.get(key)!r:.60}, expected 1 to {MOST_LETTERS} characters")
     size, top1, ms = (number(item.get(key)) for key in ("bytes_mean", "top1", "encode_ms"))
     if size is None or size <= 0:
         raise DataError(f"{where}: bytes_mean is {item.get('bytes_mean')!r:.60}, expected a number above 0")
@@ -120,7 +121,12 @@ def _cost(item: object, *, where: str) -> EncoderCost:
     known = {name: value for name, value in seconds.items() if value is not None and value >= 0}
     if len(known) < len(seconds):
         raise DataError(f"{where}: device_seconds is {held!r:.60}, expected seconds by an accelerator's name")
-    return EncoderCost(**found, device_seconds=known, levelled=item.get("levelled") is True)
+    bundles = item.get("bundles") or []
+    if not isinstance(bundles, list) or not all(
+        isinstance(one, str) and 1 <= len(one) <= MOST_LETTERS for one in bundles
+    ):
+        raise DataError(f"{where}: bundles is {bundles!r:.60}, expected a list of name@version")
+    return EncoderCost(**found, bundles=tuple(bundles), device_seconds=known, levelled=item.get("levelled") is True)
 
 
 def number(value: object) -> float | None:
